@@ -1,0 +1,312 @@
+"""The tables and notes of a report, as HTML blocks that a notebook cell shows.
+
+    blocks.head(record, past)
+    blocks.summary(record)
+
+Each takes a record, or the history that :func:`nexus_tasks.frames.history` makes of it.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+from nexus_tasks import frames, runs
+from nexus_tasks.frames import Change, History
+from nexus_tasks.markup import MISSING, Block, Cell, Column, Rows, fill, moment, note, number, percent, table
+from nexus_tasks.results import Record
+
+# What the report calls a metric, its unit, and whether more of it is better.
+METRICS: dict[str, tuple[str, str, bool]] = {
+    "ttft_ms": ("Time to first token", "ms", False),
+    "itl_ms": ("Inter-token latency", "ms", False),
+    "total_ms": ("Whole request", "ms", False),
+    "decode_tps": ("Decode rate", "tokens/s", True),
+    "prefill_tps": ("Prefill rate (server)", "tokens/s", True),
+}
+TILES = {"ttft_ms": "TTFT", "decode_tps": "Decode", "itl_ms": "ITL", "prefill_tps": "Prefill"}
+
+
+def head(record: Record, past: History) -> Block:
+    """The top of the page: what was measured, the verdict, and the main numbers."""
+    tone, sentence = runs.verdict(record)
+    measured = runs.metrics(record)
+    tiles = []
+    for name, label in TILES.items():
+        if name in measured:
+            stats, unit = measured[name], METRICS[name][1]
+            tail = f"p99 {number(stats['p99'])}" if stats["p99"] is not None else f"n = {stats['n']}"
+            tiles.append(
+                {
+                    "label": f"{label}, median",
+                    "value": number(stats["median"]),
+                    "unit": unit,
+                    "detail": f"{number(stats['min'])} to {number(stats['max'])}, {tail}",
+                    "change": _change_cell(name, past.changes.get(name)),
+                }
+            )
+    agreed = frames.agreement(record)
+    if agreed is not None:
+        tiles.append(
+            {
+                "label": "Client against server",
+                "value": percent(agreed[2]).removesuffix(" %"),
+                "unit": "%",
+                "detail": f"decode {number(agreed[0])} against {number(agreed[1])} ms",
+                "change": None,
+            }
+        )
+    return fill(
+        "blocks/head.html",
+        target=record.header.get("target", "unknown target"),
+        model=runs.model_name(record),
+        when=moment(record.started_at),
+        workload=_workload(record),
+        tone=tone,
+        verdict=sentence,
+        tiles=tiles,
+    )
+
+
+def measured(record: Record) -> Block:
+    """What was measured, with what, on what."""
+    header = record.header
+    endpoint, model, server = (header.get(key, {}) for key in ("endpoint", "model", "server"))
+    client, git, workload = (header.get(key, {}) for key in ("client", "git", "workload"))
+    size = model.get("size_bytes")
+    groups: dict[str, dict[str, Any]] = {
+        "Server": {
+            "Address": endpoint.get("base_url"),
+            "Engine": endpoint.get("engine"),
+            "Build": server.get("build"),
+            "Release": server.get("release"),
+            "Context": _count(server.get("n_ctx"), "tokens"),
+            "Slots": _count(server.get("total_slots")),
+        },
+        "Model": {
+            "Name": model.get("name") or endpoint.get("model"),
+            "File": model.get("path"),
+            "Size": f"{size / 2**20:,.1f} MiB" if size else None,
+            "Parameters": _count(model.get("n_params")),
+            "Trained context": _count(model.get("n_ctx_train"), "tokens"),
+            "SHA-256": model.get("sha256"),
+        },
+        "Hardware of the client" + (", which is the server's" if client.get("local") else ""): {
+            "Host": client.get("hostname"),
+            "Processor": f"{client.get('cpu') or 'unknown'}, {client.get('cpu_count')} cores",
+            "Memory": _count(client.get("memory_mib"), "MiB"),
+            "GPU": "; ".join(
+                f"{gpu['name']}, {_count(gpu['memory_total_mib'], 'MiB')}, driver {gpu['driver']}"
+                for gpu in header.get("gpus") or []
+            )
+            or "none",
+            "System": client.get("os"),
+            "Python": client.get("python"),
+        },
+        "Workload": {
+            "Preset": workload.get("preset") or "explicit sizes",
+            "Prompt": _count(workload.get("prompt_tokens"), "tokens")
+            + (", the same each time" if workload.get("prompts") == "same" else ", different each time"),
+            "Output": _count(workload.get("output_tokens"), "tokens")
+            + (", end of text ignored" if workload.get("ignore_eos") else ""),
+            "Requests": f"{workload.get('runs')} after {workload.get('warmup')} to warm up",
+            "API": workload.get("api"),
+            "Temperature": workload.get("temperature"),
+            "Git revision": _revision(git),
+        },
+    }
+    argv = server.get("argv")
+    return fill(
+        "blocks/measured.html",
+        groups={
+            title: {key: value for key, value in facts.items() if value not in (None, MISSING)}
+            for title, facts in groups.items()
+        },
+        argv=_argv_lines(argv) if argv else [],
+    )
+
+
+def summary(record: Record) -> Block:
+    """The statistics of each metric, as the record's trailer has them."""
+    measured = runs.metrics(record)
+    if not measured:
+        return note(
+            "No statistics: the run ended before its summary was written, or nothing succeeded.", "bad"
+        )
+    parts = ("min", "median", "mean", "p90", "p95", "p99", "max", "stdev")
+    columns = [Column("Metric", numeric=False), Column("n"), *(Column(part) for part in parts)]
+    rows = [
+        [f"{title}, {unit}", f"{measured[name]['n']:,}", *(number(measured[name].get(p)) for p in parts)]
+        for name, (title, unit, _) in METRICS.items()
+        if name in measured
+    ]
+    return table(
+        columns,
+        rows,
+        "Percentiles are given from 20 points on; below that, the points themselves are drawn further down. "
+        "Warm-up requests don't count.",
+    )
+
+
+def failures(record: Record) -> Block:
+    """The requests that failed, with their causes; empty when none did."""
+    failed = [row for row in frames.requests(record).to_dict("records") if not row["ok"]]
+    if not failed:
+        return Block("")
+    rows: Rows = [
+        [
+            _request_name(row),
+            number(row["start_s"]),
+            Cell(str(row["error_kind"]), "bad"),
+            str(row["error_message"]),
+        ]
+        for row in failed
+    ]
+    columns = [
+        Column("Request", numeric=False),
+        Column("Sent at", "s"),
+        Column("Cause", numeric=False),
+        Column("Message", numeric=False),
+    ]
+    return fill("blocks/failures.html", table=table(columns, rows).html, count=len(rows))
+
+
+def requests(record: Record) -> Block:
+    """Every request, warm-ups and failures too."""
+    frame = frames.requests(record)
+    if frame.empty:
+        return note("No request was completed.", "bad")
+    columns = [
+        Column("Request", numeric=False),
+        Column("Sent at", "s"),
+        Column("Prompt", "tokens"),
+        Column("Output", "tokens"),
+        Column("TTFT", "ms"),
+        Column("Decode", "ms"),
+        Column("Total", "ms"),
+        Column("Decode", "tokens/s"),
+        Column("Prefill", "tokens/s"),
+        Column("ITL median", "ms"),
+        Column("ITL max", "ms"),
+        Column("End", numeric=False),
+    ]
+    measures = (
+        "ttft_ms", "decode_ms", "total_ms", "decode_tps", "prefill_tps", "itl_median_ms", "itl_max_ms",
+    )  # fmt: skip
+    rows = []
+    for row in frame.to_dict("records"):
+        tone = "muted" if row["phase"] == "warmup" else "" if row["ok"] else "bad"
+        texts = [
+            _request_name(row),
+            number(row["start_s"]),
+            *(_count(row[key]) for key in ("prompt_tokens", "output_tokens")),
+            *(number(row[key]) for key in measures),
+            str((row["finish_reason"] if row["ok"] else row["error_kind"]) or MISSING),
+        ]
+        rows.append([Cell(text, tone) for text in texts])
+    return table(columns, rows)
+
+
+def agreement(record: Record, limit_percent: float) -> Block:
+    """The client's decode times beside the server's own, and whether they agree."""
+    agreed = frames.agreement(record)
+    if agreed is None:
+        return note(
+            "This server reports no timings of its own, so there is nothing to hold the client's against."
+        )
+    client, server, difference = agreed
+    within = abs(difference) <= limit_percent
+    return note(
+        f"Decoding took {number(client)} ms by the client's clock and {number(server)} ms by the server's: "
+        f"{percent(difference)}, {'within' if within else 'outside'} the mark of ±{limit_percent:g} %.",
+        "good" if within else "bad",
+    )
+
+
+def history(past: History) -> Block:
+    """This run and earlier ones of its target, and how this one moved."""
+    if len(past.runs) == 1:
+        lines = ["No earlier run of this target."]
+    elif not past.changes:
+        lines = ["No earlier run of this target had the same workload and the same model."]
+    else:
+        lines = []
+    columns = [
+        Column("Run", numeric=False),
+        Column("Workload", numeric=False),
+        Column("Model", numeric=False),
+        Column("Build", numeric=False),
+        Column("TTFT", "ms"),
+        Column("ITL", "ms"),
+        Column("Decode", "tokens/s"),
+        Column("Prefill", "tokens/s"),
+    ]
+    rows = []
+    for position, row in enumerate(past.runs.to_dict("records")):
+        tone = "" if row["comparable"] else "muted"
+        texts = [
+            moment(row["started_at"])
+            + (" (this run)" if position == 0 else "" if row["ok"] else " (not ok)"),
+            row["workload"],
+            row["model"],
+            row["build"] + (" (other options)" if row["argv_changed"] else ""),
+            *(number(row[f"{name}_median"]) for name in ("ttft_ms", "itl_ms", "decode_tps", "prefill_tps")),
+        ]
+        rows.append([Cell(text, tone) for text in texts])
+        if position == 0 and past.changes:
+            changes = [
+                _change_cell(name, past.changes.get(name)) or Cell(MISSING, "muted")
+                for name in ("ttft_ms", "itl_ms", "decode_tps", "prefill_tps")
+            ]
+            rows.append(
+                [Cell("change since the last like it", "muted"), Cell(""), Cell(""), Cell(""), *changes]
+            )
+    lines += [f"Left out, unreadable: {line}" for line in past.unread]
+    caption = (
+        "Medians. Grey runs had another workload or another model. A change is coloured when the ranges of "
+        "the two runs don't overlap; otherwise it may be noise."
+    )
+    return Block("".join(note(line).html for line in lines) + table(columns, rows, caption).html)
+
+
+def footer(record: Record) -> Block:
+    """Where the numbers come from."""
+    return fill("blocks/footer.html", run_id=record.run_id, kind=record.header["kind"])
+
+
+def _change_cell(name: str, change: Change | None) -> Cell | None:
+    if change is None:
+        return None
+    better = (change.percent > 0) == METRICS[name][2]
+    return Cell(percent(change.percent), ("good" if better else "bad") if change.distinct else "muted")
+
+
+def _workload(record: Record) -> str:
+    workload: Mapping[str, Any] = record.header["workload"]
+    sizes = f"{workload.get('prompt_tokens')} prompt and {workload.get('output_tokens')} output tokens"
+    return f"{workload['preset']}: {sizes}" if workload.get("preset") else sizes
+
+
+def _count(value: float | None, unit: str = "") -> str:
+    return MISSING if value is None or value != value else f"{value:,.0f} {unit}".rstrip()
+
+
+def _request_name(row: Mapping[Hashable, Any]) -> str:
+    return f"{row['index']} warm-up" if row["phase"] == "warmup" else f"{row['index']}"
+
+
+def _revision(git: Mapping[str, Any]) -> str | None:
+    commit = git.get("commit")
+    return f"{commit[:12]}{' with local changes' if git.get('dirty') else ''}" if commit else None
+
+
+def _argv_lines(argv: Sequence[str]) -> list[str]:
+    """One flag a line with its values, quoted as a shell reads them."""
+    lines: list[list[str]] = []
+    for word in argv:
+        if not lines or word.startswith("--") or (word.startswith("-") and word[1:2].isalpha()):
+            lines.append([word])
+        else:
+            lines[-1].append(word)
+    return [shlex.join(line) for line in lines]

@@ -1,0 +1,121 @@
+"""What the inventory declares and what runs there: asks Ansible, never imitates it.
+
+for instance in inventory.deployed_instances("gpu-hosts"):
+    instance.base_url, instance.model["sha256"], instance.argv
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nexus_tasks import playbook
+from nexus_tasks.errors import DeployError, UsageError
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One llama-server as deployed on a host.
+
+    ``model`` has ``name``, ``path``, ``size_bytes`` and ``sha256``; ``release`` has ``name``, ``path``, ``ref`` and
+    ``commit``; ``api_key`` is None where none is set, and is not shown.
+    """
+
+    host: str
+    name: str
+    base_url: str
+    api_key: str | None = field(repr=False)
+    model: dict[str, Any]
+    release: dict[str, Any]
+    argv: list[str]
+    log: str
+
+    @property
+    def target(self) -> str:
+        """The name of this instance in records and reports."""
+        return f"{self.host}/{self.name}"
+
+    @property
+    def argv_sha256(self) -> str:
+        """A hash of the command line, equal for equal ones."""
+        return hashlib.sha256(json.dumps(self.argv).encode()).hexdigest()
+
+
+def deployed_instances(target: str | None = None) -> list[Instance]:
+    """The instances on the hosts of ``target``; without one, of gpu-hosts, or of local while that is empty.
+
+    Args:
+        target: an inventory pattern, or ``HOST/INSTANCE``.
+
+    Raises:
+        DeployError: nothing is deployed there, a server can't be reached from here, or Ansible failed.
+        UsageError: the pattern matches no host, or the host has no such instance.
+    """
+    pattern, _, wanted = (target or "").partition("/")
+    hosts = _ask_ansible(pattern)
+    instances = [instance for host in hosts for instance in _of_host(host)]
+    if wanted:
+        names = [name for host in hosts for name in host["declared"]]
+        if wanted not in names:
+            raise UsageError(
+                f"{pattern} has no instance {wanted}",
+                hint=f"those declared are: {', '.join(names) or 'none'}",
+            )
+        instances = [instance for instance in instances if instance.name == wanted]
+    if not instances:
+        where = ", ".join(host["host"] for host in hosts)
+        raise DeployError(
+            f"nothing is deployed on {where}",
+            hint=f"deploy first: ansible-playbook deploy.yml -l {pattern or where}",
+        )
+    return instances
+
+
+def _ask_ansible(pattern: str) -> list[dict[str, Any]]:
+    with tempfile.TemporaryDirectory(prefix="llama-nexus-") as folder:
+        answer = Path(folder) / "endpoints.json"
+        variables = {"endpoints_file": str(answer), "endpoints_pattern": pattern}
+        playbook.run("playbooks/endpoints.yml", "--extra-vars", json.dumps(variables))
+        if not answer.exists():
+            raise UsageError(
+                f"the inventory has no host that matches {pattern or 'gpu-hosts or local'}",
+                hint="ansible-inventory --graph shows its groups and hosts",
+            )
+        hosts: list[dict[str, Any]] = json.loads(answer.read_text(encoding="utf-8"))
+    return hosts
+
+
+def _of_host(host: Mapping[str, Any]) -> list[Instance]:
+    found = []
+    for deployed in host["deployed"]:
+        if deployed["name"] not in host["declared"]:
+            continue
+        found.append(
+            Instance(
+                host=host["host"],
+                name=deployed["name"],
+                base_url=_address(host, deployed),
+                api_key=host["api_keys"][deployed["name"]] or None,
+                model=deployed["model"],
+                release=deployed["release"],
+                argv=deployed["argv"],
+                log=deployed["log"],
+            )
+        )
+    return found
+
+
+def _address(host: Mapping[str, Any], deployed: Mapping[str, Any]) -> str:
+    if host["local"]:
+        return str(deployed["local_url"])
+    if deployed["host"] in ("127.0.0.1", "::1", "localhost"):
+        raise DeployError(
+            f"instance {deployed['name']} on {host['host']} listens on loopback there, out of reach from here",
+            hint="set its host option to an address of the network, and an api_key with it",
+        )
+    return f"http://{host['address']}:{deployed['port']}"

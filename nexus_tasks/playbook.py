@@ -1,0 +1,122 @@
+"""Run a playbook through ansible-runner, with a line a step and the time it takes.
+
+run("deploy.yml", "--limit", "local", console=console)
+"""
+
+from __future__ import annotations
+
+import shlex
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import ansible_runner
+from rich.console import Console
+
+from nexus_tasks.errors import DeployError
+
+ROOT = Path(__file__).resolve().parent.parent
+LOGS = ROOT / "logs"
+
+
+@dataclass
+class Narrator:
+    """Turns ansible-runner's events into lines for people, and keeps what went wrong."""
+
+    console: Console | None
+    log: IO[str]
+    started: float = field(default_factory=time.monotonic)
+    play: str = ""
+    failures: list[str] = field(default_factory=list)
+
+    def __call__(self, event: Mapping[str, Any]) -> bool:
+        """Handle one event. True, else ansible-runner drops it from its statistics."""
+        if text := event.get("stdout"):
+            self.log.write(f"{text}\n")
+            self.log.flush()
+        data = event.get("event_data", {})
+        match event["event"]:
+            case "playbook_on_play_start":
+                self.play = data["name"]
+                self._say(f"[bold]{self.play}")
+            case "playbook_on_task_start":
+                role = f"{data['role']}: " if data.get("role") else ""
+                self._say(f"  [dim]{role}{data['task']}")
+            case "verbose" if text and text.startswith("  "):
+                self._say(f"  {text}")  # the progress of a long step
+            case "runner_on_failed" | "runner_on_unreachable" | "runner_item_on_failed" if not data.get(
+                "ignore_errors"
+            ):
+                message = str(data["res"].get("msg", "it gave no reason")).strip()
+                # A loop fails once for each item, and then as a whole to say that items failed.
+                if not self.failures or "items completed" not in message:
+                    self.failures.append(f"{data['host']}: {message}")
+        return True
+
+    def _say(self, line: str) -> None:
+        if self.console:
+            seconds = int(time.monotonic() - self.started)
+            self.console.print(f"[cyan]{seconds // 60:3d}:{seconds % 60:02d}[/] {line}", highlight=False)
+
+
+def run(
+    playbook: str, *arguments: str, console: Console | None = None, log: Path | None = None
+) -> dict[str, dict[str, int]]:
+    """Run a playbook of this repository and wait for it.
+
+    Args:
+        playbook: its path from the repository's root.
+        arguments: options of ansible-playbook.
+        console: where lines for people go; None is silence.
+        log: the file that Ansible's own output goes to; None keeps it in memory only as long as it runs.
+
+    Returns:
+        Ansible's statistics: ``{"changed": {"localhost": 2}, "ok": {...}, ...}``.
+
+    Raises:
+        DeployError: the playbook failed; the message is the first failed task's.
+    """
+    if log:
+        log.parent.mkdir(parents=True, exist_ok=True)
+    # A folder a run: ansible-runner would otherwise find the variables and output of the run before.
+    with (
+        tempfile.TemporaryDirectory(prefix="llama-nexus-") as private,
+        log.open("w", encoding="utf-8") if log else tempfile.TemporaryFile("w+", encoding="utf-8") as stream,
+    ):
+        narrator = Narrator(console, stream)
+        result = ansible_runner.run(
+            private_data_dir=private,
+            project_dir=str(ROOT),
+            playbook=playbook,
+            cmdline=_command_line(arguments),
+            event_handler=narrator,
+            quiet=True,
+            suppress_env_files=True,
+        )
+        stream.flush()
+        if result.rc != 0:
+            where = f"; Ansible's output is in {log}" if log else ""
+            message = narrator.failures[0] if narrator.failures else _last_words(stream, log)
+            raise DeployError(
+                message, hint=f"mend it and run {playbook} again: what is done stays done{where}"
+            )
+        stats = result.stats or {}
+    return {key: dict(value) for key, value in stats.items() if isinstance(value, dict)}
+
+
+def _command_line(arguments: Sequence[str]) -> str:
+    # ansible-runner splits this text with shlex.
+    return shlex.join(arguments)
+
+
+def _last_words(stream: IO[str], log: Path | None) -> str:
+    if log:
+        text = log.read_text(encoding="utf-8")
+    else:
+        stream.seek(0)
+        text = stream.read()
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "ansible-playbook failed before its first task"

@@ -1,0 +1,73 @@
+"""From a fresh clone to a report: deploy on this machine, measure, render.
+
+    python -m nexus_tasks.quickstart
+    python -m nexus_tasks.quickstart --model qwen3-0.6b
+
+Nothing here is done that the parts don't do by themselves: ``ansible-playbook deploy.yml -l local``,
+``nox -s benchmark -- local --preset quick`` and ``nox -s report``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from datetime import datetime
+
+from rich.console import Console
+
+from nexus_tasks import benchmark, playbook, report, results
+from nexus_tasks.errors import command_line
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nox -s quickstart --",
+        description="Build llama.cpp on this machine, serve a model, verify it, measure it and render the report.",
+    )
+    parser.add_argument(
+        "--model", help="a profile of group_vars/all/models.yml (default: what group_vars/local.yml says)"
+    )
+    parser.add_argument("--preset", default="quick", help="the benchmark's workload (default: %(default)s)")
+    return parser
+
+
+@command_line
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    workload = benchmark.preset(arguments.preset)  # a wrong name is said now, not after a build
+    console = Console()
+    started = time.monotonic()
+
+    log = playbook.LOGS / f"deploy-{datetime.now():%Y%m%dT%H%M%S}.log"
+    variables = {"quickstart_model": arguments.model} if arguments.model else {}
+    playbook.run(
+        "deploy.yml", "--limit", "local", "--extra-vars", json.dumps(variables), console=console, log=log
+    )
+
+    records: list[results.Record] = []
+    places: list[tuple[str, str]] = []
+    for target in benchmark.targets("local"):
+        path = benchmark.run(target, workload, console=console)
+        console.print("rendering the report")
+        page = report.render(path)
+        records.append(results.load(path))
+        places.append(("report", page.resolve().as_uri()))
+        if target.instance:
+            places.append(("server", f"{target.base_url}, its log is {target.instance.log}"))
+    places += [("all reports", report.write_index().resolve().as_uri()), ("deploy log", str(log))]
+
+    for record in records:
+        console.print()
+        benchmark.print_summary(record, console)
+    console.print()
+    for name, place in places:
+        console.print(f"{name:<12} {place}", soft_wrap=True, highlight=False)
+    console.print(f"done in {time.monotonic() - started:.0f} s; the server goes on: nox -s stop ends it")
+    return 0 if all(record.summary and record.summary["ok"] for record in records) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

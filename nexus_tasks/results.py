@@ -1,0 +1,243 @@
+"""Run records: the only reader and writer of ``results/<kind>/<run id>.jsonl``.
+
+    with results.create("benchmark", header) as record:
+        record.append({"type": "request", ...})
+        record.finish({"ok": True, ...})
+
+    for record in results.load_all("benchmark"):
+        record.header["target"], record.requests, record.summary
+
+A record is a JSONL file, written row by row and only ever appended to, so that a run cut short leaves what it
+measured. Each row has a ``type``:
+
+``header``   first row. ``schema`` (this module's SCHEMA), ``kind``, ``run_id``, ``started_at`` (UTC, ISO
+             8601), then whatever the kind adds (docs/records.md).
+``request``  one request, failed ones too.
+``sample``   telemetry at one moment.
+``summary``  last row: ``finished_at`` and the verdict on the run. A record without one was interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import secrets
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from io import FileIO
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from nexus_tasks.errors import RecordError
+
+SCHEMA = 1
+KINDS = ("benchmark",)
+ROOT = Path("results")
+ROW_TYPES = ("header", "request", "sample", "summary")
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run, read back. Rows are as written; ``summary`` is None when the run was interrupted."""
+
+    path: Path
+    header: Row
+    requests: list[Row] = field(default_factory=list)
+    samples: list[Row] = field(default_factory=list)
+    summary: Row | None = None
+
+    @property
+    def run_id(self) -> str:
+        return str(self.header["run_id"])
+
+    @property
+    def started_at(self) -> datetime:
+        return datetime.fromisoformat(self.header["started_at"])
+
+
+class Writer:
+    """An open record. Use :func:`create`; leaving the ``with`` block without :meth:`finish` marks nothing."""
+
+    def __init__(self, path: Path, stream: FileIO) -> None:
+        self.path = path
+        self._stream = stream
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Write one row and hand it to the operating system at once.
+
+        Raises:
+            RecordError: the disk is full or the file cannot be written any more.
+        """
+        if row.get("type") not in ROW_TYPES:
+            raise ValueError(f"a row's type is one of {', '.join(ROW_TYPES)}, not {row.get('type')!r}")
+        line = json.dumps(row, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
+        # Half of a surrogate pair, as a server's JSON may hold, must not cost the row: it becomes "?".
+        left = line.encode("utf-8", errors="replace")
+        start = self._stream.tell()
+        try:
+            while left:  # a full disk first shows as a write of fewer bytes
+                left = left[self._stream.write(left) :]
+        except OSError as error:
+            with contextlib.suppress(OSError):  # take half a row back: the record stays readable
+                self._stream.seek(start)
+                self._stream.truncate()
+            raise RecordError(
+                f"cannot write on to {self.path}: {error.strerror}",
+                hint="the rows before it are kept; make room on the disk and measure again",
+            ) from error
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Write the trailer: the run is complete, whatever its verdict."""
+        self.append({"type": "summary", "finished_at": utc_now(), **summary})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stream.close()
+
+
+def utc_now() -> str:
+    """The present moment in UTC, ISO 8601 with microseconds."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def new_run_id(target: str) -> str:
+    """A run id that sorts by time and names its target: ``20261122T101530Z-localhost-main-3f9a``."""
+    slug = re.sub(r"[^A-Za-z0-9.]+", "-", target).strip("-")[:60] or "run"
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{slug}-{secrets.token_hex(2)}"
+
+
+def create(kind: str, header: Mapping[str, Any], *, target: str, root: Path = ROOT) -> Writer:
+    """Start a record in ``root/kind`` and write its header.
+
+    Args:
+        kind: one of KINDS.
+        header: what the kind says about the run; ``type``, ``schema``, ``kind``, ``run_id`` and
+            ``started_at`` are added here.
+        target: the name that goes into the run id.
+
+    Raises:
+        RecordError: the folder cannot be written.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"unknown kind of record {kind!r}")
+    run_id, path = "", root / kind
+    stream: FileIO | None = None
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        while stream is None:
+            run_id = new_run_id(target)
+            path = root / kind / f"{run_id}.jsonl"
+            with contextlib.suppress(FileExistsError):  # two runs of one second drew the same id: draw again
+                stream = FileIO(path, "x")
+    except OSError as error:
+        raise RecordError(
+            f"cannot write a run record to {path}: {error.strerror}",
+            hint="make the folder writable, or choose another one with --results",
+        ) from error
+    writer = Writer(path, stream)
+    row = {"schema": SCHEMA, "kind": kind, "run_id": run_id, "started_at": utc_now()}
+    try:
+        writer.append({"type": "header", **row, **header})
+    except RecordError:
+        stream.close()
+        path.unlink()  # a record without a header could never be read
+        raise
+    return writer
+
+
+def load(path: Path) -> Record:
+    """Read one record.
+
+    Raises:
+        RecordError: the file cannot be read, a line is not a JSON object of a known type, the first row is
+            not a header, or the schema is unknown. The message names the file and the line.
+    """
+    header: Row | None = None
+    requests: list[Row] = []
+    samples: list[Row] = []
+    summary: Row | None = None
+    try:
+        # Only a line feed ends a row: str.splitlines would also split at line separators inside of strings.
+        *lines, rest = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise RecordError(
+            f"cannot read {path}: {error.strerror}", hint="check the path and its permissions"
+        ) from error
+    if rest and not lines:
+        raise _damaged(path, 1, "it is cut off")
+    # What follows the last line feed was cut off while it was written, wherever in a character that fell.
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line.decode())
+        except ValueError as error:
+            raise _damaged(path, number, "it is not JSON") from error
+        if summary is not None:
+            raise _damaged(path, number, "it follows the summary, which is the last row of a record")
+        match row:
+            case {"type": "header"} if header is None and number == 1:
+                header = row
+                if row.get("schema") != SCHEMA:
+                    raise RecordError(
+                        f"{path} has schema {row.get('schema')!r}; this version reads schema {SCHEMA}",
+                        hint="read it with the version of Llama Nexus that wrote it",
+                    )
+                missing = [key for key in ("kind", "run_id", "started_at") if key not in row]
+                if missing:
+                    raise _damaged(path, number, f"the header lacks {', '.join(missing)}")
+                try:
+                    datetime.fromisoformat(row["started_at"])
+                except (TypeError, ValueError) as error:
+                    raise _damaged(path, number, "started_at is not a date and time") from error
+            case {"type": "request"} if header is not None:
+                requests.append(row)
+            case {"type": "sample"} if header is not None:
+                samples.append(row)
+            case {"type": "summary"} if header is not None:
+                summary = row
+            case _:
+                raise _damaged(path, number, "it is not a row of a run record")
+    if header is None:
+        raise RecordError(f"{path} is empty", hint="delete it: the run that made it stopped before it began")
+    return Record(path, header, requests, samples, summary)
+
+
+def paths(kind: str, root: Path = ROOT) -> list[Path]:
+    """The records of a kind, oldest first (run ids sort by time).
+
+    Raises:
+        RecordError: there are none, or the folder cannot be listed.
+    """
+    folder = root / kind
+    try:
+        found = sorted(entry for entry in folder.iterdir() if entry.suffix == ".jsonl")
+    except FileNotFoundError:
+        found = []
+    except OSError as error:
+        raise RecordError(
+            f"cannot list {folder}: {error.strerror}", hint="check the folder's owner and permissions"
+        ) from error
+    if not found:
+        raise RecordError(f"no {kind} records in {folder}", hint=f"measure something first: nox -s {kind}")
+    return found
+
+
+def load_all(kind: str, root: Path = ROOT) -> Iterator[Record]:
+    """Every record of a kind, oldest first. Raises RecordError as :func:`paths` and :func:`load` do."""
+    for path in paths(kind, root):
+        yield load(path)
+
+
+def _damaged(path: Path, number: int, why: str) -> RecordError:
+    return RecordError(
+        f"{path}, line {number}: {why}",
+        hint="move the file out of the results folder; a record is never edited by hand",
+    )

@@ -1,0 +1,106 @@
+"""Sessions of Llama Nexus: ``nox -l`` lists them, ``nox -s NAME -- OPTIONS`` passes options through.
+
+Every session works in the one environment ``.venv``, made from requirements.lock by the first that needs it.
+Each is a few lines around ``python -m nexus_tasks.<module>``, which runs without nox as well.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.3.2"
+nox.options.sessions = ["lint", "tests"]
+nox.options.default_venv_backend = "none"
+
+ROOT = Path(__file__).parent
+VENV = ROOT / ".venv"
+LOCK = ROOT / "requirements.lock"
+
+
+def environment(session: nox.Session) -> None:
+    """Make ``.venv`` from the lock unless it is there already, and put it first on the session's PATH."""
+    if sys.version_info < (3, 11):
+        session.error(
+            f"Python 3.11 or newer is needed, nox runs on {sys.version.split()[0]}: {sys.executable}"
+        )
+    bin_dir, stamp = VENV / "bin", VENV / "requirements.lock.sha256"
+    wanted = hashlib.sha256(LOCK.read_bytes()).hexdigest()
+    if not stamp.exists() or stamp.read_text() != wanted:
+        session.log("making .venv from requirements.lock: one to three minutes the first time")
+        if uv := shutil.which("uv"):
+            session.run(uv, "venv", "--clear", "--quiet", "--python", sys.executable, str(VENV))
+            session.run(uv, "pip", "install", "--quiet", "--python", str(VENV), "-r", str(LOCK))
+        else:
+            # virtualenv comes with nox; the venv module of Debian's python3 lacks ensurepip.
+            session.run(sys.executable, "-m", "virtualenv", "--clear", "--quiet", str(VENV))
+            pip = [str(bin_dir / "python"), "-m", "pip", "--disable-pip-version-check"]
+            session.run(*pip, "install", "--progress-bar", "off", "--quiet", "-r", str(LOCK))
+        stamp.write_text(wanted)
+    session.env["PATH"] = os.pathsep.join([str(bin_dir), session.env.get("PATH") or os.environ["PATH"]])
+    session.env["VIRTUAL_ENV"] = str(VENV)
+
+
+def task(session: nox.Session, module: str, *args: str) -> None:
+    """Run ``python -m nexus_tasks.<module>`` in the environment; its exit status is the session's."""
+    environment(session)
+    session.run(str(VENV / "bin" / "python"), "-m", f"nexus_tasks.{module}", *args, external=True)
+
+
+@nox.session(default=False)
+def quickstart(session: nox.Session) -> None:
+    """Build llama.cpp here, serve a model, verify it, measure it and render the report."""
+    task(session, "quickstart", *session.posargs)
+
+
+@nox.session(default=False)
+def stop(session: nox.Session) -> None:
+    """Stop the servers on the hosts of a pattern; without one, what quickstart started."""
+    task(session, "stop", *session.posargs)
+
+
+@nox.session(default=False)
+def benchmark(session: nox.Session) -> None:
+    """Measure servers: an inventory pattern, HOST/INSTANCE or a URL; without one, all that is deployed."""
+    task(session, "benchmark", *session.posargs)
+
+
+@nox.session(default=False)
+def report(session: nox.Session) -> None:
+    """Render the reports of all records that have none yet, and their index."""
+    task(session, "report", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, types, roles, YAML and notebooks."""
+    environment(session)
+    session.run("ruff", "check", ".", external=True)
+    session.run("ruff", "format", "--check", ".", external=True)
+    session.run("mypy", external=True)
+    session.run("yamllint", "--strict", ".", external=True)
+    session.run("ansible-lint", "--offline", "--strict", external=True)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests; the first run builds llama.cpp into the user's cache folder."""
+    environment(session)
+    session.run("pytest", *session.posargs, external=True)
+
+
+@nox.session(default=False)
+def lock(session: nox.Session) -> None:
+    """Renew requirements.lock and the lock files of role host_tools (needs uv)."""
+    compile_ = ["uv", "pip", "compile", "--universal", "--generate-hashes", "--no-emit-index-url",
+                "--no-annotate", "--quiet", "--custom-compile-command", "nox -s lock", *session.posargs]  # fmt: skip
+    session.run(*compile_, "--python-version", "3.11", "pyproject.toml", "--group", "test", "--group", "lint",
+                "--output-file", str(LOCK), external=True)  # fmt: skip
+    for source in sorted((ROOT / "roles" / "host_tools" / "files").glob("*.in")):
+        session.run(*compile_, "--python-version", "3.9", str(source), "--output-file",
+                    str(source.with_suffix(".txt")), external=True)  # fmt: skip

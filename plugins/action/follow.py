@@ -1,0 +1,76 @@
+"""Ansible action: wait for an asynchronous job and show how far it is.
+
+    - name: Fetch
+      some_module: {progress: /tmp/fetch.progress}
+      async: 7200
+      poll: 0
+      register: job
+    - name: Follow the fetch
+      follow: {jid: "{{ job.ansible_job_id }}", progress: /tmp/fetch.progress}
+
+``progress`` is a file on the target that holds one line and is rewritten as the job goes. The result is the job's own,
+and so is its failure. A job goes on when the controller is lost; the next run finds what it made.
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+display = Display()
+
+POLL_SECONDS = 1.0
+SHOW_SECONDS = 5.0  # a line no oftener than this, and no rarer: a long step is seen to be alive
+
+
+def elapsed(seconds: float) -> str:
+    """Minutes and seconds, as in ``2m05s``."""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}m{rest:02d}s"
+
+
+class ActionModule(ActionBase):
+    """See the module docstring."""
+
+    _requires_connection = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        super().run(tmp, task_vars)
+        _, args = self.validate_argument_spec(
+            argument_spec={
+                "jid": {"type": "str", "required": True},
+                "progress": {"type": "path", "required": True},
+            }
+        )
+        host = (task_vars or {})["inventory_hostname"]
+        started = shown_at = time.monotonic()
+        while True:
+            job = self._job("status", args["jid"], task_vars)
+            if job.get("finished"):
+                break
+            if job.get("failed") and "started" not in job:
+                raise AnsibleActionFail(f"lost the job {args['jid']}: {job.get('msg')}")
+            line = self._low_level_execute_command(f"cat {shlex.quote(args['progress'])}")["stdout"].strip()
+            now = time.monotonic()
+            if line and now - shown_at >= SHOW_SECONDS:
+                display.display(f"  {host}  {elapsed(now - started):>7}  {line}")
+                shown_at = now
+            time.sleep(POLL_SECONDS)
+        self._job("cleanup", args["jid"], task_vars)
+        for internal in ("ansible_job_id", "finished", "started", "results_file", "stdout", "stderr"):
+            job.pop(internal, None)
+        return job
+
+    def _job(self, mode: str, jid: str, task_vars: dict[str, Any] | None) -> dict[str, Any]:
+        folder = self._remote_expand_user(self.get_shell_option("async_dir", default="~/.ansible_async"))
+        result: dict[str, Any] = self._execute_module(
+            module_name="ansible.builtin.async_status",
+            module_args={"jid": jid, "mode": mode, "_async_dir": folder},
+            task_vars=task_vars,
+        )
+        return result

@@ -1,0 +1,257 @@
+"""Run records: what is written is what is read, and damage is named."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nexus_tasks import results
+from nexus_tasks.errors import RecordError
+from nexus_tasks.provenance import ROOT
+
+HEADER = {"target": "localhost/main"}
+REQUEST = {"type": "request", "index": 0, "ok": True, "itl_ms": [1.5, 2.0]}
+SAMPLE = {"type": "sample", "t_s": 0.5, "cpu_percent": 12.5}
+
+
+def write_record(root: Path) -> Path:
+    with results.create("benchmark", HEADER, target="localhost/main", root=root) as record:
+        record.append(REQUEST)
+        record.append(SAMPLE)
+        record.finish({"ok": True})
+    return record.path
+
+
+def add(path: Path, text: str) -> None:
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(text)
+
+
+def test_a_record_reads_back_as_it_was_written(tmp_path: Path) -> None:
+    record = results.load(write_record(tmp_path))
+    assert record.requests == [REQUEST]
+    assert record.samples == [SAMPLE]
+    assert record.summary is not None
+    assert record.summary["ok"] is True
+    assert record.header["target"] == "localhost/main"
+    assert record.run_id == record.path.stem
+    assert record.started_at.utcoffset() is not None
+
+
+def test_every_row_is_in_the_file_as_soon_as_it_is_appended(tmp_path: Path) -> None:
+    with results.create("benchmark", HEADER, target="t", root=tmp_path) as record:
+        record.append(REQUEST)
+        assert results.load(record.path).requests == [REQUEST]
+
+
+@pytest.mark.parametrize("text", ["line\u2028separator\u2029\x85\x0b\x0c", "Grüße 你好 🦙", 'quote " and \\ \n'])
+def test_any_text_of_a_server_survives_a_record(tmp_path: Path, text: str) -> None:
+    with results.create("benchmark", {"target": text}, target=text, root=tmp_path) as record:
+        record.append({"type": "request", "message": text})
+    read = results.load(record.path)
+    assert read.header["target"] == text
+    assert read.requests[0]["message"] == text
+
+
+def test_half_a_surrogate_pair_in_a_servers_answer_costs_no_row(tmp_path: Path) -> None:
+    with results.create("benchmark", HEADER, target="t", root=tmp_path) as record:
+        record.append({"type": "request", "message": json.loads('"a\\ud83eb"')})
+    assert results.load(record.path).requests[0]["message"] == "a?b"
+
+
+def test_a_number_that_is_no_number_is_refused_when_it_is_written(tmp_path: Path) -> None:
+    with (
+        results.create("benchmark", HEADER, target="t", root=tmp_path) as record,
+        pytest.raises(ValueError, match="Out of range"),
+    ):
+        record.append({"type": "request", "ttft_ms": float("nan")})
+    assert results.load(record.path).requests == []
+
+
+def test_a_thousand_runs_of_one_target_share_no_file(tmp_path: Path) -> None:
+    # Far more than the ids of one second offer without drawing again.
+    made = []
+    for _ in range(1000):
+        with results.create("benchmark", HEADER, target="localhost/main", root=tmp_path) as record:
+            made.append(record.path)
+    assert len(set(made)) == 1000
+    assert {results.load(path).run_id for path in made} == {path.stem for path in made}
+
+
+def test_two_runs_that_draw_one_id_get_two_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = iter(["same", "same", "other"])
+    monkeypatch.setattr(results, "new_run_id", lambda target: next(ids))
+    for expected in ("same", "other"):
+        with results.create("benchmark", HEADER, target="t", root=tmp_path) as record:
+            assert record.path.stem == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("{not json", "line 3: it is not JSON"),
+        ("", "line 3: it is not JSON"),
+        ("17", "line 3: it is not a row of a run record"),
+        ('{"type": "surprise"}', "line 3: it is not a row of a run record"),
+        ('{"type": "header"}', "line 3: it is not a row of a run record"),
+        ("\udcff", "line 3: it is not JSON"),
+    ],
+)
+def test_a_damaged_line_is_named_with_its_file_and_number(tmp_path: Path, line: str, why: str) -> None:
+    path = write_record(tmp_path)
+    lines = path.read_text(encoding="utf-8").split("\n")
+    lines.insert(2, line)
+    path.write_text("\n".join(lines), encoding="utf-8", errors="surrogateescape")
+    with pytest.raises(RecordError) as caught:
+        results.load(path)
+    assert caught.value.message == f"{path}, {why}"
+
+
+def test_a_row_after_the_summary_is_damage(tmp_path: Path) -> None:
+    path = write_record(tmp_path)
+    add(path, json.dumps(REQUEST) + "\n")
+    with pytest.raises(RecordError, match="line 5: it follows the summary"):
+        results.load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"schema": 99}, "has schema 99; this version reads schema 1"),
+        ({"schema": None}, "has schema None"),
+        ({"run_id": ...}, "line 1: the header lacks run_id"),
+        ({"kind": ..., "started_at": ...}, "line 1: the header lacks kind, started_at"),
+        ({"started_at": "yesterday"}, "line 1: started_at is not a date and time"),
+        ({"started_at": 5}, "line 1: started_at is not a date and time"),
+    ],
+)
+def test_a_header_that_this_version_cannot_read_is_refused(tmp_path: Path, change: dict[str, Any], why: str) -> None:
+    path = write_record(tmp_path)
+    first, rest = path.read_text().split("\n", 1)
+    header = {key: value for key, value in (json.loads(first) | change).items() if value is not ...}
+    path.write_text(json.dumps(header) + "\n" + rest)
+    with pytest.raises(RecordError, match=str(path)) as caught:
+        results.load(path)
+    assert why in caught.value.message
+
+
+def test_a_last_line_that_was_cut_off_anywhere_costs_only_itself(tmp_path: Path) -> None:
+    with results.create("benchmark", HEADER, target="t", root=tmp_path) as record:
+        record.append(REQUEST)
+    whole = record.path.read_bytes()
+    last = json.dumps({"type": "request", "message": "müßig 🦙"}, ensure_ascii=False).encode()
+    for length in range(len(last) + 1):
+        record.path.write_bytes(whole + last[:length])
+        assert results.load(record.path).requests == [REQUEST]
+        assert results.load(record.path).summary is None
+
+
+@pytest.mark.parametrize(("content", "why"), [("", "is empty"), ('{"type": "hea', "line 1: it is cut off")])
+def test_a_run_that_stopped_before_its_header_was_written_is_named(tmp_path: Path, content: str, why: str) -> None:
+    path = tmp_path / "run.jsonl"
+    path.write_text(content)
+    with pytest.raises(RecordError, match=why):
+        results.load(path)
+
+
+def test_a_record_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match=r"cannot read .*gone\.jsonl: No such file"):
+        results.load(tmp_path / "gone.jsonl")
+
+
+@pytest.mark.parametrize("make", [False, True])
+def test_an_empty_or_missing_results_folder_says_what_to_run(tmp_path: Path, make: bool) -> None:
+    if make:
+        (tmp_path / "benchmark").mkdir()
+    with pytest.raises(RecordError, match="no benchmark records in") as caught:
+        list(results.load_all("benchmark", tmp_path))
+    assert caught.value.hint == "measure something first: nox -s benchmark"
+
+
+def test_a_results_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "benchmark").write_text("")
+    with pytest.raises(RecordError, match=f"cannot list {tmp_path}/benchmark: Not a directory"):
+        results.paths("benchmark", tmp_path)
+    with pytest.raises(RecordError, match="cannot write a run record to"):
+        results.create("benchmark", HEADER, target="t", root=tmp_path)
+
+
+@contextlib.contextmanager
+def as_somebody_without_rights() -> Iterator[None]:
+    """Permissions don't stop root: be nobody for a moment."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def test_an_unreadable_results_folder_is_named(tmp_path: Path) -> None:
+    path = write_record(tmp_path)
+    path.parent.chmod(0)
+    try:
+        with as_somebody_without_rights():
+            with pytest.raises(RecordError, match=f"cannot list {path.parent}: Permission denied"):
+                results.paths("benchmark", tmp_path)
+            with pytest.raises(RecordError, match=f"cannot read {path}: Permission denied"):
+                results.load(path)
+            with pytest.raises(RecordError, match=r"cannot write a run record to .*: Permission denied"):
+                results.create("benchmark", HEADER, target="t", root=tmp_path)
+    finally:
+        path.parent.chmod(0o700)
+
+
+def test_other_files_in_the_results_folder_are_left_alone(tmp_path: Path) -> None:
+    path = write_record(tmp_path)
+    (path.parent / "notes.txt").write_text("mine")
+    assert results.paths("benchmark", tmp_path) == [path]
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from nexus_tasks import results
+from nexus_tasks.errors import RecordError
+limit = int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+try:
+    with results.create("benchmark", {"target": "t"}, target="t", root=Path(sys.argv[1])) as record:
+        for index in range(1000):
+            record.append({"type": "request", "index": index, "padding": "x" * 100})
+except RecordError as error:
+    sys.stdout.write(error.message)
+"""
+
+
+def fill(root: Path, limit: int) -> str:
+    """Write a record until no byte more fits: a limit on file sizes cuts writes as a full disk does."""
+    argv = [sys.executable, "-c", FULL_DISK, str(root), str(limit)]
+    return subprocess.run(argv, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+
+
+@pytest.mark.parametrize("limit", [1000, 1234, 3000])
+def test_a_disk_that_fills_up_leaves_a_record_of_whole_rows(tmp_path: Path, limit: int) -> None:
+    message = fill(tmp_path, limit)
+    [path] = results.paths("benchmark", tmp_path)
+    assert f"cannot write on to {path}" in message
+    assert path.read_bytes().endswith(b"}\n")
+    indices = [row["index"] for row in results.load(path).requests]
+    assert indices == list(range(len(indices)))
+    assert indices
+
+
+def test_a_disk_without_room_for_a_header_leaves_no_record(tmp_path: Path) -> None:
+    assert "cannot write" in fill(tmp_path, 20)
+    with pytest.raises(RecordError, match="no benchmark records"):
+        results.paths("benchmark", tmp_path)
