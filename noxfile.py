@@ -29,20 +29,20 @@ def environment(session: nox.Session) -> None:
         session.error(
             f"Python 3.11 or newer is needed, nox runs on {sys.version.split()[0]}: {sys.executable}"
         )
-    bin_dir, stamp = VENV / "bin", VENV / "requirements.lock.sha256"
+    python, stamp = VENV / "bin" / "python", VENV / "requirements.lock.sha256"
     wanted = hashlib.sha256(LOCK.read_bytes()).hexdigest()
-    if not stamp.exists() or stamp.read_text() != wanted:
-        session.log("making .venv from requirements.lock: one to three minutes the first time")
-        if uv := shutil.which("uv"):
-            session.run(uv, "venv", "--clear", "--quiet", "--python", sys.executable, str(VENV))
-            session.run(uv, "pip", "install", "--quiet", "--python", str(VENV), "-r", str(LOCK))
-        else:
+    if not python.exists() or not stamp.exists() or stamp.read_text() != wanted:
+        session.log("making .venv from requirements.lock: up to three minutes the first time")
+        uv = shutil.which("uv")
+        if not python.exists():
             # virtualenv comes with nox; the venv module of Debian's python3 lacks ensurepip.
-            session.run(sys.executable, "-m", "virtualenv", "--clear", "--quiet", str(VENV))
-            pip = [str(bin_dir / "python"), "-m", "pip", "--disable-pip-version-check"]
-            session.run(*pip, "install", "--progress-bar", "off", "--quiet", "-r", str(LOCK))
+            make = [uv, "venv", "--clear", "--quiet", "--python"] if uv else [sys.executable, "-m", "virtualenv", "-qp"]
+            session.run(*make, sys.executable, str(VENV))
+        pip = [uv, "pip", "install", "--python"] if uv else [sys.executable, "-m", "pip", "--python"]
+        options = ["--quiet"] if uv else ["install", "--disable-pip-version-check", "--progress-bar", "off", "--quiet"]
+        session.run(*pip, str(python), *options, "-r", str(LOCK))
         stamp.write_text(wanted)
-    session.env["PATH"] = os.pathsep.join([str(bin_dir), session.env.get("PATH") or os.environ["PATH"]])
+    session.env["PATH"] = os.pathsep.join([str(python.parent), session.env.get("PATH") or os.environ["PATH"]])
     session.env["VIRTUAL_ENV"] = str(VENV)
 
 

@@ -259,9 +259,7 @@ def summarise(rows: Sequence[Row], *, interrupted: bool, wall_s: float) -> Row:
     failed = sum(not row["ok"] for row in rows)
     counted = [row for row in rows if row["ok"] and row["phase"] == "run"]
     points: dict[str, list[float]] = {
-        metric: [row[metric] for row in counted if row[metric] is not None]
-        for metric in METRICS
-        if metric != "itl_ms"
+        metric: [row[metric] for row in counted if row[metric] is not None] for metric in METRICS if metric != "itl_ms"
     }
     points["itl_ms"] = [gap for row in counted for gap in row["itl_ms"]]
     return {
@@ -520,9 +518,10 @@ def print_summary(record: results.Record, console: Console) -> None:
         figures = outcome["metrics"][metric] or {}
         table.add_row(label, *(_number(figures.get(column)) for column in columns))
     console.print(table)
+    same = work["prompts"] == "same"
     console.print(
-        f"{work['prompt_tokens']} prompt and {work['output_tokens']} output tokens, "
-        f"{work['runs']} runs after {work['warmup']} warm-up, {work['api']}, {work['prompts']} prompts"
+        f"{work['prompt_tokens']} prompt + {work['output_tokens']} output tokens, {work['runs']} runs after "
+        f"{work['warmup']} warm-up, {work['api']}, {work['prompts']} prompt{'' if same else 's'}"
     )
     if outcome["agreement"]:
         difference = outcome["agreement"]["difference_percent"]
@@ -563,8 +562,7 @@ def _parser() -> argparse.ArgumentParser:
         "--preset",
         default=DEFAULT_PRESET,
         help="; ".join(
-            f"{name}: {p.prompt_tokens} prompt and {p.output_tokens} output tokens, {p.runs} runs, "
-            f"{p.warmup} warm-up"
+            f"{name}: {p.prompt_tokens} prompt and {p.output_tokens} output tokens, {p.runs} runs, {p.warmup} warm-up"
             for name, p in PRESETS.items()
         )
         + f" (default: {DEFAULT_PRESET})",
@@ -577,9 +575,7 @@ def _parser() -> argparse.ArgumentParser:
     }
     for name, text in sizes.items():
         parser.add_argument(f"--{name}", type=int, metavar="N", help=f"{text}, instead of the preset's")
-    parser.add_argument(
-        "--api", choices=APIS, help="default: completion on llama-server, chat on other servers"
-    )
+    parser.add_argument("--api", choices=APIS, help="default: completion on llama-server, chat on other servers")
     parser.add_argument(
         "--same-prompt",
         action="store_true",
@@ -593,9 +589,7 @@ def _parser() -> argparse.ArgumentParser:
         help="longest silence of a server within a request, in seconds (default: %(default)g)",
     )
     parser.add_argument("--json", action="store_true", help="print the summaries as JSON and nothing else")
-    parser.add_argument(
-        "--results", type=Path, default=results.ROOT, metavar="DIR", help="default: %(default)s"
-    )
+    parser.add_argument("--results", type=Path, default=results.ROOT, metavar="DIR", help="default: %(default)s")
     return parser
 
 

@@ -51,7 +51,7 @@ def head(record: Record, past: History) -> Block:
         tiles.append(
             {
                 "label": "Client against server",
-                "value": percent(agreed[2]).removesuffix(" %"),
+                "value": percent(agreed[2]).rstrip("%").rstrip(),
                 "unit": "%",
                 "detail": f"decode {number(agreed[0])} against {number(agreed[1])} ms",
                 "change": None,
@@ -59,10 +59,11 @@ def head(record: Record, past: History) -> Block:
         )
     return fill(
         "blocks/head.html",
-        target=record.header.get("target", "unknown target"),
+        target=record.header["target"],
         model=runs.model_name(record),
         when=moment(record.started_at),
         workload=_workload(record),
+        partial=record.summary is None,
         tone=tone,
         verdict=sentence,
         tiles=tiles,
@@ -72,58 +73,54 @@ def head(record: Record, past: History) -> Block:
 def measured(record: Record) -> Block:
     """What was measured, with what, on what."""
     header = record.header
-    endpoint, model, server = (header.get(key, {}) for key in ("endpoint", "model", "server"))
-    client, git, workload = (header.get(key, {}) for key in ("client", "git", "workload"))
-    size = model.get("size_bytes")
+    endpoint, model, server = header["endpoint"], header["model"], header["server"]
+    client, git, workload = header["client"], header["git"], header["workload"]
+    size = model["size_bytes"]
     groups: dict[str, dict[str, Any]] = {
         "Server": {
-            "Address": endpoint.get("base_url"),
-            "Engine": endpoint.get("engine"),
-            "Build": server.get("build"),
-            "Release": server.get("release"),
-            "Context": _count(server.get("n_ctx"), "tokens"),
-            "Slots": _count(server.get("total_slots")),
+            "Address": endpoint["base_url"],
+            "Engine": endpoint["engine"],
+            "Build": server["build"],
+            "Release": server["release"],
+            "Context": _count(server["n_ctx"], "tokens"),
+            "Slots": _count(server["total_slots"]),
         },
         "Model": {
-            "Name": model.get("name") or endpoint.get("model"),
-            "File": model.get("path"),
+            "Name": model["name"] or endpoint["model"],
+            "File": model["path"],
             "Size": f"{size / 2**20:,.1f} MiB" if size else None,
-            "Parameters": _count(model.get("n_params")),
-            "Trained context": _count(model.get("n_ctx_train"), "tokens"),
-            "SHA-256": model.get("sha256"),
+            "Parameters": _count(model["n_params"]),
+            "Trained context": _count(model["n_ctx_train"], "tokens"),
+            "SHA-256": model["sha256"],
         },
-        "Hardware of the client" + (", which is the server's" if client.get("local") else ""): {
-            "Host": client.get("hostname"),
+        "Hardware of the client" + (", which is the server's" if client["local"] else ""): {
+            "Host": client["hostname"],
             "Processor": f"{client.get('cpu') or 'unknown'}, {client.get('cpu_count')} cores",
-            "Memory": _count(client.get("memory_mib"), "MiB"),
-            "GPU": "; ".join(
-                f"{gpu['name']}, {_count(gpu['memory_total_mib'], 'MiB')}, driver {gpu['driver']}"
-                for gpu in header.get("gpus") or []
-            )
-            or "none",
-            "System": client.get("os"),
-            "Python": client.get("python"),
+            "Memory": _count(client["memory_mib"], "MiB"),
+            "GPU": "; ".join(_gpu(gpu) for gpu in header["gpus"]) or "none",
+            "System": client["os"],
+            "Python": client["python"],
         },
         "Workload": {
-            "Preset": workload.get("preset") or "explicit sizes",
-            "Prompt": _count(workload.get("prompt_tokens"), "tokens")
-            + (", the same each time" if workload.get("prompts") == "same" else ", different each time"),
-            "Output": _count(workload.get("output_tokens"), "tokens")
-            + (", end of text ignored" if workload.get("ignore_eos") else ""),
+            "Preset": workload["preset"] or "explicit sizes",
+            "Prompt": _count(workload["prompt_tokens"], "tokens")
+            + (", the same each time" if workload["prompts"] == "same" else ", different each time"),
+            "Output": _count(workload["output_tokens"], "tokens")
+            + (", end of text ignored" if workload["ignore_eos"] else ""),
             "Requests": f"{workload.get('runs')} after {workload.get('warmup')} to warm up",
-            "API": workload.get("api"),
-            "Temperature": workload.get("temperature"),
+            "API": workload["api"],
+            "Temperature": workload["temperature"],
             "Git revision": _revision(git),
         },
     }
-    argv = server.get("argv")
+    argv = server["argv"]
     return fill(
         "blocks/measured.html",
         groups={
             title: {key: value for key, value in facts.items() if value not in (None, MISSING)}
             for title, facts in groups.items()
         },
-        argv=_argv_lines(argv) if argv else [],
+        command=_command(argv) if argv else None,
     )
 
 
@@ -131,9 +128,7 @@ def summary(record: Record) -> Block:
     """The statistics of each metric, as the record's trailer has them."""
     measured = runs.metrics(record)
     if not measured:
-        return note(
-            "No statistics: the run ended before its summary was written, or nothing succeeded.", "bad"
-        )
+        return note("No statistics: no request succeeded.", "bad")
     parts = ("min", "median", "mean", "p90", "p95", "p99", "max", "stdev")
     columns = [Column("Metric", numeric=False), Column("n"), *(Column(part) for part in parts)]
     rows = [
@@ -212,9 +207,7 @@ def agreement(record: Record, limit_percent: float) -> Block:
     """The client's decode times beside the server's own, and whether they agree."""
     agreed = frames.agreement(record)
     if agreed is None:
-        return note(
-            "This server reports no timings of its own, so there is nothing to hold the client's against."
-        )
+        return note("This server reports no timings of its own, so there is nothing to hold the client's against.")
     client, server, difference = agreed
     within = abs(difference) <= limit_percent
     return note(
@@ -246,8 +239,7 @@ def history(past: History) -> Block:
     for position, row in enumerate(past.runs.to_dict("records")):
         tone = "" if row["comparable"] else "muted"
         texts = [
-            moment(row["started_at"])
-            + (" (this run)" if position == 0 else "" if row["ok"] else " (not ok)"),
+            moment(row["started_at"]) + (" (this run)" if position == 0 else "" if row["ok"] else " (not ok)"),
             row["workload"],
             row["model"],
             row["build"] + (" (other options)" if row["argv_changed"] else ""),
@@ -259,9 +251,7 @@ def history(past: History) -> Block:
                 _change_cell(name, past.changes.get(name)) or Cell(MISSING, "muted")
                 for name in ("ttft_ms", "itl_ms", "decode_tps", "prefill_tps")
             ]
-            rows.append(
-                [Cell("change since the last like it", "muted"), Cell(""), Cell(""), Cell(""), *changes]
-            )
+            rows.append([Cell("change since the last like it", "muted"), Cell(""), Cell(""), Cell(""), *changes])
     lines += [f"Left out, unreadable: {line}" for line in past.unread]
     caption = (
         "Medians. Grey runs had another workload or another model. A change is coloured when the ranges of "
@@ -285,7 +275,7 @@ def _change_cell(name: str, change: Change | None) -> Cell | None:
 def _workload(record: Record) -> str:
     workload: Mapping[str, Any] = record.header["workload"]
     sizes = f"{workload.get('prompt_tokens')} prompt and {workload.get('output_tokens')} output tokens"
-    return f"{workload['preset']}: {sizes}" if workload.get("preset") else sizes
+    return f"{workload['preset']}: {sizes}" if workload["preset"] else sizes
 
 
 def _count(value: float | None, unit: str = "") -> str:
@@ -296,12 +286,18 @@ def _request_name(row: Mapping[Hashable, Any]) -> str:
     return f"{row['index']} warm-up" if row["phase"] == "warmup" else f"{row['index']}"
 
 
+def _gpu(gpu: Mapping[str, Any]) -> str:
+    memory = gpu["memory_total_mib"] and _count(gpu["memory_total_mib"], "MiB")
+    driver = gpu["driver"] and f"driver {gpu['driver']}"
+    return ", ".join(filter(None, [gpu["name"] or "unnamed", memory, driver]))
+
+
 def _revision(git: Mapping[str, Any]) -> str | None:
-    commit = git.get("commit")
+    commit = git["commit"]
     return f"{commit[:12]}{' with local changes' if git.get('dirty') else ''}" if commit else None
 
 
-def _argv_lines(argv: Sequence[str]) -> list[str]:
+def _command(argv: Sequence[str]) -> str:
     """One flag a line with its values, quoted as a shell reads them."""
     lines: list[list[str]] = []
     for word in argv:
@@ -309,4 +305,4 @@ def _argv_lines(argv: Sequence[str]) -> list[str]:
             lines.append([word])
         else:
             lines[-1].append(word)
-    return [shlex.join(line) for line in lines]
+    return " \\\n    ".join(shlex.join(line) for line in lines)

@@ -238,7 +238,7 @@ def _request(client: httpx.Client, method: str, path: str, body: dict[str, Any] 
     except httpx.ConnectTimeout as error:
         raise EndpointDown(
             f"{address} does not answer: no connection within {CONNECT_TIMEOUT_S:g} s",
-            hint="check the address, and firewalls on the way",
+            hint="check the address, https against http, and firewalls on the way",
         ) from error
     except httpx.TimeoutException as error:
         raise EndpointDown(

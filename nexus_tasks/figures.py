@@ -77,7 +77,8 @@ def breakdown(record: Record) -> Block:
             for bar, alpha in zip(bars, faded, strict=True):
                 bar.set_alpha(alpha)
             left += values.to_numpy()
-        if len(frame) <= LABELLED_ROWS:
+        labelled = len(frame) <= LABELLED_ROWS
+        if labelled:
             for row, end, rate in zip(rows, left, frame["decode_tps"], strict=True):
                 axes.annotate(
                     f"{number(end)} ms, {number(rate)} tokens/s",
@@ -90,7 +91,8 @@ def breakdown(record: Record) -> Block:
             axes.set_yticks(rows, [_request_name(i, p) for i, p in zip(frame["index"], frame["phase"], strict=True)])
         else:
             axes.set_ylabel("request")
-        axes.set_xlim(0, float(left.max()) * 1.24)
+        axes.set_xlim(0, float(left.max()) * (1.24 if labelled else 1.02))
+        axes.set_ylim(-0.6, len(frame) - 0.4)
         axes.invert_yaxis()
         axes.grid(False, axis="y")
         axes.set_xlabel("ms since the request was sent")
@@ -269,18 +271,24 @@ def _distribution(name: str, title: str, values: Floats, stats: Row | None) -> B
 
 
 def _histogram(axes: Axes, values: Floats) -> None:
-    low, high = max(float(values.min()), 1e-3), float(values.max())
-    if high > LOG_SPREAD * float(np.median(values)):
-        bins = np.geomspace(low, max(high, low * 1.01), 60)
+    """Bars of counts; a logarithmic axis where the longest value would flatten the rest."""
+    middle, high = float(np.median(values)), float(values.max())
+    bars = int(np.clip(3 * np.sqrt(len(values)), 12, 60))
+    if high > LOG_SPREAD * middle > 0:
+        # Tokens that came in one event are 0 apart: they go into the first bar.
+        low = max(float(values.min()), middle / 20)
+        bins = np.geomspace(low, high * 1.001, bars)
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_locator(NullLocator())
     else:
-        bins = np.linspace(low, max(high, low * 1.01), 50)
-    axes.hist(values, bins=bins.tolist(), color=BLUE, alpha=0.8)
+        low = float(values.min())
+        bins = np.linspace(low, max(high, low * 1.01, low + 1e-3), bars)
+    axes.hist(np.maximum(values, low), bins=bins.tolist(), color=BLUE, alpha=0.8)
     slow = np.sort(values)[-max(1, len(values) // 100) :]
     axes.plot(slow, np.zeros(len(slow)), "|", color=BLUE, markersize=9, clip_on=False)
+    axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.set_ylabel("count")
 
 
@@ -356,9 +364,11 @@ def _inline(svg: str, name: str, alt: str) -> str:
     svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r' (xmlns(:\w+)?|version)="[^"]*"', "", svg)
     svg = svg.replace("xlink:href", "href")
-    used = set(re.findall(r'(?:url\(|href=")#([^")]+)', svg))
-    svg = re.sub(r' id="([^"]+)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", svg)
-    svg = re.sub(r'(url\(|href=")#', rf"\1#{name}-", svg)
+    # matplotlib's ids are hashes of coordinates, which differ in the last digit from run to run.
+    used = dict.fromkeys(re.findall(r'(?:url\(|href=")#([^")]+)', svg))
+    names = {old: f"{name}-{position}" for position, old in enumerate(used)}
+    svg = re.sub(r' id="([^"]+)"', lambda at: f' id="{names[at[1]]}"' if at[1] in names else "", svg)
+    svg = re.sub(r'((?:url\(|href=")#)([^")]+)', lambda at: at[1] + names[at[2]], svg)
     for colour, value in PALETTE.items():
         svg = re.sub(re.escape(value), f"var(--{colour}, {value})", svg, flags=re.IGNORECASE)
     label = html.escape(alt)

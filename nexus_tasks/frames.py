@@ -125,9 +125,7 @@ def samples(record: Record) -> pd.DataFrame:
         for gpu in row.get("gpus") or []:
             flat |= {f"gpu{gpu['index']}_{key}": value for key, value in gpu.items() if key != "index"}
         rows.append(flat)
-    return pd.DataFrame(
-        rows, columns=None if rows else ["t_s", "cpu_percent", "memory_used_mib"], dtype=float
-    )
+    return pd.DataFrame(rows, columns=None if rows else ["t_s", "cpu_percent", "memory_used_mib"], dtype=float)
 
 
 def history(record: Record, root: Path, limit: int = 10) -> History:
@@ -141,7 +139,7 @@ def history(record: Record, root: Path, limit: int = 10) -> History:
         except RecordError as error:
             unread.append(error.message)
             continue
-        if other.header.get("target") == record.header.get("target") and other.started_at < record.started_at:
+        if other.header["target"] == record.header["target"] and other.started_at < record.started_at:
             found.append(other)
     found.sort(key=lambda one: one.started_at, reverse=True)
     rows = pd.DataFrame([_run(other, record) for other in found])

@@ -19,6 +19,7 @@ import jinja2
 
 SKIN = Path(__file__).resolve().parent.parent / "templates" / "report"
 MISSING = "\N{EN DASH}"
+SPACE = "\N{NO-BREAK SPACE}"  # between a number and its unit
 
 
 @dataclass(frozen=True)
@@ -58,14 +59,14 @@ def number(value: float | None, unit: str = "") -> str:
         return MISSING
     size = abs(value)
     digits = 0 if size >= 100 or value == 0 else 1 if size >= 10 else 2 if size >= 1 else 3
-    return f"{value:,.{digits}f}" + (f" {unit}" if unit else "")
+    return f"{value:,.{digits}f}" + (f"{SPACE}{unit}" if unit else "")
 
 
 def percent(value: float | None) -> str:
     """A signed change: ``+1.4 %``; a dash where unknown."""
     if value is None or not math.isfinite(value):
         return MISSING
-    return f"{value:+.2f} %" if abs(value) < 1 else f"{value:+.1f} %"
+    return f"{value:+.{2 if abs(value) < 1 else 1}f}{SPACE}%"
 
 
 def moment(when: datetime) -> str:

@@ -13,13 +13,14 @@ import ast
 import importlib
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import papermill
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
+from jupyter_core.utils import ensure_event_loop
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
@@ -110,6 +111,8 @@ def execute(source: Path, output: Path, parameters: Mapping[str, Any], *, cwd: P
         # RuntimeError is what nbclient raises for a kernel that never answered.
         what = f"the kernel of {source.name} stopped: {' '.join(str(error).split())}"
         raise ReportError(what, hint=f"the notebook as far as it came is {output}") from error
+    finally:
+        ensure_event_loop().close()  # jupyter's: one a thread, which nobody else closes
 
 
 def export(executed: NotebookNode, *, template: Path, title: str, inputs: str) -> str:
@@ -123,12 +126,9 @@ def export(executed: NotebookNode, *, template: Path, title: str, inputs: str) -
     """
     from nbconvert.exporters import HTMLExporter
 
-    exporter = HTMLExporter(
-        template_file=str(template),
-        exclude_input=True,
-        mathjax_url="",
-        require_js_url="",
-        anchor_link_text="",
+    make: Callable[..., HTMLExporter] = HTMLExporter  # its constructor has no types
+    exporter = make(
+        template_file=str(template), exclude_input=True, mathjax_url="", require_js_url="", anchor_link_text=""
     )
     html, _ = exporter.from_notebook_node(executed, {"metadata": {"name": title, "inputs": inputs}})
     return str(html)

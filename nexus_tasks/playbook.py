@@ -5,48 +5,66 @@ run("deploy.yml", "--limit", "local", console=console)
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shlex
+import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 import ansible_runner
 from rich.console import Console
+from rich.markup import escape
+from rich.status import Status
 
 from nexus_tasks.errors import DeployError
 
 ROOT = Path(__file__).resolve().parent.parent
-LOGS = ROOT / "logs"
+LOGS = Path("logs")
+LONG_SECONDS = 2.0
 
 
 @dataclass
 class Narrator:
-    """Turns ansible-runner's events into lines for people, and keeps what went wrong."""
+    """Turns ansible-runner's events into lines for people, and keeps what went wrong.
+
+    A line for each play, for each task that changed something or took long, and for the progress of a long one. On a
+    terminal a spinner names the task that is running.
+    """
 
     console: Console | None
     log: IO[str]
+    status: Status | None = None
     started: float = field(default_factory=time.monotonic)
-    play: str = ""
+    task_started: float = 0.0
     failures: list[str] = field(default_factory=list)
 
     def __call__(self, event: Mapping[str, Any]) -> bool:
         """Handle one event. True, else ansible-runner drops it from its statistics."""
-        if text := event.get("stdout"):
+        text = event.get("stdout") or ""
+        if text:
             self.log.write(f"{text}\n")
             self.log.flush()
         data = event.get("event_data", {})
         match event["event"]:
             case "playbook_on_play_start":
-                self.play = data["name"]
-                self._say(f"[bold]{self.play}")
+                self._say(f"[bold]{escape(data['name'])}")
             case "playbook_on_task_start":
-                role = f"{data['role']}: " if data.get("role") else ""
-                self._say(f"  [dim]{role}{data['task']}")
-            case "verbose" if text and text.startswith("  "):
-                self._say(f"  {text}")  # the progress of a long step
+                self.task_started = time.monotonic()
+                if self.status:
+                    self.status.update(escape(_name(data)))
+            case "verbose" if text.startswith("  "):
+                self._say(f"  [dim]{escape(text.strip())}")
+            case "runner_on_ok":
+                seconds = time.monotonic() - self.task_started
+                changed = data.get("res", {}).get("changed", False)
+                if changed or seconds >= LONG_SECONDS:
+                    verdict = "[yellow]changed" if changed else "[green]ok"
+                    self._say(f"  {verdict}[/] {escape(_name(data))}")
             case "runner_on_failed" | "runner_on_unreachable" | "runner_item_on_failed" if not data.get(
                 "ignore_errors"
             ):
@@ -59,7 +77,13 @@ class Narrator:
     def _say(self, line: str) -> None:
         if self.console:
             seconds = int(time.monotonic() - self.started)
-            self.console.print(f"[cyan]{seconds // 60:3d}:{seconds % 60:02d}[/] {line}", highlight=False)
+            stamp = f"[cyan]{seconds // 60:3d}:{seconds % 60:02d}[/]"
+            self.console.print(f"{stamp} {line}", highlight=False, no_wrap=True, overflow="ellipsis")
+
+
+def _name(data: Mapping[str, Any]) -> str:
+    role = f"{data['role']}: " if data.get("role") else ""
+    return f"{role}{data['task']}"
 
 
 def run(
@@ -87,29 +111,26 @@ def run(
         log.open("w", encoding="utf-8") if log else tempfile.TemporaryFile("w+", encoding="utf-8") as stream,
     ):
         narrator = Narrator(console, stream)
-        result = ansible_runner.run(
-            private_data_dir=private,
-            project_dir=str(ROOT),
-            playbook=playbook,
-            cmdline=_command_line(arguments),
-            event_handler=narrator,
-            quiet=True,
-            suppress_env_files=True,
-        )
+        with console.status("starting ansible-playbook") if console else contextlib.nullcontext() as narrator.status:
+            result = ansible_runner.run(
+                private_data_dir=private,
+                project_dir=str(ROOT),
+                playbook=playbook,
+                # Without an activated environment, too, its own Ansible is the one that runs.
+                envvars={"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"},
+                cmdline=shlex.join(arguments),  # which ansible-runner splits again
+                event_handler=narrator,
+                quiet=True,
+                suppress_env_files=True,
+            )
         stream.flush()
         if result.rc != 0:
             where = f"; Ansible's output is in {log}" if log else ""
-            message = narrator.failures[0] if narrator.failures else _last_words(stream, log)
-            raise DeployError(
-                message, hint=f"mend it and run {playbook} again: what is done stays done{where}"
-            )
+            # The last one: those before it were rescued.
+            message = narrator.failures[-1] if narrator.failures else _last_words(stream, log)
+            raise DeployError(message, hint=f"mend it and run {playbook} again: what is done stays done{where}")
         stats = result.stats or {}
     return {key: dict(value) for key, value in stats.items() if isinstance(value, dict)}
-
-
-def _command_line(arguments: Sequence[str]) -> str:
-    # ansible-runner splits this text with shlex.
-    return shlex.join(arguments)
 
 
 def _last_words(stream: IO[str], log: Path | None) -> str:

@@ -89,7 +89,7 @@ def render(
         html = notebook.export(
             executed,
             template=markup.SKIN / "page.html",
-            title=f"{record.header.get('target')}, {record.started_at:%Y-%m-%d %H:%M} UTC",
+            title=f"{record.header['target']}, {record.started_at:%Y-%m-%d %H:%M} UTC",
             inputs=fingerprint(record_path, source, parameters or {}),
         )
         failed.replace(page.with_suffix(".ipynb"))
@@ -280,7 +280,7 @@ def _index_page(records: Sequence[Record]) -> str:
                     f"{record.started_at:%Y-%m-%d %H:%M:%S}",
                     link=f"{record.header['kind']}/{record.path.stem}.html",
                 ),
-                str(record.header.get("target")),
+                str(record.header["target"]),
                 runs.model_name(record),
                 runs.sizes(record),
                 markup.number(measured.get("ttft_ms", {}).get("median")),

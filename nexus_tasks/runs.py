@@ -43,7 +43,7 @@ def verdict(record: Record) -> tuple[str, str]:
         return "bad", f"{summary['failed']} of {_requests(summary['requests'])} failed"
     if not summary["ok"]:
         return "bad", "Not as asked: some requests are shorter than the workload wants"
-    return "good", f"All {_requests(summary['requests'])} succeeded"
+    return "good", f"All {_requests(summary['requests'])} succeeded, warm-up included"
 
 
 def same_workload(one: Record, other: Record) -> bool:
@@ -74,9 +74,7 @@ def build_name(record: Record) -> str:
 def sizes(record: Record) -> str:
     """The workload in a few letters: ``quick 128/64``, prompt and output tokens."""
     workload: Mapping[str, Any] = record.header["workload"]
-    return " ".join(
-        [*filter(None, [workload["preset"]]), f"{workload['prompt_tokens']}/{workload['output_tokens']}"]
-    )
+    return " ".join([*filter(None, [workload["preset"]]), f"{workload['prompt_tokens']}/{workload['output_tokens']}"])
 
 
 def _requests(count: int) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -57,10 +59,54 @@ def run_server(binary: Path, model: Path, log: Path, *flags: str) -> Iterator[Ru
             process.kill()
 
 
+def cache_folder() -> Path:
+    """Where the tests keep what is slow to make: a prefix of their own, with the release and its tools."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llama-nexus" / "tests"
+
+
+def ansible(*arguments: str | Path, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run ansible-playbook from the repository's root. Its output, both streams, is in ``stdout``."""
+    done = subprocess.run(
+        ["ansible-playbook", *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_NOCOLOR": "1", "COLUMNS": "200", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        check=False,
+    )
+    if check and done.returncode != 0:
+        raise AssertionError(f"ansible-playbook {arguments} failed:\n{done.stdout[-5000:]}")
+    return done
+
+
 @pytest.fixture(scope="session")
-def llama_server_bin() -> Path:
-    """The llama-server of the release that the role built."""
-    return Path("/tmp/x/b/bin/llama-server")
+def release(request: pytest.FixtureRequest) -> Path:
+    """The release that role llama_cpp makes of the pinned version, built on the first run and kept in the cache."""
+    prefix = cache_folder()
+    build = ["ansible-playbook", "playbooks/build.yml", "-l", "local", "-e", f"llama_nexus_prefix={prefix}"]
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    assert capture is not None
+    output = []
+    with (
+        capture.global_and_fixture_disabled(),
+        subprocess.Popen(build, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as process,
+    ):
+        assert process.stdout
+        for line in process.stdout:
+            output.append(line)
+            if line.startswith("  localhost "):  # minutes of compiling must be seen to move
+                sys.stdout.write(line)
+                sys.stdout.flush()
+    assert process.returncode == 0, "".join(output[-60:])
+    return (prefix / "current").resolve()
+
+
+@pytest.fixture(scope="session")
+def llama_server_bin(release: Path) -> Path:
+    """The llama-server of the release."""
+    return release / "bin" / "llama-server"
 
 
 @pytest.fixture(scope="session")

@@ -56,6 +56,8 @@ class ActionModule(ActionBase):
             if job.get("failed") and "started" not in job:
                 raise AnsibleActionFail(f"lost the job {args['jid']}: {job.get('msg')}")
             line = self._low_level_execute_command(f"cat {shlex.quote(args['progress'])}")["stdout"].strip()
+            if self._is_gone(args["jid"]) and not self._job("status", args["jid"], task_vars).get("finished"):
+                raise AnsibleActionFail(f"the job was killed ({line or 'before it began'}): run the play again")
             now = time.monotonic()
             if line and now - shown_at >= SHOW_SECONDS:
                 display.display(f"  {host}  {elapsed(now - started):>7}  {line}")
@@ -65,6 +67,14 @@ class ActionModule(ActionBase):
         for internal in ("ansible_job_id", "finished", "started", "results_file", "stdout", "stderr"):
             job.pop(internal, None)
         return job
+
+    def _is_gone(self, jid: str) -> bool:
+        """Whether no process of the job is left. A killed job never says that it is finished."""
+        # Its processes have the first part of the id among their arguments, and so would this very search without
+        # the brackets. Where there is no /proc, nothing is known.
+        name = shlex.quote(f"[{jid[0]}]{jid[1:].partition('.')[0]}")
+        search = f"test ! -e /proc/self/cmdline || grep -aqs -- {name} /proc/[0-9]*/cmdline || echo gone"
+        return "gone" in self._low_level_execute_command(search)["stdout"]
 
     def _job(self, mode: str, jid: str, task_vars: dict[str, Any] | None) -> dict[str, Any]:
         folder = self._remote_expand_user(self.get_shell_option("async_dir", default="~/.ansible_async"))

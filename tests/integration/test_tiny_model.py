@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 
+from nexus_tasks import tiny_model
 from tests.conftest import RunningServer
 
 
@@ -57,11 +58,17 @@ def test_chat_streams_one_chunk_per_token(server: RunningServer) -> None:
 
 def test_it_does_not_stop_by_itself_at_temperature_0_8(server: RunningServer) -> None:
     for seed in range(5):
-        answer = post(
-            server, "/completion", {"prompt": "Hello", "n_predict": 300, "temperature": 0.8, "seed": seed}
-        )
+        answer = post(server, "/completion", {"prompt": "Hello", "n_predict": 300, "temperature": 0.8, "seed": seed})
         assert answer["stop_type"] == "limit"
         assert answer["tokens_predicted"] == 300
+
+
+def test_the_end_of_text_is_out_of_reach_of_any_sampler(server: RunningServer) -> None:
+    vocabulary = tiny_model.vocabulary()
+    request: dict[str, Any] = {"prompt": "Hello", "n_predict": 100, "seed": 1, "n_probs": len(vocabulary.tokens)}
+    for step in post(server, "/completion", request)["completion_probabilities"]:
+        logprobs = {token["id"]: token["logprob"] for token in step["top_logprobs"]}
+        assert logprobs[vocabulary.end_of_text] < -20
 
 
 def test_ascii_text_survives_tokenizing(server: RunningServer) -> None:

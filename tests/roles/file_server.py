@@ -78,7 +78,12 @@ def serve() -> Iterator[FileServer]:
             if wanted and served.ranges and self.headers["If-Range"] in (None, served.etag):
                 start = int(wanted.removeprefix("bytes=").rstrip("-"))
             status = 206 if start else 200
+            if start >= len(served.content):
+                status = 416
             server.asked.append(Asked(self.path, wanted, status, self.headers["Authorization"]))
+            if status == 416:
+                self.answer(status, {"Content-Range": f"bytes */{len(served.content)}"})
+                return
             body = served.content[start:]
             self.send_response(status)
             if served.etag:

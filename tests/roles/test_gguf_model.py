@@ -75,8 +75,9 @@ def play(folder: Path, hosts: dict[str, dict[str, Any]], *options: str, **env: s
         text=True,
         check=False,
     )
+    assert env["HF_TOKEN"] not in done.stdout + done.stderr
     assert "\n{\n" in "\n" + done.stdout, done.stdout + done.stderr
-    report = json.loads(("\n" + done.stdout).partition("\n{\n")[2].join(["{\n", ""]))
+    report = json.loads("{\n" + ("\n" + done.stdout).rpartition("\n{\n")[2])
     results: dict[str, Any] = {
         host: {"changed": stats["changed"], "failed": bool(stats["failures"]), "msg": "", "files": None}
         for host, stats in report["stats"].items()
@@ -116,7 +117,7 @@ def deployed(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         hub = {"HF_ENDPOINT": files.url, "HF_TOKEN": "hf_secret"}
         checked = play(folder, good, "--check", **hub)
         left_by_check = sorted(path.name for path in folder.iterdir())
-        first = play(folder, good, **hub)
+        first = play(folder, good, "-vvv", **hub)
         asked = list(files.asked)
         second = play(folder, good, **hub)
         asked_again = files.asked[len(asked) :]
@@ -265,28 +266,51 @@ def test_every_truncation_is_noticed(tmp_path: Path, content: bytes) -> None:
         assert result is None or (result["failed"] and "is truncated" in result["msg"])
 
 
-def test_a_part_of_another_run_is_continued(tmp_path: Path, server: FileServer, content: bytes) -> None:
-    server.files["/x"] = Served(content, drops=100)
-    source = {"url": f"{server.url}/x", "sha256": sha256(content)}
-    # Each answer is half of the rest; what counts as stuck is an attempt without a byte gained.
-    server.files["/x"].drops = 1
-    (tmp_path / "model.gguf.partial").write_bytes(content[:1000])
-    (tmp_path / "model.gguf.partial.json").write_text(json.dumps({"identity": source["url"], "validator": '"1"'}))
-    result = module(tmp_path, **source)
+def leave_part(folder: Path, part: bytes, url: str) -> None:
+    """What a run that was killed leaves behind."""
+    (folder / "model.gguf.partial").write_bytes(part)
+    (folder / "model.gguf.partial.json").write_text(json.dumps({"identity": url, "validator": '"1"'}))
+
+
+def test_a_part_that_a_killed_run_left_is_continued(tmp_path: Path, server: FileServer, content: bytes) -> None:
+    server.files["/x"] = Served(content, drops=1)
+    leave_part(tmp_path, content[:1000], f"{server.url}/x")
+    result = module(tmp_path, url=f"{server.url}/x", sha256=sha256(content))
     assert (result["changed"], result["model"]["sha256"]) == (True, sha256(content))
     assert [request.status for request in server.asked] == [206, 206]
     assert server.asked[0].range == "bytes=1000-"
+
+
+def test_a_part_that_is_whole_already_is_not_sent_again(tmp_path: Path, server: FileServer, content: bytes) -> None:
+    server.files["/x"] = Served(content)
+    leave_part(tmp_path, content, f"{server.url}/x")
+    assert module(tmp_path, url=f"{server.url}/x", sha256=sha256(content))["changed"]
+    assert [request.status for request in server.asked] == [416]
 
 
 def test_a_part_is_thrown_away_when_the_servers_file_changed(
     tmp_path: Path, server: FileServer, content: bytes
 ) -> None:
     server.files["/x"] = Served(content, etag='"2"')
-    source = {"url": f"{server.url}/x", "sha256": sha256(content)}
-    (tmp_path / "model.gguf.partial").write_bytes(b"GGUF of another day")
-    (tmp_path / "model.gguf.partial.json").write_text(json.dumps({"identity": source["url"], "validator": '"1"'}))
-    assert module(tmp_path, **source)["model"]["sha256"] == sha256(content)
+    leave_part(tmp_path, b"GGUF of another day", f"{server.url}/x")
+    assert module(tmp_path, url=f"{server.url}/x", sha256=sha256(content))["model"]["sha256"] == sha256(content)
     assert [request.status for request in server.asked] == [200]
+
+
+def test_a_part_of_another_file_is_not_continued(tmp_path: Path, server: FileServer, content: bytes) -> None:
+    server.files["/x"] = Served(content)
+    leave_part(tmp_path, content[:1000], f"{server.url}/y")
+    assert module(tmp_path, url=f"{server.url}/x", sha256=sha256(content))["changed"]
+    assert [request.range for request in server.asked] == [None]
+
+
+def test_what_came_of_a_download_is_kept_when_the_server_goes_away(tmp_path: Path, content: bytes) -> None:
+    nobody = f"http://127.0.0.1:{free_port()}/x"
+    leave_part(tmp_path, content[:1000], nobody)
+    result = module(tmp_path, url=nobody, sha256=sha256(content))
+    assert "the download broke off at 0 MiB" in result["msg"]
+    assert "run it again: it goes on from there" in result["msg"]
+    assert (tmp_path / "model.gguf.partial").read_bytes() == content[:1000]
 
 
 @pytest.mark.parametrize("served", [{"ranges": False}, {"etag": None}], ids=["no-ranges", "no-etag"])
@@ -408,6 +432,8 @@ def test_a_full_disk_is_told_with_numbers_and_nothing_is_lost(
             assert "no space: " in result["msg"]
             assert "MiB are free on its file system; free some, or set gguf_model_dir" in result["msg"]
             assert (tmp_path / "model.gguf").read_bytes() == content
+            # Where the server told the size, nothing was fetched in vain.
+            assert (tmp_path / "model.gguf.partial").exists() == (path == "/untold")
     finally:
         subprocess.run(["umount", tmp_path], check=True)
 

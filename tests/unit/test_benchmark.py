@@ -164,7 +164,7 @@ SECRET = "sk-very-secret-0123456789"  # noqa: S105 - the value whose absence is 
 def instance(*argv: str) -> Instance:
     return Instance(
         "gpu1", "main", "http://127.0.0.1:1", SECRET, {"name": "tiny", "path": "/models/tiny.gguf"},
-        {"name": "b1-cpu"}, ["llama-server", *argv], "abc",
+        {"name": "b1-cpu"}, ["llama-server", *argv], "server.log",
     )  # fmt: skip
 
 

@@ -141,7 +141,8 @@ class BrokenOffError(Exception):
 
 # Metadata values of a fixed size, by the number of their type; 8 is a string and 9 an array.
 SCALAR_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
-STRING, ARRAY = 8, 9
+STRING = 8
+ARRAY = 9
 
 # Elements and bytes of a block, by the number of the tensor type (ggml's own table).
 TENSOR_BLOCKS = {
@@ -404,6 +405,8 @@ class Download:
                 self.take_answer(response)
         except urllib.error.HTTPError as error:
             if error.code == 416:
+                if error.headers.get("Content-Range") == f"bytes */{self.done}":
+                    return  # an earlier run had all of it
                 self.start_over()
                 raise BrokenOffError("the part did not fit the server's file") from error
             if error.code in TRANSIENT_STATUS:
@@ -752,7 +755,11 @@ def main():
     except ModelError as error:
         module.fail_json(msg=f"model {wanted.name}: {error}")
     except OSError as error:
-        problem = no_space(wanted.dir) if error.errno in (errno.ENOSPC, errno.EDQUOT) else error
+        problem = one_line(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            problem = no_space(wanted.dir)
+        elif isinstance(error, PermissionError):
+            problem += ": let the play's user write there, or set gguf_model_dir to a folder of its own"
         module.fail_json(msg=f"model {wanted.name}: {problem}")
     finally:
         if module.params["state"] == "present":

@@ -134,6 +134,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import http.client
 import json
 import os
 import platform
@@ -283,7 +284,7 @@ def release_name(inputs: dict) -> str:
 
 
 def read_manifest(path: str, inputs: dict | None = None) -> dict | None:
-    """The manifest of a whole release: of the wanted inputs, with every file there at its size; else None."""
+    """The manifest of a whole release: of the wanted inputs, with every file at its size and every link; else None."""
     try:
         with open(os.path.join(path, MANIFEST), encoding="utf-8") as stream:
             manifest = json.load(stream)
@@ -291,6 +292,9 @@ def read_manifest(path: str, inputs: dict | None = None) -> dict | None:
             return None
         for name, entry in manifest["files"].items():
             if os.stat(os.path.join(path, name)).st_size != entry["size"]:
+                return None
+        for name, target in manifest["links"].items():
+            if os.readlink(os.path.join(path, name)) != target:
                 return None
     except (OSError, ValueError, KeyError):
         return None
@@ -333,16 +337,17 @@ def cmake_arguments(inputs: dict, build_tools: dict) -> list[str]:
 def say(progress: str | None, line: str) -> None:
     """Put one line into the progress file, whole at any moment."""
     if progress:
-        with open(progress + ".new", "w", encoding="utf-8") as stream:
+        new = f"{progress}.{os.getpid()}"  # a build and a run that waits for it share the progress file
+        with open(new, "w", encoding="utf-8") as stream:
             stream.write(line + "\n")
-        os.replace(progress + ".new", progress)
+        os.replace(new, progress)
 
 
 class Build:
     """One build: its folders, its log, and the line that says how far it is."""
 
-    def __init__(self, params: dict, inputs: dict, name: str, tools: dict) -> None:
-        self.params, self.inputs, self.name, self.tools = params, inputs, name, tools
+    def __init__(self, params: dict, inputs: dict, name: str, tools: dict, lock: int) -> None:
+        self.params, self.inputs, self.name, self.tools, self.lock = params, inputs, name, tools, lock
         self.prefix = params["prefix"]
         self.work = os.path.join(self.prefix, "build", name)
         self.source = os.path.join(self.work, "source")
@@ -356,13 +361,14 @@ class Build:
 
     def command(self, argv: list[str], cwd: str | None = None, env: dict | None = None, step: str = "") -> None:
         """Run a step into the log; the compiler's own count goes to the progress line."""
-        with open(self.log, "ab") as log:
+        with open(self.log, "ab", buffering=0) as log:
             log.write(("\n$ " + " ".join(argv) + "\n").encode())
-            log.flush()
             tail: list[str] = []
+            # The messages are searched, so they must be English. Ninja's compilers outlive a killed build: they inherit
+            # the lock, so that the next build doesn't write the same objects at the same time.
             with subprocess.Popen(
-                argv, cwd=cwd, env={**os.environ, **(env or {})}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
+                argv, cwd=cwd, env={**os.environ, "LC_ALL": "C.UTF-8", **(env or {})}, stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, pass_fds=[self.lock],
             ) as process:  # fmt: skip
                 for raw in process.stdout or ():
                     log.write(raw)
@@ -376,9 +382,11 @@ class Build:
             raise BuildError(self.explain(step, argv, tail))
 
     def explain(self, step: str, argv: list[str], tail: list[str]) -> str:
-        if any("No space left on device" in line for line in tail):
+        # A tool that ignores a failed write stumbles over the file later.
+        if any("No space left on device" in line for line in tail) or free_mib(self.prefix) == 0:
             return no_space(self.prefix)
-        wrong = [line for line in tail if re.search(r"\b(error|fatal)\b", line, re.IGNORECASE)] or tail[-3:]
+        telling = re.compile(r"\b(error|fatal)\b(?! is not recoverable)|undefined reference", re.IGNORECASE)
+        wrong = [line for line in tail if telling.search(line)] or tail[-3:]
         return f"{step} failed ({os.path.basename(argv[0])}): {' / '.join(wrong[:3])} (the log is {self.log})"
 
     def fetch(self) -> None:
@@ -413,8 +421,8 @@ class Build:
         try:
             with urllib.request.urlopen(url, timeout=60) as response, open(archive, "wb") as stream:  # noqa: S310 - the operator's own address, checked by hash
                 shutil.copyfileobj(response, stream)
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 raise
             raise BuildError(f"cannot fetch {url}: {error}. Check the address, or name a file on the host") from error
         self.unpack(archive, sha256, partial, inside="")
@@ -430,9 +438,9 @@ class Build:
             stream.write(f"{package}=={version} --hash=sha256:{sha256}\n")
         python = os.path.join(self.params["tools_path"] or "", "python")
         self.command(
-            [python, "-m", "pip", "download", "--disable-pip-version-check", "--no-input", "--no-deps", "--no-cache-dir",
-             "--progress-bar", "off", "--no-build-isolation", "--no-binary", package, "--require-hashes",
-             "--requirement", listing, "--dest", folder],
+            [python, "-m", "pip", "download", "--disable-pip-version-check", "--no-input", "--no-deps",
+             "--no-cache-dir", "--progress-bar", "off", "--no-build-isolation", "--no-binary", package,
+             "--require-hashes", "--requirement", listing, "--dest", folder],
             step=f"pip download of {package} {version}",
         )  # fmt: skip
         archive = next(os.path.join(folder, name) for name in os.listdir(folder) if name.endswith(".tar.gz"))
@@ -448,7 +456,7 @@ class Build:
                     digest.update(block)
         except OSError as error:
             raise BuildError(f"cannot read the archive {archive}: {error.strerror}. Check llama_cpp_archive") from error
-        if digest.hexdigest() != sha256:
+        if digest.hexdigest() != sha256.lower():
             raise BuildError(
                 f"{archive} has sha256 {digest.hexdigest()}, not {sha256}: it is not the archive that was declared"
             )
@@ -459,9 +467,10 @@ class Build:
         # tar refuses members that lead out of the folder; Python's tarfile does so only from 3.11.4 on.
         self.command(
             ["tar", "--extract", "--no-same-owner", "--file", archive, "--directory", unpacked],
-            step="unpacking",
+            step=f"unpacking {archive}",
         )
-        top = os.path.join(unpacked, os.listdir(unpacked)[0])
+        entries = os.listdir(unpacked)
+        top = os.path.join(unpacked, entries[0]) if len(entries) == 1 else unpacked
         if head:
             with open(os.path.join(top, head), encoding="utf-8") as stream:
                 found = stream.read().strip()
@@ -471,7 +480,7 @@ class Build:
                     "llama_cpp_pypi and llama_cpp_commit must name the same"
                 )
         os.rename(os.path.join(top, inside) if inside else top, partial)
-        shutil.rmtree(unpacked)
+        shutil.rmtree(unpacked, ignore_errors=True)  # gone where it was the tree itself
 
     def compile(self) -> None:
         self.say("configuring")
@@ -503,7 +512,9 @@ class Build:
         program = os.path.join(partial, "bin", self.inputs["targets"][0])
         check = subprocess.run([program, "--help"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
         if check.returncode != 0:
-            raise BuildError(f"{program} does not run: {check.stderr.decode(errors='replace').strip()[:300]}")
+            said = check.stderr.decode(errors="replace").strip()[:300]
+            raise BuildError(f"{program} does not run: exit status {check.returncode}. It said: {said}")
+        files, links = walk(partial)
         compiler = (run_quietly([self.tools["compiler"], "--version"]) or "").splitlines()
         manifest = {
             "name": self.name,
@@ -511,7 +522,8 @@ class Build:
             "compiler": compiler[0] if compiler else None,
             "ccache": bool(self.tools["ccache"]),
             "build_seconds": round(time.monotonic() - started, 1),
-            "files": {name: file_entry(os.path.join(partial, name)) for name in walk(partial)},
+            "files": {name: file_entry(os.path.join(partial, name)) for name in files},
+            "links": {name: os.readlink(os.path.join(partial, name)) for name in links},
         }
         with open(os.path.join(partial, MANIFEST), "w", encoding="utf-8") as stream:
             json.dump(manifest, stream, indent=2, sort_keys=True)
@@ -541,13 +553,13 @@ class Build:
         return self.install(started)
 
 
-def walk(folder: str) -> list[str]:
-    """The files below a folder, relative to it, links left out."""
+def walk(folder: str) -> tuple[list[str], list[str]]:
+    """The files below a folder and the links, relative to it."""
     found = []
     for parent, _, names in os.walk(folder):
-        paths = [os.path.join(parent, name) for name in names]
-        found += [os.path.relpath(path, folder) for path in paths if not os.path.islink(path)]
-    return sorted(found)
+        found += [os.path.relpath(os.path.join(parent, name), folder) for name in sorted(names)]
+    links = [name for name in found if os.path.islink(os.path.join(folder, name))]
+    return [name for name in found if name not in links], links
 
 
 def file_entry(path: str) -> dict:
@@ -611,32 +623,31 @@ def probe(params: dict, host: str) -> tuple[dict, dict, dict]:
 def build(params: dict, result: dict, inputs: dict, tools: dict) -> dict:
     if result["missing"]:
         raise BuildError(f"this host lacks {', '.join(result['missing'])} to build llama.cpp")
-    os.makedirs(params["prefix"], exist_ok=True)
-    with open(os.path.join(params["prefix"], ".build.lock"), "a+", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            # A build outlives the controller that started it: wait for it and take what it made.
-            lock.seek(0)
-            say(params["progress"], f"waiting for the build of process {lock.read().strip()}")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            manifest = read_manifest(result["path"], inputs)
-            if manifest:
-                return {**result, "changed": True, "manifest": manifest, "log": ""}
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        task = Build(params, inputs, result["name"], tools)
-        need = BUILD_MIB[inputs["backend"]]
-        if not os.path.isdir(task.objects) and free_mib(params["prefix"]) < need:
-            raise BuildError(f"a build needs about {need} MiB: {no_space(params['prefix'])}")
-        try:
-            manifest = task.run()
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                raise BuildError(no_space(params["prefix"])) from error
-            raise BuildError(f"the build stopped: {error}") from error
-    return {**result, "changed": True, "manifest": manifest, "log": task.log}
+    try:
+        os.makedirs(params["prefix"], exist_ok=True)
+        with open(os.path.join(params["prefix"], ".build.lock"), "a+", encoding="utf-8") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                # A build outlives the controller that started it: wait for it and take what it made.
+                lock.seek(0)
+                say(params["progress"], f"waiting for the build of process {lock.read().strip()}")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            manifest, log = read_manifest(result["path"], inputs), ""
+            if manifest is None:
+                lock.truncate(0)
+                lock.write(str(os.getpid()))
+                lock.flush()
+                task = Build(params, inputs, result["name"], tools, lock.fileno())
+                need = BUILD_MIB[inputs["backend"]]
+                if not os.path.isdir(task.objects) and free_mib(params["prefix"]) < need:
+                    raise BuildError(f"a build needs about {need} MiB: {no_space(params['prefix'])}")
+                manifest, log = task.run(), task.log
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise BuildError(no_space(params["prefix"])) from error
+        raise BuildError(f"the build stopped: {error}") from error
+    return {**result, "changed": True, "manifest": manifest, "log": log}
 
 
 def main() -> None:

@@ -77,7 +77,22 @@ class SuperviseError(Exception):
 class UnixConnection(http.client.HTTPConnection):
     """HTTP over a unix socket, which is where supervisord listens."""
 
-    def connect(path: str) -> xmlrpc.client.ServerProxy | None:
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(STOP_SECONDS)
+        self.sock.connect(self.host)
+
+
+class UnixTransport(xmlrpc.client.Transport):
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+
+    def make_connection(self, host: object) -> UnixConnection:
+        return UnixConnection(self.path)
+
+
+def connect(path: str) -> xmlrpc.client.ServerProxy | None:
     """supervisord's interface, or None when it does not run. One that is shutting down is waited for."""
     proxy = xmlrpc.client.ServerProxy("http://supervisor", transport=UnixTransport(path))
     deadline = time.monotonic() + STOP_SECONDS

@@ -1,0 +1,295 @@
+"""Role llama_server with a real supervisord and real llama-servers."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from tests.conftest import ROOT, ansible, free_port
+
+ROLE = ROOT / "roles" / "llama_server"
+KEY = "sesame-0b9f2c"
+Instances = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Host:
+    """A prefix of this machine that servers are deployed to."""
+
+    prefix: Path
+    variables: dict[str, Any]
+
+    def deploy(self, instances: Instances, *arguments: str, check: bool = True) -> str:
+        """Run the role for these instances, and return what Ansible printed."""
+        variables = {**self.variables, "llama_server_instances": instances}
+        options = ["tests/roles/llama_server.yml", "-l", "local", "-e", json.dumps(variables), *arguments]
+        return ansible(*options, check=check).stdout
+
+    def instance(self, name: str) -> dict[str, Any]:
+        """What is deployed under a name."""
+        found: dict[str, Any] = json.loads((self.prefix / "instances" / name / "instance.json").read_text())
+        return found
+
+    def pid(self, name: str) -> int:
+        """The process of an instance."""
+        return int((self.prefix / "instances" / name / "pid").read_text())
+
+    def stop(self) -> None:
+        """End everything that runs below the prefix."""
+        ansible("playbooks/stop.yml", "-l", "local", "-e", f"llama_nexus_prefix={self.prefix}")
+
+
+def changed(output: str) -> int:
+    """The count of changes in Ansible's recap."""
+    found = re.search(r"changed=(\d+)", output)
+    assert found, output
+    return int(found[1])
+
+
+def error(output: str) -> str:
+    """The message of the task that failed, its line breaks folded."""
+    assert "fatal:" in output or "failed:" in output, output
+    return " ".join(output.split())
+
+
+@pytest.fixture(scope="module")
+def host(release: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    prefix = tmp_path_factory.mktemp("prefix")
+    twin = prefix / "twin.gguf"
+    shutil.copyfile(tiny_model, twin)
+    models = {
+        name: {"path": str(path), "size_bytes": path.stat().st_size, "sha256": "0" * 64}
+        for name, path in (("tiny", tiny_model), ("twin", twin))
+    }
+    manifest = json.loads((release / "manifest.json").read_text())
+    variables = {
+        "llama_nexus_prefix": str(prefix),
+        "llama_cpp_release": {"name": release.name, "path": str(release), "manifest": manifest},
+        "gguf_model_files": models,
+    }
+    host = Host(prefix, variables)
+    yield host
+    host.stop()
+
+
+@pytest.fixture(scope="module")
+def served(host: Host) -> dict[str, Any]:
+    """Two instances, deployed twice; ``first`` and ``second`` are what Ansible printed."""
+    instances: Instances = {
+        "main": {
+            "model": "tiny", "port": free_port(), "api_key": KEY, "ctx_size": 4000, "parallel": 1,
+            "flash_attn": True, "metrics": True, "slots": False, "embeddings": False, "warmup": True,
+            "extra_args": ["--no-ui", "--seed", "7"],
+        },
+        "other": {"model": "twin", "port": free_port(), "ctx_size": 2048, "parallel": 2},
+    }  # fmt: skip
+    first, second = host.deploy(instances), host.deploy(instances)
+    return {"instances": instances, "first": first, "second": second}
+
+
+def test_a_second_run_changes_nothing(served: dict[str, Any]) -> None:
+    assert changed(served["first"]) > 0
+    assert changed(served["second"]) == 0
+
+
+# flash_attn is declared as YAML reads an unquoted on.
+def test_the_server_runs_with_exactly_what_was_declared(host: Host, served: dict[str, Any], release: Path) -> None:
+    argv = Path(f"/proc/{host.pid('main')}/cmdline").read_text().split("\0")[:-1]
+    folder = host.prefix / "instances" / "main"
+    assert argv == [
+        str(release / "bin" / "llama-server"),
+        "--model", host.variables["gguf_model_files"]["tiny"]["path"], "--alias", "tiny",
+        "--host", "127.0.0.1", "--port", str(served["instances"]["main"]["port"]),
+        "--ctx-size", "4000", "--parallel", "1", "--flash-attn", "on",
+        "--metrics", "--no-slots", "--warmup",
+        "--api-key-file", str(folder / "api-keys"), "--no-ui", "--seed", "7",
+    ]  # fmt: skip
+
+
+def test_the_key_opens_the_server_and_stands_in_its_own_file_only(host: Host, served: dict[str, Any]) -> None:
+    url = host.instance("main")["local_url"]
+    assert httpx.get(f"{url}/props").status_code == 401
+    assert httpx.get(f"{url}/props", headers={"Authorization": f"Bearer {KEY}"}).status_code == 200
+    keys = host.prefix / "instances" / "main" / "api-keys"
+    assert keys.stat().st_mode & 0o777 == 0o600
+    files = [path for path in host.prefix.rglob("*") if path.is_file() and path.suffix != ".gguf"]
+    assert [path for path in files if KEY in path.read_text(errors="replace")] == [keys]
+    assert KEY not in served["first"]
+
+
+def test_a_change_restarts_the_changed_instance_and_no_other(host: Host, served: dict[str, Any]) -> None:
+    before = host.pid("main"), host.pid("other")
+    longer = {**served["instances"], "other": {**served["instances"]["other"], "ctx_size": 4096}}
+    assert changed(host.deploy(longer)) > 0
+    assert host.pid("main") == before[0]
+    assert host.pid("other") != before[1]
+    assert httpx.get(f"{host.instance('other')['local_url']}/props").json()["total_slots"] == 2
+    host.deploy(served["instances"])
+
+
+def test_another_key_restarts_and_the_old_one_is_refused(host: Host, served: dict[str, Any]) -> None:
+    rotated = {**served["instances"], "main": {**served["instances"]["main"], "api_key": "a-newer-key"}}
+    host.deploy(rotated)
+    url = host.instance("main")["local_url"]
+    assert httpx.get(f"{url}/props", headers={"Authorization": f"Bearer {KEY}"}).status_code == 401
+    assert httpx.get(f"{url}/props", headers={"Authorization": "Bearer a-newer-key"}).status_code == 200
+    host.deploy(served["instances"])
+
+
+def test_a_killed_server_comes_back_by_itself_and_is_proven(host: Host, served: dict[str, Any]) -> None:
+    killed = host.pid("main")
+    os.kill(killed, signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while host.pid("main") == killed and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert changed(host.deploy(served["instances"])) == 0
+    assert host.pid("main") != killed
+
+
+def test_check_mode_shows_the_command_and_touches_nothing(host: Host, served: dict[str, Any]) -> None:
+    before = host.instance("other"), host.pid("other")
+    wider = {**served["instances"], "other": {**served["instances"]["other"], "ctx_size": 8192}}
+    output = host.deploy(wider, "--check", "--diff")
+    assert changed(output) > 0
+    assert re.search(r'^\+\s+"8192",', output, re.MULTILINE)
+    assert (host.instance("other"), host.pid("other")) == before
+
+
+def test_a_port_that_another_process_holds_is_named_and_the_old_server_stays(host: Host, served: dict[str, Any]) -> None:
+    before = host.pid("other")
+    with socket.create_server(("127.0.0.1", 0)) as squatter:
+        port = squatter.getsockname()[1]
+        moved = {**served["instances"], "other": {**served["instances"]["other"], "port": port}}
+        message = error(host.deploy(moved, check=False))
+    assert f"port {port} on 127.0.0.1 is taken by process {os.getpid()} (" in message
+    assert "give instance other another port" in message
+    assert host.pid("other") == before
+    host.deploy(served["instances"])
+
+
+def test_a_server_that_can_not_start_is_shown_with_the_end_of_its_log(host: Host, served: dict[str, Any]) -> None:
+    wrong = {"main": served["instances"]["main"], "broken": {
+        "model": "tiny", "port": free_port(), "extra_args": ["--no-such-flag"],
+    }}  # fmt: skip
+    message = error(host.deploy(wrong, check=False))
+    assert "instance broken does not serve what was declared: the server ends while it starts" in message
+    assert "invalid argument: --no-such-flag" in message
+    assert host.pid("main")
+    host.deploy(served["instances"])
+
+
+def test_an_instance_that_is_no_longer_declared_is_stopped(host: Host, served: dict[str, Any]) -> None:
+    gone = host.pid("other")
+    host.deploy({"main": served["instances"]["main"]})
+    assert not Path(f"/proc/{gone}/cmdline").exists() or not Path(f"/proc/{gone}/cmdline").read_bytes()
+    host.deploy(served["instances"])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"model": {"name": "gpt-oss", "path": "/nowhere"}}, "model id: expected ['gpt-oss'], found ['twin']"),
+        ({"ctx_size": 32768}, "context per slot: expected 16384, found 1024"),
+        ({"parallel": 4}, "slots: expected 4, found 2"),
+        ({"argv": ["llama-server"]}, "command line: expected ['llama-server'], found"),
+        ({"release": {"commit": "f" * 40}}, "build: expected fffffffff, found b11312-0c1e57098"),
+    ],
+)
+def test_the_proof_names_what_is_not_as_declared(
+    host: Host, served: dict[str, Any], change: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    declared = tmp_path / "instance.json"
+    declared.write_text(json.dumps({**host.instance("other"), **change}))
+    done = subprocess.run(
+        ["ansible", "localhost", "-M", ROLE / "library", "-m", "llama_server_verify", "-a", f"instance={declared}"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert said in done.stdout
+
+
+CASES: dict[str, tuple[Instances, str]] = {
+    "right": ({"main": {"model": "tiny", "port": 8600, "flash_attn": "on"}}, ""),
+    "unknown option": (
+        {"main": {"model": "tiny", "port": 8600, "ctx_sise": 1}},
+        r"instance main on localhost: ctx_sise\. Supported parameters include: .*ctx_size.*roles/llama_server/README",
+    ),
+    "wrong type": (
+        {"main": {"model": "tiny", "port": 8600, "ctx_size": "plenty"}},
+        r"instance main on localhost: .*ctx_size.*plenty.*int",
+    ),
+    "a value that is none of the choices": (
+        {"main": {"model": "tiny", "port": 8600, "cache_type_k": "q3_0"}},
+        r"instance main on localhost: value of cache_type_k must be one of: f32, f16.* got: q3_0",
+    ),
+    "no port": ({"main": {"model": "tiny"}}, r"instance main on localhost: missing required arguments: port"),
+    "one port": (
+        {"a": {"model": "tiny", "port": 8600}, "b": {"model": "tiny", "port": 8600}},
+        r"two instances on localhost share a port \(a: 8600, b: 8600\); give each one of its own",
+    ),
+    "a name with a slash": (
+        {"a/b": {"model": "tiny", "port": 8600}},
+        r"instance name 'a/b' on localhost: use lower-case letters, digits and hyphens",
+    ),
+    "open without a key": (
+        {"main": {"model": "tiny", "port": 8600, "host": "0.0.0.0"}},  # noqa: S104 - what is refused
+        r"instance main on localhost listens on 0\.0\.0\.0 without a key: set api_key",
+    ),
+    "an empty key": (
+        {"main": {"model": "tiny", "port": 8600, "api_key": ""}},
+        r"the api_key of instance main on localhost is empty: set the variable",
+    ),
+    "a key among the arguments": (
+        {"main": {"model": "tiny", "port": 8600, "extra_args": ["--api-key=secret"]}},
+        r"extra_args of instance main on localhost hold --api-key, which the role sets itself",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    answer = tmp_path_factory.mktemp("refusals") / "said.json"
+    variables = {"cases": {name: instances for name, (instances, _) in CASES.items()}, "refusals_file": str(answer)}
+    ansible("tests/roles/llama_server_refusals.yml", "-l", "local", "-e", json.dumps(variables))
+    said: dict[str, str] = json.loads(answer.read_text())
+    return said
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_can_not_be_right_is_refused_in_one_line_with_the_remedy(refusals: dict[str, str], name: str) -> None:
+    expected = CASES[name][1]
+    assert "\n" not in refusals[name]
+    assert re.match(expected or "$", refusals[name]), refusals[name]
+
+
+def test_every_flag_of_the_table_is_one_of_the_pinned_server(llama_server_bin: Path) -> None:
+    helped = subprocess.run([llama_server_bin, "--help"], capture_output=True, text=True, check=True).stdout
+    known = set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", helped))
+    table: dict[str, str | list[str | None]] = yaml.safe_load((ROLE / "vars" / "main.yml").read_text())[
+        "__llama_server_flags"
+    ]
+    used = {flag for entry in table.values() for flag in ([entry] if isinstance(entry, str) else entry) if flag}
+    assert used - known == set()
+
+
+def test_every_option_of_an_instance_has_a_flag_or_a_meaning_of_its_own() -> None:
+    options = yaml.safe_load((ROLE / "meta" / "argument_specs.yml").read_text())["argument_specs"]["instance"]["options"]
+    table = yaml.safe_load((ROLE / "vars" / "main.yml").read_text())["__llama_server_flags"]
+    assert set(options) - set(table) == {"model", "api_key", "extra_args"}
+    assert set(table) <= set(options)
+    booleans = {name for name, spec in options.items() if spec["type"] == "bool"}
+    assert {name for name, entry in table.items() if isinstance(entry, list)} == booleans

@@ -1,0 +1,155 @@
+"""Which records are rendered, and what is said about bad input; no notebook runs here."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from nexus_tasks import report, results
+from tests.report_records import NOON, request, write
+
+HOUR = timedelta(hours=1)
+
+
+def _main(tmp_path: Path, *arguments: str) -> int:
+    return report.main(["--results", str(tmp_path / "results"), "--reports", str(tmp_path / "reports"), *arguments])
+
+
+def _pretend_rendered(tmp_path: Path, record: Path) -> Path:
+    """A page such as rendering makes, without what it shows."""
+    inputs = report.fingerprint(record, report.NOTEBOOKS / "benchmark.ipynb", {})
+    page = tmp_path / "reports" / "benchmark" / f"{record.stem}.html"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(f'<meta content="{inputs}" name="llama-nexus-inputs"/>')
+    return page
+
+
+def test_an_empty_results_folder_is_an_error_that_says_how_to_fill_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _main(tmp_path) == 1
+    message = capsys.readouterr().err
+    assert f"no benchmark records in {tmp_path / 'results' / 'benchmark'}" in message
+    assert "nox -s benchmark" in message
+
+
+def test_results_that_are_no_folder_are_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "results").write_text("")
+    assert _main(tmp_path) == 1
+    assert "cannot list" in capsys.readouterr().err
+
+
+def test_an_unknown_run_is_an_error_that_lists_the_latest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = [write(tmp_path / "results", NOON + n * HOUR).stem for n in range(7)]
+    assert _main(tmp_path, "--run", "20200101T000000Z-nowhere-0000") == 1
+    message = capsys.readouterr().err
+    assert "no run '20200101T000000Z-nowhere-0000'" in message
+    assert f"the latest are {', '.join(reversed(made[2:]))}\n" in message
+
+
+def test_an_unknown_kind_is_an_error_that_lists_the_kinds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _main(tmp_path, "benchmrk") == 1
+    assert capsys.readouterr().err == (
+        f"error: unknown kind of record 'benchmrk'\n hint: there is {', '.join(results.KINDS)}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message", "hint"),
+    [
+        ("nosuch", "1", "has no parameter 'nosuch'", "it has agreement_limit_percent, history_runs"),
+        ("record_path", "/etc/passwd", "has no parameter 'record_path'", "agreement_limit_percent"),
+        ("history_runs", "many", "parameter history_runs of benchmark.ipynb is not 'many'", "a whole number"),
+    ],
+)
+def test_a_bad_notebook_parameter_is_refused_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, value: str, message: str, hint: str
+) -> None:
+    write(tmp_path / "results")
+    assert _main(tmp_path, "-p", name, value) == 1
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert hint in captured.err
+    assert "rendering" not in captured.out
+    assert not list((tmp_path / "reports").rglob("*.ipynb"))
+
+
+# The kernel makes /proc unwritable for root too, and a file can't hold files.
+@pytest.mark.parametrize("place", ["/proc/reports", "a-file"])
+def test_a_reports_folder_that_cannot_be_written_is_an_error_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    write(tmp_path / "results")
+    (tmp_path / "a-file").write_text("")
+    folder = str(tmp_path / place)
+    assert report.main(["--results", str(tmp_path / "results"), "--reports", folder]) == 1
+    captured = capsys.readouterr()
+    assert f"cannot write reports to {folder}" in captured.err
+    assert "--reports" in captured.err
+    assert "rendering" not in captured.out
+
+
+def test_reports_that_are_up_to_date_are_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = _pretend_rendered(tmp_path, write(tmp_path / "results"))
+    before = page.stat().st_mtime_ns
+    assert _main(tmp_path) == 0
+    assert page.stat().st_mtime_ns == before
+    out = capsys.readouterr().out.splitlines()
+    assert out == ["1 record: 0 rendered, 1 up to date already", str(tmp_path / "reports" / "index.html")]
+
+
+def test_a_report_is_out_of_date_when_its_record_notebook_or_parameters_change(tmp_path: Path) -> None:
+    record = write(tmp_path / "results")
+    notebook = tmp_path / "benchmark.ipynb"
+    notebook.write_bytes((report.NOTEBOOKS / "benchmark.ipynb").read_bytes())
+    prints = {report.fingerprint(record, notebook, {}), report.fingerprint(record, notebook, {"a": "1"})}
+    notebook.write_text(notebook.read_text() + "\n")
+    prints.add(report.fingerprint(record, notebook, {}))
+    record.write_text(record.read_text() + "\n")
+    prints.add(report.fingerprint(record, notebook, {}))
+    assert len(prints) == 4
+
+
+def test_a_later_run_of_the_same_target_leaves_a_report_up_to_date(tmp_path: Path) -> None:
+    record = write(tmp_path / "results", NOON)
+    page = _pretend_rendered(tmp_path, record)
+    write(tmp_path / "results", NOON + HOUR)
+    inputs = report.fingerprint(record, report.NOTEBOOKS / "benchmark.ipynb", {})
+    assert report.is_current(page, inputs)
+
+
+def test_a_damaged_record_is_named_with_its_line_and_the_exit_status_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = write(tmp_path / "results", NOON)
+    _pretend_rendered(tmp_path, good)
+    damaged = write(tmp_path / "results", NOON + HOUR)
+    lines = damaged.read_text().splitlines()
+    damaged.write_text("\n".join([*lines[:2], '{"type": "requ', *lines[2:]]))
+    assert _main(tmp_path) == 1
+    captured = capsys.readouterr()
+    assert f"warning: {damaged}, line 3: it is not JSON: skipped" in captured.err
+    assert "2 records: 0 rendered, 1 up to date already, 1 failed" in captured.out
+    assert good.stem in (tmp_path / "reports" / "index.html").read_text()
+
+
+def test_the_index_lists_rendered_runs_newest_first_with_relative_links(tmp_path: Path) -> None:
+    made = [write(tmp_path / "results", NOON + n * HOUR) for n in range(3)]
+    for record in made:
+        _pretend_rendered(tmp_path, record)
+    write(tmp_path / "results", NOON + 9 * HOUR)  # has no report yet
+    html = report.write_index(tmp_path / "results", tmp_path / "reports").read_text()
+    places = [html.index(f'href="benchmark/{record.stem}.html"') for record in reversed(made)]
+    assert places == sorted(places)
+    assert html.count("<a href=") == 3
+
+
+def test_the_index_shows_medians_and_verdicts(tmp_path: Path) -> None:
+    rows = [request(0), *(request(i, ttft_ms=t) for i, t in enumerate((50.0, 77.7, 90.0), start=1))]
+    _pretend_rendered(tmp_path, write(tmp_path / "results", NOON, requests=rows))
+    _pretend_rendered(tmp_path, write(tmp_path / "results", NOON + HOUR, finished=False))
+    html = report.write_index(tmp_path / "results", tmp_path / "reports").read_text()
+    for shown in ("77.7", "quick 128/5", "All 4 requests succeeded", "Interrupted: the run was cut short"):
+        assert shown in html
