@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent  # the environment's programs, activated or not
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def cache_folder() -> Path:
 def ansible(*arguments: str | Path, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run ansible-playbook from the repository's root. Its output, both streams, is in ``stdout``."""
     done = subprocess.run(
-        ["ansible-playbook", *map(str, arguments)],
+        [BIN / "ansible-playbook", *map(str, arguments)],
         cwd=ROOT,
         env={**os.environ, "ANSIBLE_NOCOLOR": "1", "COLUMNS": "200", **environment},
         stdout=subprocess.PIPE,
@@ -85,7 +86,7 @@ def ansible(*arguments: str | Path, check: bool = True, **environment: str) -> s
 def release(request: pytest.FixtureRequest) -> Path:
     """The release that role llama_cpp makes of the pinned version, built on the first run and kept in the cache."""
     prefix = cache_folder()
-    build = ["ansible-playbook", "playbooks/build.yml", "-l", "local", "-e", f"llama_nexus_prefix={prefix}"]
+    build = [BIN / "ansible-playbook", "playbooks/build.yml", "-l", "local", "-e", f"llama_nexus_prefix={prefix}"]
     capture = request.config.pluginmanager.getplugin("capturemanager")
     assert capture is not None
     output = []

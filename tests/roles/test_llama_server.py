@@ -19,7 +19,7 @@ import httpx
 import pytest
 import yaml
 
-from tests.conftest import ROOT, ansible, free_port
+from tests.conftest import BIN, ROOT, ansible, free_port
 
 ROLE = ROOT / "roles" / "llama_server"
 KEY = "sesame-0b9f2c"
@@ -215,7 +215,7 @@ def test_the_proof_names_what_is_not_as_declared(
     declared = tmp_path / "instance.json"
     declared.write_text(json.dumps({**host.instance("other"), **change}))
     done = subprocess.run(
-        ["ansible", "localhost", "-M", ROLE / "library", "-m", "llama_server_verify", "-a", f"instance={declared}"],
+        [BIN / "ansible", "localhost", "-M", ROLE / "library", "-m", "llama_server_verify", "-a", f"instance={declared}"],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode != 0
@@ -293,3 +293,9 @@ def test_every_option_of_an_instance_has_a_flag_or_a_meaning_of_its_own() -> Non
     assert set(table) <= set(options)
     booleans = {name for name, spec in options.items() if spec["type"] == "bool"}
     assert {name for name, entry in table.items() if isinstance(entry, list)} == booleans
+
+
+def test_the_readme_lists_every_option() -> None:
+    options = yaml.safe_load((ROLE / "meta" / "argument_specs.yml").read_text())["argument_specs"]["instance"]["options"]
+    readme = (ROLE / "README.md").read_text()
+    assert [name for name in options if f"| `{name}`" not in readme and f"`{name}` (required)" not in readme] == []

@@ -136,14 +136,15 @@ def test_a_damaged_record_is_named_with_its_line_and_the_exit_status_says_so(
 
 
 def test_the_index_lists_rendered_runs_newest_first_with_relative_links(tmp_path: Path) -> None:
-    made = [write(tmp_path / "results", NOON + n * HOUR) for n in range(3)]
+    made = [write(tmp_path / "results", NOON + n * HOUR) for n in (3, 0, 4, 1, 2)]
+    made.sort()
     for record in made:
         _pretend_rendered(tmp_path, record)
     write(tmp_path / "results", NOON + 9 * HOUR)  # has no report yet
     html = report.write_index(tmp_path / "results", tmp_path / "reports").read_text()
     places = [html.index(f'href="benchmark/{record.stem}.html"') for record in reversed(made)]
     assert places == sorted(places)
-    assert html.count("<a href=") == 3
+    assert html.count("<a href=") == 5
 
 
 def test_the_index_shows_medians_and_verdicts(tmp_path: Path) -> None:

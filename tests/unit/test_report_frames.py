@@ -57,6 +57,7 @@ def test_the_difference_between_client_and_server_is_in_percent_of_the_server(tm
 def test_history_ends_with_the_run_itself(tmp_path: Path) -> None:
     write(tmp_path, NOON - HOUR)
     record = results.load(write(tmp_path, NOON))
+    write(tmp_path, NOON + timedelta(milliseconds=1))  # the same second, so the same time in its run id
     write(tmp_path, NOON + HOUR)
     assert [row["started_at"] for row in frames.history(record, tmp_path).runs.to_dict("records")] == [
         NOON,
