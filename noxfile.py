@@ -26,9 +26,7 @@ LOCK = ROOT / "requirements.lock"
 def environment(session: nox.Session) -> None:
     """Make ``.venv`` from the lock unless it is there already, and put it first on the session's PATH."""
     if sys.version_info < (3, 11):
-        session.error(
-            f"Python 3.11 or newer is needed, nox runs on {sys.version.split()[0]}: {sys.executable}"
-        )
+        session.error(f"Python 3.11 or newer is needed, nox runs on {sys.version.split()[0]}: {sys.executable}")
     python, stamp = VENV / "bin" / "python", VENV / "requirements.lock.sha256"
     wanted = hashlib.sha256(LOCK.read_bytes()).hexdigest()
     if not python.exists() or not stamp.exists() or stamp.read_text() != wanted:
@@ -41,6 +39,9 @@ def environment(session: nox.Session) -> None:
         pip = [uv, "pip", "install", "--python"] if uv else [sys.executable, "-m", "pip", "--python"]
         options = ["--quiet"] if uv else ["install", "--disable-pip-version-check", "--progress-bar", "off", "--quiet"]
         session.run(*pip, str(python), *options, "-r", str(LOCK))
+        # nexus_tasks is importable from anywhere in the environment, a notebook opened in Jupyter included.
+        site = next((VENV / "lib").glob("python3.*/site-packages"))
+        (site / "llama_nexus.pth").write_text(f"{ROOT}\n")
         stamp.write_text(wanted)
     session.env["PATH"] = os.pathsep.join([str(python.parent), session.env.get("PATH") or os.environ["PATH"]])
     session.env["VIRTUAL_ENV"] = str(VENV)

@@ -85,9 +85,7 @@ def connect(
         UsageError: the address or the key cannot be used.
     """
     address = base_url(address)
-    if api_key is not None and not (
-        api_key.isascii() and api_key.isprintable() and api_key.strip() == api_key
-    ):
+    if api_key is not None and not (api_key.isascii() and api_key.isprintable() and api_key.strip() == api_key):
         raise UsageError(
             "the API key holds characters that no HTTP header can carry",
             hint=f"look for quotes, spaces or a line end in {API_KEY_VARIABLE} or the vault",
@@ -140,9 +138,7 @@ def probe(client: httpx.Client) -> Endpoint:
         tensor_bytes=_count(meta.get("size")),
         model_path=_text(props.get("model_path")) if is_llama_server else None,
         build=_text(props.get("build_info")),
-        n_ctx=_count(settings.get("n_ctx"))
-        or _count(meta.get("n_ctx"))
-        or _count(model.get("max_model_len")),
+        n_ctx=_count(settings.get("n_ctx")) or _count(meta.get("n_ctx")) or _count(model.get("max_model_len")),
         total_slots=_count(props.get("total_slots")),
     )
 
@@ -179,25 +175,17 @@ def _first_model(client: httpx.Client, address: str) -> dict[str, Any]:
         )
     if response.is_redirect:
         to = response.headers.get("location", "").partition("?")[0]
-        raise NotOpenAI(
-            f"{address} redirects to {to or 'elsewhere'}", hint="give the address it redirects to"
-        )
+        raise NotOpenAI(f"{address} redirects to {to or 'elsewhere'}", hint="give the address it redirects to")
     if status != httpx.codes.OK:
-        raise NotOpenAI(
-            f"{address}/v1/models answers HTTP {status}: {_message(response)}", hint=_NOT_OPENAI_HINT
-        )
+        raise NotOpenAI(f"{address}/v1/models answers HTTP {status}: {_message(response)}", hint=_NOT_OPENAI_HINT)
     try:
         answer = response.json()
     except ValueError as error:
         kind = response.headers.get("content-type", "something").partition(";")[0]
-        raise NotOpenAI(
-            f"{address}/v1/models answers with {kind} instead of JSON", hint=_NOT_OPENAI_HINT
-        ) from error
+        raise NotOpenAI(f"{address}/v1/models answers with {kind} instead of JSON", hint=_NOT_OPENAI_HINT) from error
     models = answer.get("data") if isinstance(answer, dict) else None
     if not isinstance(models, list) or not all(isinstance(m, dict) and "id" in m for m in models):
-        raise NotOpenAI(
-            f"{address}/v1/models answers with JSON that is no list of models", hint=_NOT_OPENAI_HINT
-        )
+        raise NotOpenAI(f"{address}/v1/models answers with JSON that is no list of models", hint=_NOT_OPENAI_HINT)
     if not models:
         raise NotOpenAI(f"{address} serves no model", hint="load one, then measure again")
     return dict(models[0])
@@ -246,15 +234,11 @@ def _request(client: httpx.Client, method: str, path: str, body: dict[str, Any] 
             hint="the server hangs or is busy: look into its log, or restart it",
         ) from error
     except httpx.ConnectError as error:
-        raise EndpointDown(
-            f"{address} does not answer: {_reason(error)[0]}", hint=_reason(error)[1]
-        ) from error
+        raise EndpointDown(f"{address} does not answer: {_reason(error)[0]}", hint=_reason(error)[1]) from error
     except httpx.RemoteProtocolError as error:
         raise NotOpenAI(f"{address} does not speak HTTP: {error}", hint=_NOT_OPENAI_HINT) from error
     except httpx.TransportError as error:
-        raise EndpointDown(
-            f"{address} broke the connection off: {error}", hint="look into the server's log"
-        ) from error
+        raise EndpointDown(f"{address} broke the connection off: {error}", hint="look into the server's log") from error
 
 
 def _reason(error: BaseException) -> tuple[str, str]:

@@ -28,9 +28,7 @@ ATTEMPTS = 200
 """Endings that are tried for a chat's last few tokens."""
 
 
-def completions(
-    client: httpx.Client, length: int, count: int, rng: random.Random | None = None
-) -> list[Prompt]:
+def completions(client: httpx.Client, length: int, count: int, rng: random.Random | None = None) -> list[Prompt]:
     """Prompts of ``length`` ordinary tokens, never special ones. llama-server adds no BOS to token ids.
 
     Raises:
@@ -39,9 +37,7 @@ def completions(
     rng = rng or random.SystemRandom()
     pool = sorted(set(endpoint.tokenize(client, " ".join(words(rng, POOL_WORDS)))))
     if not pool:
-        raise EndpointError(
-            f"{client.base_url} makes no tokens of English letters", hint="measure with --api chat"
-        )
+        raise EndpointError(f"{client.base_url} makes no tokens of English letters", hint="measure with --api chat")
     return list(draw(pool, length, count, rng))
 
 

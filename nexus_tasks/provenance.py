@@ -57,9 +57,7 @@ def cpu_model(cpuinfo: Path = CPUINFO) -> str:
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
-    names = (
-        value.strip() for name, _, value in (line.partition(":") for line in lines) if "model name" in name
-    )
+    names = (value.strip() for name, _, value in (line.partition(":") for line in lines) if "model name" in name)
     return next((name for name in names if name), platform.processor() or platform.machine())
 
 

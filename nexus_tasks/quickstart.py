@@ -43,9 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     log = playbook.LOGS / f"deploy-{datetime.now():%Y%m%dT%H%M%S}.log"
     variables = {"quickstart_model": arguments.model} if arguments.model else {}
-    playbook.run(
-        "deploy.yml", "--limit", "local", "--extra-vars", json.dumps(variables), console=console, log=log
-    )
+    playbook.run("deploy.yml", "--limit", "local", "--extra-vars", json.dumps(variables), console=console, log=log)
 
     records: list[results.Record] = []
     places: list[tuple[str, str]] = []

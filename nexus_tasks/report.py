@@ -39,8 +39,6 @@ REPORTS = Path("reports")
 
 RESERVED = frozenset({"record_path", "results_dir"})
 DRAWING_CODE = ("blocks.py", "figures.py", "frames.py", "markup.py", "notebook.py", "runs.py", "summary.py")
-# jsonschema compiles a grammar for IRIs, papermill formats the cell of parameters.
-NEEDLESS_IMPORTS = ("rfc3987_syntax", "black")
 LATEST_SHOWN = 5
 HEAD_BYTES = 2048  # the fingerprint is among a page's first lines
 
@@ -69,7 +67,6 @@ def render(
         UsageError: the notebook has no such parameter.
         ReportError: a cell failed (an earlier page is left as it was), or the folder cannot be written.
     """
-    _skip_needless_imports()
     from nexus_tasks import notebook  # papermill and what comes with it: a second, so only when it is needed
 
     record = results.load(record_path)
@@ -178,7 +175,6 @@ def report(
     _make_writable(reports_dir)
     given = dict(parameters or {})
     if given:
-        _skip_needless_imports()
         from nexus_tasks import notebook
 
         for kind in kinds:
@@ -212,7 +208,6 @@ def _render_all(paths: Sequence[Path], one: Callable[[Path], Path], say: Progres
         return 0
     workers = min(len(paths), os.cpu_count() or 1)
     say(f"rendering {_count(len(paths), 'report')}{f', {workers} at a time' if workers > 1 else ''}")
-    _skip_needless_imports()
     importlib.import_module("nexus_tasks.notebook")  # once here, rather than by every thread at the same time
     began = time.monotonic()
     failed = 0
@@ -229,13 +224,6 @@ def _render_all(paths: Sequence[Path], one: Callable[[Path], Path], say: Progres
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
     return failed
-
-
-def _skip_needless_imports() -> None:
-    """Halve the time that importing papermill takes: NEEDLESS_IMPORTS are optional for those who import them."""
-    for name in NEEDLESS_IMPORTS:
-        # None makes an import fail, as the language reference says; typeshed leaves that out.
-        sys.modules.setdefault(name, None)  # type: ignore[arg-type]
 
 
 def _wanted(kinds: Sequence[str], run: str | None, results_dir: Path) -> list[tuple[str, Path]]:

@@ -169,9 +169,7 @@ def load(path: Path) -> Record:
         # Only a line feed ends a row: str.splitlines would also split at line separators inside of strings.
         *lines, rest = path.read_bytes().split(b"\n")
     except OSError as error:
-        raise RecordError(
-            f"cannot read {path}: {error.strerror}", hint="check the path and its permissions"
-        ) from error
+        raise RecordError(f"cannot read {path}: {error.strerror}", hint="check the path and its permissions") from error
     if rest and not lines:
         raise _damaged(path, 1, "it is cut off")
     # What follows the last line feed was cut off while it was written, wherever in a character that fell.

@@ -14,12 +14,8 @@ from nexus_tasks.errors import command_line
 
 @command_line
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="nox -s stop --", description="Stop the llama-servers of some hosts."
-    )
-    parser.add_argument(
-        "pattern", nargs="?", default="local", help="inventory pattern (default: %(default)s)"
-    )
+    parser = argparse.ArgumentParser(prog="nox -s stop --", description="Stop the llama-servers of some hosts.")
+    parser.add_argument("pattern", nargs="?", default="local", help="inventory pattern (default: %(default)s)")
     arguments = parser.parse_args(argv)
     console = Console()
     stats = playbook.run("playbooks/stop.yml", "--limit", arguments.pattern)

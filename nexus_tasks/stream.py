@@ -201,9 +201,7 @@ def read_openai(stream: Iterable[Event]) -> Reading:
                 continue
             delta = _object(choice.get("delta")) or choice
             # Reasoning and tool calls are tokens as well; the first chunk of a chat only names the role.
-            if any(
-                delta.get(key) for key in ("content", "reasoning_content", "reasoning", "tool_calls", "text")
-            ):
+            if any(delta.get(key) for key in ("content", "reasoning_content", "reasoning", "tool_calls", "text")):
                 reading.tokens.append(event.time)
             reading.finish_reason = _text(choice.get("finish_reason")) or reading.finish_reason
         usage = _object(message.get("usage"))

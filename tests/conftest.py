@@ -86,7 +86,14 @@ def ansible(*arguments: str | Path, check: bool = True, **environment: str) -> s
 def release(request: pytest.FixtureRequest) -> Path:
     """The release that role llama_cpp makes of the pinned version, built on the first run and kept in the cache."""
     prefix = cache_folder()
-    build = [BIN / "ansible-playbook", "playbooks/build.yml", "-l", "local", "-e", f"llama_nexus_prefix={prefix}"]
+    build: list[str | Path] = [
+        BIN / "ansible-playbook",
+        "playbooks/build.yml",
+        "-l",
+        "local",
+        "-e",
+        f"llama_nexus_prefix={prefix}",
+    ]
     capture = request.config.pluginmanager.getplugin("capturemanager")
     assert capture is not None
     output = []

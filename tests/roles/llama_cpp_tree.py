@@ -41,7 +41,7 @@ else()
   file(WRITE "${CMAKE_BINARY_DIR}/tools/ui/ui.cpp" "")
 endif()
 """,
-    "llama.cpp": "int answer() { return 42; }\n",
+    "llama.cpp": "const char * file() { return __FILE__; }\nint answer() { return 42; }\n",
     "server.cpp": """\
 #include "gate.h"
 int answer();

@@ -267,6 +267,12 @@ def test_what_comes_out_of_the_compiler_names_the_release(tree: Tree, tmp_path: 
     assert name(require_gpu=False, _jobs=7) == names[0]
 
 
+def test_a_release_is_the_same_under_every_prefix(tree: Tree, tmp_path: Path) -> None:
+    one, other = (module(tmp_path / prefix, archive(tree)) for prefix in ("one", "another prefix"))
+    assert one["manifest"]["files"] == other["manifest"]["files"]
+    assert b"llama.cpp/llama.cpp\0" in (Path(one["path"]) / "bin/libllama.so").read_bytes()
+
+
 def test_an_archive_that_cannot_be_used_is_refused_and_nothing_is_left(tree: Tree, tmp_path: Path) -> None:
     prefix = tmp_path / "prefix"
     (tmp_path / "page.tar.gz").write_text("<!doctype html>")

@@ -169,7 +169,7 @@ def test_check_mode_shows_the_command_and_touches_nothing(host: Host, served: di
     assert (host.instance("other"), host.pid("other")) == before
 
 
-def test_a_port_that_another_process_holds_is_named_and_the_old_server_stays(host: Host, served: dict[str, Any]) -> None:
+def test_a_port_of_another_process_is_named_and_the_old_server_stays(host: Host, served: dict[str, Any]) -> None:
     before = host.pid("other")
     with socket.create_server(("127.0.0.1", 0)) as squatter:
         port = squatter.getsockname()[1]
@@ -214,10 +214,10 @@ def test_the_proof_names_what_is_not_as_declared(
 ) -> None:
     declared = tmp_path / "instance.json"
     declared.write_text(json.dumps({**host.instance("other"), **change}))
+    verify = ["-M", str(ROLE / "library"), "-m", "llama_server_verify", "-a", f"instance={declared}"]
     done = subprocess.run(
-        [BIN / "ansible", "localhost", "-M", ROLE / "library", "-m", "llama_server_verify", "-a", f"instance={declared}"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [BIN / "ansible", "localhost", *verify], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode != 0
     assert said in done.stdout
 
@@ -286,8 +286,14 @@ def test_every_flag_of_the_table_is_one_of_the_pinned_server(llama_server_bin: P
     assert used - known == set()
 
 
+def instance_options() -> dict[str, Any]:
+    specs = yaml.safe_load((ROLE / "meta" / "argument_specs.yml").read_text())["argument_specs"]
+    options: dict[str, Any] = specs["instance"]["options"]
+    return options
+
+
 def test_every_option_of_an_instance_has_a_flag_or_a_meaning_of_its_own() -> None:
-    options = yaml.safe_load((ROLE / "meta" / "argument_specs.yml").read_text())["argument_specs"]["instance"]["options"]
+    options = instance_options()
     table = yaml.safe_load((ROLE / "vars" / "main.yml").read_text())["__llama_server_flags"]
     assert set(options) - set(table) == {"model", "api_key", "extra_args"}
     assert set(table) <= set(options)
@@ -296,6 +302,6 @@ def test_every_option_of_an_instance_has_a_flag_or_a_meaning_of_its_own() -> Non
 
 
 def test_the_readme_lists_every_option() -> None:
-    options = yaml.safe_load((ROLE / "meta" / "argument_specs.yml").read_text())["argument_specs"]["instance"]["options"]
+    options = instance_options()
     readme = (ROLE / "README.md").read_text()
     assert [name for name in options if f"| `{name}`" not in readme and f"`{name}` (required)" not in readme] == []

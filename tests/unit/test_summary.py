@@ -40,9 +40,7 @@ def test_percentiles_lie_between_the_nearest_points() -> None:
     assert (figures["p90"], figures["p95"], figures["p99"]) == (90.0, 95.0, 99.0)
     halfway = summarise([0.0] * 19 + [10.0])
     assert halfway is not None
-    assert halfway["p95"] == pytest.approx(
-        0.5
-    )  # position 18.05 of 0..19: a twentieth of the way from 0 to 10
+    assert halfway["p95"] == pytest.approx(0.5)  # position 18.05 of 0..19: a twentieth of the way from 0 to 10
 
 
 def test_the_deviation_is_that_of_a_sample() -> None:

@@ -139,6 +139,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import time
@@ -484,8 +485,11 @@ class Build:
 
     def compile(self) -> None:
         self.say("configuring")
-        # Relative paths make the compiler cache serve any prefix.
+        # Without paths of the build in the objects, ccache serves any prefix and a release is the same under each.
         env = {"CCACHE_BASEDIR": self.work, "CCACHE_NOHASHDIR": "1"}
+        for flags in ("CFLAGS", "CXXFLAGS"):
+            mapping = shlex.quote(f"-ffile-prefix-map={self.source}=llama.cpp")
+            env[flags] = f"{os.environ.get(flags, '')} {mapping}".strip()
         self.command(
             [self.tools["cmake"], "-G", "Ninja", "-S", self.source, "-B", self.objects,
              *cmake_arguments(self.inputs, self.tools)], env=env, step="configuring",
