@@ -34,11 +34,13 @@ def environment(session: nox.Session) -> None:
         uv = shutil.which("uv")
         if not python.exists():
             # virtualenv comes with nox; the venv module of Debian's python3 lacks ensurepip.
-            make = [uv, "venv", "--clear", "--quiet", "--python"] if uv else [sys.executable, "-m", "virtualenv", "-qp"]
-            session.run(*make, sys.executable, str(VENV))
-        pip = [uv, "pip", "install", "--python"] if uv else [sys.executable, "-m", "pip", "--python"]
-        options = ["--quiet"] if uv else ["install", "--disable-pip-version-check", "--progress-bar", "off", "--quiet"]
-        session.run(*pip, str(python), *options, "-r", str(LOCK))
+            make = [uv, "venv", "--clear", "--seed"] if uv else [sys.executable, "-m", "virtualenv", "--clear"]
+            session.run(*make, "--quiet", "--python", sys.executable, str(VENV))
+        if uv:
+            session.run(uv, "pip", "install", "--quiet", "--python", str(python), "-r", str(LOCK))
+        else:
+            pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off"]
+            session.run(*pip, "--quiet", "-r", str(LOCK))
         # nexus_tasks is importable from anywhere in the environment, a notebook opened in Jupyter included.
         site = next((VENV / "lib").glob("python3.*/site-packages"))
         (site / "llama_nexus.pth").write_text(f"{ROOT}\n")
