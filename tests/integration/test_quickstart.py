@@ -1,0 +1,145 @@
+"""The way of a new user: quickstart, then the commands that it is made of, on an inventory of the test's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nexus_tasks import results
+from tests.conftest import ROOT, ansible, free_port
+
+
+@dataclass(frozen=True)
+class User:
+    """Somebody at a terminal in a folder, with an inventory."""
+
+    folder: Path
+    inventory: Path
+
+    def runs(self, module: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a task module as its nox session does."""
+        return subprocess.run(
+            [sys.executable, "-m", f"nexus_tasks.{module}", *arguments],
+            cwd=self.folder,
+            env={
+                **os.environ, "PYTHONPATH": str(ROOT), "ANSIBLE_INVENTORY": str(self.inventory), "COLUMNS": "80",
+                "TERM": "dumb", **environment,
+            },
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    def deploys(self, *arguments: str) -> str:
+        """Run deploy.yml for this machine, and return what Ansible printed."""
+        return ansible("deploy.yml", "-l", "local", *arguments, ANSIBLE_INVENTORY=str(self.inventory)).stdout
+
+
+@pytest.fixture(scope="module")
+def user(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
+    """Has this repository's inventory, but for the places that belong to the test."""
+    folder = tmp_path_factory.mktemp("user")
+    inventory = folder / "inventory"
+    (inventory / "host_vars").mkdir(parents=True)
+    (inventory / "hosts.yml").symlink_to(ROOT / "inventory" / "hosts.yml")
+    (inventory / "group_vars").symlink_to(ROOT / "group_vars")
+    own = {
+        "llama_nexus_prefix": str(folder / "prefix"),
+        "llama_cpp_prefix": str(release.parent.parent),
+        "llama_server_instances": {"main": {"model": "{{ quickstart_model }}", "port": free_port()}},
+    }
+    (inventory / "host_vars" / "localhost.yml").write_text(yaml.safe_dump(own))
+    user = User(folder, inventory)
+    yield user
+    user.runs("stop")
+
+
+@pytest.fixture(scope="module")
+def quickstart(user: User) -> subprocess.CompletedProcess[str]:
+    return user.runs("quickstart")
+
+
+def test_quickstart_ends_with_a_table_and_the_places_of_report_and_logs(
+    user: User, quickstart: subprocess.CompletedProcess[str]
+) -> None:
+    assert quickstart.returncode == 0, quickstart.stdout + quickstart.stderr
+    report = re.search(r"^report\s+file://(\S+\.html)$", quickstart.stdout, re.MULTILINE)
+    log = re.search(r"^deploy log\s+(\S+)$", quickstart.stdout, re.MULTILINE)
+    assert report
+    assert log
+    assert "localhost/main" in Path(report[1]).read_text()
+    assert "PLAY RECAP" in (user.folder / log[1]).read_text()
+    assert re.search(r"│ decode, tokens/s +│ +\d", quickstart.stdout)
+    assert "nox -s stop" in quickstart.stdout
+
+
+def test_its_output_fits_a_terminal_but_for_addresses(quickstart: subprocess.CompletedProcess[str]) -> None:
+    assert [line for line in quickstart.stdout.splitlines() if len(line) > 80 and "/" not in line] == []
+
+
+def test_its_record_says_what_was_measured(user: User, quickstart: subprocess.CompletedProcess[str]) -> None:
+    (record,) = results.load_all("benchmark", user.folder / "results")
+    assert record.header["target"] == "localhost/main"
+    assert record.header["model"]["name"] == "tiny-babble"
+    assert len(record.header["model"]["sha256"]) == 64
+    assert record.header["server"]["argv"][0].endswith("/bin/llama-server")
+    assert record.header["server"]["build"].startswith("b11312-0c1e57098")
+    assert [row["output_tokens"] for row in record.requests] == [64] * 4
+    assert record.summary
+    assert record.summary["ok"]
+
+
+def test_deploying_again_changes_nothing(user: User, quickstart: subprocess.CompletedProcess[str]) -> None:
+    assert " changed=0 " in user.deploys()
+
+
+def test_benchmark_without_a_target_measures_what_is_deployed_here(
+    user: User, quickstart: subprocess.CompletedProcess[str]
+) -> None:
+    done = user.runs("benchmark", "--preset", "quick", "--runs", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    (answer,) = json.loads(done.stdout)
+    assert answer["target"] == "localhost/main"
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "message"),
+    [
+        ("quickstart", ["--preset", "slow"], "unknown preset 'slow'\n hint: the presets are quick, standard"),
+        ("quickstart", ["--model", "gpt-9"], "gpt-9"),
+        ("benchmark", ["nowhere"], "the inventory has no host that matches nowhere\n hint: ansible-inventory --graph"),
+        ("benchmark", ["localhost/second"], "localhost has no instance second\n hint: those declared are: main"),
+        ("report", ["--results", "empty"], "no benchmark records in empty/benchmark\n hint: measure something first"),
+    ],
+)
+def test_what_does_not_exist_is_named_with_what_does(
+    user: User, quickstart: subprocess.CompletedProcess[str], module: str, arguments: list[str], message: str
+) -> None:
+    done = user.runs(module, *arguments)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 2
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_check_mode_on_a_bare_host_says_what_would_change_and_makes_nothing(user: User, tmp_path: Path) -> None:
+    output = user.deploys("--check", "-e", f"llama_nexus_prefix={tmp_path / 'bare'}")
+    assert re.search(r"changed=[1-9]", output)
+    assert not (tmp_path / "bare").exists()
+
+
+# The last one: it ends what the others use.
+def test_stop_ends_the_server_and_says_so(user: User, quickstart: subprocess.CompletedProcess[str]) -> None:
+    assert user.runs("stop").stdout == "localhost: stopped\n"
+    assert user.runs("stop").stdout == "localhost: nothing was running\n"
+    refused = user.runs("benchmark", "localhost/main")
+    assert refused.returncode == 1
+    assert "Traceback" not in refused.stderr
