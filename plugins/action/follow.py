@@ -34,6 +34,11 @@ def elapsed(seconds: float) -> str:
     return f"{minutes}m{rest:02d}s"
 
 
+def killed(line: str) -> str:
+    """The message for a job that ended without an answer, after its last line of progress."""
+    return f"the job was killed ({line or 'before it began'}): run the play again, it goes on from there"
+
+
 class ActionModule(ActionBase):
     """See the module docstring."""
 
@@ -55,18 +60,24 @@ class ActionModule(ActionBase):
                 break
             if job.get("failed") and "started" not in job:
                 raise AnsibleActionFail(f"lost the job {args['jid']}: {job.get('msg')}")
-            line = self._low_level_execute_command(f"cat {shlex.quote(args['progress'])}")["stdout"].strip()
+            line = self._line(args["progress"])
             if self._is_gone(args["jid"]) and not self._job("status", args["jid"], task_vars).get("finished"):
-                raise AnsibleActionFail(f"the job was killed ({line or 'before it began'}): run the play again")
+                raise AnsibleActionFail(killed(line))
             now = time.monotonic()
             if line and now - shown_at >= SHOW_SECONDS:
                 display.display(f"  {host}  {elapsed(now - started):>7}  {line}")
                 shown_at = now
             time.sleep(POLL_SECONDS)
         self._job("cleanup", args["jid"], task_vars)
+        if job.get("failed") and "No start of json char" in str(job.get("msg")):  # what watches the job says so
+            said = str(job.get("stderr", "")).strip().splitlines()
+            raise AnsibleActionFail(killed(self._line(args["progress"])) + (f". It said: {said[-1]}" if said else ""))
         for internal in ("ansible_job_id", "finished", "started", "results_file", "stdout", "stderr"):
             job.pop(internal, None)
         return job
+
+    def _line(self, path: str) -> str:
+        return str(self._low_level_execute_command(f"cat {shlex.quote(path)}")["stdout"]).strip()
 
     def _is_gone(self, jid: str) -> bool:
         """Whether no process of the job is left. A killed job never says that it is finished."""

@@ -15,8 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +23,11 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import ROOT, cache_folder, run_server
+from tests.conftest import BIN, ROOT, cache_folder, run_server
 from tests.roles import llama_cpp_tree
 from tests.roles.file_server import Served, serve
 from tests.roles.llama_cpp_tree import Tree
+from tests.roles.waiting import wait_for
 
 # Building the real release first installs what the small builds need, too.
 pytestmark = pytest.mark.usefixtures("release")
@@ -52,14 +52,6 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
     return llama_cpp_tree.make(tmp_path_factory.mktemp("tree"))
 
 
-def wait_for(condition: Callable[[], object], what: str) -> None:
-    """Return when the condition holds; fail after a minute."""
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.05)
-
-
 def executable(path: Path, content: str) -> Path:
     """Write a program."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,13 +71,13 @@ def path_without(folder: Path, *names: str) -> str:
     return str(folder)
 
 
-def unshare(*options: str) -> list[str]:
-    """The command that runs another one in a user namespace; the test ends by name where there are none."""
-    program = shutil.which("unshare")
-    command = [str(program), "--user", *options, "--"]
-    if program is None or subprocess.run([*command, "true"], check=False, capture_output=True).returncode != 0:
-        pytest.skip("this machine has no user namespaces")
-    return command
+def unshare(*options: str) -> list[str] | None:
+    """The command that runs another one in a user namespace, None where there are none."""
+    command = [shutil.which("unshare") or "unshare", "--user", *options, "--"]
+    with contextlib.suppress(OSError):
+        if subprocess.run([*command, "true"], check=False, capture_output=True).returncode == 0:
+            return command
+    return None
 
 
 # --- The real release ---
@@ -188,14 +180,24 @@ def started(prefix: Path, source: dict[str, str], **options: Any) -> Iterator[su
     ) as process:
         assert process.stdin is not None
         process.stdin.write(request(prefix, source, **options))
+        process.stdin.flush()
         process.stdin.close()
+        process.stdin = None  # else communicate() would flush it
         yield process
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    """The output of a command in the background, which must come to its end."""
+    try:
+        return process.communicate(timeout=180)[0]
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
 
 
 def answer(process: subprocess.Popen[str]) -> dict[str, Any]:
     """What a call in the background ends with."""
-    assert process.stdout is not None
-    result: dict[str, Any] = json.loads(process.stdout.read())
+    result: dict[str, Any] = json.loads(finish(process))
     return result
 
 
@@ -294,6 +296,8 @@ def test_an_archive_that_cannot_be_used_is_refused_and_nothing_is_left(tree: Tre
     assert "cut.tar.gz failed (tar): tar: Unexpected EOF in archive" in said("cut.tar.gz")
     assert "holds no llama.cpp tree: there is no CMakeLists.txt in it" in said("other.tar.gz")
     assert "holds no llama.cpp tree: there is no CMakeLists.txt in it" in said("empty.tar.gz")
+    unset = refusal(prefix, {**archive(tree), "sha256": ""})
+    assert f"llama_cpp_archive_sha256 is not set: {tree.archive} has {tree.sha256}" in unset
     assert "none.tar.gz: No such file or directory. Check llama_cpp_archive" in said("none.tar.gz", "0" * 64)
     assert left(prefix) == []
 
@@ -433,7 +437,7 @@ def play_command(folder: Path, hosts: dict[str, dict[str, Any]]) -> list[str | P
     }
     inventory = folder / "hosts.json"
     inventory.write_text(json.dumps({"all": {"hosts": hosts, "vars": shared}}))
-    return [Path(sys.executable).with_name("ansible-playbook"), "-i", inventory, ROOT / "tests/roles/llama_cpp.yml"]
+    return [BIN / "ansible-playbook", "-i", inventory, ROOT / "tests/roles/llama_cpp.yml"]
 
 
 def play_environment() -> dict[str, str]:
@@ -559,9 +563,12 @@ def test_a_killed_build_is_told_leaves_current_alone_and_is_taken_up_again(tree:
         command, cwd=ROOT, env=play_environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
     ) as playing:
         wait_for(gate.with_suffix(".reached").exists, "the build")
+        assert playing.poll() is None
         job = int((prefix / ".build.lock").read_text())
-        os.killpg(os.getpgid(job), signal.SIGKILL)
-        report = read_report(playing.communicate()[0])
+        group = os.getpgid(job)
+        os.killpg(group, signal.SIGSTOP)  # else one of them may live to see the other die, and say so
+        os.killpg(group, signal.SIGKILL)
+        report = read_report(finish(playing))
     assert report["host"].failed
     assert "the job was killed (compiling " in report["host"].msg
     assert (prefix / "current").readlink() == Path(before["path"])
@@ -582,21 +589,13 @@ def test_a_killed_build_is_told_leaves_current_alone_and_is_taken_up_again(tree:
 
 @pytest.fixture(scope="module")
 def poor(tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Host]:
-    """Hosts that lack something."""
+    """Hosts that lack something; those are left out that this machine can't look like."""
     folder = tmp_path_factory.mktemp("poor")
-    # Root stays the owner of all files here, but is asked for as user 1000.
-    rootless = [] if os.geteuid() else unshare("--map-user=1000", "--map-group=1000")
-    interpreters = {"rootless": shlex.join([*rootless, sys.executable])}
-    interpreters["no_toolkit"] = shlex.quote(sys.executable)
-    if Path("/usr/local/cuda").exists():
-        hide = f'mount -t tmpfs none /usr/local/cuda && exec {shlex.quote(sys.executable)} "$@"'
-        interpreters["no_toolkit"] = shlex.join([*unshare("--map-root-user", "--mount"), "sh", "-c", hide, "sh"])
-    wrappers = {
-        name: str(executable(folder / "python" / name, f'#!/bin/sh\nexec {command} "$@"\n'))
-        for name, command in interpreters.items()
-    }
+
+    def interpreter(name: str, command: list[str]) -> str:
+        return str(executable(folder / "python" / name, f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n'))
+
     fakes = executable(folder / "fakes/nvidia-smi", GPUS).parent
-    no_nvcc = path_without(folder / "no_nvcc", "nvcc")
     hosts = {
         "no_gpu": from_archive(
             tree,
@@ -606,22 +605,37 @@ def poor(tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Host
         "no_toolkit": from_archive(
             tree,
             llama_cpp_backend="auto",
-            ansible_python_interpreter=wrappers["no_toolkit"],
-            host_environment={"PATH": f"{fakes}:{no_nvcc}"},
-        ),
-        "no_compiler": from_archive(
-            tree,
-            ansible_python_interpreter=wrappers["rootless"],
-            host_environment={"PATH": path_without(folder / "no_compiler", *COMPILERS, "cmake")},
-        ),
-        "no_cmake": from_archive(
-            tree,
-            ansible_python_interpreter=wrappers["rootless"],
-            llama_nexus_tools=str(folder / "tools"),
-            host_environment={"PATH": path_without(folder / "no_cmake_bin", "cmake", "ninja")},
+            host_environment={"PATH": f"{fakes}:{path_without(folder / 'no_nvcc', 'nvcc')}"},
         ),
     }
+    if Path("/usr/local/cuda").exists():  # where the toolkit is searched whatever PATH says: cover it up
+        hidden = ["sh", "-c", 'mount -t tmpfs none /usr/local/cuda && exec "$@"', "sh", sys.executable]
+        namespace = unshare("--map-root-user", "--mount")
+        if namespace:
+            hosts["no_toolkit"]["ansible_python_interpreter"] = interpreter("no_toolkit", [*namespace, *hidden])
+        else:
+            del hosts["no_toolkit"]
+    # Root stays the owner of all files here, but is asked for as user 1000.
+    rootless = unshare("--map-user=1000", "--map-group=1000") if os.geteuid() == 0 else []
+    if rootless is not None:
+        user = {"ansible_python_interpreter": interpreter("rootless", [*rootless, sys.executable])}
+        hosts["no_compiler"] = from_archive(
+            tree, **user, host_environment={"PATH": path_without(folder / "no_compiler", *COMPILERS, "cmake")}
+        )
+        hosts["no_cmake"] = from_archive(
+            tree,
+            **user,
+            llama_nexus_tools=str(folder / "tools"),
+            host_environment={"PATH": path_without(folder / "no_cmake_bin", "cmake", "ninja")},
+        )
     return play(folder, hosts)
+
+
+def went(poor: dict[str, Host], name: str) -> Host:
+    """How it went on a host; without user namespaces root can't pretend to lack rights or a toolkit."""
+    if name not in poor:
+        pytest.skip("this machine has no user namespaces")
+    return poor[name]
 
 
 def test_a_gpu_that_is_required_and_not_there_stops_the_host(poor: dict[str, Host]) -> None:
@@ -632,24 +646,27 @@ def test_a_gpu_that_is_required_and_not_there_stops_the_host(poor: dict[str, Hos
 
 
 def test_a_gpu_without_a_cuda_compiler_is_an_error_and_no_processor_build(poor: dict[str, Host]) -> None:
-    assert poor["no_toolkit"].failed
-    assert poor["no_toolkit"].msg == (
+    host = went(poor, "no_toolkit")
+    assert host.failed
+    assert host.msg == (
         "no_toolkit has NVIDIA L4, NVIDIA RTX A4000 but no CUDA compiler (nvcc): install NVIDIA's cuda-toolkit, or "
         "set llama_cpp_backend: cpu to serve on the processor on purpose"
     )
-    assert poor["no_toolkit"].changed == 0
+    assert host.changed == 0
 
 
 def test_without_a_compiler_and_without_root_the_package_is_named(poor: dict[str, Host]) -> None:
-    assert poor["no_compiler"].failed
-    assert "no_compiler lacks compiler to build llama.cpp, and " in poor["no_compiler"].msg
-    assert poor["no_compiler"].msg.endswith("may not install packages there: have root run apt-get install g++")
-    assert poor["no_compiler"].changed == 0
+    host = went(poor, "no_compiler")
+    assert host.failed
+    assert "no_compiler lacks compiler to build llama.cpp, and " in host.msg
+    assert host.msg.endswith("may not install packages there: have root run apt-get install g++")
+    assert host.changed == 0
 
 
 def test_without_root_cmake_and_ninja_come_from_the_package_index(poor: dict[str, Host]) -> None:
-    assert not poor["no_cmake"].failed, poor["no_cmake"].msg
-    path = Path(poor["no_cmake"].release["path"])
+    host = went(poor, "no_cmake")
+    assert not host.failed, host.msg
+    path = Path(host.release["path"])
     subprocess.run([path / "bin/llama-server", "--help"], check=True)
     tools = path.parent.parent.parent / "tools/bin"
     assert f"$ {tools}/cmake " in (path.parent.parent / f"logs/build-{path.name}.log").read_text()

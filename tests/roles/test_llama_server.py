@@ -9,9 +9,8 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,33 +19,45 @@ import pytest
 import yaml
 
 from tests.conftest import BIN, ROOT, ansible, free_port
+from tests.roles.waiting import wait_for
 
 ROLE = ROOT / "roles" / "llama_server"
 KEY = "sesame-0b9f2c"
 Instances = dict[str, dict[str, Any]]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Host:
-    """A prefix of this machine that servers are deployed to."""
+    """A prefix of this machine that servers are deployed to, and what was deployed last."""
 
     prefix: Path
     variables: dict[str, Any]
+    deployed: Instances = field(default_factory=dict)
 
-    def deploy(self, instances: Instances, *arguments: str, check: bool = True) -> str:
+    def deploy(self, instances: Instances) -> str:
         """Run the role for these instances, and return what Ansible printed."""
+        output = self.run(instances, check=True)
+        self.deployed = instances
+        return output
+
+    def run(self, instances: Instances, *arguments: str, check: bool = False) -> str:
+        """Run the role where it may fail, or in check mode."""
         variables = {**self.variables, "llama_server_instances": instances}
         options = ["tests/roles/llama_server.yml", "-l", "local", "-e", json.dumps(variables), *arguments]
         return ansible(*options, check=check).stdout
 
+    def with_changed(self, name: str, **options: Any) -> Instances:
+        """What was deployed last, with other options for one instance."""
+        return {**self.deployed, name: {**self.deployed[name], **options}}
+
     def instance(self, name: str) -> dict[str, Any]:
         """What is deployed under a name."""
-        found: dict[str, Any] = json.loads((self.prefix / "instances" / name / "instance.json").read_text())
+        found: dict[str, Any] = json.loads((self.prefix / "instances" / f"{name}.json").read_text())
         return found
 
     def pid(self, name: str) -> int:
         """The process of an instance."""
-        return int((self.prefix / "instances" / name / "pid").read_text())
+        return int((self.prefix / "instances" / f"{name}.pid").read_text())
 
     def stop(self) -> None:
         """End everything that runs below the prefix."""
@@ -97,7 +108,10 @@ def served(host: Host) -> dict[str, Any]:
         },
         "other": {"model": "twin", "port": free_port(), "ctx_size": 2048, "parallel": 2},
     }  # fmt: skip
-    first, second = host.deploy(instances), host.deploy(instances)
+    with pytest.MonkeyPatch.context() as shell:
+        shell.setenv("LLAMA_ARG_THREADS", "7")  # llama-server would take it for an option
+        first = host.deploy(instances)
+    second = host.deploy(instances)
     return {"instances": instances, "first": first, "second": second}
 
 
@@ -109,94 +123,75 @@ def test_a_second_run_changes_nothing(served: dict[str, Any]) -> None:
 # flash_attn is declared as YAML reads an unquoted on.
 def test_the_server_runs_with_exactly_what_was_declared(host: Host, served: dict[str, Any], release: Path) -> None:
     argv = Path(f"/proc/{host.pid('main')}/cmdline").read_text().split("\0")[:-1]
-    folder = host.prefix / "instances" / "main"
     assert argv == [
         str(release / "bin" / "llama-server"),
         "--model", host.variables["gguf_model_files"]["tiny"]["path"], "--alias", "tiny",
         "--host", "127.0.0.1", "--port", str(served["instances"]["main"]["port"]),
         "--ctx-size", "4000", "--parallel", "1", "--flash-attn", "on",
         "--metrics", "--no-slots", "--warmup",
-        "--api-key-file", str(folder / "api-keys"), "--no-ui", "--seed", "7",
+        "--api-key-file", str(host.prefix / "instances" / "main.keys"), "--no-ui", "--seed", "7",
     ]  # fmt: skip
+
+
+def test_options_from_the_environment_of_who_deployed_do_not_reach_the_server(
+    host: Host, served: dict[str, Any]
+) -> None:
+    assert "LLAMA_ARG_" not in Path(f"/proc/{host.pid('main')}/environ").read_text()
 
 
 def test_the_key_opens_the_server_and_stands_in_its_own_file_only(host: Host, served: dict[str, Any]) -> None:
     url = host.instance("main")["local_url"]
     assert httpx.get(f"{url}/props").status_code == 401
     assert httpx.get(f"{url}/props", headers={"Authorization": f"Bearer {KEY}"}).status_code == 200
-    keys = host.prefix / "instances" / "main" / "api-keys"
+    keys = host.prefix / "instances" / "main.keys"
     assert keys.stat().st_mode & 0o777 == 0o600
     files = [path for path in host.prefix.rglob("*") if path.is_file() and path.suffix != ".gguf"]
     assert [path for path in files if KEY in path.read_text(errors="replace")] == [keys]
     assert KEY not in served["first"]
 
 
-def test_a_change_restarts_the_changed_instance_and_no_other(host: Host, served: dict[str, Any]) -> None:
+def test_another_key_restarts_its_instance_and_no_other(host: Host, served: dict[str, Any]) -> None:
     before = host.pid("main"), host.pid("other")
-    longer = {**served["instances"], "other": {**served["instances"]["other"], "ctx_size": 4096}}
-    assert changed(host.deploy(longer)) > 0
-    assert host.pid("main") == before[0]
-    assert host.pid("other") != before[1]
-    assert httpx.get(f"{host.instance('other')['local_url']}/props").json()["total_slots"] == 2
-    host.deploy(served["instances"])
-
-
-def test_another_key_restarts_and_the_old_one_is_refused(host: Host, served: dict[str, Any]) -> None:
-    rotated = {**served["instances"], "main": {**served["instances"]["main"], "api_key": "a-newer-key"}}
-    host.deploy(rotated)
+    assert changed(host.deploy(host.with_changed("main", api_key="a-newer-key"))) > 0
     url = host.instance("main")["local_url"]
     assert httpx.get(f"{url}/props", headers={"Authorization": f"Bearer {KEY}"}).status_code == 401
     assert httpx.get(f"{url}/props", headers={"Authorization": "Bearer a-newer-key"}).status_code == 200
-    host.deploy(served["instances"])
+    assert host.pid("main") != before[0]
+    assert host.pid("other") == before[1]
 
 
 def test_a_killed_server_comes_back_by_itself_and_is_proven(host: Host, served: dict[str, Any]) -> None:
     killed = host.pid("main")
     os.kill(killed, signal.SIGKILL)
-    deadline = time.monotonic() + 30
-    while host.pid("main") == killed and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert changed(host.deploy(served["instances"])) == 0
-    assert host.pid("main") != killed
+    wait_for(lambda: host.pid("main") != killed, "supervisor to start the server again")
+    assert changed(host.deploy(host.deployed)) == 0
 
 
 def test_check_mode_shows_the_command_and_touches_nothing(host: Host, served: dict[str, Any]) -> None:
     before = host.instance("other"), host.pid("other")
-    wider = {**served["instances"], "other": {**served["instances"]["other"], "ctx_size": 8192}}
-    output = host.deploy(wider, "--check", "--diff")
+    output = host.run(host.with_changed("other", ctx_size=8192), "--check", "--diff")
     assert changed(output) > 0
     assert re.search(r'^\+\s+"8192",', output, re.MULTILINE)
     assert (host.instance("other"), host.pid("other")) == before
 
 
 def test_a_port_of_another_process_is_named_and_the_old_server_stays(host: Host, served: dict[str, Any]) -> None:
-    before = host.pid("other")
+    before = host.pid("other"), host.instance("other")
     with socket.create_server(("127.0.0.1", 0)) as squatter:
         port = squatter.getsockname()[1]
-        moved = {**served["instances"], "other": {**served["instances"]["other"], "port": port}}
-        message = error(host.deploy(moved, check=False))
+        message = error(host.run(host.with_changed("other", port=port)))
     assert f"port {port} on 127.0.0.1 is taken by process {os.getpid()} (" in message
     assert "give instance other another port" in message
-    assert host.pid("other") == before
-    host.deploy(served["instances"])
+    assert (host.pid("other"), host.instance("other")) == before
 
 
 def test_a_server_that_can_not_start_is_shown_with_the_end_of_its_log(host: Host, served: dict[str, Any]) -> None:
-    wrong = {"main": served["instances"]["main"], "broken": {
-        "model": "tiny", "port": free_port(), "extra_args": ["--no-such-flag"],
-    }}  # fmt: skip
-    message = error(host.deploy(wrong, check=False))
+    before = host.pid("main")
+    broken = {"model": "tiny", "port": free_port(), "extra_args": ["--no-such-flag"]}
+    message = error(host.run({**host.deployed, "broken": broken}))
     assert "instance broken does not serve what was declared: the server ends while it starts" in message
     assert "invalid argument: --no-such-flag" in message
-    assert host.pid("main")
-    host.deploy(served["instances"])
-
-
-def test_an_instance_that_is_no_longer_declared_is_stopped(host: Host, served: dict[str, Any]) -> None:
-    gone = host.pid("other")
-    host.deploy({"main": served["instances"]["main"]})
-    assert not Path(f"/proc/{gone}/cmdline").exists() or not Path(f"/proc/{gone}/cmdline").read_bytes()
-    host.deploy(served["instances"])
+    assert host.pid("main") == before
 
 
 @pytest.mark.parametrize(
@@ -220,6 +215,14 @@ def test_the_proof_names_what_is_not_as_declared(
     )
     assert done.returncode != 0
     assert said in done.stdout
+
+
+# After what needs both.
+def test_an_instance_that_is_no_longer_declared_is_stopped(host: Host, served: dict[str, Any]) -> None:
+    url = host.instance("other")["local_url"]
+    host.deploy({"main": host.deployed["main"]})
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{url}/health")
 
 
 CASES: dict[str, tuple[Instances, str]] = {

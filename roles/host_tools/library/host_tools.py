@@ -54,7 +54,7 @@ def last_lines(text: str, count: int = 3) -> str:
 
 def make_environment(module: AnsibleModule, path: str) -> None:
     """Make the environment with the interpreter's venv, or with virtualenv where ensurepip is missing."""
-    # -m venv of a Debian python3 without python3-venv leaves half an environment behind: build beside, then rename.
+    # -m venv of a Debian python3 without python3-venv leaves half an environment behind.
     attempts = []
     for maker in ("venv", "virtualenv"):
         shutil.rmtree(path, ignore_errors=True)

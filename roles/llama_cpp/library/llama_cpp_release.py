@@ -32,7 +32,9 @@ options:
         type: str
         required: true
       commit:
-        description: The full hash of the commit that the tag stands for. A source that holds another one is refused.
+        description:
+          - The full hash of the commit that the tag stands for. A source that says it holds another one is refused; an
+            archive says nothing, its C(sha256) vouches for it.
         type: str
         required: true
       source:
@@ -457,6 +459,8 @@ class Build:
                     digest.update(block)
         except OSError as error:
             raise BuildError(f"cannot read the archive {archive}: {error.strerror}. Check llama_cpp_archive") from error
+        if not sha256:
+            raise BuildError(f"llama_cpp_archive_sha256 is not set: {archive} has {digest.hexdigest()}")
         if digest.hexdigest() != sha256.lower():
             raise BuildError(
                 f"{archive} has sha256 {digest.hexdigest()}, not {sha256}: it is not the archive that was declared"

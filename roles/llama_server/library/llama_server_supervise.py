@@ -7,15 +7,16 @@ DOCUMENTATION = r"""
 module: llama_server_supervise
 short_description: Run llama-server instances under supervisor
 description:
+  - With C(state=free), refuses ports that a process other than these instances holds, and changes nothing. To be asked
+    before anything is written or stopped.
   - With C(state=running), starts supervisord when it does not run, restarts the programs whose configuration changed,
-    starts those that stopped and ends those that are no longer in the file. A port that another process holds is
-    reported before anything is stopped.
+    starts those that stopped and ends those that are no longer in the file.
   - With C(state=stopped), stops the programs and supervisord.
   - A program that supervisor calls running may still be loading, or about to fail; M(llama_server_verify) tells.
 options:
   state:
-    description: Whether the instances should run.
-    choices: [running, stopped]
+    description: Whether the instances could run, should run, or should not.
+    choices: [free, running, stopped]
     default: running
     type: str
   configuration:
@@ -26,10 +27,9 @@ options:
     description: An interpreter that has supervisor. Needed for C(state=running).
     type: path
   instances:
-    description: The names of the file's instances. What one is stands in NAME/instance.json beside the file.
-    type: list
-    elements: str
-    default: []
+    description: The file's instances, by name the address and the port that each listens on.
+    type: dict
+    default: {}
 author: Llama Nexus
 """
 EXAMPLES = r"""
@@ -37,7 +37,7 @@ EXAMPLES = r"""
   llama_server_supervise:
     configuration: /opt/llama-nexus/instances/supervisord.conf
     python: /opt/llama-nexus/tools/bin/python
-    instances: [main]
+    instances: {main: [127.0.0.1, 8600]}
 """
 RETURN = r"""
 started:
@@ -55,7 +55,6 @@ stopped:
 """
 
 import http.client
-import json
 import os
 import socket
 import subprocess
@@ -90,6 +89,10 @@ class UnixTransport(xmlrpc.client.Transport):
 
     def make_connection(self, host: object) -> UnixConnection:
         return UnixConnection(self.path)
+
+
+def socket_path(params: dict) -> str:
+    return os.path.join(os.path.dirname(params["configuration"]), "supervisor.sock")
 
 
 def connect(path: str) -> xmlrpc.client.ServerProxy | None:
@@ -131,9 +134,7 @@ def holder(port: int) -> str | None:
         except OSError:
             continue
         listening = "0A"
-        inodes |= {
-            row[9] for row in rows if row[3] == listening and int(row[1].rsplit(":", 1)[1], 16) == port
-        }
+        inodes |= {row[9] for row in rows if row[3] == listening and int(row[1].rsplit(":", 1)[1], 16) == port}
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
@@ -146,30 +147,27 @@ def holder(port: int) -> str | None:
     return None
 
 
-def require_free(folder: str, names: set[str], supervised: dict[str, dict]) -> None:
-    """Refuse when a port that an instance needs is held by anything but the servers that make way for it."""
-    making_way = tuple(f"process {supervised[name]['pid']} " for name in names if name in supervised)
-    for name in sorted(names):
-        path = os.path.join(folder, name, "instance.json")
-        if not os.path.exists(path):  # check mode on a bare host
-            continue
-        with open(path, encoding="utf-8") as stream:
-            instance = json.load(stream)
-        taken = listener(instance["host"], instance["port"])
-        if taken and not taken.startswith(making_way):
+def require_free(params: dict, check_mode: bool) -> dict:
+    """Refuse when a port is held by anything but the servers of this supervisord, which make way for one another."""
+    proxy = connect(socket_path(params))
+    supervised = proxy.supervisor.getAllProcessInfo() if proxy else []
+    own = tuple(f"process {info['pid']} " for info in supervised)
+    for name, (host, port) in sorted(params["instances"].items()):
+        taken = listener(host, int(port))
+        if taken and not taken.startswith(own):
             raise SuperviseError(
-                f"port {instance['port']} on {instance['host']} is taken by {taken}: end it, or give instance {name} "
-                "another port"
+                f"port {port} on {host} is taken by {taken}: end it, or give instance {name} another port"
             )
+    return {}
 
 
-def start_supervisord(python: str, configuration: str, socket_path: str) -> xmlrpc.client.ServerProxy:
+def start_supervisord(python: str, configuration: str, path: str) -> xmlrpc.client.ServerProxy:
     done = subprocess.run(
         [python, "-m", "supervisor.supervisord", "--configuration", configuration],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60, check=False,
     )  # fmt: skip
     for _ in range(100):
-        proxy = connect(socket_path)
+        proxy = connect(path)
         if proxy:
             return proxy
         time.sleep(0.1)
@@ -178,72 +176,58 @@ def start_supervisord(python: str, configuration: str, socket_path: str) -> xmlr
 
 
 def run(params: dict, check_mode: bool) -> dict:
-    folder = os.path.dirname(params["configuration"])
-    socket_path = os.path.join(folder, "supervisor.sock")
     names = set(params["instances"])
-    result: dict = {"started": [], "restarted": [], "stopped": []}
-    proxy = connect(socket_path)
+    proxy = connect(socket_path(params))
     if proxy is None:
-        require_free(folder, names, {})
-        result["started"] = sorted(names)
         if not check_mode:
-            start_supervisord(params["python"], params["configuration"], socket_path)
-        return result
+            start_supervisord(params["python"], params["configuration"], socket_path(params))
+        return {"started": sorted(names)}
 
     supervised = {info["group"]: info for info in proxy.supervisor.getAllProcessInfo()}
     # Reading the file again applies nothing; it says what differs from what runs.
     added, changed, removed = ([], [], []) if check_mode else proxy.supervisor.reloadConfig()[0]
     down = [name for name, info in supervised.items() if info["statename"] not in ALIVE and name in names]
-    require_free(folder, {*added, *changed, *down}, supervised)
     for name in [*removed, *changed]:
         proxy.supervisor.stopProcessGroup(name)
         proxy.supervisor.removeProcessGroup(name)
     for name in [*changed, *added]:
         proxy.supervisor.addProcessGroup(name)  # autostart starts it
-    for name in down:
-        if name not in changed:
-            if not check_mode:
-                proxy.supervisor.startProcess(name, False)
-            added = [*added, name]
-    result.update(started=sorted(added), restarted=sorted(changed), stopped=sorted(removed))
-    return result
+    again = sorted(set(down) - set(changed))
+    for name in () if check_mode else again:
+        proxy.supervisor.startProcess(name, False)
+    return {"started": sorted([*added, *again]), "restarted": sorted(changed), "stopped": sorted(removed)}
 
 
 def stop(params: dict, check_mode: bool) -> dict:
-    socket_path = os.path.join(os.path.dirname(params["configuration"]), "supervisor.sock")
-    proxy = connect(socket_path)
+    proxy = connect(socket_path(params))
     if proxy is None:
-        return {"started": [], "restarted": [], "stopped": []}
-    names = sorted(
-        info["name"] for info in proxy.supervisor.getAllProcessInfo() if info["statename"] in ALIVE
-    )
+        return {}
+    names = sorted(info["name"] for info in proxy.supervisor.getAllProcessInfo() if info["statename"] in ALIVE)
     if not check_mode:
         proxy.supervisor.shutdown()
-        while connect(socket_path):  # until the shutdown has begun; connect waits for its end
+        while connect(socket_path(params)):  # until the shutdown has begun; connect waits for its end
             time.sleep(0.1)
-    return {"started": [], "restarted": [], "stopped": names, "changed": True}
+    return {"stopped": names, "changed": True}
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "state": {"type": "str", "choices": ["running", "stopped"], "default": "running"},
+            "state": {"type": "str", "choices": ["free", "running", "stopped"], "default": "running"},
             "configuration": {"type": "path", "required": True},
             "python": {"type": "path"},
-            "instances": {"type": "list", "elements": "str", "default": []},
+            "instances": {"type": "dict", "default": {}},
         },
         required_if=[("state", "running", ["python"])],
         supports_check_mode=True,
     )
-    act = run if module.params["state"] == "running" else stop
+    act = {"free": require_free, "running": run, "stopped": stop}[module.params["state"]]
     try:
-        result = act(module.params, module.check_mode)
+        result = {"started": [], "restarted": [], "stopped": [], **act(module.params, module.check_mode)}
     except SuperviseError as error:
         module.fail_json(msg=str(error))
     except xmlrpc.client.Fault as error:
-        module.fail_json(
-            msg=f"supervisord refuses: {error.faultString}; its log is supervisord.log beside the others"
-        )
+        module.fail_json(msg=f"supervisord refuses: {error.faultString}; its log is supervisord.log beside the others")
     changed = result.pop("changed", False) or any(result.values())
     module.exit_json(changed=changed, **result)
 

@@ -28,7 +28,7 @@ author: Llama Nexus
 EXAMPLES = r"""
 - name: Prove the instance
   llama_server_verify:
-    instance: /opt/llama-nexus/instances/main/instance.json
+    instance: /opt/llama-nexus/instances/main.json
 """
 RETURN = r"""
 checks:
@@ -174,9 +174,7 @@ def prove(instance: dict, timeout: int, tokens: int, proof: Proof) -> dict:
     _, models = ask(url + "/v1/models", key)
     served = [model.get("id") for model in models.get("data", []) if isinstance(model, dict)]
     proof.compare("model id", [instance["model"]["name"]], served, "another server answers on the port")
-    proof.compare(
-        "model file", instance["model"]["path"], props.get("model_path"), "another model was loaded"
-    )
+    proof.compare("model file", instance["model"]["path"], props.get("model_path"), "another model was loaded")
     commit = instance["release"]["commit"][:9]
     build = str(props.get("build_info", ""))
     proof.compare("build", commit, commit if commit in build else build, "another release answers")
@@ -188,9 +186,7 @@ def prove(instance: dict, timeout: int, tokens: int, proof: Proof) -> dict:
         # Shared by the slots when unified, divided among them otherwise.
         whole = padded(instance["ctx_size"])
         expected = whole if context == whole else padded(instance["ctx_size"] // (slots or 1))
-        proof.compare(
-            "context per slot", expected, context, "it did not fit the memory, or the model's own is shorter"
-        )
+        proof.compare("context per slot", expected, context, "it did not fit the memory, or the model's own is shorter")
 
     speed = None
     if not {"--embeddings", "--reranking"} & set(instance["argv"]):
@@ -198,9 +194,7 @@ def prove(instance: dict, timeout: int, tokens: int, proof: Proof) -> dict:
         status, answer = ask(url + "/completion", key, body)
         timings = answer.get("timings", {})
         proof.compare("completion", 200, status, str(answer.get("error", {}).get("message", "see the log")))
-        proof.compare(
-            "tokens generated", tokens, timings.get("predicted_n"), "decoding stopped early; see the log"
-        )
+        proof.compare("tokens generated", tokens, timings.get("predicted_n"), "decoding stopped early; see the log")
         speed = timings.get("predicted_per_second")
     return {
         "waited_seconds": round(waited, 2),
@@ -234,9 +228,7 @@ def main() -> None:
         with open(path, encoding="utf-8") as stream:
             instance = json.load(stream)
     except (OSError, ValueError) as error:
-        module.fail_json(
-            msg=f"no instance is deployed at {path} ({error}): run deploy.yml for this host first"
-        )
+        module.fail_json(msg=f"no instance is deployed at {path} ({error}): run deploy.yml for this host first")
     proof = Proof()
     try:
         result = prove(instance, module.params["timeout"], module.params["tokens"], proof)

@@ -1,0 +1,60 @@
+"""The action that follows a job: what it shows, and that it ends when the job does, in whatever way."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import BIN, ROOT
+from tests.roles.waiting import wait_for
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What a play shows that follows three jobs: one ends, the module of one is killed, and all of another."""
+    folder = tmp_path_factory.mktemp("follow")
+    hosts = {"ends": {"seconds": 7}, "module": {"seconds": 30}, "whole": {"seconds": 30}}
+    shared = {
+        "ansible_connection": "local",
+        "ansible_python_interpreter": sys.executable,
+        "folder": str(folder),
+    }
+    (folder / "hosts.json").write_text(json.dumps({"all": {"hosts": hosts, "vars": shared}}))
+    command = [str(BIN / "ansible-playbook"), "-i", str(folder / "hosts.json"), "tests/roles/follow.yml"]
+    with subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, "ANSIBLE_NOCOLOR": "1"}, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    ) as play:  # fmt: skip
+        for host in ("module", "whole"):
+            wait_for((folder / f"{host}.pid").exists, "the job")
+        module, whole = (int((folder / f"{host}.pid").read_text()) for host in ("module", "whole"))
+        os.kill(module, signal.SIGKILL)
+        group = os.getpgid(whole)
+        os.killpg(group, signal.SIGSTOP)  # else one of them may live to see the other die, and say so
+        os.killpg(group, signal.SIGKILL)
+        try:
+            stdout, _ = play.communicate(timeout=180)
+        except subprocess.TimeoutExpired:
+            play.kill()
+            raise
+    return stdout
+
+
+def test_the_last_line_of_progress_is_shown_with_the_time_that_passed(output: str) -> None:
+    assert re.search(r"^  ends +0m\d\ds  half way$", output, re.MULTILINE)
+
+
+def test_the_jobs_result_is_that_of_the_task(output: str) -> None:
+    assert "ends ended with rc 0" in output
+
+
+@pytest.mark.parametrize("host", ["module", "whole"])
+def test_a_killed_job_is_an_error_and_never_a_hang(output: str, host: str) -> None:
+    _, _, told = output.partition(f"fatal: [{host}]")
+    assert "the job was killed (half way): run the play again, it goes on from there" in told.split("[ERROR]")[0]
