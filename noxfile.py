@@ -40,7 +40,7 @@ def environment(session: nox.Session) -> None:
             session.run(uv, "pip", "install", "--quiet", "--python", str(python), "-r", str(LOCK))
         else:
             pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off"]
-            session.run(*pip, "--quiet", "-r", str(LOCK))
+            session.run(*pip, "-r", str(LOCK))  # not quiet: it takes a minute or two
         # nexus_tasks is importable from anywhere in the environment, a notebook opened in Jupyter included.
         site = next((VENV / "lib").glob("python3.*/site-packages"))
         (site / "llama_nexus.pth").write_text(f"{ROOT}\n")
