@@ -28,13 +28,14 @@ def environment(session: nox.Session) -> None:
     if sys.version_info < (3, 11):
         session.error(f"Python 3.11 or newer is needed, nox runs on {sys.version.split()[0]}: {sys.executable}")
     python, stamp = VENV / "bin" / "python", VENV / "requirements.lock.sha256"
-    wanted = hashlib.sha256(LOCK.read_bytes()).hexdigest()
+    wanted = hashlib.sha256(str(ROOT).encode() + LOCK.read_bytes()).hexdigest()  # scripts name their folder
     if not python.exists() or not stamp.exists() or stamp.read_text() != wanted:
         session.log("making .venv from requirements.lock: up to three minutes the first time")
         uv = shutil.which("uv")
-        if not python.exists():
+        if not Path(sys.executable).is_relative_to(VENV):  # nox may run from there itself
+            shutil.rmtree(VENV, ignore_errors=True)
             # virtualenv comes with nox; the venv module of Debian's python3 lacks ensurepip.
-            make = [uv, "venv", "--clear", "--seed"] if uv else [sys.executable, "-m", "virtualenv", "--clear"]
+            make = [uv, "venv", "--seed"] if uv else [sys.executable, "-m", "virtualenv"]
             session.run(*make, "--quiet", "--python", sys.executable, str(VENV))
         if uv:
             session.run(uv, "pip", "install", "--quiet", "--python", str(python), "-r", str(LOCK))
@@ -86,6 +87,7 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check", ".", external=True)
     session.run("ruff", "format", "--check", ".", external=True)
     session.run("mypy", external=True)
+    session.run("nbstripout", "--verify", *map(str, sorted((ROOT / "notebooks").glob("*.ipynb"))), external=True)
     session.run("yamllint", "--strict", ".", external=True)
     session.run("ansible-lint", "--offline", "--strict", external=True)
 

@@ -433,7 +433,7 @@ def _is_local(address: str, model_path: str | None) -> bool:
     if not all(endpoint.is_loopback(a) or a in own for a in addresses):
         return False
     # A tunnel ends on this machine as well, but then the model's file is elsewhere.
-    return model_path is None or Path(model_path).exists()
+    return model_path is None or os.path.exists(model_path)  # noqa: PTH110 - Path.exists raises for what it may not see
 
 
 def _without_keys(argv: Sequence[str], api_key: str | None) -> list[str]:

@@ -90,7 +90,8 @@ def connect(
             "the API key holds characters that no HTTP header can carry",
             hint=f"look for quotes, spaces or a line end in {API_KEY_VARIABLE} or the vault",
         )
-    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    # Not compressed: a stream is read as it comes off the wire.
+    headers = {"Accept-Encoding": "identity", **({"Authorization": f"Bearer {api_key}"} if api_key else {})}
     return httpx.Client(
         base_url=address,
         headers=headers,

@@ -58,15 +58,11 @@ def deployed_instances(target: str | None = None) -> list[Instance]:
     """
     pattern, _, wanted = (target or "").partition("/")
     hosts = _ask_ansible(pattern)
-    instances = [instance for host in hosts for instance in _of_host(host)]
-    if wanted:
-        names = [name for host in hosts for name in host["declared"]]
-        if wanted not in names:
-            raise UsageError(
-                f"{pattern} has no instance {wanted}",
-                hint=f"those declared are: {', '.join(names) or 'none'}",
-            )
-        instances = [instance for instance in instances if instance.name == wanted]
+    names = [name for host in hosts for name in host["declared"]]
+    if wanted and wanted not in names:
+        declared = ", ".join(names) or "none"
+        raise UsageError(f"{pattern} has no instance {wanted}", hint=f"those declared are: {declared}")
+    instances = [instance for host in hosts for instance in _of_host(host, wanted)]
     if not instances:
         where = ", ".join(host["host"] for host in hosts)
         raise DeployError(
@@ -90,10 +86,10 @@ def _ask_ansible(pattern: str) -> list[dict[str, Any]]:
     return hosts
 
 
-def _of_host(host: Mapping[str, Any]) -> list[Instance]:
+def _of_host(host: Mapping[str, Any], wanted: str) -> list[Instance]:
     found = []
     for deployed in host["deployed"]:
-        if deployed["name"] not in host["declared"]:
+        if deployed["name"] not in host["declared"] or (wanted and deployed["name"] != wanted):
             continue
         found.append(
             Instance(
@@ -118,4 +114,5 @@ def _address(host: Mapping[str, Any], deployed: Mapping[str, Any]) -> str:
             f"instance {deployed['name']} on {host['host']} listens on loopback there, out of reach from here",
             hint="set its host option to an address of the network, and an api_key with it",
         )
-    return f"http://{host['address']}:{deployed['port']}"
+    address = f"[{host['address']}]" if ":" in host["address"] else host["address"]
+    return f"http://{address}:{deployed['port']}"

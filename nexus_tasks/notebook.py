@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 import sys
-import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,16 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.utils import ensure_event_loop
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from nbconvert.exporters import HTMLExporter
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
 from nexus_tasks.errors import ReportError, UsageError
+
+# papermill imports black, where it is installed, while it runs a notebook; two threads that do so at once may each see
+# half of it. Here it is imported once, before there are threads.
+if importlib.util.find_spec("black"):
+    importlib.import_module("black")
 
 CELL_TIMEOUT_S = 300
 LAUNCH = (sys.executable, "-m", "ipykernel_launcher")
@@ -86,8 +92,6 @@ def execute(source: Path, output: Path, parameters: Mapping[str, Any], *, cwd: P
     Raises:
         ReportError: a cell failed; the message names it and the exception, the hint names ``output``.
     """
-    # Wanted for the export, which comes next; the kernel keeps this process waiting for longer than it takes.
-    threading.Thread(target=importlib.import_module, args=("nbconvert.exporters",), daemon=True).start()
     try:
         # The kernel gets its folder by ``resources``: papermill's own ``cwd`` changes that of the whole
         # process, which other threads share.
@@ -124,8 +128,6 @@ def export(executed: NotebookNode, *, template: Path, title: str, inputs: str) -
         title: the page's title.
         inputs: a fingerprint that the page carries.
     """
-    from nbconvert.exporters import HTMLExporter
-
     make: Callable[..., HTMLExporter] = HTMLExporter  # its constructor has no types
     exporter = make(
         template_file=str(template), exclude_input=True, mathjax_url="", require_js_url="", anchor_link_text=""

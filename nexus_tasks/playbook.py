@@ -8,10 +8,11 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -41,7 +42,8 @@ class Narrator:
     status: Status | None = None
     started: float = field(default_factory=time.monotonic)
     task_started: float = 0.0
-    failures: list[str] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+    """The last failure of each host; those before it were rescued."""
 
     def __call__(self, event: Mapping[str, Any]) -> bool:
         """Handle one event. True, else ansible-runner drops it from its statistics."""
@@ -70,8 +72,8 @@ class Narrator:
             ):
                 message = str(data["res"].get("msg", "it gave no reason")).strip()
                 # A loop fails once for each item, and then as a whole to say that items failed.
-                if not self.failures or "items completed" not in message:
-                    self.failures.append(f"{data['host']}: {message}")
+                if data["host"] not in self.failures or "items completed" not in message:
+                    self.failures[data["host"]] = message
         return True
 
     def _say(self, line: str) -> None:
@@ -101,7 +103,8 @@ def run(
         Ansible's statistics: ``{"changed": {"localhost": 2}, "ok": {...}, ...}``.
 
     Raises:
-        DeployError: the playbook failed; the message is the first failed task's.
+        DeployError: the playbook failed; the message is that of each host's failed task.
+        KeyboardInterrupt: it was interrupted; Ansible has ended.
     """
     if log:
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -111,7 +114,8 @@ def run(
         log.open("w", encoding="utf-8") if log else tempfile.TemporaryFile("w+", encoding="utf-8") as stream,
     ):
         narrator = Narrator(console, stream)
-        with console.status("starting ansible-playbook") if console else contextlib.nullcontext() as narrator.status:
+        spinner = console.status("starting ansible-playbook") if console else contextlib.nullcontext()
+        with _own_signals(), spinner as narrator.status:
             result = ansible_runner.run(
                 private_data_dir=private,
                 project_dir=str(ROOT),
@@ -124,13 +128,27 @@ def run(
                 suppress_env_files=True,
             )
         stream.flush()
+        if result.status == "canceled":
+            raise KeyboardInterrupt
+        stats = result.stats or {}
         if result.rc != 0:
             where = f"; Ansible's output is in {log}" if log else ""
-            # The last one: those before it were rescued.
-            message = narrator.failures[-1] if narrator.failures else _last_words(stream, log)
+            lost = {**stats.get("failures", {}), **stats.get("dark", {})}  # not those that were rescued
+            said = [f"{host}: {message}" for host, message in narrator.failures.items() if host in lost]
+            message = "\n".join(said) or _last_words(stream, log)
             raise DeployError(message, hint=f"mend it and run {playbook} again: what is done stays done{where}")
-        stats = result.stats or {}
     return {key: dict(value) for key, value in stats.items() if isinstance(value, dict)}
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Take SIGINT and SIGTERM back from ansible-runner, which keeps them after its run."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
 
 
 def _last_words(stream: IO[str], log: Path | None) -> str:

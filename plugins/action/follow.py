@@ -6,10 +6,11 @@
       poll: 0
       register: job
     - name: Follow the fetch
-      follow: {jid: "{{ job.ansible_job_id }}", progress: /tmp/fetch.progress}
+      follow: {jid: "{{ job.ansible_job_id }}", progress: /tmp/fetch.progress, limit: fetch_timeout}
 
-``progress`` is a file on the target that holds one line and is rewritten as the job goes. The result is the job's own,
-and so is its failure. A job goes on when the controller is lost; the next run finds what it made.
+``progress`` is a file on the target that holds one line and is rewritten as the job goes, ``limit`` the name of the
+variable behind ``async``. The result is the job's own, and so is its failure. A job goes on when the controller is
+lost; the next run finds what it made.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ class ActionModule(ActionBase):
         _, args = self.validate_argument_spec(
             argument_spec={
                 "jid": {"type": "str", "required": True},
-                "progress": {"type": "path", "required": True},
+                "progress": {"type": "str", "required": True},
+                "limit": {"type": "str", "required": True},
             }
         )
         host = (task_vars or {})["inventory_hostname"]
@@ -72,6 +74,11 @@ class ActionModule(ActionBase):
         if job.get("failed") and "No start of json char" in str(job.get("msg")):  # what watches the job says so
             said = str(job.get("stderr", "")).strip().splitlines()
             raise AnsibleActionFail(killed(self._line(args["progress"])) + (f". It said: {said[-1]}" if said else ""))
+        if job.get("failed") and str(job.get("msg")).startswith("Timeout exceeded"):
+            raise AnsibleActionFail(
+                f"the job was not done within {args['limit']} seconds ({self._line(args['progress'])}): raise that "
+                "variable, or run the play again, which goes on from there"
+            )
         for internal in ("ansible_job_id", "finished", "started", "results_file", "stdout", "stderr"):
             job.pop(internal, None)
         return job

@@ -17,9 +17,10 @@ from tests.roles.waiting import wait_for
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What a play shows that follows three jobs: one ends, the module of one is killed, and all of another."""
+    """What a play shows that follows jobs: one ends, one is late, the module of one is killed, all of another."""
     folder = tmp_path_factory.mktemp("follow")
     hosts = {"ends": {"seconds": 7}, "module": {"seconds": 30}, "whole": {"seconds": 30}}
+    hosts["late"] = {"seconds": 30, "limit_seconds": 2}
     shared = {
         "ansible_connection": "local",
         "ansible_python_interpreter": sys.executable,
@@ -58,3 +59,8 @@ def test_the_jobs_result_is_that_of_the_task(output: str) -> None:
 def test_a_killed_job_is_an_error_and_never_a_hang(output: str, host: str) -> None:
     _, _, told = output.partition(f"fatal: [{host}]")
     assert "the job was killed (half way): run the play again, it goes on from there" in told.split("[ERROR]")[0]
+
+
+def test_a_job_that_takes_too_long_is_an_error_that_names_the_variable(output: str) -> None:
+    _, _, told = output.partition("fatal: [late]")
+    assert "the job was not done within limit_seconds seconds (half way): raise that variable" in " ".join(told.split())

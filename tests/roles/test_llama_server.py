@@ -57,7 +57,7 @@ class Host:
 
     def pid(self, name: str) -> int:
         """The process of an instance."""
-        return int((self.prefix / "instances" / f"{name}.pid").read_text())
+        return int(json.loads((self.prefix / "instances" / f"{name}.process").read_text())["pid"])
 
     def stop(self) -> None:
         """End everything that runs below the prefix."""
@@ -104,9 +104,10 @@ def served(host: Host) -> dict[str, Any]:
         "main": {
             "model": "tiny", "port": free_port(), "api_key": KEY, "ctx_size": 4000, "parallel": 1,
             "flash_attn": True, "metrics": True, "slots": False, "embeddings": False, "warmup": True,
-            "extra_args": ["--no-ui", "--seed", "7"],
+            "extra_args": ["--no-ui", "--seed", 7],
         },
-        "other": {"model": "twin", "port": free_port(), "ctx_size": 2048, "parallel": 2},
+        # Numbers as strings, as templates give them.
+        "other": {"model": "twin", "port": free_port(), "ctx_size": "2048", "parallel": "2"},
     }  # fmt: skip
     with pytest.MonkeyPatch.context() as shell:
         shell.setenv("LLAMA_ARG_THREADS", "7")  # llama-server would take it for an option
@@ -223,6 +224,15 @@ def test_an_instance_that_is_no_longer_declared_is_stopped(host: Host, served: d
     host.deploy({"main": host.deployed["main"]})
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{url}/health")
+    assert list(host.prefix.glob("instances/other.*")) == []
+
+
+def test_servers_that_outlived_supervisor_make_way_for_a_deployment(host: Host, served: dict[str, Any]) -> None:
+    orphan = host.pid("main")
+    supervisord = int((host.prefix / "instances" / "supervisord.pid").read_text())
+    os.kill(supervisord, signal.SIGKILL)
+    host.deploy({"main": host.deployed["main"]})
+    assert host.pid("main") != orphan
 
 
 CASES: dict[str, tuple[Instances, str]] = {
@@ -242,7 +252,19 @@ CASES: dict[str, tuple[Instances, str]] = {
     "no port": ({"main": {"model": "tiny"}}, r"instance main on localhost: missing required arguments: port"),
     "one port": (
         {"a": {"model": "tiny", "port": 8600}, "b": {"model": "tiny", "port": 8600}},
-        r"two instances on localhost share a port \(a: 8600, b: 8600\); give each one of its own",
+        r"the ports on localhost \(a: 8600, b: 8600\): give each instance one of its own",
+    ),
+    "no port at all": (
+        {"a": {"model": "tiny", "port": 99999}},
+        r"the ports on localhost \(a: 99999\): .* from 1 to 65535",
+    ),
+    "a typo beside a key": (
+        {"main": {"model": "tiny", "port": 8600, "api_key": KEY, "ctx_sise": 1}},
+        r"instance main on localhost: ctx_sise\. Supported",
+    ),
+    "an address among the arguments": (
+        {"main": {"model": "tiny", "port": 8600, "extra_args": ["--host", "::", "-c", 512]}},
+        r"extra_args of instance main on localhost hold --host, -c: use the option for it",
     ),
     "a name with a slash": (
         {"a/b": {"model": "tiny", "port": 8600}},
@@ -258,7 +280,7 @@ CASES: dict[str, tuple[Instances, str]] = {
     ),
     "a key among the arguments": (
         {"main": {"model": "tiny", "port": 8600, "extra_args": ["--api-key=secret"]}},
-        r"extra_args of instance main on localhost hold --api-key, which the role sets itself",
+        r"extra_args of instance main on localhost hold --api-key: use the option for it",
     ),
 }
 
@@ -267,7 +289,8 @@ CASES: dict[str, tuple[Instances, str]] = {
 def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     answer = tmp_path_factory.mktemp("refusals") / "said.json"
     variables = {"cases": {name: instances for name, (instances, _) in CASES.items()}, "refusals_file": str(answer)}
-    ansible("tests/roles/llama_server_refusals.yml", "-l", "local", "-e", json.dumps(variables))
+    done = ansible("tests/roles/llama_server_refusals.yml", "-l", "local", "-v", "-e", json.dumps(variables))
+    assert KEY not in done.stdout
     said: dict[str, str] = json.loads(answer.read_text())
     return said
 
@@ -293,6 +316,18 @@ def instance_options() -> dict[str, Any]:
     specs = yaml.safe_load((ROLE / "meta" / "argument_specs.yml").read_text())["argument_specs"]
     options: dict[str, Any] = specs["instance"]["options"]
     return options
+
+
+def test_extra_args_may_not_repeat_an_option_in_any_spelling(llama_server_bin: Path) -> None:
+    helped = subprocess.run([llama_server_bin, "--help"], capture_output=True, text=True, check=True).stdout
+    variables = yaml.safe_load((ROLE / "vars" / "main.yml").read_text())
+    table = [entry if isinstance(entry, list) else [entry] for entry in variables["__llama_server_flags"].values()]
+    said = {flag for entry in table for flag in entry if flag} | {"--model", "--alias", "--api-key", "--api-key-file"}
+    refused = said | set(variables["__llama_server_other_spellings"])
+    for line in helped.splitlines():
+        spellings = re.findall(r"(?:^|, +)(--?[a-z][\w-]*)", line) if line.startswith("-") else []
+        if said & set(spellings):
+            assert set(spellings) - refused == set(), line
 
 
 def test_every_option_of_an_instance_has_a_flag_or_a_meaning_of_its_own() -> None:

@@ -113,6 +113,8 @@ import http.client
 import json
 import os
 import shutil
+import socket
+import ssl
 import struct
 import time
 import urllib.error
@@ -125,6 +127,8 @@ CHUNK = 1 << 20
 MIB = 1 << 20
 GIB = 1 << 30
 TIMEOUT_S = 60
+# How a transfer breaks off. socket.timeout became TimeoutError only in Python 3.10.
+BREAKS = (http.client.HTTPException, ConnectionError, TimeoutError, socket.timeout, ssl.SSLError)
 ATTEMPTS = 4  # in a row without a byte gained
 TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}
 
@@ -416,7 +420,7 @@ class Download:
             ) from error
         except urllib.error.URLError as error:
             raise BrokenOffError(f"{where} can't be reached: {error.reason}") from error
-        except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
+        except BREAKS as error:
             raise BrokenOffError(str(error) or type(error).__name__) from error
 
     def take_answer(self, response):

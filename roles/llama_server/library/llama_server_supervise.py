@@ -52,10 +52,19 @@ stopped:
   description: Instances that were stopped.
   returned: always
   type: list
+removed:
+  description: Files that were removed, of instances that are no longer declared and keys that are no longer used.
+  returned: always
+  type: list
 """
 
+import contextlib
+import errno
+import glob
 import http.client
+import json
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -63,7 +72,9 @@ import xmlrpc.client
 
 from ansible.module_utils.basic import AnsibleModule
 
-ALIVE = ("STARTING", "RUNNING")
+# supervisor itself tries a program in BACKOFF again; one that it gave up is FATAL.
+ALIVE = ("STARTING", "RUNNING", "BACKOFF")
+KINDS = ("json", "keys", "process")  # the files of an instance
 SHUTDOWN_STATE = 6  # the fault code of a supervisord that is ending
 # supervisord waits this long for a program to end before it kills it (stopwaitsecs), and we wait for supervisord.
 STOP_SECONDS = 60
@@ -120,7 +131,12 @@ def listener(host: str, port: int) -> str | None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            return holder(port) or f"another process ({error.strerror})"
+            if error.errno != errno.EADDRINUSE:
+                raise SuperviseError(
+                    f"nothing can listen on {host}, port {port}: {error.strerror}; choose an address of this host and "
+                    "a port above 1023"
+                ) from error
+            return holder(port) or "a process of another user"
     return None
 
 
@@ -151,7 +167,8 @@ def require_free(params: dict, check_mode: bool) -> dict:
     """Refuse when a port is held by anything but the servers of this supervisord, which make way for one another."""
     proxy = connect(socket_path(params))
     supervised = proxy.supervisor.getAllProcessInfo() if proxy else []
-    own = tuple(f"process {info['pid']} " for info in supervised)
+    pids = [info["pid"] for info in supervised] + orphans(os.path.dirname(params["configuration"]))
+    own = tuple(f"process {pid} " for pid in pids)
     for name, (host, port) in sorted(params["instances"].items()):
         taken = listener(host, int(port))
         if taken and not taken.startswith(own):
@@ -159,6 +176,50 @@ def require_free(params: dict, check_mode: bool) -> dict:
                 f"port {port} on {host} is taken by {taken}: end it, or give instance {name} another port"
             )
     return {}
+
+
+def read_instance(folder: str, name: str) -> dict | None:
+    try:
+        with open(os.path.join(folder, f"{name}.json"), encoding="utf-8") as stream:
+            return json.load(stream)
+    except (OSError, ValueError):
+        return None
+
+
+def orphans(folder: str) -> list[int]:
+    """Servers that were started from this folder and still run. With supervisord gone nobody looks after them."""
+    found = []
+    for path in glob.glob(os.path.join(folder, "*.process")):
+        try:
+            with open(path, encoding="utf-8") as stream:
+                started = json.load(stream)
+            with open(f"/proc/{started['pid']}/cmdline", "rb") as stream:
+                words = [word.decode(errors="replace") for word in stream.read().split(b"\0")[:-1]]
+        except (OSError, ValueError):
+            continue
+        if words == started["argv"]:  # else the number has passed to another process
+            found.append(started["pid"])
+    return found
+
+
+def end(pids: list[int]) -> None:
+    """End processes, at first politely."""
+    for signum in (signal.SIGTERM, signal.SIGKILL):
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signum)
+        deadline = time.monotonic() + STOP_SECONDS / 2
+        while time.monotonic() < deadline and any(map(is_alive, pids)):
+            time.sleep(0.1)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that ended and was not yet reaped has no command line."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as stream:
+            return bool(stream.read())
+    except OSError:
+        return False
 
 
 def start_supervisord(python: str, configuration: str, path: str) -> xmlrpc.client.ServerProxy:
@@ -180,6 +241,7 @@ def run(params: dict, check_mode: bool) -> dict:
     proxy = connect(socket_path(params))
     if proxy is None:
         if not check_mode:
+            end(orphans(os.path.dirname(params["configuration"])))
             start_supervisord(params["python"], params["configuration"], socket_path(params))
         return {"started": sorted(names)}
 
@@ -198,16 +260,33 @@ def run(params: dict, check_mode: bool) -> dict:
     return {"started": sorted([*added, *again]), "restarted": sorted(changed), "stopped": sorted(removed)}
 
 
+def remove_leftovers(params: dict, check_mode: bool) -> list[str]:
+    """Remove the files of instances that are no longer declared, and keys that none uses; return the files' names."""
+    folder = os.path.dirname(params["configuration"])
+    left = []
+    for path in [path for kind in KINDS for path in glob.glob(os.path.join(folder, f"*.{kind}"))]:
+        name, kind = os.path.splitext(os.path.basename(path))
+        declared = read_instance(folder, name) if name in params["instances"] else None
+        if not declared or (kind == ".keys" and declared["api_key_file"] is None):
+            left.append(path)
+    for path in () if check_mode else left:
+        os.unlink(path)
+    return sorted(os.path.basename(path) for path in left)
+
+
 def stop(params: dict, check_mode: bool) -> dict:
     proxy = connect(socket_path(params))
     if proxy is None:
-        return {}
+        left = orphans(os.path.dirname(params["configuration"]))
+        if not check_mode:
+            end(left)
+        return {"stopped": [f"process {pid}" for pid in left]}
     names = sorted(info["name"] for info in proxy.supervisor.getAllProcessInfo() if info["statename"] in ALIVE)
     if not check_mode:
         proxy.supervisor.shutdown()
         while connect(socket_path(params)):  # until the shutdown has begun; connect waits for its end
             time.sleep(0.1)
-    return {"stopped": names, "changed": True}
+    return {"stopped": [*names, "supervisord"]}
 
 
 def main() -> None:
@@ -223,13 +302,14 @@ def main() -> None:
     )
     act = {"free": require_free, "running": run, "stopped": stop}[module.params["state"]]
     try:
-        result = {"started": [], "restarted": [], "stopped": [], **act(module.params, module.check_mode)}
+        result = {"started": [], "restarted": [], "stopped": [], "removed": [], **act(module.params, module.check_mode)}
+        if module.params["state"] == "running":
+            result["removed"] = remove_leftovers(module.params, module.check_mode)
     except SuperviseError as error:
         module.fail_json(msg=str(error))
     except xmlrpc.client.Fault as error:
         module.fail_json(msg=f"supervisord refuses: {error.faultString}; its log is supervisord.log beside the others")
-    changed = result.pop("changed", False) or any(result.values())
-    module.exit_json(changed=changed, **result)
+    module.exit_json(changed=any(result.values()), **result)
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ log_tail:
   type: list
 """
 
+import http.client
 import json
 import os
 import time
@@ -89,11 +90,11 @@ def ask(url: str, key: str | None = None, body: dict | None = None) -> tuple[int
     return status, answer if isinstance(answer, dict) else {}
 
 
-def running_argv(pid_file: str) -> tuple[int | None, list[str]]:
+def running_argv(process_file: str) -> tuple[int | None, list[str]]:
     """The process that the launcher became and its command line; (None, []) when it is not alive."""
     try:
-        with open(pid_file, encoding="utf-8") as stream:
-            pid = int(stream.read())
+        with open(process_file, encoding="utf-8") as stream:
+            pid = json.load(stream)["pid"]
         with open(f"/proc/{pid}/cmdline", "rb") as stream:
             words = stream.read().split(b"\0")[:-1]
     except (OSError, ValueError):
@@ -111,7 +112,7 @@ def wait_until_loaded(instance: dict, timeout: int) -> float:
     lives: list[int] = []
     answered = "nothing answers"
     while True:
-        pid, _ = running_argv(instance["pid_file"])
+        pid, _ = running_argv(instance["process_file"])
         if pid and pid not in lives:
             lives.append(pid)
         try:
@@ -119,7 +120,7 @@ def wait_until_loaded(instance: dict, timeout: int) -> float:
             if status == 200 and pid:
                 return time.monotonic() - started
             answered = f"/health answers {status}"
-        except OSError:
+        except (OSError, http.client.HTTPException):
             pass
         waited = time.monotonic() - started
         if len(lives) > ANOTHER_LIFE or (waited > 10 and not pid):
@@ -162,12 +163,11 @@ def prove(instance: dict, timeout: int, tokens: int, proof: Proof) -> dict:
     if instance["api_key_file"]:
         with open(instance["api_key_file"], encoding="utf-8") as stream:
             key = stream.readline().strip()
-        refused, _ = ask(url + "/v1/models")
         # /v1/models is public in llama-server; /props is not.
         refused, _ = ask(url + "/props")
         proof.compare("without the key", 401, refused, "the server runs without --api-key-file")
 
-    _, argv = running_argv(instance["pid_file"])
+    _, argv = running_argv(instance["process_file"])
     proof.compare("command line", instance["argv"], argv, "an older server is still running; deploy again")
     status, props = ask(url + "/props", key)
     proof.compare("/props", 200, status, "something other than this llama-server answers on the port")
@@ -235,6 +235,8 @@ def main() -> None:
         wrong = proof.failures()
     except (NotProven, OSError) as error:
         result, wrong = {}, [str(error)]
+    except http.client.HTTPException as error:
+        result, wrong = {}, [f"what answers at {instance['local_url']} does not speak HTTP ({error!r})"]
     if wrong:
         tail = log_tail(instance["log"])
         module.fail_json(

@@ -1,0 +1,84 @@
+"""Reading what Ansible says is deployed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from nexus_tasks import inventory
+from nexus_tasks.errors import DeployError, UsageError
+
+
+def host(name: str, *, local: bool = False, address: str = "192.0.2.7", **listening: str) -> dict[str, Any]:
+    """A host as playbooks/endpoints.yml describes it, with instances by name and the address that each listens on."""
+    deployed = [
+        {
+            "name": instance, "host": listens, "port": 8600, "local_url": "http://127.0.0.1:8600", "model": {},
+            "release": {}, "argv": ["llama-server", instance], "log": "/log",
+        }
+        for instance, listens in listening.items()
+    ]  # fmt: skip
+    return {
+        "host": name, "address": address, "local": local, "declared": list(listening), "deployed": deployed,
+        "api_keys": dict.fromkeys(listening, ""),
+    }  # fmt: skip
+
+
+@pytest.fixture
+def hosts(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    monkeypatch.setattr(inventory, "_ask_ansible", lambda pattern: found)
+    return found
+
+
+def test_a_server_of_this_machine_is_asked_on_its_loopback(hosts: list[dict[str, Any]]) -> None:
+    hosts.append(host("localhost", local=True, main="127.0.0.1"))
+    assert [found.base_url for found in inventory.deployed_instances()] == ["http://127.0.0.1:8600"]
+
+
+@pytest.mark.parametrize(
+    ("address", "url"), [("192.0.2.7", "http://192.0.2.7:8600"), ("2001:db8::7", "http://[2001:db8::7]:8600")]
+)
+def test_a_server_of_another_machine_is_asked_at_the_address_of_its_host(
+    hosts: list[dict[str, Any]], address: str, url: str
+) -> None:
+    hosts.append(host("rig", address=address, main="::"))
+    assert [found.base_url for found in inventory.deployed_instances()] == [url]
+
+
+def test_a_server_on_the_loopback_of_another_machine_is_out_of_reach(hosts: list[dict[str, Any]]) -> None:
+    hosts.append(host("rig", main="127.0.0.1"))
+    with pytest.raises(DeployError, match="instance main on rig listens on loopback there"):
+        inventory.deployed_instances()
+
+
+def test_an_instance_that_is_not_asked_for_does_no_harm(hosts: list[dict[str, Any]]) -> None:
+    hosts.append(host("rig", private="127.0.0.1", public="::"))
+    assert [found.target for found in inventory.deployed_instances("rig/public")] == ["rig/public"]
+
+
+def test_an_unknown_instance_is_refused_with_those_that_are_declared(hosts: list[dict[str, Any]]) -> None:
+    hosts.append(host("rig", main="::", other="::"))
+    with pytest.raises(UsageError, match="rig has no instance third") as refused:
+        inventory.deployed_instances("rig/third")
+    assert refused.value.hint == "those declared are: main, other"
+
+
+def test_an_instance_that_is_deployed_but_no_longer_declared_is_left_out(hosts: list[dict[str, Any]]) -> None:
+    hosts.append({**host("rig", main="::", gone="::"), "declared": ["main"]})
+    assert [found.name for found in inventory.deployed_instances()] == ["main"]
+
+
+def test_a_host_without_a_deployment_says_how_to_make_one(hosts: list[dict[str, Any]]) -> None:
+    hosts.append({**host("rig", main="::"), "deployed": []})
+    with pytest.raises(DeployError, match="nothing is deployed on rig") as refused:
+        inventory.deployed_instances("rig")
+    assert refused.value.hint == "deploy first: ansible-playbook deploy.yml -l rig"
+
+
+def test_a_key_is_not_shown(hosts: list[dict[str, Any]]) -> None:
+    hosts.append({**host("rig", main="::"), "api_keys": {"main": "sesame"}})
+    (found,) = inventory.deployed_instances()
+    assert found.api_key == "sesame"
+    assert "sesame" not in repr(found)
