@@ -50,10 +50,15 @@ def environment(session: nox.Session) -> None:
     session.env["VIRTUAL_ENV"] = str(VENV)
 
 
-def task(session: nox.Session, module: str, *args: str) -> None:
-    """Run ``python -m nexus_tasks.<module>`` in the environment; its exit status is the session's."""
+def run(session: nox.Session, program: str, *args: str) -> None:
+    """Run a program of the environment; its exit status is the session's."""
     environment(session)
-    session.run(str(VENV / "bin" / "python"), "-m", f"nexus_tasks.{module}", *args, external=True)
+    session.run(str(VENV / "bin" / program), *args, external=True)
+
+
+def task(session: nox.Session, module: str, *args: str) -> None:
+    """Run ``python -m nexus_tasks.<module>`` in the environment."""
+    run(session, "python", "-m", f"nexus_tasks.{module}", *args)
 
 
 @nox.session(default=False)
@@ -82,21 +87,19 @@ def report(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, types, roles, YAML and notebooks."""
-    environment(session)
-    session.run("ruff", "check", ".", external=True)
-    session.run("ruff", "format", "--check", ".", external=True)
-    session.run("mypy", external=True)
-    session.run("nbstripout", "--verify", *map(str, sorted((ROOT / "notebooks").glob("*.ipynb"))), external=True)
-    session.run("yamllint", "--strict", ".", external=True)
-    session.run("ansible-lint", "--offline", "--strict", external=True)
+    """Check style, types, notebooks, YAML and roles."""
+    run(session, "ruff", "check", ".")
+    run(session, "ruff", "format", "--check", ".")
+    run(session, "mypy")
+    run(session, "nbstripout", "--verify", *map(str, sorted((ROOT / "notebooks").glob("*.ipynb"))))
+    run(session, "yamllint", "--strict", ".")
+    run(session, "ansible-lint", "--offline", "--strict")
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests; the first run builds llama.cpp into the user's cache folder."""
-    environment(session)
-    session.run("pytest", *session.posargs, external=True)
+    run(session, "pytest", *session.posargs)
 
 
 @nox.session(default=False)
