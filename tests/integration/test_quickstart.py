@@ -131,7 +131,11 @@ def test_what_does_not_exist_is_named_with_what_does(
 
 
 def test_check_mode_on_a_bare_host_says_what_would_change_and_makes_nothing(user: User, tmp_path: Path) -> None:
-    output = user.deploys("--check", "-e", f"llama_nexus_prefix={tmp_path / 'bare'}")
+    bare = {
+        "llama_nexus_prefix": str(tmp_path / "bare"),
+        "llama_server_instances": {"main": {"model": "tiny-babble", "port": free_port()}},
+    }
+    output = user.deploys("--check", "-e", json.dumps(bare))
     assert re.search(r"changed=[1-9]", output)
     assert not (tmp_path / "bare").exists()
 
