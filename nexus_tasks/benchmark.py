@@ -520,7 +520,7 @@ def print_summary(record: results.Record, console: Console) -> None:
     console.print(table)
     same = work["prompts"] == "same"
     console.print(
-        f"{work['prompt_tokens']} prompt + {work['output_tokens']} output tokens, {work['runs']} runs after "
+        f"{work['prompt_tokens']} prompt + {work['output_tokens']} output tokens, {work['runs']} runs + "
         f"{work['warmup']} warm-up, {work['api']}, {work['prompts']} prompt{'' if same else 's'}"
     )
     if outcome["agreement"]:
