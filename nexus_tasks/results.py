@@ -110,9 +110,10 @@ def utc_now() -> str:
 
 
 def new_run_id(target: str) -> str:
-    """A run id that sorts by time and names its target: ``20261122T101530Z-localhost-main-3f9a``."""
+    """A run id that sorts by time, and names its target: ``20261122T101530042Z-localhost-main-3f9a``."""
     slug = re.sub(r"[^A-Za-z0-9.]+", "-", target).strip("-")[:60] or "run"
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{slug}-{secrets.token_hex(2)}"
+    # %f has six digits; runs follow one another within a second, not within a millisecond.
+    return f"{datetime.now(UTC).strftime('%Y%m%dT%H%M%S%f')[:-3]}Z-{slug}-{secrets.token_hex(2)}"
 
 
 def create(kind: str, header: Mapping[str, Any], *, target: str, root: Path = ROOT) -> Writer:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -255,3 +256,11 @@ def test_a_disk_without_room_for_a_header_leaves_no_record(tmp_path: Path) -> No
     assert "cannot write" in fill(tmp_path, 20)
     with pytest.raises(RecordError, match="no benchmark records"):
         results.paths("benchmark", tmp_path)
+
+
+def test_the_ids_of_runs_within_a_second_sort_by_time() -> None:
+    ids = []
+    for _ in range(5):
+        ids.append(results.new_run_id("localhost/main"))
+        time.sleep(0.002)
+    assert ids == sorted(ids)
