@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+pytest_plugins = ["tests.bed.fixtures", "tests.fakes.fixtures"]
+
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent  # the environment's programs, activated or not
+RESULTS = tempfile.TemporaryDirectory(prefix="llama-nexus-results-")  # the user's own are none of the tests' business
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ def ansible(*arguments: str | Path, check: bool = True, **environment: str) -> s
     done = subprocess.run(
         [BIN / "ansible-playbook", *map(str, arguments)],
         cwd=ROOT,
-        env={**os.environ, "ANSIBLE_NOCOLOR": "1", "COLUMNS": "200", **environment},
+        env={**os.environ, "ANSIBLE_NOCOLOR": "1", "COLUMNS": "200", "NEXUS_RESULTS": RESULTS.name, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         stdin=subprocess.DEVNULL,
