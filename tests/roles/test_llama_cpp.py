@@ -24,6 +24,7 @@ import httpx
 import pytest
 
 from tests.conftest import BIN, ROOT, cache_folder, run_server
+from tests.fakes.gpus import FakeGpus, Gpu
 from tests.roles import llama_cpp_tree
 from tests.roles.file_server import Served, serve
 from tests.roles.llama_cpp_tree import Tree
@@ -35,14 +36,7 @@ pytestmark = pytest.mark.usefixtures("release")
 MODULE = ROOT / "roles/llama_cpp/library/llama_cpp_release.py"
 UNPINNED = "c" * 40
 COMPILERS = {"c++", "g++", "clang++"}
-GPUS = """\
-#!/bin/sh
-case "$*" in
-  "--query-gpu=name,compute_cap,driver_version,memory.total --format=csv,noheader,nounits")
-    printf 'NVIDIA L4, 8.9, 580.95, 23034\\nNVIDIA RTX A4000, 8.6, 580.95, 16376\\n' ;;
-  *) exit 2 ;;
-esac
-"""
+GPUS = [Gpu("NVIDIA L4", "8.9", 23034), Gpu("NVIDIA RTX A4000", "8.6", 16376)]
 NVCC = "#!/bin/sh\necho 'Cuda compilation tools, release 12.8, V12.8.93'\n"
 
 
@@ -378,7 +372,7 @@ def test_a_full_disk_is_told_and_the_release_that_is_there_stays_whole(tree: Tre
 
 
 def test_the_gpus_of_the_driver_choose_the_backend_and_the_architectures(tree: Tree, tmp_path: Path) -> None:
-    executable(tmp_path / "fakes/nvidia-smi", GPUS)
+    FakeGpus.make(tmp_path / "fakes", None, GPUS)
     nvcc = executable(tmp_path / "fakes/nvcc", NVCC)
     path = f"{tmp_path / 'fakes'}:{os.environ['PATH']}"
     made = module(tmp_path, archive(tree), path, backend="auto", require_gpu=True)
@@ -401,7 +395,7 @@ def test_the_gpus_of_the_driver_choose_the_backend_and_the_architectures(tree: T
 
 
 def test_without_a_working_driver_auto_is_the_processor_and_cuda_asks_what_for(tree: Tree, tmp_path: Path) -> None:
-    executable(tmp_path / "fakes/nvidia-smi", "#!/bin/sh\necho NVIDIA-SMI has failed\nexit 9\n")
+    FakeGpus.make(tmp_path / "fakes", None, smi_status=9, smi_error="NVIDIA-SMI has failed")
     path = f"{tmp_path / 'fakes'}:{os.environ['PATH']}"
     seen = module(tmp_path, archive(tree), path, backend="auto", _state="probed")
     assert (seen["gpus"], seen["name"].startswith("b1-cpu-")) == ([], True)
@@ -595,7 +589,7 @@ def poor(tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Host
     def interpreter(name: str, command: list[str]) -> str:
         return str(executable(folder / "python" / name, f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n'))
 
-    fakes = executable(folder / "fakes/nvidia-smi", GPUS).parent
+    fakes = FakeGpus.make(folder / "fakes", None, GPUS).folder
     hosts = {
         "no_gpu": from_archive(
             tree,
