@@ -1,14 +1,14 @@
 """Render run records into HTML reports.
 
-    python -m nexus_tasks.report                       every record that has no up-to-date report
+    python -m nexus_tasks.report                       every report that is not up to date
     python -m nexus_tasks.report --run RUN_ID --force  one record, whatever there is
     python -m nexus_tasks.report -p history_runs 5     with another value for a notebook parameter
 
 A record ``results/<kind>/<run id>.jsonl`` becomes ``reports/<kind>/<run id>.html`` with the executed notebook
-beside it, and ``reports/index.html`` lists them. Everything in a report comes from records, so ``reports/``
-may be deleted at any time. A page carries a fingerprint of what it was made from (record, notebook, skin, the
-code that draws, parameters); it is up to date as long as that is unchanged. Reports show history up to their
-own run only, so a new record never changes an old report.
+beside it; all deployment records together become ``reports/fleet/fleet.html``. ``reports/index.html`` lists the
+pages. Everything in a report comes from records, so ``reports/`` may be deleted at any time. A page carries a
+fingerprint of what it was made from (records, notebook, skin, the code that draws, parameters); it is up to date
+as long as that is unchanged. A run's page shows history up to that run only, so a new record never changes it.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 
-from nexus_tasks import markup, results, runs
+from nexus_tasks import fleet, markup, results, runs
 from nexus_tasks.errors import NexusError, RecordError, ReportError, UsageError, command_line
 from nexus_tasks.results import Record
 
@@ -37,12 +38,30 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 REPORTS = Path("reports")
 
+TOGETHER = {"deployment": "fleet"}  # kinds whose records make one page, and what it is called
 RESERVED = frozenset({"record_path", "results_dir"})
-DRAWING_CODE = ("blocks.py", "figures.py", "frames.py", "markup.py", "notebook.py", "runs.py", "summary.py")
+DRAWING_CODE = (
+    "blocks.py", "figures.py", "fleet.py", "frames.py", "markup.py", "notebook.py", "runs.py", "summary.py",
+)  # fmt: skip
 LATEST_SHOWN = 5
 HEAD_BYTES = 2048  # the fingerprint is among a page's first lines
 
 Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page to be: its notebook, the records that it shows, and where it goes.
+
+    ``set_by_us`` are the notebook's parameters that say which records, ``given`` those that the user typed.
+    """
+
+    path: Path
+    source: Path
+    records: tuple[Path, ...]
+    title: str
+    set_by_us: Mapping[str, str] = field(default_factory=dict)
+    given: Mapping[str, str] = field(default_factory=dict)
 
 
 def render(
@@ -67,40 +86,18 @@ def render(
         UsageError: the notebook has no such parameter.
         ReportError: a cell failed (an earlier page is left as it was), or the folder cannot be written.
     """
-    from nexus_tasks import notebook  # papermill and what comes with it: a second, so only when it is needed
-
     record = results.load(record_path)
-    kind = str(record.header["kind"])
-    source = notebooks_dir / f"{kind}.ipynb"
-    values = notebook.check_parameters(source, parameters or {}, RESERVED)
-    page = reports_dir / kind / f"{record_path.stem}.html"
-    failed = page.with_suffix(".failed.ipynb")
-    _make_writable(page.parent)
-    try:
-        executed = notebook.execute(
-            source,
-            failed,  # its name until every cell has succeeded
-            {"record_path": str(record_path.resolve()), "results_dir": str(results_dir.resolve()), **values},
-            cwd=ROOT,
-        )
-        html = notebook.export(
-            executed,
-            template=markup.SKIN / "page.html",
-            title=f"{record.header['target']}, {record.started_at:%Y-%m-%d %H:%M} UTC",
-            inputs=fingerprint(record_path, source, parameters or {}),
-        )
-        failed.replace(page.with_suffix(".ipynb"))
-        _replace(page, html)
-    except OSError as error:
-        raise _unwritable(page.parent, error) from error
-    return page
+    return _render(_page_of_run(record, results_dir, reports_dir, notebooks_dir, parameters or {}))
 
 
-def fingerprint(record_path: Path, source: Path, parameters: Mapping[str, str]) -> str:
+def fingerprint(records: Sequence[Path], source: Path, parameters: Mapping[str, str]) -> str:
     """A hash of everything that a report is made from."""
     digest = hashlib.sha256(_code_digest())
-    digest.update(record_path.read_bytes())
-    digest.update(source.read_bytes())
+    for path in [*records, source]:
+        try:
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        except OSError:  # a record that nobody can read is told of in the page
+            digest.update(b"unreadable")
     digest.update(json.dumps(dict(parameters), sort_keys=True).encode())
     return digest.hexdigest()
 
@@ -119,13 +116,13 @@ def is_current(page: Path, inputs: str) -> bool:
 
 
 def write_index(results_dir: Path = results.ROOT, reports_dir: Path = REPORTS) -> Path:
-    """Write ``<reports_dir>/index.html``, a list of all readable records that have a report; return its path.
+    """Write ``<reports_dir>/index.html``: the fleet's page, and all readable records that have one; return its path.
 
     Raises:
         ReportError: the folder cannot be written.
     """
     records = []
-    for kind in results.KINDS:
+    for kind in [kind for kind in results.KINDS if kind not in TOGETHER]:
         for path in (results_dir / kind).glob("*.jsonl"):
             if (reports_dir / kind / f"{path.stem}.html").is_file():
                 try:
@@ -136,7 +133,7 @@ def write_index(results_dir: Path = results.ROOT, reports_dir: Path = REPORTS) -
     _make_writable(reports_dir)
     index = reports_dir / "index.html"
     try:
-        _replace(index, _index_page(records))
+        _replace(index, _index_page(records, _fleet_told(results_dir, reports_dir)))
     except OSError as error:
         raise _unwritable(reports_dir, error) from error
     return index
@@ -154,86 +151,167 @@ def report(
     say: Progress = lambda line: None,
     warn: Progress = lambda line: None,
 ) -> tuple[Path, int]:
-    """Render the records that lack an up-to-date report, several at a time, and write the index.
+    """Render the pages that are missing or not up to date, several at a time, and write the index.
 
     Args:
         kinds: kinds of records.
         run: only the record with this run id.
         force: render up-to-date ones as well.
+        parameters: each goes to the notebooks that have it.
         say: gets progress lines.
         warn: gets a line for each record that could not be rendered; the others are rendered all the same.
 
     Returns:
-        The path of the index, and how many records could not be rendered.
+        The path of the index, and how many records could not be read or rendered.
 
     Raises:
         UsageError: there is no such run or notebook parameter.
         RecordError: there are no records, or they cannot be listed.
         ReportError: the reports folder cannot be written.
     """
-    wanted = _wanted(kinds, run, results_dir)
+    found = _found(kinds, run, results_dir)
     _make_writable(reports_dir)
-    given = dict(parameters or {})
-    if given:
-        from nexus_tasks import notebook
-
-        for kind in kinds:
-            notebook.check_parameters(notebooks_dir / f"{kind}.ipynb", given, RESERVED)
-    stale, unreadable = [], 0
-    for kind, path in wanted:
+    sources = {kind: notebooks_dir / f"{TOGETHER.get(kind, kind)}.ipynb" for kind in found}
+    given = _for_each(list(sources.values()), parameters or {})
+    readable: dict[str, list[Record]] = {kind: [] for kind in found}
+    unreadable = 0
+    for kind, path in [(kind, path) for kind, paths in found.items() for path in paths]:
         try:
-            results.load(path)
-            inputs = fingerprint(path, notebooks_dir / f"{kind}.ipynb", given)
+            readable[kind].append(results.load(path))
         except RecordError as error:
             unreadable += 1
             warn(f"{error.message}: skipped ({error.hint})")
-            continue
-        if force or not is_current(reports_dir / kind / f"{path.stem}.html", inputs):
-            stale.append(path)
-    one = functools.partial(
-        render,
-        results_dir=results_dir,
-        reports_dir=reports_dir,
-        notebooks_dir=notebooks_dir,
-        parameters=given,
-    )
-    failed = _render_all(stale, one, say, warn)
-    say(_tally(len(wanted), len(stale) - failed, unreadable + failed))
+    pages = []
+    for kind, records in readable.items():
+        if kind not in TOGETHER:
+            pages += [
+                _page_of_run(record, results_dir, reports_dir, notebooks_dir, given[sources[kind]])
+                for record in records
+            ]
+        elif records:
+            pages.append(_page_of_all(kind, found[kind], results_dir, reports_dir, sources[kind], given[sources[kind]]))
+    stale = [page for page in pages if force or not is_current(page.path, _inputs(page))]
+    failed = _render_all(stale, say, warn)
+    say(_tally(len(pages) + unreadable, len(stale) - failed, unreadable + failed))
     return write_index(results_dir, reports_dir), unreadable + failed
 
 
-def _render_all(paths: Sequence[Path], one: Callable[[Path], Path], say: Progress, warn: Progress) -> int:
+def _page_of_run(
+    record: Record, results_dir: Path, reports_dir: Path, notebooks_dir: Path, given: Mapping[str, str]
+) -> Page:
+    kind = str(record.header["kind"])
+    return Page(
+        path=reports_dir / kind / f"{record.path.stem}.html",
+        source=notebooks_dir / f"{kind}.ipynb",
+        records=(record.path,),
+        title=f"{record.header['target']}, {record.started_at:%Y-%m-%d %H:%M} UTC",
+        set_by_us={"record_path": str(record.path.resolve()), "results_dir": str(results_dir.resolve())},
+        given=given,
+    )
+
+
+def _page_of_all(
+    kind: str, paths: Sequence[Path], results_dir: Path, reports_dir: Path, source: Path, given: Mapping[str, str]
+) -> Page:
+    name = TOGETHER[kind]
+    return Page(
+        path=reports_dir / name / f"{name}.html",
+        source=source,
+        records=tuple(paths),
+        title=name.capitalize(),
+        set_by_us={"results_dir": str(results_dir.resolve())},
+        given=given,
+    )
+
+
+def _inputs(page: Page) -> str:
+    return fingerprint(page.records, page.source, page.given)
+
+
+def _render(page: Page) -> Path:
+    """Execute the notebook, and write the page where that succeeds."""
+    from nexus_tasks import notebook  # papermill and what comes with it: a second, so only when it is needed
+
+    values = notebook.check_parameters(page.source, page.given, RESERVED)
+    failed = page.path.with_suffix(".failed.ipynb")
+    _make_writable(page.path.parent)
+    inputs = _inputs(page)  # before the notebook reads them: a record that comes meanwhile makes the page stale
+    try:
+        executed = notebook.execute(
+            page.source,
+            failed,  # its name until every cell has succeeded
+            {**page.set_by_us, **values},
+            cwd=ROOT,
+        )
+        html = notebook.export(executed, template=markup.SKIN / "page.html", title=page.title, inputs=inputs)
+        failed.replace(page.path.with_suffix(".ipynb"))
+        _replace(page.path, html)
+    except OSError as error:
+        raise _unwritable(page.path.parent, error) from error
+    return page.path
+
+
+def _render_all(pages: Sequence[Page], say: Progress, warn: Progress) -> int:
     """Render in threads: the work is in the kernels, which are processes. Returns how many failed."""
-    if not paths:
+    if not pages:
         return 0
-    workers = min(len(paths), os.cpu_count() or 1)
-    say(f"rendering {_count(len(paths), 'report')}{f', {workers} at a time' if workers > 1 else ''}")
+    workers = min(len(pages), os.cpu_count() or 1)
+    say(f"rendering {_count(len(pages), 'report')}{f', {workers} at a time' if workers > 1 else ''}")
     importlib.import_module("nexus_tasks.notebook")  # once here, rather than by every thread at the same time
     began = time.monotonic()
     failed = 0
     with ThreadPoolExecutor(workers) as pool:
-        futures = {pool.submit(one, path): path for path in paths}
+        futures = {pool.submit(_render, page): page for page in pages}
         try:
             for done, future in enumerate(as_completed(futures), start=1):
-                place = f"{done}/{len(paths)}, {time.monotonic() - began:.1f} s"
+                place = f"{done}/{len(pages)}, {time.monotonic() - began:.1f} s"
                 try:
                     say(f"  {place}: {future.result()}")
                 except NexusError as error:
                     failed += 1
-                    warn(f"{futures[future].name}: {error.message} ({error.hint})")
+                    warn(f"{futures[future].path.stem}: {error.message} ({error.hint})")
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
     return failed
 
 
-def _wanted(kinds: Sequence[str], run: str | None, results_dir: Path) -> list[tuple[str, Path]]:
-    found = [(kind, path) for kind in kinds for path in results.paths(kind, results_dir)]
+def _found(kinds: Sequence[str], run: str | None, results_dir: Path) -> dict[str, list[Path]]:
+    """The records to show, by kind: all, or that of one run. Kinds without records are left out, unless all are."""
+    found = {kind: results.paths(kind, results_dir, required=False) for kind in kinds}
+    if not any(found.values()):
+        results.paths(kinds[0], results_dir)  # says so
     if run is None:
-        return found
-    chosen = [(kind, path) for kind, path in found if path.stem == run]
+        return {kind: paths for kind, paths in found.items() if paths}
+    single = [(kind, path) for kind, paths in found.items() if kind not in TOGETHER for path in paths]
+    chosen = {kind: [path] for kind, path in single if path.stem == run}
     if not chosen:
-        latest = [path.stem for _, path in found][-LATEST_SHOWN:][::-1]
-        raise UsageError(f"no run {run!r} in {results_dir}", hint=f"the latest are {', '.join(latest)}")
+        latest = [path.stem for _, path in single][-LATEST_SHOWN:][::-1]
+        hint = f"the latest are {', '.join(latest)}"
+        if any(path.stem == run for kind in found.keys() & TOGETHER for path in found[kind]):
+            hint = "deployments have one report together: nox -s report -- deployment"
+        raise UsageError(f"no run {run!r} in {results_dir}", hint=hint)
+    return chosen
+
+
+def _for_each(sources: Sequence[Path], given: Mapping[str, str]) -> dict[Path, dict[str, str]]:
+    """The parameters that each notebook has, of those given."""
+    if not given:
+        return {source: {} for source in sources}
+    import papermill
+
+    from nexus_tasks import notebook
+
+    if len(sources) == 1:
+        notebook.check_parameters(sources[0], given, RESERVED)
+        return {sources[0]: dict(given)}
+    known = {source: set(papermill.inspect_notebook(source)) - RESERVED for source in sources}
+    for name in given:
+        if not any(name in names for names in known.values()):
+            has = "; ".join(f"{source.name} has {', '.join(sorted(names))}" for source, names in known.items())
+            raise UsageError(f"no notebook has a parameter {name!r}", hint=has)
+    chosen = {source: {name: given[name] for name in given if name in names} for source, names in known.items()}
+    for source, values in chosen.items():
+        notebook.check_parameters(source, values, RESERVED)
     return chosen
 
 
@@ -248,7 +326,20 @@ def _code_digest() -> bytes:
     return digest.digest()
 
 
-def _index_page(records: Sequence[Record]) -> str:
+def _fleet_told(results_dir: Path, reports_dir: Path) -> tuple[str, str, list[str]] | None:
+    """The fleet's page as the index shows it: a link, a tone, and sentences; None where there is no such page."""
+    name = TOGETHER["deployment"]
+    page = reports_dir / name / f"{name}.html"
+    try:
+        state = fleet.read(results_dir)
+    except RecordError:
+        return None
+    if not page.is_file():
+        return None
+    return f"{name}/{page.name}", "good" if state.well else "bad", fleet.sentences(state)
+
+
+def _index_page(records: Sequence[Record], told: tuple[str, str, list[str]] | None) -> str:
     columns = [
         markup.Column("When", "UTC", numeric=False),
         markup.Column("Target", numeric=False),
@@ -276,7 +367,7 @@ def _index_page(records: Sequence[Record]) -> str:
                 markup.Cell(verdict, tone),
             ]
         )
-    return markup.fill("index.html", table=markup.table(columns, rows).html, count=len(rows)).html
+    return markup.fill("index.html", table=markup.table(columns, rows).html, count=len(rows), fleet=told).html
 
 
 def _make_writable(folder: Path) -> None:
@@ -309,7 +400,7 @@ def _count(number: int, noun: str) -> str:
 
 def _tally(wanted: int, rendered: int, failed: int) -> str:
     parts = [f"{rendered} rendered", f"{wanted - rendered - failed} up to date already"]
-    return f"{_count(wanted, 'record')}: {', '.join(parts + ([f'{failed} failed'] if failed else []))}"
+    return f"{_count(wanted, 'report')}: {', '.join(parts + ([f'{failed} failed'] if failed else []))}"
 
 
 def _parser() -> argparse.ArgumentParser:

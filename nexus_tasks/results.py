@@ -14,6 +14,7 @@ measured. Each row has a ``type``:
              8601), then whatever the kind adds (docs/records.md).
 ``request``  one request, failed ones too.
 ``sample``   telemetry at one moment.
+``host``     what a deployment did to one host. A later row of the same host replaces an earlier one.
 ``summary``  last row: ``finished_at`` and the verdict on the run. A record without one was interrupted.
 """
 
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import secrets
 from collections.abc import Iterator, Mapping
@@ -34,22 +36,30 @@ from typing import Any, Self
 from nexus_tasks.errors import RecordError
 
 SCHEMA = 1
-KINDS = ("benchmark",)
-ROOT = Path("results")
-ROW_TYPES = ("header", "request", "sample", "summary")
+MADE_BY = {
+    "benchmark": "measure something first: nox -s benchmark",
+    "deployment": "deploy something first: ansible-playbook deploy.yml",
+}
+KINDS = tuple(MADE_BY)
+ROOT = Path(os.environ.get("NEXUS_RESULTS") or "results")
+ROW_TYPES = ("header", "request", "sample", "host", "summary")
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Record:
-    """One run, read back. Rows are as written; ``summary`` is None when the run was interrupted."""
+    """One run, read back. Rows are as written; ``summary`` is None when the run was interrupted.
+
+    ``hosts`` has one row a host, its last.
+    """
 
     path: Path
     header: Row
     requests: list[Row] = field(default_factory=list)
     samples: list[Row] = field(default_factory=list)
     summary: Row | None = None
+    hosts: list[Row] = field(default_factory=list)
 
     @property
     def run_id(self) -> str:
@@ -88,7 +98,7 @@ class Writer:
                 self._stream.truncate()
             raise RecordError(
                 f"cannot write on to {self.path}: {error.strerror}",
-                hint="the rows before it are kept; make room on the disk and measure again",
+                hint="the rows before it are kept; make room on the disk and run it again",
             ) from error
 
     def finish(self, summary: Mapping[str, Any]) -> None:
@@ -142,7 +152,7 @@ def create(kind: str, header: Mapping[str, Any], *, target: str, root: Path = RO
     except OSError as error:
         raise RecordError(
             f"cannot write a run record to {path}: {error.strerror}",
-            hint="make the folder writable, or choose another one with --results",
+            hint="make the folder writable, or choose another one with --results or NEXUS_RESULTS",
         ) from error
     writer = Writer(path, stream)
     row = {"schema": SCHEMA, "kind": kind, "run_id": run_id, "started_at": utc_now()}
@@ -165,6 +175,7 @@ def load(path: Path) -> Record:
     header: Row | None = None
     requests: list[Row] = []
     samples: list[Row] = []
+    hosts: dict[str, Row] = {}
     summary: Row | None = None
     try:
         # Only a line feed ends a row: str.splitlines would also split at line separators inside of strings.
@@ -200,20 +211,22 @@ def load(path: Path) -> Record:
                 requests.append(row)
             case {"type": "sample"} if header is not None:
                 samples.append(row)
+            case {"type": "host", "host": str(host)} if header is not None:
+                hosts[host] = row
             case {"type": "summary"} if header is not None:
                 summary = row
             case _:
                 raise _damaged(path, number, "it is not a row of a run record")
     if header is None:
         raise RecordError(f"{path} is empty", hint="delete it: the run that made it stopped before it began")
-    return Record(path, header, requests, samples, summary)
+    return Record(path, header, requests, samples, summary, list(hosts.values()))
 
 
-def paths(kind: str, root: Path = ROOT) -> list[Path]:
+def paths(kind: str, root: Path = ROOT, *, required: bool = True) -> list[Path]:
     """The records of a kind, oldest first (run ids sort by time).
 
     Raises:
-        RecordError: there are none, or the folder cannot be listed.
+        RecordError: there are none although they are ``required``, or the folder cannot be listed.
     """
     folder = root / kind
     try:
@@ -224,8 +237,8 @@ def paths(kind: str, root: Path = ROOT) -> list[Path]:
         raise RecordError(
             f"cannot list {folder}: {error.strerror}", hint="check the folder's owner and permissions"
         ) from error
-    if not found:
-        raise RecordError(f"no {kind} records in {folder}", hint=f"measure something first: nox -s {kind}")
+    if required and not found:
+        raise RecordError(f"no {kind} records in {folder}", hint=MADE_BY[kind])
     return found
 
 

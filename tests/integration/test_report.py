@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-import shutil
-import subprocess
-from collections.abc import Mapping
 from datetime import timedelta
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from nexus_tasks import benchmark, frames, markup, report, results
 from nexus_tasks.errors import ReportError
+from tests import browser
 from tests.conftest import RunningServer
 from tests.report_records import NOON, failure, request, write
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SOURCE = report.NOTEBOOKS / "benchmark.ipynb"
 
 
@@ -79,37 +74,33 @@ def test_a_page_compares_with_the_run_before(folder: Path, newest: results.Recor
 
 def test_pages_load_nothing_and_run_nothing(folder: Path) -> None:
     for path in (folder / "reports").rglob("*.html"):
-        loads = _Loads()
+        loads = browser.Loads()
         loads.feed(path.read_text())
         assert loads.found == [], path.name
         assert path.stat().st_size < 300_000
 
 
-@pytest.mark.skipif(
-    CHROMIUM is None, reason="chromium is not installed, so no browser has opened the report (apt install chromium)"
-)
+@browser.needed
 @pytest.mark.parametrize("dark", [False, True])
 def test_a_browser_shows_a_page_without_errors_or_requests(
     tmp_path: Path, folder: Path, newest: results.Record, dark: bool
 ) -> None:
     path = folder / "reports" / "benchmark" / f"{newest.run_id}.html"
-    browser = _browse(path, tmp_path, dark=dark)
-    assert "CONSOLE" not in browser.stderr
-    assert _requests(tmp_path / "net.json") == set()
+    seen = browser.show(path, tmp_path, dark=dark)
+    assert "CONSOLE" not in seen.stderr
+    assert browser.requests(tmp_path / "net.json") == set()
     for shown in ("localhost/main", "History of this target", "All 4 requests", "viewBox=", "<clipPath"):
         # viewBox and clipPath in their own spelling: the browser took the figures for SVG.
-        assert shown.replace("4", str(len(newest.requests))) in browser.stdout, shown
+        assert shown.replace("4", str(len(newest.requests))) in seen.stdout, shown
 
 
-@pytest.mark.skipif(
-    CHROMIUM is None, reason="chromium is not installed, so the check of pages can't be checked (apt install chromium)"
-)
+@browser.needed
 def test_the_browser_check_notices_a_page_that_loads_something(tmp_path: Path) -> None:
     page = tmp_path / "bad.html"
     page.write_text('<img src="http://127.0.0.1:18999/x.png"><script>console.error("no")</script>')
-    browser = _browse(page, tmp_path, dark=False)
-    assert "CONSOLE" in browser.stderr
-    assert "http://127.0.0.1:18999/x.png" in _requests(tmp_path / "net.json")
+    seen = browser.show(page, tmp_path)
+    assert "CONSOLE" in seen.stderr
+    assert "http://127.0.0.1:18999/x.png" in browser.requests(tmp_path / "net.json")
 
 
 def test_deleting_the_reports_and_rendering_again_gives_the_same_pages(tmp_path: Path, folder: Path) -> None:
@@ -174,53 +165,6 @@ def test_a_notebook_parameter_reaches_the_page(tmp_path: Path, monkeypatch: pyte
     assert report.main(["-p", "agreement_limit_percent", "0.25"]) == 0
     page = Path("reports") / "benchmark" / f"{record.stem}.html"
     assert "outside the mark of ±0.25 %" in page.read_text()
-
-
-class _Loads(HTMLParser):
-    """What a page would load or run: links to other pages are no loads."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given: Mapping[str, str] = {name: value or "" for name, value in attrs}
-        if tag in {"script", "link", "iframe", "object", "embed", "base"}:
-            self.found.append(tag)
-        for name, value in given.items():
-            if name in {"src", "srcset", "poster", "data", "background"} or name.startswith("on"):
-                self.found.append(f"{tag} {name}={value}")
-            if name in {"href", "xlink:href"} and tag != "a" and not value.startswith("#"):
-                self.found.append(f"{tag} {name}={value}")
-            if tag == "a" and name == "href" and re.match(r"\w+:|//|/", value):
-                self.found.append(f"{tag} {name}={value}")
-            if re.search(r"url\((?!#)", value):
-                self.found.append(f"{tag} {name}={value}")
-
-    def handle_data(self, data: str) -> None:
-        if self.cdata_elem == "style":
-            self.found += re.findall(r"@import.*|url\([^)]*\)", data)
-
-
-def _browse(page: Path, scratch: Path, *, dark: bool) -> subprocess.CompletedProcess[str]:
-    """Open a page with nothing to be reached; what it became is on stdout, its console on stderr."""
-    assert CHROMIUM is not None
-    return subprocess.run(
-        [
-            CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-extensions",
-            "--disable-background-networking", "--disable-component-update", "--disable-sync",
-            "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={scratch / 'profile'}",
-            f"--blink-settings=preferredColorScheme={0 if dark else 1}", f"--log-net-log={scratch / 'net.json'}",
-            "--enable-logging=stderr", "--window-size=1100,3000", "--dump-dom", page.as_uri(),
-        ],
-        capture_output=True, text=True, check=True, timeout=120,
-    )  # fmt: skip
-
-
-def _requests(net_log: Path) -> set[str]:
-    """The addresses that a page asked for, by the browser's log; its own calls home have no origin."""
-    asked = (event.get("params", {}) for event in json.loads(net_log.read_text())["events"])
-    return {ask["url"] for ask in asked if "url" in ask and ask.get("initiator", "not an origin") != "not an origin"}
 
 
 def _notebook_with(tmp_path: Path, old: str, new: str) -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nexus_tasks import report, results
+from tests import deployment_records
 from tests.report_records import NOON, request, write
 
 HOUR = timedelta(hours=1)
@@ -19,7 +20,7 @@ def _main(tmp_path: Path, *arguments: str) -> int:
 
 def _pretend_rendered(tmp_path: Path, record: Path) -> Path:
     """A page such as rendering makes, without what it shows."""
-    inputs = report.fingerprint(record, report.NOTEBOOKS / "benchmark.ipynb", {})
+    inputs = report.fingerprint([record], report.NOTEBOOKS / "benchmark.ipynb", {})
     page = tmp_path / "reports" / "benchmark" / f"{record.stem}.html"
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(f'<meta content="{inputs}" name="llama-nexus-inputs"/>')
@@ -97,18 +98,18 @@ def test_reports_that_are_up_to_date_are_left_alone(tmp_path: Path, capsys: pyte
     assert _main(tmp_path) == 0
     assert page.stat().st_mtime_ns == before
     out = capsys.readouterr().out.splitlines()
-    assert out == ["1 record: 0 rendered, 1 up to date already", str(tmp_path / "reports" / "index.html")]
+    assert out == ["1 report: 0 rendered, 1 up to date already", str(tmp_path / "reports" / "index.html")]
 
 
 def test_a_report_is_out_of_date_when_its_record_notebook_or_parameters_change(tmp_path: Path) -> None:
     record = write(tmp_path / "results")
     notebook = tmp_path / "benchmark.ipynb"
     notebook.write_bytes((report.NOTEBOOKS / "benchmark.ipynb").read_bytes())
-    prints = {report.fingerprint(record, notebook, {}), report.fingerprint(record, notebook, {"a": "1"})}
+    prints = {report.fingerprint([record], notebook, {}), report.fingerprint([record], notebook, {"a": "1"})}
     notebook.write_text(notebook.read_text() + "\n")
-    prints.add(report.fingerprint(record, notebook, {}))
+    prints.add(report.fingerprint([record], notebook, {}))
     record.write_text(record.read_text() + "\n")
-    prints.add(report.fingerprint(record, notebook, {}))
+    prints.add(report.fingerprint([record], notebook, {}))
     assert len(prints) == 4
 
 
@@ -116,7 +117,7 @@ def test_a_later_run_of_the_same_target_leaves_a_report_up_to_date(tmp_path: Pat
     record = write(tmp_path / "results", NOON)
     page = _pretend_rendered(tmp_path, record)
     write(tmp_path / "results", NOON + HOUR)
-    inputs = report.fingerprint(record, report.NOTEBOOKS / "benchmark.ipynb", {})
+    inputs = report.fingerprint([record], report.NOTEBOOKS / "benchmark.ipynb", {})
     assert report.is_current(page, inputs)
 
 
@@ -131,7 +132,7 @@ def test_a_damaged_record_is_named_with_its_line_and_the_exit_status_says_so(
     assert _main(tmp_path) == 1
     captured = capsys.readouterr()
     assert f"warning: {damaged}, line 3: it is not JSON: skipped" in captured.err
-    assert "2 records: 0 rendered, 1 up to date already, 1 failed" in captured.out
+    assert "2 reports: 0 rendered, 1 up to date already, 1 failed" in captured.out
     assert good.stem in (tmp_path / "reports" / "index.html").read_text()
 
 
@@ -154,3 +155,86 @@ def test_the_index_shows_medians_and_verdicts(tmp_path: Path) -> None:
     html = report.write_index(tmp_path / "results", tmp_path / "reports").read_text()
     for shown in ("77.7", "quick 128/5", "All 4 requests succeeded", "Interrupted: the run was cut short"):
         assert shown in html
+
+
+def _pretend_fleet_rendered(tmp_path: Path) -> Path:
+    """The fleet's page, such as rendering makes it, without what it shows."""
+    records = results.paths("deployment", tmp_path / "results")
+    page = tmp_path / "reports" / "fleet" / "fleet.html"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    inputs = report.fingerprint(records, report.NOTEBOOKS / "fleet.ipynb", {})
+    page.write_text(f'<meta content="{inputs}" name="llama-nexus-inputs"/>')
+    return page
+
+
+def test_all_deployments_have_one_report_that_is_up_to_date_until_there_is_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deployment_records.write(tmp_path / "results", NOON)
+    deployment_records.write(tmp_path / "results", NOON + HOUR)
+    page = _pretend_fleet_rendered(tmp_path)
+    assert _main(tmp_path) == 0
+    assert capsys.readouterr().out.startswith("1 report: 0 rendered, 1 up to date already\n")
+    deployment_records.write(tmp_path / "results", NOON + 2 * HOUR)
+    inputs = report.fingerprint(results.paths("deployment", tmp_path / "results"), report.NOTEBOOKS / "fleet.ipynb", {})
+    assert not report.is_current(page, inputs)
+
+
+def test_the_index_opens_with_the_fleet(tmp_path: Path) -> None:
+    _pretend_rendered(tmp_path, write(tmp_path / "results", NOON))
+    deployment_records.write(tmp_path / "results", NOON)
+    before = report.write_index(tmp_path / "results", tmp_path / "reports").read_text()
+    assert "fleet.html" not in before  # there is no such page yet
+    _pretend_fleet_rendered(tmp_path)
+    html = report.write_index(tmp_path / "results", tmp_path / "reports").read_text()
+    assert html.index('href="fleet/fleet.html"') < html.index('href="benchmark/')
+    assert "The fleet has 1 host with 1 instance. The one instance is verified. No deployment has failed." in html
+    assert html.count("<a href=") == 2
+
+
+def test_a_kind_that_was_asked_for_and_has_no_records_says_how_to_make_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "results")
+    assert _main(tmp_path, "deployment") == 1
+    message = capsys.readouterr().err
+    assert "no deployment records in" in message
+    assert "deploy something first: ansible-playbook deploy.yml" in message
+
+
+def test_one_deployment_has_no_report_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = deployment_records.write(tmp_path / "results")
+    assert _main(tmp_path, "--run", made.stem) == 1
+    assert "deployments have one report together: nox -s report -- deployment" in capsys.readouterr().err
+
+
+def test_a_parameter_goes_to_the_notebook_that_has_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write(tmp_path / "results")
+    deployment_records.write(tmp_path / "results")
+    _pretend_rendered(tmp_path, run)
+    page = _pretend_fleet_rendered(tmp_path)
+    records = results.paths("deployment", tmp_path / "results")
+    inputs = report.fingerprint(records, report.NOTEBOOKS / "fleet.ipynb", {"listed_deployments": "5"})
+    page.write_text(f'<meta content="{inputs}" name="llama-nexus-inputs"/>')
+    assert _main(tmp_path, "-p", "listed_deployments", "5") == 0
+    assert "2 reports: 0 rendered, 2 up to date already" in capsys.readouterr().out
+    assert _main(tmp_path, "-p", "nosuch", "5") == 1
+    message = capsys.readouterr().err
+    assert "no notebook has a parameter 'nosuch'" in message
+    assert "benchmark.ipynb has agreement_limit_percent, history_runs; fleet.ipynb has history_deployments" in message
+    assert _main(tmp_path, "-p", "listed_deployments", "few") == 1
+    assert "parameter listed_deployments of fleet.ipynb is not 'few'" in capsys.readouterr().err
+
+
+def test_a_damaged_deployment_record_is_named_and_the_fleet_shown_without_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deployment_records.write(tmp_path / "results", NOON)
+    damaged = deployment_records.write(tmp_path / "results", NOON + HOUR)
+    damaged.write_text("no record\n")
+    _pretend_fleet_rendered(tmp_path)
+    assert _main(tmp_path) == 1
+    captured = capsys.readouterr()
+    assert f"warning: {damaged}, line 1: it is not JSON: skipped" in captured.err
+    assert "2 reports: 0 rendered, 1 up to date already, 1 failed" in captured.out
+    assert "The fleet has 1 host" in (tmp_path / "reports" / "index.html").read_text()

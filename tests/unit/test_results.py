@@ -68,6 +68,14 @@ def test_half_a_surrogate_pair_in_a_servers_answer_costs_no_row(tmp_path: Path) 
     assert results.load(record.path).requests[0]["message"] == "a?b"
 
 
+def test_the_last_row_of_a_host_counts(tmp_path: Path) -> None:
+    rows = [{"type": "host", "host": name, "ok": ok} for name, ok in (("a", True), ("b", True), ("a", False))]
+    with results.create("deployment", HEADER, target="all", root=tmp_path) as record:
+        for row in rows:
+            record.append(row)
+    assert results.load(record.path).hosts == [rows[2], rows[1]]
+
+
 def test_a_number_that_is_no_number_is_refused_when_it_is_written(tmp_path: Path) -> None:
     with (
         results.create("benchmark", HEADER, target="t", root=tmp_path) as record,
@@ -102,6 +110,7 @@ def test_two_runs_that_draw_one_id_get_two_files(tmp_path: Path, monkeypatch: py
         ("", "line 3: it is not JSON"),
         ("17", "line 3: it is not a row of a run record"),
         ('{"type": "surprise"}', "line 3: it is not a row of a run record"),
+        ('{"type": "host"}', "line 3: it is not a row of a run record"),
         ('{"type": "header"}', "line 3: it is not a row of a run record"),
         ("\udcff", "line 3: it is not JSON"),
     ],
@@ -175,6 +184,17 @@ def test_an_empty_or_missing_results_folder_says_what_to_run(tmp_path: Path, mak
     with pytest.raises(RecordError, match="no benchmark records in") as caught:
         list(results.load_all("benchmark", tmp_path))
     assert caught.value.hint == "measure something first: nox -s benchmark"
+
+
+def test_a_kind_without_records_may_be_asked_for(tmp_path: Path) -> None:
+    assert results.paths("deployment", tmp_path, required=False) == []
+
+
+def test_the_results_folder_may_be_set_in_the_environment(tmp_path: Path) -> None:
+    show = [sys.executable, "-c", "from nexus_tasks import results; print(results.ROOT)"]
+    for value, root in ((str(tmp_path), str(tmp_path)), ("", "results")):
+        environment = {**os.environ, "NEXUS_RESULTS": value}
+        assert subprocess.check_output(show, cwd=ROOT, env=environment, text=True) == f"{root}\n"
 
 
 def test_a_results_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
