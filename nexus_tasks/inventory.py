@@ -89,30 +89,34 @@ def _ask_ansible(pattern: str) -> list[dict[str, Any]]:
 def _of_host(host: Mapping[str, Any], wanted: str) -> list[Instance]:
     found = []
     for deployed in host["deployed"]:
-        if deployed["name"] not in host["declared"] or (wanted and deployed["name"] != wanted):
+        if (
+            deployed["name"] not in host["declared"]
+            or "config" not in deployed
+            or (wanted and deployed["name"] != wanted)
+        ):
             continue
         found.append(
             Instance(
                 host=host["host"],
                 name=deployed["name"],
-                base_url=_address(host, deployed),
+                base_url=_address(host, deployed["name"], deployed["config"]),
                 api_key=host["api_keys"][deployed["name"]] or None,
-                model=deployed["model"],
-                release=deployed["release"],
-                argv=deployed["argv"],
+                model=deployed["config"]["model"],
+                release=deployed["config"]["release"],
+                argv=deployed["config"]["argv"],
                 log=deployed["log"],
             )
         )
     return found
 
 
-def _address(host: Mapping[str, Any], deployed: Mapping[str, Any]) -> str:
+def _address(host: Mapping[str, Any], name: str, config: Mapping[str, Any]) -> str:
     if host["local"]:
-        return str(deployed["local_url"])
-    if deployed["host"] in ("127.0.0.1", "::1", "localhost"):
+        return str(config["local_url"])
+    if config["host"] in ("127.0.0.1", "::1", "localhost"):
         raise DeployError(
-            f"instance {deployed['name']} on {host['host']} listens on loopback there, out of reach from here",
-            hint="set its host option to an address of the network, and an api_key with it",
+            f"instance {name} on {host['host']} listens on loopback there, out of reach from here",
+            hint="set its host option to an address of the network, and api_keys with it",
         )
     address = f"[{host['address']}]" if ":" in host["address"] else host["address"]
-    return f"http://{address}:{deployed['port']}"
+    return f"http://{address}:{config['port']}"

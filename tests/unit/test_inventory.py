@@ -14,8 +14,11 @@ def host(name: str, *, local: bool = False, address: str = "192.0.2.7", **listen
     """A host as playbooks/endpoints.yml describes it, with instances by name and the address that each listens on."""
     deployed = [
         {
-            "name": instance, "host": listens, "port": 8600, "local_url": "http://127.0.0.1:8600", "model": {},
-            "release": {}, "argv": ["llama-server", instance], "log": "/log",
+            "name": instance, "log": "/log",
+            "config": {
+                "host": listens, "port": 8600, "local_url": "http://127.0.0.1:8600", "model": {}, "release": {},
+                "argv": ["llama-server", instance],
+            },
         }
         for instance, listens in listening.items()
     ]  # fmt: skip

@@ -1,17 +1,55 @@
-"""Become the server that an instance file describes: ``launch.py INSTANCE.json``.
+"""Become the server of an instance: ``launch.py FOLDER``.
 
-What it becomes is written beside the file first: the process id, which exec keeps, and the arguments. llama-server
-reads options from variables named LLAMA_…, and whoever ran the deployment may have some: the file alone decides.
+It is the verified generation, or the pending one while a switch holds the folder's lock: a switch that ended, however
+it ended, has let go of it. llama-server reads options from variables named LLAMA_…, and whoever ran the deployment may
+have some: the instance alone decides.
 """
 
+import fcntl
 import json
 import os
 import sys
+import time
 
-with open(sys.argv[1], encoding="utf-8") as stream:
-    instance = json.load(stream)
-with open(instance["process_file"] + ".new", "w", encoding="utf-8") as stream:
-    json.dump({"pid": os.getpid(), "argv": instance["argv"]}, stream)
-os.replace(instance["process_file"] + ".new", instance["process_file"])
+GPU_DEVICES = ("/dev/nvidiactl", "/dev/nvidia-uvm")
+GPU_SECONDS = 60
+
+
+def chosen(folder: str) -> str:
+    """The link to follow."""
+    try:
+        with open(os.path.join(folder, "lock"), encoding="ascii") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        pass
+    except BlockingIOError:
+        if os.path.islink(os.path.join(folder, "pending")):
+            return "pending"
+    return "verified"
+
+
+folder = sys.argv[1]
+link = chosen(folder)
+try:
+    with open(os.path.join(folder, link, "instance.json"), encoding="utf-8") as stream:
+        instance = json.load(stream)
+except FileNotFoundError:
+    sys.exit(f"launch: {folder} has nothing that was proven: deploy again")
+
+if instance["release"]["backend"] == "cuda" and instance["n_gpu_layers"] != 0:
+    # CUDA that starts before its device nodes are there would be served by the processor, and nobody would be told.
+    deadline = time.monotonic() + GPU_SECONDS
+    while missing := [path for path in GPU_DEVICES if not os.path.exists(path)]:
+        if time.monotonic() > deadline:
+            sys.exit(f"launch: the GPU is not there: {', '.join(missing)} did not appear within {GPU_SECONDS} s")
+        time.sleep(0.5)
+
+if instance["runtime"] == "supervisor":  # whose servers outlive it; systemd knows its own
+    path = os.path.join(folder, "process")
+    with open(path + ".new", "w", encoding="utf-8") as stream:
+        json.dump({"pid": os.getpid(), "argv": instance["argv"]}, stream)
+    os.replace(path + ".new", path)
+
+print(f"launch: process {os.getpid()} is {instance['name']}, {link} generation {instance['id']}", flush=True)
 environment = {name: value for name, value in os.environ.items() if not name.startswith("LLAMA_")}
-os.execve(instance["argv"][0], instance["argv"], environment)
+os.execve(instance["argv"][0], instance["argv"], {**environment, **instance["environment"]})

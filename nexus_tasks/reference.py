@@ -1,0 +1,227 @@
+"""Write docs/reference.md: the options of an instance, and what becomes of every flag of llama-server.
+
+    python -m nexus_tasks.reference PATH/TO/llama-server
+
+The options come from role llama_server's argument specs and its table of flags, the flags from the server's ``--help``.
+A flag that no option says and that is not refused is one for ``extra_args``; a new version's flags turn up there, and a
+test says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nexus_tasks.errors import UsageError, command_line
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "reference.md"
+ROLE = ROOT / "roles" / "llama_server"
+COMMIT = "llama_cpp_commit"
+ELSEWHERE = {"model": "`--model`, `--alias`", "extra_args": "what it holds"}
+
+HEAD = """\
+# Reference
+
+<!-- Made by `nox -s reference`; edit roles/llama_server/meta/argument_specs.yml and vars/main.yml instead. -->
+
+Every option of `llama_server_instances`, and what becomes of every flag of llama-server {version}. The role's own
+variables are in [roles/llama_server/defaults/main.yml](../roles/llama_server/defaults/main.yml).
+
+## Options of an instance
+
+What is set becomes the flag beside it, and nothing else does.
+"""
+
+ROUTER = """
+## Options of a router's models
+
+An instance with `models` is a router: it loads several models on demand and answers by the model that a request names.
+
+```yaml
+llama_server_instances:
+  router:
+    port: 8600
+    models_max: 2
+    models:
+      chat: {model: qwen3-8b, ctx_size: 16384, sampling_preset: balanced}
+      code: {model: qwen3-coder-30b-a3b, ctx_size: 32768, load_on_startup: true}
+```
+"""
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One flag of llama-server: its spellings, as it orders them, and what its argument is called."""
+
+    spellings: tuple[str, ...]
+    value: str
+
+
+def parse_help(text: str) -> list[Flag]:
+    """The flags that ``llama-server --help`` lists, in its order."""
+    flags = []
+    for line in text.splitlines():
+        if not re.match(r"--?[A-Za-z]", line):
+            continue
+        spellings = []
+        rest = line
+        while found := re.match(r"(--?[A-Za-z][\w.-]*)(,\s+)?", rest):
+            spellings.append(found[1])
+            rest = rest[found.end() :]
+            if not found[2]:
+                break
+        # The name of the argument is one space away, what the flag means several.
+        value = re.split(r"\s{2,}", rest[1:])[0] if re.match(r" \S", rest) else ""
+        flags.append(Flag(tuple(spellings), value))
+    return flags
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What role llama_server says about flags."""
+
+    specs: Mapping[str, Mapping[str, Any]]
+    flags: Mapping[str, str | list[str | None]]
+    other_spellings: Mapping[str, list[str]]
+    refused: Sequence[Mapping[str, Any]]
+    router_options: Sequence[str]
+
+    def of_options(self) -> dict[str, str]:
+        """By flag the option that says it, in every spelling."""
+        found = {flag: option for option in self.flags for flag in self.flags_of(option)}
+        return found | {flag: option for option, flags in self.other_spellings.items() for flag in flags}
+
+    def of_refusals(self) -> dict[str, str]:
+        """By flag why it is refused."""
+        return {flag: group["because"] for group in self.refused for flag in group["flags"]}
+
+    def flags_of(self, option: str) -> list[str]:
+        """The flags of an option; a boolean may have two."""
+        entry = self.flags.get(option, [])
+        return [flag for flag in ([entry] if isinstance(entry, str) else entry) if flag]
+
+
+def read_rules(role: Path = ROLE) -> Rules:
+    """The rules as the role's files have them."""
+    specs = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text(encoding="utf-8"))["argument_specs"]
+    tables = yaml.safe_load((role / "vars" / "main.yml").read_text(encoding="utf-8"))
+    return Rules(
+        {name: entry["options"] for name, entry in specs.items()},
+        tables["__llama_server_flags"],
+        tables["__llama_server_other_spellings"],
+        tables["__llama_server_refused_flags"],
+        tables["__llama_server_router_options"],
+    )
+
+
+def for_extra_args(flags: Sequence[Flag], rules: Rules) -> list[Flag]:
+    """The flags that only ``extra_args`` can say."""
+    known = set(rules.of_options()) | set(rules.of_refusals())
+    return [flag for flag in flags if not known & set(flag.spellings)]
+
+
+def page(help_text: str, version: str, rules: Rules) -> str:
+    """The page as Markdown."""
+    return "\n".join([HEAD.format(version=version), *_sections(parse_help(help_text), rules)]) + "\n"
+
+
+def _sections(flags: Sequence[Flag], rules: Rules) -> Iterator[str]:
+    instance, router_model = rules.specs["instance"], rules.specs["router_model"]
+    yield from _table("option", "flag", "value", "meaning")
+    for name, spec in instance.items():
+        becomes = ELSEWHERE.get(name) or _names(rules.flags_of(name))
+        yield _row(f"`{name}`", becomes, _value(spec), _meaning(spec))
+    yield ROUTER
+    own = [f"`{name}`" for name in rules.router_options if name in instance]
+    yield f"The router itself takes\n{', '.join(own[:-1])} and {own[-1]}."
+    yield "Its models take the options below, and those above that are not the router's, but for `chat_template`,"
+    yield "`min_decode_tps` and `max_regression`, which need an instance of their own.\n"
+    yield from _table("option", "value", "meaning")
+    for name, spec in router_model.items():
+        yield _row(f"`{name}`", _value(spec), _meaning(spec))
+    yield "\n## Flags for extra_args\n"
+    yield "What no option says. `llama-server --help` tells what they mean; each word is an item of its own:"
+    yield '`extra_args: ["--seed", "7"]`.\n'
+    yield from _table("flag", "argument")
+    for flag in for_extra_args(flags, rules):
+        yield _row(_names(flag.spellings), f"`{flag.value}`" if flag.value else "")
+    yield "\n## Flags that are refused\n"
+    yield from _table("flags", "why")
+    for group in rules.refused:
+        yield _row(_names(group["flags"]), group["because"])
+
+
+def _table(*heads: str) -> Iterator[str]:
+    yield _row(*heads)
+    yield "|" + "---|" * len(heads)
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _value(spec: Mapping[str, Any]) -> str:
+    """What an option takes, whether it must be set and what it is otherwise."""
+    kinds = {"str": "text", "int": "number", "float": "number", "bool": "true, false", "dict": "dict"}
+    if "options" in spec:
+        said = f"list of {{{', '.join(spec['options'])}}}"
+    else:
+        said = ", ".join(map(str, spec.get("choices", []))) or kinds[spec.get("elements", spec["type"])]
+        said = f"list of {said}" if spec["type"] == "list" else said
+    if spec.get("required"):
+        return f"{said}; required"
+    return f"{said}; default {spec['default']}" if "default" in spec else said
+
+
+def _meaning(spec: Mapping[str, Any]) -> str:
+    return re.sub(r"C\(([^)]*)\)", r"`\1`", str(spec["description"]))
+
+
+def ask(server: Path) -> tuple[str, str]:
+    """The help and the version of a llama-server.
+
+    Raises:
+        UsageError: it can't be run, or it is not of the pinned version.
+    """
+    try:
+        helped, version = (
+            subprocess.run([server, flag], capture_output=True, text=True, check=True)
+            for flag in ("--help", "--version")
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        said = error.strerror if isinstance(error, OSError) else f"exit status {error.returncode}"
+        raise UsageError(f"{server} can't be run ({said})", hint="name the llama-server of a release") from error
+    pinned = yaml.safe_load((ROOT / "roles" / "llama_cpp" / "defaults" / "main.yml").read_text(encoding="utf-8"))
+    if pinned[COMMIT][:9] not in version.stdout + version.stderr:
+        raise UsageError(
+            f"{server} is not of the pinned version {pinned['llama_cpp_ref']}",
+            hint="build it first: ansible-playbook playbooks/build.yml -l local",
+        )
+    return helped.stdout, str(pinned["llama_cpp_ref"])
+
+
+@command_line
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="nox -s reference --", description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("server", type=Path, help="the llama-server of a release of the pinned version")
+    help_text, version = ask(parser.parse_args(argv).server)
+    PAGE.write_text(page(help_text, version, read_rules()), encoding="utf-8")
+    sys.stdout.write(f"wrote {PAGE.relative_to(ROOT)}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,132 @@
+#!/usr/bin/python
+"""Ansible module: look after llama-server instances that were deployed."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: llama_server_control
+short_description: Show, start, stop, restart or roll back deployed llama-server instances
+description:
+  - Works on what is on the host. What is declared matters for nothing but the limits of the proof.
+  - A start, restart or rollback ends with a proof. A rollback goes to the generation that was proven before the present
+    one, and comes back when that can't be proven any more.
+options:
+  action:
+    description: What to do.
+    choices: [status, logs, start, stop, restart, rollback]
+    type: str
+    required: true
+  root:
+    description: The folder of all instances.
+    type: path
+    required: true
+  logs:
+    description: The folder of logs.
+    type: path
+    required: true
+  user:
+    description: The user that servers run as under systemd and Docker.
+    type: str
+    required: true
+  supervisor_python:
+    description: An interpreter that has supervisor.
+    type: path
+    default: ""
+  names:
+    description: The instances; none means all.
+    type: list
+    elements: str
+    default: []
+  proofs:
+    description: By instance what its proof asks for; C(default) for those that are not declared.
+    type: dict
+    default: {}
+  lines:
+    description: How many lines of log to show.
+    type: int
+    default: 50
+  progress:
+    description: A file that gets one line about what is happening.
+    type: path
+author: Llama Nexus
+"""
+EXAMPLES = r"""
+- name: Look
+  llama_server_control:
+    action: status
+    root: /opt/llama-nexus/instances
+    logs: /opt/llama-nexus/logs
+    user: llama-server
+"""
+RETURN = r"""
+instances:
+  description: A row an instance.
+  returned: always
+  type: list
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.llama_server_compare import PLACES, host_of, said
+from ansible.module_utils.llama_server_host import TRIAL, HostError, folders, write_file
+from ansible.module_utils.llama_server_switch import restart, rollback, start, status, stop
+
+MOVES = {"start": start, "stop": stop, "restart": restart, "rollback": rollback}
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            **PLACES,
+            "action": {"type": "str", "choices": ["status", "logs", *MOVES], "required": True},
+            "names": {"type": "list", "elements": "str", "default": []},
+            "proofs": {"type": "dict", "default": {}},
+            "lines": {"type": "int", "default": 50},
+            "progress": {"type": "path"},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    action, names = params["action"], params["names"]
+
+    def progress(line: str) -> None:
+        if params["progress"]:
+            write_file(params["progress"], line + "\n")
+
+    rows = []
+    try:
+        host = host_of(params, progress)
+        found = {folder.name: folder for folder in folders(host.root) if not folder.name.endswith(TRIAL)}
+        missing = sorted(set(names) - set(found))
+        if missing:
+            raise HostError(
+                f"no instance {', '.join(missing)} is deployed here; those that are: {', '.join(found) or 'none'}"
+            )
+        for name in names or list(found):
+            folder = found[name]
+            row = status(host, folder)
+            if action == "logs" and row.get("runtime"):
+                row["log_tail"] = host.runtime(folder.linked("verified") or folder.linked("pending")).log(
+                    name, params["lines"]
+                )
+            elif action == "stop" and module.check_mode:
+                row["changed"] = row["state"] != "stopped"
+            elif action in MOVES and module.check_mode:
+                row["changed"] = action != "start" or row["state"] != "running"
+            elif action in MOVES:
+                proof = params["proofs"].get(name) or params["proofs"]["default"]
+                row = MOVES[action](host, folder, proof)
+            rows.append(row)
+            if row["error"]:
+                break
+    except HostError as error:
+        module.fail_json(msg=str(error), instances=rows)
+    except OSError as error:
+        module.fail_json(msg=f"{error.strerror}: {error.filename}", instances=rows)
+    failed = said(rows)
+    if failed:
+        module.fail_json(msg=failed, instances=rows)
+    module.exit_json(changed=any(row["changed"] for row in rows), instances=rows)
+
+
+if __name__ == "__main__":
+    main()

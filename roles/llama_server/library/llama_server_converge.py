@@ -1,0 +1,126 @@
+#!/usr/bin/python
+"""Ansible module: bring llama-server instances from one verified state to the next, or back."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: llama_server_converge
+short_description: Switch llama-server instances to their declarations, or restore the last good ones
+description:
+  - "For each instance in turn: proof on a side port where memory has room, drain, stop, start, proof. When the proof
+    fails the last verified generation is started and proven again, and C(wrong) tells both."
+  - Meant to run asynchronously, so that it goes on when the controller is gone.
+  - Options that are not listed here are those of M(llama_server_plan).
+options:
+  root:
+    description: The folder of all instances.
+    type: path
+    required: true
+  logs:
+    description: The folder of logs.
+    type: path
+    required: true
+  instances:
+    description: By name C(config), C(files) and C(proof).
+    type: dict
+    required: true
+  keys:
+    description: By instance the keys by name.
+    type: dict
+    default: {}
+  launcher:
+    description: Text of the program that becomes a server.
+    type: str
+    required: true
+  unit:
+    description: Text of systemd's template unit.
+    type: str
+    required: true
+  user:
+    description: The user that servers run as under systemd and Docker.
+    type: str
+    required: true
+  supervisor_python:
+    description: An interpreter that has supervisor.
+    type: path
+    default: ""
+  trial:
+    description: Whether a new server is first proven on a side port.
+    choices: [auto, always, never]
+    default: auto
+    type: str
+  prune:
+    description: Whether instances that are no longer declared are removed.
+    type: bool
+    default: false
+  names:
+    description: The instances to switch, as M(llama_server_plan) named them.
+    type: list
+    elements: str
+    required: true
+  progress:
+    description: A file that gets one line about what is happening.
+    type: path
+    required: true
+author: Llama Nexus
+"""
+EXAMPLES = r"""
+- name: Switch
+  llama_server_converge:
+    root: /opt/llama-nexus/instances
+    logs: /opt/llama-nexus/logs
+    instances: "{{ __llama_server_declared }}"
+    keys: "{{ __llama_server_keys }}"
+    launcher: "{{ lookup('ansible.builtin.file', 'launch.py') }}"
+    unit: "{{ lookup('ansible.builtin.template', 'llama-server@.service.j2') }}"
+    user: llama-server
+    names: [main]
+    progress: /opt/llama-nexus/logs/serve.progress
+  async: 3600
+  poll: 0
+"""
+RETURN = r"""
+instances:
+  description: A row an instance, with C(name), C(state), C(checks), C(tokens_per_second), C(downtime_seconds) and,
+    where the old server was restored, C(restored).
+  returned: always
+  type: list
+"""
+
+import os
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.llama_server_compare import ARGUMENTS, host_of, said
+from ansible.module_utils.llama_server_host import HostError, write_file
+from ansible.module_utils.llama_server_switch import converge
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            **ARGUMENTS,
+            "names": {"type": "list", "elements": "str", "required": True},
+            "progress": {"type": "path", "required": True},
+        }
+    )
+    shown = [""]
+
+    def progress(line: str) -> None:
+        if line != shown[0]:
+            shown[0] = line
+            write_file(module.params["progress"], line + "\n")
+
+    try:
+        for folder in (module.params["root"], module.params["logs"]):
+            os.makedirs(folder, mode=0o755, exist_ok=True)
+        write_file(os.path.join(module.params["root"], "launch.py"), module.params["launcher"])
+        rows = converge(host_of(module.params, progress), module.params["names"])
+    except HostError as error:
+        module.fail_json(msg=str(error))
+    except OSError as error:
+        module.fail_json(msg=f"{error.strerror}: {error.filename}; what served before serves on")
+    module.exit_json(changed=any(row["changed"] for row in rows), instances=rows, wrong=said(rows))
+
+
+if __name__ == "__main__":
+    main()

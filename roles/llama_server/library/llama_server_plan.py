@@ -1,0 +1,121 @@
+#!/usr/bin/python
+"""Ansible module: what converging llama-server instances would do, and proof of those that need nothing."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: llama_server_plan
+short_description: Compare declared llama-server instances with what runs
+description:
+  - Touches nothing. An instance whose generation is the declared one is proven as it runs; for the others the release's
+    own parser reads the command line, and the port must be free.
+  - C(changed) says whether M(llama_server_converge) has something to do.
+options:
+  root:
+    description: The folder of all instances.
+    type: path
+    required: true
+  logs:
+    description: The folder of logs, for runtimes that have none of their own.
+    type: path
+    required: true
+  instances:
+    description: By name C(config), C(files) and C(proof), as role llama_server renders them.
+    type: dict
+    required: true
+  keys:
+    description: By instance the keys by name.
+    type: dict
+    default: {}
+  launcher:
+    description: Text of the program that becomes a server.
+    type: str
+    required: true
+  unit:
+    description: Text of systemd's template unit.
+    type: str
+    required: true
+  user:
+    description: The user that servers run as under systemd and Docker.
+    type: str
+    required: true
+  supervisor_python:
+    description: An interpreter that has supervisor.
+    type: path
+    default: ""
+  trial:
+    description: Whether a new server is first proven on a side port.
+    choices: [auto, always, never]
+    default: auto
+    type: str
+  prune:
+    description: Whether instances that are no longer declared are removed.
+    type: bool
+    default: false
+notes:
+  - An instance that can't be proven does not fail the module; C(wrong) says what is to be said about it.
+author: Llama Nexus
+"""
+EXAMPLES = r"""
+- name: See what is to be done
+  llama_server_plan:
+    root: /opt/llama-nexus/instances
+    logs: /opt/llama-nexus/logs
+    instances: "{{ __llama_server_declared }}"
+    keys: "{{ __llama_server_keys }}"
+    launcher: "{{ lookup('ansible.builtin.file', 'launch.py') }}"
+    unit: "{{ lookup('ansible.builtin.template', 'llama-server@.service.j2') }}"
+    user: llama-server
+"""
+RETURN = r"""
+instances:
+  description: A row an instance, with C(name), C(state), C(changed), C(reason) and, where it was proven, C(checks).
+  returned: always
+  type: list
+names:
+  description: The instances that M(llama_server_converge) would change.
+  returned: always
+  type: list
+wrong:
+  description: What can't be proven, for people; empty where all is well.
+  returned: always
+  type: str
+runtimes:
+  description: The runtimes that the declared instances use on this host.
+  returned: always
+  type: list
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.llama_server_compare import ARGUMENTS, difference, host_of, plan, said
+from ansible.module_utils.llama_server_host import HostError
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    try:
+        host = host_of(module.params)
+        rows = plan(host)
+        diff = difference(host) if module._diff else {}
+    except HostError as error:
+        module.fail_json(msg=str(error))
+    except OSError as error:
+        module.fail_json(msg=f"{error.strerror}: {error.filename}")
+    result = {
+        "instances": rows,
+        "names": [row["name"] for row in rows if row["changed"] and row["state"] == "planned"],
+        "runtimes": sorted({declaration.config["runtime"] for declaration in host.declared.values()}),
+        "diff": diff,
+        "wrong": said(rows),
+    }
+    for row in rows:
+        if row["state"] == "undeclared" and not row["changed"]:
+            module.warn(
+                f"instance {row['name']} runs here and is not declared: declare it, or set llama_server_prune: true to "
+                "stop it"
+            )
+    module.exit_json(changed=any(row["changed"] for row in rows), **result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""Where a server's weights and caches are: what it logs, what the driver says, what was declared."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import struct
+import subprocess
+from typing import Any, ClassVar
+
+from ansible.module_utils.llama_server_host import Config, Folder, HostError, read_json
+from ansible.module_utils.llama_server_runtimes import Runtime, Status
+
+MIB = 1024 * 1024
+
+# What llama.cpp prints of its memory at --log-verbosity 4, behind the device's name.
+BUFFER = re.compile(r":\s+(\S+)\s+(model|KV|RS|compute|output) buffer size =\s*([\d.]+) MiB")
+OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
+KINDS = {"model": "model", "KV": "kv", "RS": "kv", "compute": "compute", "output": "compute"}
+# Arguments that put weights or caches into host memory on purpose.
+TO_HOST = frozenset(
+    ["--n-cpu-moe", "-ncmoe", "--cpu-moe", "-cmoe", "--override-tensor", "-ot", "--no-kv-offload", "-nkvo"]
+)
+# Files that say that this is a container, where the driver may not show our own processes.
+CONTAINER_MARKS = ("/.dockerenv", "/run/.containerenv", "/run/systemd/container")
+# Tensors of the input, which llama.cpp keeps on the processor whatever is offloaded.
+INPUT_TENSORS = ("token_embd", "token_types", "position_embd", "per_layer_token_embd", "altup", "conv1d")
+
+
+class Proof:
+    """The table of what was compared."""
+
+    def __init__(self) -> None:
+        self.checks: list[dict[str, Any]] = []
+
+    def compare(self, check: str, expected: object, found: object, cause: str) -> None:
+        self.add(check, expected, found, expected == found, cause)
+
+    def add(self, check: str, expected: object, found: object, ok: bool, cause: str) -> None:
+        row = {"check": check, "expected": expected, "found": found, "ok": ok, "cause": "" if ok else cause}
+        self.checks.append(row)
+
+    def warn(self, check: str, found: object, cause: str) -> None:
+        """Something declared that its reader should see, although it is no failure."""
+        self.checks.append({"check": check, "expected": found, "found": found, "ok": True, "cause": cause})
+
+    def failures(self) -> list[str]:
+        return [
+            f"{row['check']}: expected {row['expected']}, found {row['found']} ({row['cause']})"
+            for row in self.checks
+            if not row["ok"]
+        ]
+
+
+def uses_gpu(config: Config) -> bool:
+    """Whether the declaration puts layers on a GPU: said so, or what a CUDA release does by itself."""
+    layers = config["n_gpu_layers"]
+    return bool(layers != 0 if layers is not None else config["release"]["backend"] == "cuda")
+
+
+def prove_placement(
+    config: Config, status: Status, runtime: Runtime, folder: Folder, proof: Proof, row: dict[str, Any]
+) -> None:
+    """Compare where layers, experts and caches went with what was declared."""
+    last = read_json(folder.file("proof.json")) or {}
+    if last.get("life") == f"{config['id']} {status.life}" and last.get("buffers_mib"):
+        row["offloaded"], row["buffers_mib"] = last["offloaded"], last["buffers_mib"]  # the same process
+    else:
+        row["offloaded"], row["buffers_mib"] = placement(runtime.log(config["name"]))
+    row["life"] = f"{config['id']} {status.life}"
+    if not uses_gpu(config):
+        return
+    quiet = "the log has no line about it: the server found no GPU, or log_verbosity is below 4"
+    done, layers = row["offloaded"] or (0, 0)
+    wanted = config["n_gpu_layers"]
+    expected = layers if wanted is None or wanted < 0 or wanted >= layers else wanted
+    proof.add(
+        "layers on the GPU", f"{expected}/{layers}" if layers else "all", f"{done}/{layers}" if layers else "none",
+        bool(layers) and done == expected,
+        quiet if not layers else "they did not fit its memory: lower ctx_size or n_gpu_layers, or set fit: off",
+    )  # fmt: skip
+    declared = sorted(set(config["argv"]) & TO_HOST)
+    if layers and done == layers:
+        _prove_host_memory(config["model"]["path"], row["buffers_mib"], declared, proof)
+    held = gpu_memory(status.pid)
+    row["gpu_processes_mib"] = held
+    if held is None and done:
+        proof.warn("process on the GPU", "not to be seen", "nvidia-smi lists no processes here, as in a container")
+    elif held is not None and done:
+        on_gpu = sum(sum(sizes.values()) for device, sizes in row["buffers_mib"].items() if not is_host(device))
+        proof.add(
+            "process on the GPU", f"at least {on_gpu * 0.9:.0f} MiB", f"{sum(held.values()):.0f} MiB",
+            sum(held.values()) >= on_gpu * 0.9, "nvidia-smi does not show this process with that memory",
+        )  # fmt: skip
+
+
+def _prove_host_memory(
+    path: str, buffers: dict[str, dict[str, float]], declared: list[str], proof: Proof
+) -> None:  # fmt: skip
+    """With all layers on the GPU, experts and caches may still be in host memory: it looks well and is slow."""
+    allowed = {"model": input_mib(path), "kv": 0.0}
+    for kind, what in (("model", "weights in host memory"), ("kv", "caches in host memory")):
+        found = sum(sizes.get(kind, 0.0) for device, sizes in buffers.items() if is_host(device))
+        if found <= allowed[kind] * 1.02 + 1:
+            proof.add(what, f"at most {allowed[kind]:.0f} MiB", f"{found:.0f} MiB", True, "")
+        elif declared:
+            proof.warn(
+                what, f"{found:.0f} MiB", f"declared by {', '.join(declared)}: many times slower than on the GPU"
+            )
+        else:
+            proof.add(
+                what, f"at most {allowed[kind]:.0f} MiB", f"{found:.0f} MiB", False,
+                "the server put them on the processor to make the rest fit: lower ctx_size, or set fit: off",
+            )  # fmt: skip
+
+
+def is_host(device: str) -> bool:
+    """Whether a buffer's name is one of the processor's: CPU, CPU_Mapped, CPU_REPACK, CUDA_Host."""
+    return device.startswith("CPU") or device.endswith("_Host")
+
+
+def placement(log: list[str]) -> tuple[list[int] | None, dict[str, dict[str, float]]]:
+    """What a server's log says of memory: layers offloaded and offered, and MiB by device and kind.
+
+    A draft model's or a projector's buffers are added to the model's on the same device.
+    """
+    offloaded: list[int] | None = None
+    buffers: dict[str, dict[str, float]] = {}
+    for line in log:
+        layers = OFFLOADED.search(line)
+        if layers and offloaded is None:  # the first is the model's; a draft model says it again
+            offloaded = [int(layers[1]), int(layers[2])]
+        found = BUFFER.search(line)
+        if found:
+            sizes = buffers.setdefault(found[1], {})
+            kind = KINDS[found[2]]
+            sizes[kind] = round(sizes.get(kind, 0.0) + float(found[3]), 2)
+    return offloaded, buffers
+
+
+def gpu_memory(pid: int | None) -> dict[str, float] | None:
+    """MiB that a process holds by GPU, as the driver says; None where it can't tell: no nvidia-smi, or in a container
+    that does not see its own processes.
+    """
+    program = shutil.which("nvidia-smi")
+    if not program or not pid:
+        return None
+    query = [program, "--query-compute-apps=pid,gpu_uuid,used_memory", "--format=csv,noheader,nounits"]
+    done = subprocess.run(query, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=60, check=False)
+    rows = [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines() if line.count(",") == 2]
+    pids = {int(row[0]) for row in rows if row[0].isdigit()}
+    hidden = not any(os.path.exists(f"/proc/{number}") for number in pids) and any(map(os.path.exists, CONTAINER_MARKS))
+    if done.returncode != 0 or hidden:
+        return None
+    held: dict[str, float] = {}
+    for number, gpu, used in rows:
+        if number == str(pid) and re.match(r"[\d.]+$", used):
+            held[gpu] = held.get(gpu, 0.0) + float(used)
+    return held
+
+
+def input_mib(path: str) -> float:
+    """MiB from the first to the last input tensor of a GGUF file: what llama.cpp maps for the processor at most.
+
+    The layout is that of ggml's docs/gguf.md: header, metadata, then a name, shape, type and offset for each tensor.
+    """
+    with open(path, "rb") as stream:
+        reader = _Gguf(stream)
+        names = reader.tensors()
+    end_of_data = os.path.getsize(path)
+    offsets = [*sorted(offset for _, offset in names), end_of_data - reader.data_start]
+    ends = dict(zip(offsets, offsets[1:]))  # noqa: RUF007 - pairwise came with Python 3.10
+    spans = [(offset, ends[offset]) for name, offset in names if name.startswith(INPUT_TENSORS)]
+    return (max(stop for _, stop in spans) - min(start for start, _ in spans)) / MIB if spans else 0.0
+
+
+class _Gguf:
+    """As much of a GGUF header as says where each tensor begins."""
+
+    SIZES: ClassVar = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+    STRING, ARRAY = 8, 9
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+        self.alignment = 32
+        self.data_start = 0
+
+    def tensors(self) -> list[tuple[str, int]]:
+        """Name and offset of each tensor. Raises HostError when this is not a GGUF file."""
+        if self.stream.read(4) != b"GGUF":
+            raise HostError(f"{self.stream.name} is not a GGUF file: fetch it again")
+        self._number("<I")
+        tensors, pairs = self._number("<Q"), self._number("<Q")
+        for _ in range(pairs):
+            name = self._string()
+            kind = self._number("<I")
+            if name == "general.alignment":
+                self.alignment = self._number("<I")
+            else:
+                self._skip(kind)
+        found = []
+        for _ in range(tensors):
+            name = self._string()
+            self.stream.seek(8 * self._number("<I") + 4, os.SEEK_CUR)
+            found.append((name, self._number("<Q")))
+        here = self.stream.tell()
+        self.data_start = here + -here % self.alignment
+        return found
+
+    def _number(self, form: str) -> int:
+        return int(struct.unpack(form, self.stream.read(struct.calcsize(form)))[0])
+
+    def _string(self) -> str:
+        return str(self.stream.read(self._number("<Q")).decode(errors="replace"))
+
+    def _skip(self, kind: int) -> None:
+        if kind == self.STRING:
+            self.stream.seek(self._number("<Q"), os.SEEK_CUR)
+        elif kind == self.ARRAY:
+            of, count = self._number("<I"), self._number("<Q")
+            if of in self.SIZES:
+                self.stream.seek(self.SIZES[of] * count, os.SEEK_CUR)
+            else:
+                for _ in range(count):
+                    self._skip(of)
+        else:
+            self.stream.seek(self.SIZES[kind], os.SEEK_CUR)

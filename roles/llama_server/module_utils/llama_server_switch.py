@@ -1,0 +1,376 @@
+"""From one verified server to the next, in one process on the host, or back.
+
+    rows = converge(host, ["main"])   # trial → drain → stop → start → prove → keep, or restore and prove the old one
+    row = rollback(host, folder, proof)
+
+Each step is written to the instance's state.json as it begins. Whatever ends this process, a start of the instance
+follows the verified generation (llama_server_host.py), and another run converges.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import re
+import shutil
+import subprocess
+import time
+from typing import Any
+
+from ansible.module_utils.llama_server_compare import Host, Row, reason
+from ansible.module_utils.llama_server_host import (
+    TRIAL,
+    Config,
+    Declaration,
+    Folder,
+    HostError,
+    folders,
+    read_json,
+    read_keys,
+    salt,
+)  # fmt: skip
+from ansible.module_utils.llama_server_placement import MIB, uses_gpu
+from ansible.module_utils.llama_server_proof import ask, free_port, keep, prove
+from ansible.module_utils.llama_server_runtimes import RUNTIMES, remove_trial
+
+LOCK_SECONDS = 1800  # a switch of a big model on a slow disk
+OUT_OF_MEMORY = re.compile(r"out of memory|failed to allocate|unable to allocate|cannot allocate memory", re.IGNORECASE)
+
+
+def converge(host: Host, names: list[str]) -> list[Row]:
+    """Bring these instances to their declarations; stop what is no longer declared where that is wanted.
+
+    Stops at the first that fails: what comes after it is left as it was.
+    """
+    os.makedirs(host.root, mode=0o755, exist_ok=True)
+    os.makedirs(host.settings.logs, mode=0o755, exist_ok=True)
+    own = salt(host.root, create=True)
+    rows: list[Row] = []
+    for folder in folders(host.root):
+        if folder.name.endswith(TRIAL) and not folder.is_locked():
+            remove_trial(folder, host.settings)
+    if host.prune:
+        rows += [remove(host, folder) for folder in host.undeclared()]
+    for name in names:
+        folder = host.folder(name)
+        try:
+            with folder.locked(LOCK_SECONDS):
+                rows.append(_converged(host, folder, host.declared[name], own))
+        except (HostError, OSError) as error:  # before anything was stopped: Switch handles what comes later
+            rows.append(_untouched(name, error))
+        if rows[-1]["error"]:
+            break
+    return rows
+
+
+def _untouched(name: str, error: Exception) -> Row:
+    what = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else str(error)
+    return {"name": name, "state": "failed", "changed": False, "checks": [], "error": what}
+
+
+def _converged(host: Host, folder: Folder, declaration: Declaration, own: bytes) -> Row:
+    identity, verified = declaration.identity(own), folder.linked("verified")
+    if verified and not reason(host, folder, verified, declaration, identity, ours=True):
+        row = prove(verified, declaration.proof, host.runtime(verified), folder, progress=host.progress)
+        del row["answered"]
+        if not row["error"]:  # what the plan waited for was done by another run
+            return {**row, "changed": False, "state": "verified"}
+    runtime_class = RUNTIMES[declaration.config["runtime"]]
+    owner = runtime_class(host.settings).owner()
+    if folder.differs(declaration, identity):
+        config = folder.write(declaration, identity, owner)
+    else:
+        config = declaration.placed(folder.generation(identity), identity)
+    same = verified is not None and verified["id"] == identity
+    host.runtime(config).prepare(config)
+    tried = False
+    serves = verified is not None and host.runtime(verified).status(folder.name).state == "running"
+    if serves and not same and (host.trial == "always" or (host.trial == "auto" and _room_for_both(config))):
+        tried, refused = True, _tried(host, folder, declaration, own, owner)
+        if refused:
+            host.progress(f"{folder.name}: proving the old one")
+            folder.note("refused", generation=identity, error=refused["error"])
+            restored = prove(verified, declaration.proof, host.runtime(verified), folder, speed_counts=False)
+            del restored["answered"]
+            folder.tidy()
+            return {**refused, "name": folder.name, "changed": False, "restored": restored, "trial": True,
+                    "state": "restored" if not restored["error"] else "failed"}  # fmt: skip
+    return {**Switch(host, folder, verified, declaration.proof).to(config), "trial": tried}
+
+
+def _tried(
+    host: Host, folder: Folder, declaration: Declaration, own: bytes, owner: tuple[int, int] | None
+) -> Row | None:
+    """Prove the new server on a side port while the old one serves; the failed row, or None where nothing speaks
+    against the switch: it was proven, or it ran out of memory beside the old one.
+    """
+    side = host.folder(folder.name + TRIAL)
+    trial = declaration.on_side_port(free_port())
+    with side.locked(LOCK_SECONDS):
+        config = side.write(trial, trial.identity(own), owner)
+        runtime = host.runtime(config)
+        side.link("pending", config)
+        folder.note("trial", generation=declaration.identity(own), port=config["port"])
+        try:
+            runtime.prepare(config)
+            runtime.start(config)
+            progress = lambda line: host.progress(f"{line}, beside the old one")  # noqa: E731
+            row = prove(config, trial.proof, runtime, side, speed_counts=False, progress=progress)
+        finally:
+            runtime.forget(side.name)
+            side.remove()
+    starved = row["error"] and any(OUT_OF_MEMORY.search(line) for line in row.get("log_tail", []))
+    del row["answered"]
+    return row if row["error"] and not starved else None
+
+
+def _room_for_both(config: Config) -> bool:
+    """Whether memory has room for a second server: its weights and a third for caches, by what is free now."""
+    models = ([config["model"]] if config["model"] else list(config["models"].values())) + config["side_models"]
+    need = sum(model["size_bytes"] for model in models) / MIB * 1.33 + 1024
+    with open("/proc/meminfo", encoding="ascii") as stream:
+        available = next(int(line.split()[1]) / 1024 for line in stream if line.startswith("MemAvailable"))
+    if available < need:
+        return False
+    if not uses_gpu(config):
+        return True
+    program = shutil.which("nvidia-smi")
+    if not program:
+        return False
+    query = [program, "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
+    said = subprocess.run(query, stdout=subprocess.PIPE, text=True, timeout=60, check=False).stdout
+    return bool(sum(float(line) for line in said.split() if re.match(r"[\d.]+$", line)) >= need)
+
+
+class Switch:
+    """One instance on its way from a generation to another; the lock is held."""
+
+    def __init__(self, host: Host, folder: Folder, old: Config | None, proof: dict[str, Any]) -> None:
+        self.host = host
+        self.folder = folder
+        self.old = old
+        self.proof = proof
+        self.answered: float | None = None  # when the server that was started last was ready
+
+    def progress(self, line: str) -> None:
+        self.host.progress(f"{self.folder.name}: {line}")
+
+    def to(self, new: Config) -> Row:
+        """Switch, prove, and keep the new generation or restore the old one."""
+        folder, old = self.folder, self.old
+        drained = self._drain(old) if old else None
+        # What needs the disk comes before the old server is stopped: a full one must not cost it.
+        folder.note("switching", generation=new["id"], old=old["id"] if old else None)
+        folder.link("pending", new)
+        served = old is not None and self.host.runtime(old).status(folder.name).pid is not None
+        stopped = time.monotonic()
+        row = self._start(new, instead_of=old)
+        row |= {"changed": True, "drained": drained, "restored": None}
+        row["downtime_seconds"] = round(self.answered - stopped, 2) if served and self.answered else None
+        if not row["error"]:
+            try:
+                self._keep(new, row)
+            except (OSError, HostError) as error:
+                row["error"] = f"it was proven, but that can't be written down: {error}"
+        if row["error"]:
+            return self._back(new, row, stopped)
+        return {**row, "state": "verified"}
+
+    def _start(self, config: Config, *, instead_of: Config | None = None, speed_counts: bool = True) -> Row:
+        """Stop the one that runs, start a generation and prove it."""
+        runtime = self.host.runtime(config)
+        try:
+            if instead_of:
+                self.progress("stopping")
+                self.host.runtime(instead_of).stop(self.folder.name)
+            self.progress("starting")
+            runtime.start(config)
+            row = prove(
+                config, self.proof, runtime, self.folder, speed_counts=speed_counts, progress=self.host.progress
+            )
+        except (HostError, OSError) as error:
+            row = {
+                "name": config["name"],
+                "generation": config["id"],
+                "checks": [],
+                "error": str(error),
+                "log_tail": [],
+            }
+        self.answered = row.pop("answered", None)
+        return row
+
+    def _keep(self, new: Config, row: Row) -> None:
+        folder, old = self.folder, self.old
+        if old and old["id"] != new["id"]:
+            folder.link("previous", old)
+        folder.link("verified", new)
+        folder.link("pending", None)
+        runtime = self.host.runtime(new)
+        runtime.settle(new)
+        if old and old["runtime"] != new["runtime"]:
+            self.host.runtime(old).forget(folder.name)
+        keep(row, folder)
+        folder.note("verified", generation=new["id"])
+        folder.tidy()
+
+    def _back(self, failed: Config, row: Row, stopped: float) -> Row:
+        """Restore the old generation and prove it; without one, stop."""
+        folder, old = self.folder, self.old
+        folder.link("pending", None)
+        self.progress("restoring the old one" if old else "stopping what can't be proven")
+        self._note("restoring", error=row["error"])
+        if old is None:
+            folder.link("verified", None)
+            self.host.runtime(failed).forget(folder.name)
+            self._note("failed", error=row["error"])
+            return {**row, "state": "failed"}
+        folder.link("verified", old)
+        if old["id"] == failed["id"]:  # a restart that failed: there is nothing else that was proven
+            self._note("failed", error=row["error"])
+            return {**row, "state": "failed"}
+        self.host.runtime(failed).stop(folder.name)
+        if old["runtime"] != failed["runtime"]:
+            self.host.runtime(failed).forget(folder.name)
+        restored = self._start(old, speed_counts=False)  # slow is better than nothing; the row says how slow
+        row["downtime_seconds"] = round(self.answered - stopped, 2) if self.answered else None
+        if restored["error"]:
+            self._note("failed", error=row["error"], restored=restored["error"])
+            return {**row, "state": "failed", "restored": restored}
+        self.host.runtime(old).settle(old)
+        self._note("restored", generation=old["id"], error=row["error"])
+        folder.tidy()
+        return {**row, "state": "restored", "restored": restored}
+
+    def _note(self, phase: str, **found: Any) -> None:
+        """Write the step down where the disk allows it; the links are what counts."""
+        with contextlib.suppress(OSError):
+            self.folder.note(phase, **found)
+
+    def _drain(self, config: Config) -> bool | None:
+        """Wait until no slot works on a request; None where the server can't say.
+
+        llama-server neither refuses new requests nor ends its streams when it is told to stop, so waiting is all
+        that can be done from here; a gateway in front would send new ones elsewhere meanwhile.
+        """
+        key = next(iter(read_keys(config).values()), None)
+        limit = float(self.proof.get("drain_timeout", 0))
+        started = time.monotonic()
+        self._note("draining")
+        while True:
+            try:
+                code, slots = ask(config["local_url"] + "/slots", key)
+            except (OSError, http.client.HTTPException):
+                return None
+            if code != 200 or not isinstance(slots, list):
+                return None
+            busy = sum(bool(slot.get("is_processing")) for slot in slots)
+            if not busy:
+                return True
+            waited = time.monotonic() - started
+            if waited > limit:
+                return False
+            self.progress(f"waiting for {busy} requests, {waited:.0f} of {limit:.0f} s")
+            time.sleep(0.2)
+
+
+def remove(host: Host, folder: Folder) -> Row:
+    """Stop an instance and remove what the host remembers of it."""
+    with folder.locked(LOCK_SECONDS):
+        config = folder.linked("verified")
+        if config:
+            Switch(host, folder, config, {"drain_timeout": 30})._drain(config)
+            host.runtime(config).forget(folder.name)
+        folder.remove()
+    return {"name": folder.name, "state": "stopped", "changed": True, "checks": [], "error": None, "removed": True}
+
+
+# ---- control
+
+
+def rollback(host: Host, folder: Folder, proof: dict[str, Any]) -> Row:
+    """Switch to the generation that was proven before the present one. Raises HostError where there is none."""
+    with folder.locked(LOCK_SECONDS):
+        previous = folder.linked("previous")
+        if previous is None:
+            raise HostError(f"instance {folder.name} has no earlier generation to go back to")
+        if not os.path.exists(previous["argv"][0]) and previous["runtime"] != "docker":
+            raise HostError(
+                f"instance {folder.name}: release {previous['release']['name']} is gone from the host: deploy it"
+            )
+        host.runtime(previous).prepare(previous)
+        return Switch(host, folder, folder.linked("verified"), proof).to(previous)
+
+
+def restart(host: Host, folder: Folder, proof: dict[str, Any]) -> Row:
+    """Start the verified generation anew and prove it; a server that runs is drained first."""
+    with folder.locked(LOCK_SECONDS):
+        verified = _verified(folder)
+        host.runtime(verified).prepare(verified)
+        return Switch(host, folder, verified, proof).to(verified)
+
+
+def start(host: Host, folder: Folder, proof: dict[str, Any]) -> Row:
+    """Have the verified generation running and proven."""
+    verified = _verified(folder)
+    if folder.state()["phase"] == "verified" and host.runtime(verified).status(folder.name).state == "running":
+        row = prove(verified, proof, host.runtime(verified), folder)
+        del row["answered"]
+        return {**row, "changed": False, "state": "failed" if row["error"] else "verified"}
+    return restart(host, folder, proof)
+
+
+def stop(host: Host, folder: Folder, proof: dict[str, Any], check_mode: bool = False) -> Row:
+    """Have the instance stopped, after a reboot too, until it is started or deployed again."""
+    config = folder.linked("verified") or folder.linked("pending")
+    row: Row = {"name": folder.name, "state": "stopped", "changed": False, "checks": [], "error": None}
+    if config is None:
+        return row
+    runtime = host.runtime(config)
+    row |= {"url": config["local_url"], "runtime": config["runtime"], "model": config["model"]}
+    runs = runtime.status(folder.name).state in ("running", "starting", "unsupervised")
+    row["changed"] = runs or folder.state()["phase"] != "stopped"
+    if row["changed"] and not check_mode:
+        with folder.locked(LOCK_SECONDS):
+            row["drained"] = Switch(host, folder, config, proof)._drain(config)
+            runtime.stop(folder.name)
+            runtime.unsettle(folder.name)
+            folder.note("stopped", generation=config["id"])
+    return row
+
+
+def _verified(folder: Folder) -> Config:
+    config = folder.linked("verified")
+    if config is None:
+        raise HostError(f"instance {folder.name} has nothing that was proven: deploy it")
+    return config
+
+
+def status(host: Host, folder: Folder) -> Row:
+    """What an instance is and does now; nothing is measured."""
+    config = folder.linked("verified") or folder.linked("pending")
+    note = folder.state()
+    row: Row = {"name": folder.name, "state": "stopped", "phase": note["phase"], "since": note.get("at"),
+                "changed": False, "checks": [], "error": None,
+                "switching": folder.is_locked(), "last_error": note.get("error")}  # fmt: skip
+    if config is None:
+        return row
+    row["config"] = {key: config[key] for key in ("argv", "host", "port", "local_url", "model", "models", "release")}
+    seen = host.runtime(config).status(folder.name)
+    last = read_json(folder.file("proof.json")) or {}
+    row |= {
+        "url": config["local_url"], "runtime": config["runtime"], "model": config["model"], "pid": seen.pid,
+        "release": config["release"]["name"], "generation": config["id"], "state": seen.state,
+        "log": host.runtime(config).where_log(folder.name), "tokens_per_second": last.get("tokens_per_second"),
+        "buffers_mib": last.get("buffers_mib", {}), "offloaded": last.get("offloaded"), "n_ctx": last.get("n_ctx"),
+        "slots": last.get("slots"), "busy": None, "health": None,
+        "previous": (folder.linked("previous") or {}).get("id"),
+    }  # fmt: skip
+    if seen.state == "running":
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            row["health"] = ask(config["local_url"] + "/health")[0]
+            key = next(iter(read_keys(config).values()), None)
+            code, slots = ask(config["local_url"] + "/slots", key)
+            if code == 200 and isinstance(slots, list):
+                row["busy"] = sum(bool(slot.get("is_processing")) for slot in slots)
+    return row

@@ -1,0 +1,247 @@
+"""What goes wrong on a host with systemd, and what then serves. GPUs are those of tests/fakes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.bed import Bed
+from tests.fakes.gpus import FakeGpus, Gpu
+from tests.fleet.targets import MODELS, RELEASE, Target, changed, said, target, wait
+
+PORT = 8600
+BASE: dict[str, Any] = {
+    "model": "tiny", "port": PORT, "ctx_size": 4096, "parallel": 1, "n_gpu_layers": 99, "device": "CUDA0",
+    "environment": {"GGML_BACKEND_PATH": "/opt/gpus/libggml-cuda.so"}, "chat_template": "chatml",
+    "api_keys": {"ops": "0b9f2c-sesame-opens"},
+}  # fmt: skip
+KEY = BASE["api_keys"]["ops"]
+
+
+@pytest.fixture(scope="module")
+def host(
+    bed: Bed, release: Path, models: dict[str, Path], gpu_backend: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Target]:
+    folder = tmp_path_factory.mktemp("faults")
+    gpus = FakeGpus.make(folder / "gpus", gpu_backend, [Gpu()])
+    for place in (folder, gpus.folder):
+        place.chmod(0o755)
+    with target(bed, "systemd", "faults", release, models, folder, mounts={gpus.folder: "/opt/gpus"}) as made:
+        made.host.exec("ln", "-s", "/opt/gpus/nvidia-smi", "/usr/local/bin/nvidia-smi")
+        yield made
+
+
+@pytest.fixture
+def served(host: Target) -> Target:
+    """The host with the instance of BASE serving."""
+    host.deploy({"main": BASE})
+    return host
+
+
+def serves(host: Target) -> None:
+    """The server answers with its key, and another run of the play proves it and changes nothing."""
+    assert host.get("main", "/props", KEY)[0] == 200
+    assert changed(host.run({"main": BASE}, check=True)) == 0
+
+
+def test_a_second_run_changes_nothing(served: Target) -> None:
+    before = served.pid("main")
+    assert before
+    assert changed(served.deploy({"main": BASE})) == 0
+    assert served.pid("main") == before
+
+
+def test_the_proof_shows_the_gpu(served: Target) -> None:
+    proof = served.host.exec("cat", f"{served.folder('main')}/proof.json").stdout
+    assert '"layers on the GPU"' in proof
+    assert '"process on the GPU"' in proof
+    assert served.get("main", "/props")[0] == 401
+
+
+def test_the_unit_is_hardened_and_runs_as_a_user_of_its_own(served: Target) -> None:
+    shown = served.host.exec("systemd-analyze", "security", "llama-server@main.service").stdout
+    exposure = float(shown.rsplit("level for llama-server@main.service:", 1)[1].split()[0])
+    assert exposure <= 2.0
+    assert served.host.exec("ps", "-o", "user=", "-p", str(served.pid("main"))).stdout.strip() == "llama-server"
+
+
+def test_a_killed_server_is_back_and_proven_within_ten_seconds(served: Target) -> None:
+    killed = served.pid("main")
+    started = time.monotonic()
+    served.host.exec("kill", "-9", str(killed))
+    wait(lambda: served.pid("main") not in (0, killed), "another process", 10)
+    wait(lambda: served.get("main", "/health")[0] == 200, "the server", 10)
+    assert time.monotonic() - started < 10
+    serves(served)
+
+
+RELEASES = {
+    "crashes": (["echo 'fault: it crashes' >&2", "exit 3"], "the server ends while it starts"),
+    "serves another model": (
+        [
+            'words=("$@")',
+            'for at in "${!words[@]}"; do',
+            f'  [ "${{words[at]}}" = {MODELS}/tiny.gguf ] && words[at]={MODELS}/twin.gguf',
+            "done",
+            f'exec -a "$0" {RELEASE}/bin/llama-server "${{words[@]}}"',
+        ],
+        f"model file: expected {MODELS}/tiny.gguf, found {MODELS}/twin.gguf (another model was loaded)",
+    ),
+    "loads on the processor": (
+        [
+            "unset GGML_BACKEND_PATH",
+            'words=()',
+            'while [ $# -gt 0 ]; do case "$1" in --device) shift 2;; *) words+=("$1"); shift;; esac; done',
+            f'exec -a "$0" {RELEASE}/bin/llama-server "${{words[@]}}"',
+        ],
+        "layers on the GPU: expected all, found none",
+    ),
+    "takes another template": (
+        [
+            'words=()',
+            'while [ $# -gt 0 ]; do case "$1" in --chat-template-file) shift 2;; *) words+=("$1"); shift;; esac; done',
+            f'exec -a "$0" {RELEASE}/bin/llama-server "${{words[@]}}"',
+        ],
+        "chat template: expected the declared template, found another one",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RELEASES)
+@pytest.mark.parametrize("trial", ["always", "never"])
+def test_a_release_that_is_not_as_declared_is_rolled_back(served: Target, name: str, trial: str) -> None:
+    lines, fault = RELEASES[name]
+    before, verified = served.pid("main"), served.instance("main")
+    release = served.release_that(name.replace(" ", "-"), *lines)
+    message = said(served.run({"main": BASE}, llama_cpp_release=release, llama_server_trial=trial))
+    assert fault in message
+    if trial == "always":
+        assert "the old one never stopped serving" in message
+        assert served.pid("main") == before
+    else:
+        assert "the old one was restored and proven" in message
+        assert served.pid("main") not in (0, before)
+    assert served.instance("main") == verified
+    serves(served)
+
+
+def test_a_release_that_is_too_slow_is_rolled_back(served: Target) -> None:
+    verified = served.instance("main")
+    slow = {**BASE, "environment": {**BASE["environment"], "NEXUS_FAKE_GPU_DELAY_MS": "60"}}
+    message = said(served.run({"main": slow}, llama_server_min_decode_tps=30))
+    assert "decode speed: expected at least 30.0 tokens/s, found " in message
+    assert "the old one was restored and proven" in message
+    assert served.instance("main") == verified
+    serves(served)
+
+
+def test_a_server_slower_than_the_last_good_one_is_rolled_back(served: Target) -> None:
+    slow = {**BASE, "environment": {**BASE["environment"], "NEXUS_FAKE_GPU_DELAY_MS": "60"}}
+    message = said(served.run({"main": slow}, llama_server_max_regression=0.3))
+    assert "less llama_server_max_regression" in message
+    serves(served)
+
+
+def test_an_argument_that_the_server_does_not_know_is_refused_before_the_restart(served: Target) -> None:
+    before = served.pid("main")
+    message = said(served.run({"main": {**BASE, "extra_args": ["--no-such-flag"]}}))
+    assert "refuses the command line: error: invalid argument: --no-such-flag; nothing was touched" in message
+    assert served.pid("main") == before
+
+
+def test_a_switch_goes_on_when_the_controller_is_killed(served: Target) -> None:
+    verified = served.instance("main")["id"]
+    run = served.start({"main": {**BASE, "ctx_size": 2048}})
+    wait(lambda: served.state("main")["phase"] not in ("verified", "restored", "refused"), "the switch to begin")
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    wait(lambda: served.state("main")["phase"] == "verified", "the switch to end")
+    assert served.instance("main")["id"] != verified
+    assert changed(served.deploy({"main": {**BASE, "ctx_size": 2048}})) == 0
+
+
+def test_a_host_that_loses_power_in_a_switch_comes_back_with_the_old_server(served: Target) -> None:
+    verified = served.instance("main")
+    release = served.release_that("sleeps", "sleep 600")
+    run = served.start({"main": BASE}, llama_cpp_release=release, llama_server_trial="never")
+    try:
+        wait(lambda: served.state("main")["phase"] == "switching", "the switch to begin")
+        served.host.reboot(power_loss=True)
+    finally:
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+    wait(lambda: served.get("main", "/health")[0] == 200, "the old server")
+    assert served.instance("main") == verified
+    output = served.deploy({"main": BASE})  # which finds an unfinished switch, and ends it
+    assert changed(output) > 0
+    serves(served)
+
+
+def test_a_rebooted_host_serves_what_was_verified(served: Target) -> None:
+    served.host.reboot()
+    wait(lambda: served.get("main", "/health")[0] == 200, "the server")
+    serves(served)
+
+
+def test_a_file_that_was_altered_on_the_host_is_found_and_replaced(served: Target) -> None:
+    folder = f"{served.folder('main')}/verified"
+    served.host.exec("sed", "-i", 's/"4096"/"1024"/', f"{folder}/instance.json")
+    assert changed(served.deploy({"main": BASE})) > 0
+    assert "4096" in served.instance("main")["argv"]
+
+
+def test_keys_that_others_could_read_are_closed_again(served: Target) -> None:
+    served.host.exec("chmod", "644", f"{served.folder('main')}/verified/keys")
+    served.deploy({"main": BASE})
+    shown = served.host.exec("stat", "-L", "-c", "%a %U", f"{served.folder('main')}/verified/keys").stdout
+    assert shown.split() == ["600", "llama-server"]
+
+
+def test_a_rotated_key_is_proven_to_be_refused(served: Target) -> None:
+    rotated = {**BASE, "api_keys": {"ops": "another-0b9f2c-key"}}
+    served.deploy({"main": rotated})
+    assert served.get("main", "/props", KEY)[0] == 401
+    assert served.get("main", "/props", "another-0b9f2c-key")[0] == 200
+    assert '"keys withdrawn"' in served.read(f"{served.folder('main')}/proof.json")
+
+
+def test_rolling_back_by_hand_serves_the_one_before(served: Target) -> None:
+    before = served.instance("main")["id"]
+    served.deploy({"main": {**BASE, "ctx_size": 1024}})
+    served.play("playbooks/rollback.yml")
+    assert served.instance("main")["id"] == before
+    assert served.instance("main", "previous")["id"] != before
+    serves(served)
+
+
+def test_an_instance_that_is_no_longer_declared_is_reported_and_goes_on(served: Target) -> None:
+    output = served.run({}, check=True)
+    assert "instance main runs here and is not declared" in output
+    assert changed(output) == 0
+    assert served.pid("main")
+    served.run({}, check=True, llama_server_prune=True)
+    assert not served.pid("main")
+    assert served.host.exec("ls", f"{served.prefix}/instances").stdout.split() == ["launch.py"]
+
+
+def test_a_full_disk_costs_nothing(
+    bed: Bed, release: Path, models: dict[str, Path], tmp_path: Path
+) -> None:  # fmt: skip
+    mounts = {"/opt/llama-nexus": "1m"}
+    plain = {"model": "tiny", "port": PORT, "ctx_size": 2048, "parallel": 1}
+    with target(bed, "systemd", "full", release, models, tmp_path, tmpfs=mounts) as small:
+        small.deploy({"main": plain})
+        before = small.pid("main")
+        small.host.exec("sh", "-c", "dd if=/dev/zero of=/opt/llama-nexus/filler bs=4k 2>/dev/null; true")
+        message = said(small.run({"main": {**plain, "ctx_size": 4096}}))
+        assert "No space left on device" in message
+        assert small.pid("main") == before
+        assert small.get("main", "/health")[0] == 200
+        small.host.exec("rm", "/opt/llama-nexus/filler")
+        small.deploy({"main": {**plain, "ctx_size": 4096}})

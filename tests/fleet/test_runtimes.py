@@ -1,0 +1,146 @@
+"""The contract of the runtimes beside systemd: start, survive a kill, change, go back, stop and start.
+
+Docker with an engine of the host's own, supervisor as an unprivileged user of a host without systemd.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.bed import Bed
+from tests.fleet.targets import Target, changed, said, target, wait
+
+BASE: dict[str, Any] = {
+    "model": "tiny", "port": 8600, "ctx_size": 2048, "parallel": 1, "api_keys": {"ops": "0b9f2c-sesame-opens"}
+}  # fmt: skip
+KEY = BASE["api_keys"]["ops"]
+
+
+@pytest.fixture(scope="module", params=["docker", "supervisor"])
+def host(
+    request: pytest.FixtureRequest, bed: Bed, release: Path, models: dict[str, Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Target]:  # fmt: skip
+    folder = tmp_path_factory.mktemp(request.param)
+    if request.param == "docker":
+        image = bed.image("base")
+        choice: dict[str, Any] = {"llama_server_runtime": "docker", "llama_server_docker_image": {"base": image}}
+        with target(bed, "engine", "docker", release, models, folder, **choice) as made:
+            made.host.load_image(image)
+            yield made
+    else:
+        with target(bed, "plain", "supervisor", release, models, folder, user="ada") as made:
+            yield made
+            made.play("playbooks/stop.yml")
+            assert made.host.exec("pgrep", "-f", "llama-server|supervisord", check=False).stdout == ""
+
+
+@pytest.fixture
+def served(host: Target) -> Target:
+    """The host with the instance of BASE serving."""
+    host.deploy({"main": BASE})
+    return host
+
+
+def test_a_second_run_changes_nothing(served: Target) -> None:
+    before = served.pid("main")
+    assert before
+    assert served.get("main", "/props")[0] == 401
+    assert served.get("main", "/props", KEY)[0] == 200
+    assert changed(served.deploy({"main": BASE})) == 0
+    assert served.pid("main") == before
+
+
+def test_a_killed_server_is_back_and_proven_within_ten_seconds(served: Target) -> None:
+    killed = served.pid("main")
+    started = time.monotonic()
+    served.host.exec("kill", "-9", str(killed))
+    wait(lambda: served.pid("main") not in (0, killed), "another process", 10)
+    wait(lambda: served.get("main", "/health")[0] == 200, "the server", 10)
+    assert time.monotonic() - started < 10
+    assert changed(served.deploy({"main": BASE})) == 0
+
+
+@pytest.mark.parametrize("trial", ["always", "never"])
+def test_a_change_that_can_not_start_is_rolled_back(served: Target, trial: str) -> None:
+    before, verified = served.pid("main"), served.instance("main")
+    broken = {**BASE, "extra_args": ["--override-kv", "llama.block_count=int:99"]}
+    message = said(served.run({"main": broken}, llama_server_trial=trial))
+    assert "the server ends while it starts" in message
+    if trial == "always":
+        assert "the old one never stopped serving" in message
+        assert served.pid("main") == before
+    else:
+        assert "the old one was restored and proven" in message
+    assert served.instance("main") == verified
+    assert served.get("main", "/props", KEY)[0] == 200
+    assert changed(served.deploy({"main": BASE})) == 0
+
+
+def test_a_change_is_served_and_can_be_taken_back_by_hand(served: Target) -> None:
+    before = served.instance("main")["id"]
+    assert changed(served.deploy({"main": {**BASE, "ctx_size": 1024}})) > 0
+    assert served.get("main", "/props", KEY)[1]["default_generation_settings"]["n_ctx"] == 1024
+    served.play("playbooks/rollback.yml")
+    assert served.instance("main")["id"] == before
+    assert served.get("main", "/props", KEY)[1]["default_generation_settings"]["n_ctx"] == 2048
+
+
+def test_a_stopped_server_stays_stopped_until_it_is_started(served: Target) -> None:
+    served.play("playbooks/stop.yml")
+    assert served.pid("main") == 0
+    assert changed(served.play("playbooks/stop.yml")) == 0
+    assert changed(served.play("playbooks/start.yml")) > 0
+    assert served.get("main", "/props", KEY)[0] == 200
+    assert changed(served.play("playbooks/start.yml")) == 0
+
+
+def test_what_runs_after_a_reboot_is_what_was_verified(served: Target) -> None:
+    verified = served.instance("main")
+    served.host.reboot()
+    if verified["runtime"] == "supervisor":  # nothing starts it with the host: deploy again
+        assert served.pid("main") == 0
+        assert changed(served.deploy({"main": BASE})) > 0
+    wait(lambda: served.get("main", "/props", KEY)[0] == 200, "the server")
+    assert served.instance("main") == verified
+
+
+def test_a_container_has_no_more_than_it_needs(served: Target) -> None:
+    if served.variables.get("llama_server_runtime") != "docker":
+        assert served.host.exec("ps", "-o", "user=", "-p", str(served.pid("main"))).stdout.strip() == "ada"
+        return
+    (name,) = served.host.exec("docker", "ps", "--format", "{{.Names}}").stdout.split()
+    (found,) = json.loads(served.host.exec("docker", "inspect", name).stdout)
+    config, limits = found["Config"], found["HostConfig"]
+    assert [found["Path"], *found["Args"]] == served.instance("main")["argv"]
+    assert config["User"] not in ("", "0", "0:0", "root")
+    assert (limits["ReadonlyRootfs"], limits["CapDrop"]) == (True, ["ALL"])
+    assert limits["SecurityOpt"] == ["no-new-privileges"]
+    assert limits["RestartPolicy"]["Name"] == "always"
+    assert limits["LogConfig"]["Config"] == {"max-file": "3", "max-size": "50m"}
+    assert config["Labels"]["llama-nexus.generation"] == served.instance("main")["id"]
+    wait(lambda: "(healthy)" in served.host.exec("docker", "ps").stdout, "the health check", 30)
+
+
+def test_an_image_archive_is_loaded_when_its_hash_is_the_declared_one(served: Target) -> None:
+    if served.variables.get("llama_server_runtime") != "docker":
+        return
+    image = served.host.exec("docker", "ps", "--format", "{{.Image}}").stdout.strip()
+    served.host.exec("docker", "save", "-o", "/opt/image.tar", image)
+    digest = served.host.exec("sha256sum", "/opt/image.tar").stdout.split()[0]
+    before = served.pid("main")
+
+    wrong = {"archive": "/opt/image.tar", "sha256": "0" * 64}
+    message = said(served.run({"main": BASE}, llama_server_docker_image=wrong))
+    assert f"image archive /opt/image.tar has sha256 {digest}, not {'0' * 64}: nothing was loaded" in message
+    assert served.pid("main") == before
+
+    served.deploy({"main": BASE}, llama_server_docker_image={"archive": "/opt/image.tar", "sha256": digest})
+    assert served.get("main", "/props", KEY)[0] == 200
+    assert f"llama-nexus/archive:{digest[:12]}" in served.host.exec("docker", "ps", "--format", "{{.Image}}").stdout

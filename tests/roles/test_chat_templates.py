@@ -1,0 +1,315 @@
+"""Chat templates: the checks of role llama_server on any, and those of this repository in a real llama-server."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.conftest import ROOT, RunningServer, run_server
+
+TEMPLATES = ROOT / "templates" / "chat"
+NAMES = sorted(path.stem for path in TEMPLATES.glob("*.jinja"))
+Normalized = Callable[[str], str]
+
+TURNS = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
+
+# By name a template and what is said of it; nothing is where it is right.
+CHECKED = {
+    "plain": (TURNS, ""),
+    "loop controls and helpers": (
+        "{%- set seen = namespace(n=0) -%}{% for m in messages %}{% if m.role == 'tool' %}{% continue %}{% endif %}"
+        "{% set seen.n = seen.n + 1 %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}"
+        "{{ strftime_now('%Y') ~ (tools | default([]) | map(attribute='type') | tojson) }}",
+        "",
+    ),
+    "no system prompt": (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system prompt') }}{% endif %}" + TURNS, ""
+    ),
+    "no tools": (
+        "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('roles must alternate') }}{% endif %}"
+        "{{ m.content }}{% endfor %}", "",
+    ),
+    "arguments as text": (
+        TURNS + "{% for m in messages %}{% for call in m.tool_calls or [] %}{{ 'call ' + call.function.arguments }}"
+        "{% endfor %}{% endfor %}", "",
+    ),
+    "a comment on Go": ("{# not {{ .Prompt }}\n#}" + TURNS, ""),
+    "a syntax error": ("one\n{% for message in messages %}\n{{ message.content }\n{% endfor %}", r" line 3: .*: mend"),
+    "an unknown tag": (TURNS + "\n{% esle %}", r" line 3: Encountered unknown tag 'esle'"),
+    "an unknown filter": (TURNS + "{{ messages | frobnicate }}", r" line 2: No filter named 'frobnicate'"),
+    "Ollama's prompt": ("{{ .Prompt }}", r" line 1: \{\{ \.Prompt is Go's template syntax, as in Ollama's Mod.* needs"),
+    "Ollama's loop": ("x\n\n{{- range .Messages }}{{ .Content }}{{ end }}", r" line 3: \{\{- range \.Messages is Go's"),
+    "Ollama's condition": ("{{ if .System }}{{ .System }}{{ end }}", r" line 1: \{\{ if \.System is Go's"),
+    "Ollama's comparison": ("\n{{ if eq .Role \"user\" }}x{{ end }}", r" line 2: \{\{ if eq \.Role is Go's"),
+    "Ollama's variable": ("{{ $last := 1 }}", r" line 1: \{\{ \$last is Go's"),
+    "nothing": ("", ": it renders a question without the user's words 'Is it warm in Paris"),
+    "another field": (
+        "{% for message in messages %}{{ message.text }}{% endfor %}",
+        r": it renders a question without the user's words 'Is it warm in Paris\?': render message\.content",
+    ),
+    "the last turn only": (
+        "{{ messages[-1].content }}", r": it renders several turns without the user's words 'Is it warm in Paris\?'"
+    ),
+    "what fails": (
+        "{% for message in messages %}\n{{ message.content + 1 }}\n{% endfor %}",
+        r" line 2: it can't render a question: TypeError: .*: mend the template",
+    ),
+    "what declines a question": ("{{ raise_exception('no') }}", r" line 1: it can't render a question: Declined: no"),
+    "what fails at tools": (
+        "{% for m in messages %}\n{{ m.content }}{{ m.tool_calls[0].nothing.more if m.tool_calls }}\n{% endfor %}",
+        r" line 2: it can't render a tool: UndefinedError",
+    ),
+    "what reaches out": (
+        TURNS + "{{ messages.__class__.__mro__ }}", r" line 2: it can't render a question: SecurityError"
+    ),
+    "an empty line at the end": (TURNS + "\n\n", " ends with an empty line: remove it"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def plugin() -> ModuleType:
+    """The filter plugin, which Ansible loads from its path, too."""
+    path = ROOT / "roles" / "llama_server" / "filter_plugins" / "chat_template.py"
+    spec = importlib.util.spec_from_file_location("chat_template", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_a_template_is_refused_with_its_file_and_line(plugin: ModuleType, tmp_path: Path, name: str) -> None:
+    source, expected = CHECKED[name]
+    (tmp_path / "mine.jinja").write_text(source)
+    found = plugin.chat_template_problems(["mine"], str(tmp_path))
+    if not expected:
+        assert found == []
+        return
+    (line,) = found
+    assert re.match(re.escape(f"chat template {tmp_path}/mine.jinja") + expected, line), line
+    assert "\n" not in line
+
+
+def test_what_is_no_text_is_refused(plugin: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "mine.jinja").write_bytes(b"\xff\xfe{{ messages }}")
+    (line,) = plugin.chat_template_problems(["mine"], str(tmp_path))
+    assert "mine.jinja can't be read as UTF-8 text" in line
+
+
+@pytest.mark.parametrize("name", ["chatlm", "../chat/chatml", "chatml.jinja"])
+def test_a_template_that_is_not_there_is_refused_with_those_that_are(plugin: ModuleType, name: str) -> None:
+    (line,) = plugin.chat_template_problems([name, "chatml"], str(TEMPLATES))
+    assert line.startswith(f"there is no chat template '{name}': use one of {', '.join(NAMES)}, or write {TEMPLATES}/")
+
+
+def test_the_templates_of_this_repository_are_right(plugin: ModuleType) -> None:
+    assert {"chatml", "gpt-oss-plain-math"} <= set(NAMES)
+    assert plugin.chat_template_problems(NAMES, str(TEMPLATES)) == []
+
+
+OPENAI = (
+    '{%- if "<|channel|>analysis<|message|>" in message.content or "<|channel|>final<|message|>" in message.content %}'
+)
+MISTRAL = (
+    "{%- if (message['content'] is none or message['content'] == '' or message['content']|length == 0) and "
+    "(message['tool_calls'] is not defined or message['tool_calls'] is none or message['tool_calls']|length == 0) %}"
+)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        TURNS, TURNS + "\n", TURNS.replace("\n", "\r\n") + "\r\n", "\n  " + TURNS + "  ", "{# Größe → 漢 #}" + TURNS,
+        TURNS + "{% for message in messages %}" + OPENAI + "x{% endif %}{% endfor %}",
+        TURNS + "{% for message in messages %}" + MISTRAL + "[TOOL_CALLS]{% endif %}{% endfor %}",
+    ],
+    ids=["bare", "newline", "CRLF", "spaces", "UTF-8", "OpenAI", "Mistral"],
+)  # fmt: skip
+def test_llama_server_gives_a_template_back_as_declared(
+    plugin: ModuleType, llama_server_bin: Path, tiny_model: Path, tmp_path: Path, source: str
+) -> None:
+    (tmp_path / "mine.jinja").write_bytes(source.encode())
+    (text,) = plugin.chat_template_texts(["mine"], str(tmp_path)).values()
+    declared = tmp_path / "declared.jinja"
+    declared.write_bytes(text.encode())
+    # The host gets the declared text; the source itself leads the server to the same.
+    for file in (declared, tmp_path / "mine.jinja"):
+        with run_server(llama_server_bin, tiny_model, tmp_path / "log", "--chat-template-file", str(file)) as server:
+            assert httpx.get(f"{server.base_url}/props").json()["chat_template"] == text
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def with_template(
+    request: pytest.FixtureRequest, llama_server_bin: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, RunningServer]]:
+    """A server with each template of this repository, and the template's name."""
+    log = tmp_path_factory.mktemp("template") / "server.log"
+    path = TEMPLATES / f"{request.param}.jinja"
+    with run_server(llama_server_bin, tiny_model, log, "--chat-template-file", str(path)) as server:
+        yield request.param, server
+
+
+def rendered(server: RunningServer, **body: Any) -> str:
+    """What a template makes of a conversation, in the server."""
+    response = httpx.post(f"{server.base_url}/apply-template", json=body)
+    assert response.status_code == 200, response.text
+    prompt: str = response.json()["prompt"]
+    return prompt
+
+
+def as_sent(conversation: dict[str, Any]) -> dict[str, Any]:
+    """A conversation as clients of the API send it: the arguments of calls are texts."""
+    sent: dict[str, Any] = json.loads(json.dumps(conversation))
+    for message in sent["messages"]:
+        for call in message.get("tool_calls", []):
+            call["function"]["arguments"] = json.dumps(call["function"]["arguments"])
+    return sent
+
+
+def test_llama_server_renders_what_the_check_renders(
+    plugin: ModuleType, with_template: tuple[str, RunningServer]
+) -> None:
+    name, server = with_template
+    template = plugin.environment().from_string((TEMPLATES / f"{name}.jinja").read_text())
+    for conversations in plugin.CONVERSATIONS.values():
+        expected = template.render(plugin.CONTEXT, **conversations[0])
+        assert rendered(server, **as_sent(conversations[0])) == expected
+
+
+def call(number: int, tool: str) -> dict[str, Any]:
+    return {"id": f"c{number}", "type": "function", "function": {"name": tool, "arguments": '{"a": "k"}'}}
+
+
+CALLS = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "One?"},
+    {"role": "assistant", "content": "", "reasoning_content": "old thought", "tool_calls": [call(1, "first")]},
+    {"role": "tool", "tool_call_id": "c1", "content": "result 1"},
+    {"role": "assistant", "content": "One."},
+    {"role": "user", "content": "Two?"},
+    {"role": "assistant", "content": "", "reasoning_content": "new thought",
+     "tool_calls": [call(2, "first"), call(3, "second")]},
+    {"role": "tool", "tool_call_id": "c3", "content": "result 3"},
+    {"role": "tool", "tool_call_id": "c2", "content": "result 2"},
+]  # fmt: skip
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "first",
+            "description": "Does\nthis.",
+            "parameters": {
+                "type": "object",
+                "properties": {
+                    "a": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+                    "b": {"type": ["integer", "null"], "default": 3},
+                    "c": {
+                        "type": "object",
+                        "properties": {"x": {"type": "number", "description": "Deep."}},
+                        "required": ["x"],
+                    },
+                    "d": {"type": "array", "items": {"enum": ["p", "q"]}},
+                    "e": {"type": "string", "default": "z"},
+                    "f": {},
+                    "g": {"type": "array"},
+                    "h": {"type": "boolean", "nullable": True},
+                },
+                "required": ["a"],
+            },
+        },
+    },
+    {"type": "function", "function": {"name": "second", "description": "Does that."}},
+]
+
+
+FUNCTIONS = """\
+## functions
+
+namespace functions {
+
+// Does
+// this.
+type first = (_: {
+a: string | null,
+b?: number | null, // default: 3
+c?: {
+// Deep.
+x: number,
+},
+d?: ("p" | "q")[],
+e?: string, // default: z
+f?: any,
+g?: any[],
+h?: boolean | null,
+}) => any;
+
+// Does that.
+type second = () => any;
+
+} // namespace functions"""
+
+
+def test_gpt_oss_plain_math_is_harmony(llama_server_bin: Path, tiny_model: Path, tmp_path: Path) -> None:
+    path, log = TEMPLATES / "gpt-oss-plain-math.jinja", tmp_path / "log"
+    flags = ["--chat-template-file", str(path), "--log-verbosity", "5"]
+    with run_server(llama_server_bin, tiny_model, log, *flags) as server:
+        prompt = rendered(server, messages=CALLS, tools=TOOLS, chat_template_kwargs={"reasoning_effort": "high"})
+    # By its markers llama-server knows how to tell thoughts and calls from the answer.
+    assert "Using specialized template: GPT-OSS" in log.read_text()
+    system, developer, *turns = prompt.split("<|start|>")[1:]
+    assert re.fullmatch(
+        r"system<\|message\|>You are ChatGPT, a large language model trained by OpenAI\.\nKnowledge cutoff: 2024-06\n"
+        r"Current date: \d{4}-\d\d-\d\d\n\nReasoning: high\n\n# Valid channels: analysis, commentary, final\. "
+        r"Channel must be included for every message\.\nCalls to these tools must go to the commentary channel: "
+        r"'functions'\.<\|end\|>",
+        system,
+    )
+    assert developer.startswith("developer<|message|># Instructions\n\nBe brief.\n\nWrite mathematics as plain text, ")
+    assert developer.partition("\n\n# Tools\n\n")[2] == FUNCTIONS + "<|end|>"
+    assert turns == [
+        "user<|message|>One?<|end|>",
+        'assistant<|channel|>commentary to=functions.first <|constrain|>json<|message|>{"a": "k"}<|call|>',
+        "functions.first to=assistant<|channel|>commentary<|message|>result 1<|end|>",
+        "assistant<|channel|>final<|message|>One.<|end|>",
+        "user<|message|>Two?<|end|>",
+        "assistant<|channel|>analysis<|message|>new thought<|end|>",
+        'assistant<|channel|>commentary to=functions.first <|constrain|>json<|message|>{"a": "k"}<|call|>',
+        'assistant<|channel|>commentary to=functions.second <|constrain|>json<|message|>{"a": "k"}<|call|>',
+        "functions.second to=assistant<|channel|>commentary<|message|>result 3<|end|>",
+        "functions.first to=assistant<|channel|>commentary<|message|>result 2<|end|>",
+        "assistant",
+    ]
+
+
+def test_chatml_puts_tools_between_tags(llama_server_bin: Path, tiny_model: Path, tmp_path: Path) -> None:
+    path = TEMPLATES / "chatml.jinja"
+    with run_server(llama_server_bin, tiny_model, tmp_path / "log", "--chat-template-file", str(path)) as server:
+        prompt = rendered(server, messages=CALLS, tools=TOOLS)
+        caps = httpx.get(f"{server.base_url}/props").json()["chat_template_caps"]
+    system, rest = prompt.split("<|im_end|>\n", 1)
+    assert system.startswith("<|im_start|>system\nBe brief.\n\n# Tools\n")
+    listed = system.split("<tools>\n")[1].split("\n</tools>")[0].splitlines()
+    assert [json.loads(line)["function"]["name"] for line in listed] == ["first", "second"]
+    one_call = '<tool_call>\n{"name": "%s", "arguments": {"a": "k"}}\n</tool_call>'
+    assert rest == (
+        "<|im_start|>user\nOne?<|im_end|>\n"
+        f"<|im_start|>assistant\n{one_call % 'first'}<|im_end|>\n"
+        "<|im_start|>user\n<tool_response>\nresult 1\n</tool_response><|im_end|>\n"
+        "<|im_start|>assistant\nOne.<|im_end|>\n"
+        "<|im_start|>user\nTwo?<|im_end|>\n"
+        f"<|im_start|>assistant\n{one_call % 'first'}\n{one_call % 'second'}<|im_end|>\n"
+        "<|im_start|>user\n<tool_response>\nresult 3\n</tool_response>\n"
+        "<tool_response>\nresult 2\n</tool_response><|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+    assert caps["supports_tools"]
+    assert caps["supports_tool_calls"]

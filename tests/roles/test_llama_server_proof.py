@@ -1,0 +1,196 @@
+"""The proof against a real llama-server whose declaration says something else, and what it reads of logs and files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ansible.module_utils
+import pytest
+
+from tests.conftest import ROOT, RunningServer
+
+ansible.module_utils.__path__.append(str(ROOT / "roles/llama_server/module_utils"))
+from ansible.module_utils import llama_server_host as host_utils  # noqa: E402
+from ansible.module_utils import llama_server_placement as placement_utils  # noqa: E402
+from ansible.module_utils import llama_server_proof as proof_utils  # noqa: E402
+from ansible.module_utils import llama_server_runtimes as runtime_utils  # noqa: E402
+
+WANTED = {"start_timeout": 10, "tokens": 8, "min_decode_tps": None, "max_regression": None}
+
+
+class Keeper:
+    """A runtime that says what a test server's process says; nothing else of a runtime is needed for a proof."""
+
+    def __init__(self, server: RunningServer) -> None:
+        self.server = server
+
+    def status(self, name: str) -> Any:
+        return runtime_utils.Status("running", self.server.process.pid, "1")
+
+    def log(self, name: str, lines: int | None = None) -> list[str]:
+        return self.server.log.read_text().splitlines()
+
+    def where_log(self, name: str) -> str:
+        return str(self.server.log)
+
+
+Prove = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def prove(server: RunningServer, tmp_path: Path) -> Prove:
+    """Prove the server of the tests against its true declaration with changes."""
+    port = int(server.base_url.rpartition(":")[2])
+    argv = Path(f"/proc/{server.process.pid}/cmdline").read_text().split("\0")[:-1]
+    model = server.model
+    true = {
+        "name": "main", "id": "0", "folder": str(tmp_path), "key_file": None, "runtime": "supervisor", "argv": argv,
+        "port": port, "local_url": server.base_url, "mode": "completion", "ctx_size": 4096, "parallel": 1,
+        "n_gpu_layers": None, "models": {}, "has_template": False,
+        "model": {"name": "tiny", "path": str(model), "sha256": hashlib.sha256(model.read_bytes()).hexdigest()},
+        "release": {"name": "b11312", "commit": "0c1e57098bba", "backend": "cpu"},
+    }  # fmt: skip
+
+    def prove(wanted: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+        folder = host_utils.Folder(str(tmp_path), "main")
+        Path(folder.path).mkdir(exist_ok=True)
+        row = proof_utils.prove({**true, **changes}, {**WANTED, **(wanted or {})}, Keeper(server), folder)
+        return dict(row)
+
+    return prove
+
+
+def test_a_server_that_is_as_declared_is_proven(prove: Prove) -> None:
+    row = prove()
+    assert row["error"] is None
+    assert {check["check"] for check in row["checks"]} >= {
+        "command line", "listens", "model sha256", "model id", "model file", "build", "slots", "context per slot",
+        "completion", "tokens generated",
+    }  # fmt: skip
+    assert row["tokens_per_second"] > 1
+    assert row["n_ctx"] == 4096
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"ctx_size": 32768}, "context per slot: expected 32768, found 4096 (it did not fit the memory"),
+        ({"parallel": 4}, "slots: expected 4, found 1 (the server chose another number)"),
+        ({"argv": ["llama-server"]}, "command line: expected ['llama-server'], found"),
+        ({"release": {"name": "x", "commit": "f" * 40, "backend": "cpu"}}, "build: expected fffffffff, found b11312-"),
+        ({"n_gpu_layers": 99}, "layers on the GPU: expected all, found none (the log has no line about it"),
+        ({"port": 9}, "it stopped answering"),
+    ],
+)
+def test_what_is_not_as_declared_is_named_with_its_cause(prove: Prove, change: dict[str, Any], said: str) -> None:
+    if "port" in change:
+        change = {"local_url": "http://127.0.0.1:9"}
+        said = "the server is not ready after 1 s (nothing answers): see the log"
+        assert said in prove({"start_timeout": 1}, **change)["error"]
+        return
+    assert said in prove(**change)["error"]
+
+
+def test_another_model_is_named(prove: Prove, tmp_path: Path) -> None:
+    other = tmp_path / "other.gguf"
+    other.write_bytes(b"GGUF")
+    error = prove(model={"name": "gpt-oss", "path": str(other), "sha256": "0" * 64})["error"]
+    assert "model sha256: expected 0000" in error
+    assert "model id: expected ['gpt-oss'], found ['tiny'] (another server answers on the port)" in error
+    assert f"model file: expected {other}, found " in error
+
+
+def test_a_template_that_the_server_did_not_take_is_named(prove: Prove, tmp_path: Path) -> None:
+    (tmp_path / "chat_template.jinja").write_text("{{ messages }}")
+    assert "chat template: expected the declared template, found another one" in prove(has_template=True)["error"]
+
+
+def test_a_server_below_the_floor_is_too_slow(prove: Prove) -> None:
+    row = prove({"min_decode_tps": 1e6})
+    assert "decode speed: expected at least 1000000.0 tokens/s, found" in row["error"]
+    assert prove({"min_decode_tps": 0.1})["error"] is None
+
+
+def test_speed_is_compared_with_the_best_proof_of_the_same_model(prove: Prove, tmp_path: Path) -> None:
+    row = prove()
+    folder = host_utils.Folder(str(tmp_path), "main")
+    proof_utils.keep({**row, "tokens_per_second": 1e6}, folder)
+    assert "the last good 1000000.0 less llama_server_max_regression" in prove({"max_regression": 0.5})["error"]
+    proof_utils.keep({**row, "tokens_per_second": 5e5}, folder)  # a decline in small steps is no new measure
+    assert json.loads(Path(folder.file("proof.json")).read_text())["best_tokens_per_second"] == 1e6
+    proof_utils.keep({**row, "model": {**row["model"], "sha256": "0" * 64}}, folder)
+    assert prove({"max_regression": 0.5})["error"] is None
+
+
+def test_the_port_of_another_process_is_named(prove: Prove, server: RunningServer) -> None:
+    assert proof_utils.holder(int(server.base_url.rpartition(":")[2])) == server.process.pid
+
+
+def test_a_file_is_hashed_again_only_when_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "model.gguf"
+    file.write_bytes(b"one")
+    first = proof_utils.file_sha256(str(tmp_path), str(file))
+    assert first == hashlib.sha256(b"one").hexdigest()
+    monkeypatch.setattr(proof_utils.hashlib, "sha256", None)  # reading it again would need it
+    assert proof_utils.file_sha256(str(tmp_path), str(file)) == first
+    monkeypatch.undo()
+    file.write_bytes(b"two")
+    assert proof_utils.file_sha256(str(tmp_path), str(file)) == hashlib.sha256(b"two").hexdigest()
+
+
+def test_the_span_of_the_input_is_read_from_the_header(tiny_model: Path) -> None:
+    from gguf import GGUFReader
+
+    tensors = GGUFReader(tiny_model).tensors
+    (embedding,) = [tensor for tensor in tensors if tensor.name == "token_embd.weight"]
+    assert placement_utils.input_mib(str(tiny_model)) == pytest.approx(embedding.n_bytes / 2**20, abs=32 / 2**20)
+
+
+LOG = """\
+0.00.068 I load_tensors: offloaded 25/25 layers to GPU
+0.00.068 I load_tensors:   CPU_Mapped model buffer size =   379.71 MiB
+0.00.068 I load_tensors:        CUDA0 model buffer size = 10694.15 MiB
+0.00.069 I llama_context:  CUDA_Host  output buffer size =     0.77 MiB
+0.00.069 I llama_kv_cache:      CUDA0 KV buffer size =  3000.00 MiB
+0.00.069 I llama_kv_cache:      CUDA0 KV buffer size =    18.00 MiB
+0.00.071 I sched_reserve:      CUDA0 compute buffer size =   398.38 MiB
+0.00.072 I load_tensors: offloaded 3/3 layers to GPU
+"""
+
+
+def test_buffers_of_one_kind_are_added_up_by_device() -> None:
+    offloaded, buffers = placement_utils.placement(LOG.splitlines())
+    assert offloaded == [25, 25]  # the second is a draft model's
+    assert buffers == {
+        "CPU_Mapped": {"model": 379.71},
+        "CUDA0": {"model": 10694.15, "kv": 3018.0, "compute": 398.38},
+        "CUDA_Host": {"compute": 0.77},
+    }
+
+
+def test_the_launcher_starts_what_was_verified_unless_a_switch_is_going_on(tmp_path: Path) -> None:
+    folder = host_utils.Folder(str(tmp_path), "main")
+    for name in ("verified", "pending"):
+        config = {
+            "name": "main", "runtime": "systemd", "argv": ["/bin/echo", name], "environment": {},
+            "release": {"backend": "cpu"}, "n_gpu_layers": None,
+        }  # fmt: skip
+        declaration = host_utils.Declaration(config, {}, {})
+        folder.link(name, folder.write(declaration, declaration.identity(b"salt"), None))
+
+    def launched() -> str:
+        launcher = ROOT / "roles/llama_server/files/launch.py"
+        done = subprocess.run(["python3", launcher, folder.path], capture_output=True, text=True, check=True)
+        return done.stdout.splitlines()[-1]
+
+    assert launched() == "verified"
+    with folder.locked(1):
+        assert launched() == "pending"
+        assert folder.is_locked()
+    assert launched() == "verified"
+    assert not folder.is_locked()
