@@ -68,9 +68,45 @@ def quickstart(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def deploy(session: nox.Session) -> None:
+    """Build, fetch, serve and prove, watched; the arguments are those of ansible-playbook, as in -l gpu-hosts."""
+    task(session, "deploy", *session.posargs)
+
+
+@nox.session(default=False)
+def status(session: nox.Session) -> None:
+    """Show what runs on the hosts of a pattern; without one, on gpu-hosts, or here while there are none."""
+    task(session, "control", "status", *session.posargs)
+
+
+@nox.session(default=False)
+def logs(session: nox.Session) -> None:
+    """Show the ends of the servers' logs."""
+    task(session, "control", "logs", *session.posargs)
+
+
+@nox.session(default=False)
+def start(session: nox.Session) -> None:
+    """Start the servers of a pattern or HOST/INSTANCE, and prove them."""
+    task(session, "control", "start", *session.posargs)
+
+
+@nox.session(default=False)
 def stop(session: nox.Session) -> None:
-    """Stop the servers on the hosts of a pattern; without one, what quickstart started."""
-    task(session, "stop", *session.posargs)
+    """Stop the servers of a pattern or HOST/INSTANCE, until they are started or deployed again."""
+    task(session, "control", "stop", *session.posargs)
+
+
+@nox.session(default=False)
+def restart(session: nox.Session) -> None:
+    """Restart the servers of a pattern or HOST/INSTANCE, host by host, and prove each."""
+    task(session, "control", "restart", *session.posargs)
+
+
+@nox.session(default=False)
+def rollback(session: nox.Session) -> None:
+    """Go back to what was proven before, host by host, and prove it."""
+    task(session, "control", "rollback", *session.posargs)
 
 
 @nox.session(default=False)
@@ -83,6 +119,12 @@ def benchmark(session: nox.Session) -> None:
 def report(session: nox.Session) -> None:
     """Render the reports of all records that have none yet, and their index."""
     task(session, "report", *session.posargs)
+
+
+@nox.session(default=False)
+def reference(session: nox.Session) -> None:
+    """Write docs/reference.md from the options and a release's llama-server (its path is the argument)."""
+    task(session, "reference", *session.posargs)
 
 
 @nox.session

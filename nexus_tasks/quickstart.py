@@ -14,7 +14,6 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from datetime import datetime
 
 from rich.console import Console
 
@@ -41,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console()
     started = time.monotonic()
 
-    log = playbook.LOGS / f"deploy-{datetime.now():%Y%m%dT%H%M%S}.log"
+    log = playbook.new_log()
     variables = {"quickstart_model": arguments.model} if arguments.model else {}
     playbook.run("deploy.yml", "--limit", "local", "--extra-vars", json.dumps(variables), console=console, log=log)
 
@@ -63,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console.print()
     for name, place in places:
         console.print(f"{name:<12} {place}", soft_wrap=True, highlight=False)
-    console.print(f"done in {time.monotonic() - started:.0f} s; the server goes on: nox -s stop ends it")
+    console.print(f"done in {time.monotonic() - started:.0f} s; the server goes on: nox -s stop -- local ends it")
     return 0 if all(record.summary and record.summary["ok"] for record in records) else 1
 
 

@@ -144,6 +144,7 @@ def target(
         }
         prefix = PREFIX if user == "root" else f"/home/{user}/nexus"
         found = {
+            "ansible_become": user == "root",  # as group_vars/gpu-hosts.yml has it, where that may be
             "llama_nexus_prefix": prefix,
             "llama_cpp_release": {
                 "name": release.name,

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from rich.console import Console
 
 from nexus_tasks import playbook
 from nexus_tasks.errors import DeployError
+from tests.roles.waiting import wait_for
 
 
 @pytest.fixture
@@ -35,24 +39,178 @@ def play(tmp_path: Path) -> tuple[str, ...]:
     return str(tmp_path / "play.yml"), "-i", str(tmp_path / "hosts")
 
 
+def told(seen: io.StringIO) -> list[str]:
+    """The lines that people saw, without the time."""
+    return [line.split(maxsplit=1)[1] for line in seen.getvalue().splitlines()]
+
+
 def test_the_error_names_each_host_that_failed_and_none_that_recovered(play: tuple[str, ...]) -> None:
     with pytest.raises(DeployError) as failed:
         playbook.run(*play)
     assert sorted(failed.value.message.splitlines()) == ["bad: bad is broken", "worse: worse is broken"]
 
 
+def test_who_wants_to_see_a_failure_gets_what_came_of_each_host(play: tuple[str, ...]) -> None:
+    outcome = playbook.run(*play, check=False)
+    assert outcome.hosts == ["bad", "good", "worse"]
+    assert outcome.status != 0
+    assert outcome.failures == {"bad": "bad is broken", "worse": "worse is broken"}
+    assert outcome.unreachable == set()
+
+
 def test_people_see_the_play_and_what_changed_and_the_log_has_it_all(play: tuple[str, ...], tmp_path: Path) -> None:
     seen, log = io.StringIO(), tmp_path / "logs" / "run.log"
-    stats = playbook.run(*play, "--limit", "good", console=Console(file=seen, width=80), log=log)
-    assert [line.split(maxsplit=1)[1] for line in seen.getvalue().splitlines()] == ["Try", "changed Sleep"]
-    assert stats["changed"] == {"good": 1}
+    outcome = playbook.run(*play, "--limit", "good", console=Console(file=seen, width=80), log=log)
+    assert told(seen) == ["Try", "changed Sleep"]
+    assert outcome.stats["changed"] == {"good": 1}
     assert "PLAY RECAP" in log.read_text()
+    assert "\x1b" not in log.read_text()
 
 
-def test_ctrl_c_ends_the_play_and_means_ctrl_c_again_afterwards(play: tuple[str, ...]) -> None:
+def test_where_there_are_several_hosts_a_line_says_whose_it_is(play: tuple[str, ...]) -> None:
+    seen = io.StringIO()
+    playbook.run(*play, console=Console(file=seen, width=80), check=False)
+    assert sorted(told(seen)[1:]) == [f"changed {host}: Sleep" for host in ("bad", "good", "worse")]
+
+
+def test_without_narration_a_file_gets_no_line(play: tuple[str, ...]) -> None:
+    seen = io.StringIO()
+    playbook.run(*play, "--limit", "good", console=Console(file=seen), narrate=False)
+    assert seen.getvalue() == ""
+
+
+def test_a_difference_is_shown_as_ansible_prints_it(play: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("old\n")
+    copy = {"content": "new\n", "dest": str(tmp_path / "file"), "mode": "0644"}
+    task = {"name": "Write", "ansible.builtin.copy": copy}
+    (tmp_path / "play.yml").write_text(
+        yaml.safe_dump([{"name": "Try", "hosts": "good", "gather_facts": False, "tasks": [task]}])
+    )
+    seen = io.StringIO()
+    playbook.run(*play, "--check", "--diff", console=Console(file=seen, width=200))
+    shown = [line.strip() for line in seen.getvalue().splitlines()]
+    assert shown[1].endswith("difference on good")
+    assert "-old" in shown
+    assert "+new" in shown
+    assert (tmp_path / "file").read_text() == "old\n"
+
+
+def test_the_progress_of_a_job_is_shown_when_it_changes(tmp_path: Path) -> None:
+    variables = {
+        "ansible_connection": "local", "ansible_python_interpreter": sys.executable, "folder": str(tmp_path),
+        "seconds": 12, "pid_file": str(tmp_path / "pid"),
+    }  # fmt: skip
+    (tmp_path / "hosts.json").write_text(json.dumps({"all": {"hosts": {"here": {}}, "vars": variables}}))
+    seen = io.StringIO()
+    playbook.run("tests/roles/follow.yml", "-i", str(tmp_path / "hosts.json"), console=Console(file=seen, width=80))
+    assert told(seen).count("half way") == 1  # though Ansible said it twice
+
+
+def test_on_a_terminal_each_host_has_a_line_that_says_what_it_does_now() -> None:
+    now = [100.0]
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=80, _environ={"TERM": "xterm"})
+    narrator = playbook.Narrator(terminal, io.StringIO(), clock=lambda: now[0])
+    task = {"task": "Follow the switch", "role": "llama_server"}
+    for host in ("rig-1", "rig-2", "rig-3"):
+        narrator({"event": "runner_on_start", "event_data": {"host": host, **task}})
+    narrator({"event": "runner_on_ok", "event_data": {"host": "rig-2", "res": {}, **task}})
+    narrator({"event": "runner_on_failed", "event_data": {"host": "rig-3", "res": {"msg": "no GPU\nat all"}, **task}})
+    tells = {"host": "rig-3", "task": "Show it", "task_action": "ansible.builtin.debug"}
+    narrator({"event": "runner_on_start", "event_data": tells})
+    narrator({"event": "runner_on_ok", "event_data": {**tells, "res": {}}})
+    now[0] += 73
+    narrator({"event": "verbose", "stdout": "  rig-1    1m06s  main: loading, 12 s"})
+    shown = Console(file=io.StringIO(), width=80)
+    shown.print(narrator.now())
+    assert isinstance(shown.file, io.StringIO)
+    assert [" ".join(line[2:].split()) for line in shown.file.getvalue().splitlines()] == [
+        "rig-1 1:13 llama_server: Follow the switch: main: loading, 12 s",
+        "rig-3 failed: no GPU at all",
+        "rig-2 waits",
+    ]
+
+
+def test_a_host_that_was_rescued_is_not_shown_as_failed() -> None:
+    narrator = playbook.Narrator(None, io.StringIO())
+    event = {"host": "rig", "task": "Have pip", "task_action": "ansible.builtin.apt"}
+    narrator({"event": "runner_on_failed", "event_data": {**event, "res": {"msg": "no venv"}}})
+    assert narrator.hosts["rig"].words(0) == "failed: no venv"
+    for kind in ("start", "ok"):
+        narrator({"event": f"runner_on_{kind}", "event_data": {**event, "res": {}}})
+    assert "failed" not in narrator.hosts["rig"].words(0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--limit", "nobody"], "Specified inventory, host pattern and/or --limit leaves us with no hosts to target."),
+        (["-e", "@/nowhere.json"], "Could not find or access '/nowhere.json'"),
+        (["--nonsense"], "unrecognized arguments: --nonsense"),
+    ],
+)
+def test_what_ansible_itself_refuses_is_said_in_its_words(
+    play: tuple[str, ...], arguments: list[str], said: str
+) -> None:
+    with pytest.raises(DeployError) as failed:
+        playbook.run(*play, *arguments)
+    assert said in failed.value.message
+    assert "\n" not in failed.value.message
+
+
+def test_ansible_is_set_up_as_without_ansible_runner(play: tuple[str, ...], tmp_path: Path) -> None:
+    names = ["HOST_KEY_CHECKING", "DEFAULT_CALLBACK_PLUGIN_PATH"]
+    message = "{{ lookup('ansible.builtin.config', '" + "', '".join(names) + "') | to_json }}"
+    task = {"name": "Say", "ansible.builtin.fail": {"msg": message}}
+    (tmp_path / "play.yml").write_text(
+        yaml.safe_dump([{"name": "Try", "hosts": "good", "gather_facts": False, "tasks": [task]}])
+    )
+    checks_keys, plugins = json.loads(playbook.run(*play, check=False).failures["good"])
+    assert checks_keys is True
+    assert str(playbook.ROOT / "plugins" / "callback") in plugins
+
+
+@pytest.mark.parametrize("seconds", [0.3, 5])
+def test_ctrl_c_ends_the_play_with_all_that_it_started_and_means_ctrl_c_again_afterwards(
+    play: tuple[str, ...], seconds: float
+) -> None:
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    timer = threading.Timer(4, os.kill, (os.getpid(), signal.SIGINT))
+    children = set(psutil.Process().children(recursive=True))
+    timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     with pytest.raises(KeyboardInterrupt):
-        playbook.run(*play, "-e", "sleep=60")
+        playbook.run(*play, "-e", "sleep=61.5")
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert set(psutil.Process().children(recursive=True)) <= children
+    deadline = time.monotonic() + 10
+    while left := [found for found in psutil.process_iter() if is_sleep(found)]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+
+
+def is_sleep(process: psutil.Process) -> bool:
+    try:
+        return process.cmdline() == ["sleep", "61.5"]
+    except psutil.Error:
+        return False
+
+
+def test_ansible_that_does_not_end_is_killed_by_a_second_ctrl_c(play: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "lookup_plugins").mkdir()
+    (tmp_path / "lookup_plugins" / "stubborn.py").write_text(
+        "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        f"open({str(tmp_path / 'begun')!r}, 'w').close()\ntime.sleep(60)\n"
+    )
+    (tmp_path / "play.yml").write_text(yaml.safe_dump([{"name": "Try", "hosts": "{{ lookup('stubborn') }}"}]))
+    begun: list[float] = []
+
+    def interrupt_twice() -> None:
+        wait_for((tmp_path / "begun").exists, "the play")
+        begun.append(time.monotonic())
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+
+    threading.Thread(target=interrupt_twice).start()
+    with pytest.raises(KeyboardInterrupt):
+        playbook.run(*play)
+    assert time.monotonic() - begun[0] < playbook.GRACE_SECONDS

@@ -235,6 +235,20 @@ def test_the_old_server_serves_on_when_the_new_one_can_not_start(
     assert changed(host.deploy(host.deployed)) == 0
 
 
+def test_routers_embeddings_and_reranking_are_proven_by_what_they_serve(host: Host, served: dict[str, Any]) -> None:
+    models = {"a": {"model": "tiny", "ctx_size": 512}, "b": {"model": "twin", "ctx_size": 512}}
+    more: Instances = {
+        "router": {"port": free_port(), "models": models, "models_max": 1, "api_keys": {"ops": KEY}},
+        "embed": {"model": "tiny", "port": free_port(), "embeddings": True, "ctx_size": 512, "pooling": "mean"},
+        "rank": {"model": "tiny", "port": free_port(), "reranking": True, "ctx_size": 512},
+    }
+    output = host.run({**host.deployed, **more}, check=True)
+    for check in ("models", "a completes", "b completes", "embedding", "reranking"):
+        assert re.search(rf"^ +{check} .* ok$", output, re.MULTILINE), check
+    assert changed(host.run({**host.deployed, **more}, check=True)) == 0
+    host.run(host.deployed, check=True, llama_server_prune=True)
+
+
 # After what needs both.
 def test_an_instance_that_is_no_longer_declared_is_stopped_where_that_is_wanted(
     host: Host, served: dict[str, Any]

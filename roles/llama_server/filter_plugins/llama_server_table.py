@@ -350,7 +350,9 @@ def offload(row: Row) -> str | None:
 
 def proof_table(rows: Sequence[Row], width: int = WIDTH) -> str:
     """A table an instance: check, expected, found and a mark, and the cause below what is not well."""
-    return "\n\n".join("\n".join(proof_lines(row, width)) for row in rows) or NOTHING
+    parts = [proof_lines(row, width) for row in rows]
+    between = "\n\n" if any(len(lines) > 1 for lines in parts) else "\n"
+    return between.join("\n".join(lines) for lines in parts) or NOTHING
 
 
 def proof_lines(row: Row, width: int) -> list[str]:

@@ -29,7 +29,7 @@ from ansible.module_utils.llama_server_host import (
     to_json,
 )  # fmt: skip
 from ansible.module_utils.llama_server_proof import holder, prove
-from ansible.module_utils.llama_server_runtimes import Runtime, Settings, resolve, runtime_of
+from ansible.module_utils.llama_server_runtimes import CONTAINER, Runtime, Settings, resolve, runtime_of
 
 SYSTEM_CONFIGURATION = "/etc/llama.cpp/config.ini"
 
@@ -50,8 +50,10 @@ class Host:
         for declaration in self.declared.values():
             config = declaration.config
             config["runtime"] = resolve(config["runtime"])
-            if config["runtime"] == "systemd":  # a change of the unit is a change of the server
+            if config["runtime"] == "systemd":  # a change of the sandbox is a change of the server
                 config["unit"] = self.settings.unit
+            elif config["runtime"] == "docker":
+                config["container"] = list(CONTAINER)
 
     @property
     def root(self) -> str:

@@ -414,6 +414,15 @@ def end(pids: list[int]) -> None:
             time.sleep(0.1)
 
 
+# How each container is confined and kept; the rest is the instance's own.
+CONTAINER = (
+    "--network", "host", "--read-only", "--tmpfs", "/tmp",  # noqa: S108 - the container's own
+    "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--stop-timeout", "30",
+    "--log-driver", "json-file", "--log-opt", "max-size=50m", "--log-opt", "max-file=3",
+    "--health-interval", "10s", "--health-timeout", "5s", "--health-start-period", "1h", "--health-retries", "3",
+)  # fmt: skip
+
+
 class Docker:
     """A container a generation, on the network of the host: it listens where the declaration says and nowhere else."""
 
@@ -448,14 +457,10 @@ class Docker:
             "&& read -r status <&3 && [[ $status == *' 200 '* ]]"
         )
         created = [
-            "docker", "create", "--name", name, "--pull", "never",
+            "docker", "create", "--name", name, "--pull", "never", *config["container"], "--user", f"{uid}:{gid}",
             "--label", f"{LABEL}.instance={config['name']}", "--label", f"{LABEL}.generation={config['id']}",
-            # Only what was proven starts with the host: settle() says so.
-            "--restart", "no", "--network", "host", "--user", f"{uid}:{gid}",
-            "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges",  # noqa: S108
-            "--stop-timeout", "30", "--log-driver", "json-file", "--log-opt", "max-size=50m", "--log-opt", "max-file=3",
-            "--health-cmd", f'bash -c "{health}"'.replace("$", "\\$"), "--health-interval", "10s",
-            "--health-timeout", "5s", "--health-start-period", "1h", "--health-retries", "3",
+            "--restart", "no",  # only what was proven starts with the host: settle() says so
+            "--health-cmd", f'bash -c "{health}"'.replace("$", "\\$"),
         ]  # fmt: skip
         if wants_gpu:
             created += ["--gpus", f'"device={",".join(gpus)}"' if gpus else "all"]

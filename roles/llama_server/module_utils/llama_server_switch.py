@@ -91,6 +91,7 @@ def _converged(host: Host, folder: Folder, declaration: Declaration, own: bytes)
         if refused:
             host.progress(f"{folder.name}: proving the old one")
             folder.note("refused", generation=identity, error=refused["error"])
+            host.runtime(verified).prepare(verified)  # a restart of its own must find it as it was
             restored = prove(verified, declaration.proof, host.runtime(verified), folder, speed_counts=False)
             del restored["answered"]
             folder.tidy()
@@ -202,14 +203,14 @@ class Switch:
 
     def _keep(self, new: Config, row: Row) -> None:
         folder, old = self.folder, self.old
-        if old and old["id"] != new["id"]:
-            folder.link("previous", old)
         folder.link("verified", new)
         folder.link("pending", None)
         runtime = self.host.runtime(new)
         runtime.settle(new)
         if old and old["runtime"] != new["runtime"]:
             self.host.runtime(old).forget(folder.name)
+        if old and old["id"] != new["id"]:
+            folder.link("previous", old)
         keep(row, folder)
         folder.note("verified", generation=new["id"])
         folder.tidy()
@@ -224,6 +225,7 @@ class Switch:
             folder.link("verified", None)
             self.host.runtime(failed).forget(folder.name)
             self._note("failed", error=row["error"])
+            folder.tidy()  # its keys are of no use here
             return {**row, "state": "failed"}
         folder.link("verified", old)
         if old["id"] == failed["id"]:  # a restart that failed: there is nothing else that was proven

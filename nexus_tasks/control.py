@@ -1,0 +1,193 @@
+"""Look after servers that are deployed: what runs, its logs, start, stop, restart, back to what was proven before.
+
+    python -m nexus_tasks.control status
+    python -m nexus_tasks.control logs rig-1/main --lines 200
+    python -m nexus_tasks.control restart gpu-hosts --instance main
+    python -m nexus_tasks.control status --json
+
+Each verb is a playbook of the same name, and so are its texts: ``ansible-playbook playbooks/status.yml`` says the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from nexus_tasks import playbook
+from nexus_tasks.errors import DeployError, UsageError, command_line
+from nexus_tasks.playbook import TABLES, Outcome
+
+VERBS = {
+    "status": "Show what runs.",
+    "logs": "Show the ends of the logs.",
+    "start": "Start servers, and prove them.",
+    "stop": "Stop servers, until they are started or deployed again.",
+    "restart": "Restart servers, host by host, and prove each.",
+    "rollback": "Go back to what was proven before, host by host, and prove it.",
+}
+LOOKING = ("status", "logs")
+FLEET, HERE = "gpu-hosts", "local"
+GOES_ON = "what was begun on the hosts goes on there, up to a proven server: nox -s status shows it"
+WIDEST = 120
+
+Row = dict[str, Any]
+
+
+def rows_of(outcome: Outcome) -> list[Row]:
+    """The instances of all hosts, each row with its ``host``; a host that has none because it failed has one row."""
+    rows: list[Row] = []
+    for host in outcome.hosts:
+        rows += [{"host": host, **row} for row in outcome.rows.get(host, ())]
+        if host in outcome.failures and not outcome.rows.get(host):
+            state = TABLES["UNREACHABLE"] if host in outcome.unreachable else "failed"
+            error = outcome.failures[host]
+            rows.append(
+                {"host": host, "name": None, "state": state, "changed": False, "checks": [], "error": error,
+                 "trouble": error, "remark": None}
+            )  # fmt: skip
+    return rows
+
+
+def coloured(text: str) -> Text:
+    """A text of the role's filters as a terminal should show it."""
+    shown = Text(text)
+    for style, pattern in (
+        ("bold", r"(?m)^INSTANCE .*$|^ +check +expected +found$|^\S+/\S+:"),
+        ("green", r"(?m) ok$|\brunning\b|\bverified\b"),
+        ("yellow", r"(?m) note$|\bswitching\b|\bnot (deployed|declared)\b"),
+        ("bold red", r"\bFAILED\b|\b(DOWN|UNREACHABLE|UNSUPERVISED|STARTING|STOPPED|RUNNING|NOT PROVEN|NO ANSWER)\b"),
+    ):
+        shown.highlight_regex(pattern, style)
+    return shown
+
+
+def show(console: Console, text: str) -> None:
+    """Print a text of the role's filters as it is: its lines were made for this width."""
+    console.print(coloured(text), soft_wrap=True)
+
+
+def width(console: Console) -> int:
+    """How long the lines of a table may be."""
+    return min(console.width, WIDEST)
+
+
+def default_pattern() -> str:
+    """gpu-hosts, or local while that group is empty."""
+    found = playbook.run("playbooks/status.yml", "--limit", FLEET, "--list-hosts", check=False)
+    return FLEET if found.status == 0 else HERE
+
+
+def chosen_pattern(verb: str, pattern: str | None) -> str:
+    """The hosts that a verb is about.
+
+    Raises:
+        UsageError: nobody said which GPU hosts should lose their servers.
+    """
+    if pattern:
+        return pattern
+    default = default_pattern()
+    if default == FLEET and verb not in LOOKING:
+        raise UsageError(
+            f"{verb} needs to be told where: without a pattern it would be all of {FLEET}",
+            hint=f"nox -s {verb} -- {FLEET}, or -- HOST, HOST/INSTANCE, or {HERE} for this machine",
+        )
+    return default
+
+
+def run(verb: str, pattern: str, instances: Sequence[str], *, lines: int, console: Console) -> Outcome:
+    """Run the playbook of a verb.
+
+    Args:
+        pattern: of the inventory.
+        instances: their names; none means all.
+        lines: how much of each log to show.
+        console: where people see what is going on.
+
+    Raises:
+        UsageError: no host matches the pattern, or no host has such an instance.
+        DeployError: Ansible failed before it came to a host.
+    """
+    variables = {"instance": ",".join(instances), "lines": lines}
+    outcome = playbook.run(
+        f"playbooks/{verb}.yml", "--limit", pattern, "--extra-vars", json.dumps(variables),
+        console=console, narrate=verb not in LOOKING, check=False,
+    )  # fmt: skip
+    if not outcome.hosts:
+        if outcome.status != 0 and "no hosts to target" not in outcome.said:
+            raise DeployError(outcome.said, hint=f"ansible-playbook playbooks/{verb}.yml -l {pattern} says more")
+        raise UsageError(
+            f"the inventory has no host that matches {pattern}",
+            hint="ansible-inventory --graph shows its groups and hosts",
+        )
+    if instances and outcome.failures and not any(outcome.rows.values()) and not outcome.unreachable:
+        (message, *_) = outcome.failures.values()
+        raise UsageError(message, hint="nox -s status shows what is deployed")
+    return outcome
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m nexus_tasks.control",
+        description="Look after servers that are deployed.",
+        epilog="; ".join(f"{verb}: {what.rstrip('.')}" for verb, what in VERBS.items()),
+    )
+    parser.add_argument("verb", metavar="VERB", choices=VERBS, help=", ".join(VERBS))
+    parser.add_argument(
+        "pattern", metavar="PATTERN", nargs="?",
+        help=f"inventory pattern or HOST/INSTANCE (default: {FLEET}, or {HERE} while that is empty)",
+    )  # fmt: skip
+    parser.add_argument("--instance", metavar="NAME", action="append", default=[], help="only this one; repeatable")
+    parser.add_argument("--lines", metavar="N", type=int, default=50, help="lines of each log (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print the rows as JSON, for programs")
+    return parser
+
+
+@command_line
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _parser().parse_intermixed_args(argv)
+    verb = arguments.verb
+    if arguments.lines < 1:
+        raise UsageError(f"--lines {arguments.lines} is too few", hint="at least 1")
+    hosts, _, instance = (arguments.pattern or "").partition("/")
+    instances = [*arguments.instance, *filter(None, [instance])]
+    console = Console(stderr=arguments.json)
+    try:
+        outcome = run(verb, chosen_pattern(verb, hosts), instances, lines=arguments.lines, console=console)
+    except KeyboardInterrupt:
+        if verb not in LOOKING:
+            sys.stderr.write(f"{GOES_ON}\n")
+        raise
+    rows = rows_of(outcome)
+    if arguments.json:
+        sys.stdout.write(json.dumps(rows, indent=2) + "\n")
+    else:
+        _print(verb, rows, outcome, console)
+    # A status says all of a host in its table; of what failed elsewhere, the end of the log is in the message.
+    told = {row["host"] for row in rows if row["error"]} if verb in LOOKING else set()
+    untold = [f"{host}: {message}" for host, message in outcome.failures.items() if host not in told]
+    if untold:
+        raise DeployError("\n".join(untold), hint=f"mend it and {verb} again; nox -s status shows what runs")
+    return 1 if outcome.status != 0 or any(row.get("trouble") for row in rows) else 0
+
+
+def _print(verb: str, rows: Sequence[Row], outcome: Outcome, console: Console) -> None:
+    if verb not in LOOKING:  # what kept it from its end on a host follows as an error
+        rows = [row for row in rows if row["name"]]
+    if rows and verb == "logs":
+        sys.stdout.write(TABLES["log_text"](rows) + "\n")
+    elif rows:
+        show(console, TABLES["status_table" if verb == "status" else "proof_table"](rows, width(console)))
+    for host in outcome.hosts:
+        if host not in outcome.failures and not outcome.rows.get(host):
+            what = "nothing is deployed" if verb in LOOKING else f"nothing to {verb}"
+            console.print(f"{host}: {what}", highlight=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

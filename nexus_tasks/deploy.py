@@ -1,0 +1,101 @@
+"""Deploy, watched: ``ansible-playbook deploy.yml`` with a line a host, and what was proven at the end.
+
+    python -m nexus_tasks.deploy -l gpu-hosts
+    python -m nexus_tasks.deploy -l rig-1 --check --diff
+    python -m nexus_tasks.deploy -l gpu-hosts --json > deployed.json
+
+All arguments but ``--json`` are those of ansible-playbook. Its own output goes to ``logs/deploy-<time>.log``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from nexus_tasks import control, playbook, results
+from nexus_tasks.errors import DeployError, UsageError, command_line
+from nexus_tasks.playbook import TABLES, Outcome
+
+# Short options of ansible-playbook that take no value can stand together.
+SHORT = "[bCDvkKJ]*"
+# ansible-playbook runs without a terminal of its own here, where nobody would see it ask.
+ASKS = re.compile(f"-{SHORT}[kKJ]{SHORT}|--ask-pass|--ask-become-pass|--ask-vault-pass(word)?|--step|.*@prompt")
+CHECKS = re.compile(f"-{SHORT}C{SHORT}|--check")
+
+
+def records() -> set[Path]:
+    """The run records of deployments that there are."""
+    return set((results.ROOT / "deployment").glob("*.jsonl"))
+
+
+def summary(outcome: Outcome, *, check: bool) -> list[tuple[str, str]]:
+    """By host what became of it, in a word or two, and for how long a server was away."""
+    said = []
+    for host in outcome.hosts:
+        rows = outcome.rows.get(host, [])
+        gaps = [row.get("downtime_seconds") or 0.0 for row in rows]
+        if host in outcome.unreachable:
+            verdict = "unreachable"
+        elif host in outcome.failures:
+            verdict = "failed"
+        elif not check and any(row["state"] == "planned" for row in rows):
+            verdict = "left as it was, because another host failed first"
+        elif outcome.stats.get("changed", {}).get(host):
+            verdict = "would change" if check else "changed"
+        else:
+            verdict = "unchanged"
+        said.append((host, f"{verdict}, {max(gaps):.1f} s without service" if any(gaps) else verdict))
+    return said
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nox -s deploy --",
+        usage="nox -s deploy -- [--json] [ARGUMENT OF ansible-playbook]...",
+        description="Build, fetch, serve and prove on the hosts of the inventory, as ansible-playbook deploy.yml does, "
+        "with a line a host. For example: -l gpu-hosts --check --diff",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--json", action="store_true", help="print the rows as JSON, for programs")
+    return parser
+
+
+@command_line
+def main(argv: Sequence[str] | None = None) -> int:
+    own, arguments = _parser().parse_known_args(argv)
+    if asking := [argument for argument in arguments if ASKS.fullmatch(argument)]:
+        raise UsageError(
+            f"{asking[0]} would ask where nobody sees it",
+            hint="use ansible-playbook deploy.yml, or a file: --become-password-file, --vault-password-file",
+        )
+    console = Console(stderr=own.json)
+    log, before = playbook.new_log(), records()
+    try:
+        outcome = playbook.run("deploy.yml", *arguments, console=console, log=log, check=False)
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{control.GOES_ON}; Ansible's output is in {log}\n")
+        raise
+    rows = control.rows_of(outcome)
+    if own.json:
+        sys.stdout.write(json.dumps(rows, indent=2) + "\n")
+    if proven := [row for row in rows if row["name"]]:
+        console.print()
+        control.show(console, TABLES["proof_table"](proven, control.width(console)))
+    places = summary(outcome, check=any(map(CHECKS.fullmatch, arguments)))
+    places += [("record", str(path)) for path in sorted(records() - before)[-1:]]
+    console.print()
+    for line in TABLES["columns"]([*places, ("log", str(log))]):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+    if outcome.status != 0:
+        raise DeployError(outcome.problem(), hint="mend it and deploy again: what is done stays done")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

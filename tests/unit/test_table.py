@@ -1,0 +1,295 @@
+"""What rows of the llama_server modules say to people: the role's filters, without Ansible."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from nexus_tasks.playbook import TABLES
+
+Row = dict[str, Any]
+RELEASE = "b11312-cuda86-f7a5fe87"
+SHA256 = "3c03b40a9e394cc1a6d12b7c6ee7e4344c345e0141c94a300ff842e3a4e089c6"
+
+
+def running(name: str = "main", **changes: Any) -> Row:
+    """The row of a status for a server on a GPU that is well."""
+    cpu = {"CPU_Mapped": {"model": 586.8}, "CPU": {"compute": 12.0}}
+    return {
+        "name": name, "state": "running", "phase": "verified", "switching": False, "last_error": None, "changed": False,
+        "checks": [], "error": None, "health": 200, "url": "http://127.0.0.1:8600", "runtime": "systemd",
+        "model": {"name": "gpt-oss-20b-mxfp4"}, "release": RELEASE, "generation": "90d1236ebd64", "previous": None,
+        "config": {"model": {"size_bytes": 4 * 2**30}, "models": {}}, "tokens_per_second": 231.42, "n_ctx": 32768,
+        "slots": 4, "busy": 1, "offloaded": [25, 25],
+        "buffers_mib": {"CUDA0": {"model": 10694.15, "kv": 3018.0}, **cpu},
+        **changes,
+    }  # fmt: skip
+
+
+def proven(*checks: Row, **changes: Any) -> Row:
+    """The row of a switch that went well, with these checks."""
+    row = {
+        **running(), "state": "verified", "changed": True, "restored": None, "load_seconds": 3.21,
+        "downtime_seconds": 0.94, "checks": list(checks), **changes,
+    }  # fmt: skip
+    del row["phase"]
+    return row
+
+
+def check(name: str, expected: Any, found: Any, cause: str = "") -> Row:
+    return {"check": name, "expected": expected, "found": found, "ok": expected == found, "cause": cause}
+
+
+def lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines()]
+
+
+def below(text: str, head: str) -> tuple[str, list[str]]:
+    """The line of a text that begins with ``head``, and those that follow it."""
+    (number,) = [number for number, line in enumerate(lines(text)) if line.startswith(head)]
+    return lines(text)[number], lines(text)[number + 1 :]
+
+
+# ---- status
+
+
+def test_a_status_says_what_runs_how_fast_for_whom_and_where() -> None:
+    text = TABLES["status_table"]([running()])
+    first, *below = lines(text)[1:]
+    assert first.split() == ["main", "running", "gpt-oss-20b-mxfp4", "231.4", "32768", "x", "4", "1/4"]
+    assert " ".join(below) == (
+        f"http://127.0.0.1:8600, {RELEASE}, systemd, 25 of 25 layers on the GPU, CUDA0 13.4 GiB, host 599 MiB"
+    )
+
+
+@pytest.mark.parametrize("width", [72, 80])
+def test_a_status_fits_its_width_whatever_names_are_like(width: int) -> None:
+    rows = [
+        {**running("an-instance-with-quite-a-long-name"), "host": "rig-1"},
+        {**running(model={"name": "qwen3-coder-30b-a3b-instruct-2507-q4-k-m"}, phase="refused"), "host": "rig-2",
+         "last_error": "command line: expected a, found b (an older server is still running; deploy again)"},
+    ]  # fmt: skip
+    text = TABLES["status_table"](rows, width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "qwen3-coder-30b-a3b" in text  # as much of it as there is room for
+
+
+def test_names_get_the_room_that_a_wide_terminal_has() -> None:
+    name = "qwen3-coder-30b-a3b-instruct-2507-q4-k-m"
+    assert name not in TABLES["status_table"]([running(model={"name": name})], 72)
+    assert name in TABLES["status_table"]([running(model={"name": name})], 120)
+
+
+@pytest.mark.parametrize(
+    ("row", "word", "trouble"),
+    [
+        (running(), "running", None),
+        (running(state="stopped", phase="stopped"), "stopped", None),
+        (running(phase="restored"), "running", None),
+        (running(switching=True, phase="draining"), "switching", None),
+        (running(switching=True, phase="switching", state="stopped"), "switching", None),
+        (running(health=503), "loading", None),
+        (running(health=None), "no answer", "nothing answers at http://127.0.0.1:8600"),
+        (running(state="stopped"), "down", "it should run"),
+        (running(state="failed"), "failed", "it ended again and again"),
+        (running(state="starting"), "starting", "is being started again"),
+        (running(state="unsupervised"), "unsupervised", "restart it"),
+        (running(phase="stopped"), "running", "it was stopped and runs all the same"),
+        (running(phase="switching", state="stopped"), "down", "ended while it was switching: deploy again"),
+        (running(phase="failed", last_error="no GPU"), "not proven", "what runs was not proven: no GPU"),
+        (running(phase="failed", state="stopped", last_error="no GPU"), "failed", "nothing runs: no GPU"),
+    ],
+)  # fmt: skip
+def test_a_state_is_a_word_and_trouble_says_what_to_do(row: Row, word: str, trouble: str | None) -> None:
+    assert TABLES["condition"](row) == word
+    (judged,) = TABLES["judged"]([row], "status", ["main"])
+    assert (judged["trouble"] is None) == (trouble is None)
+    shown = TABLES["status_table"]([judged], 200)
+    assert (word.upper() if trouble else word) in shown
+    assert (trouble or "") in shown
+
+
+def test_what_is_not_declared_and_what_is_not_deployed_is_said_and_is_no_trouble() -> None:
+    rows = TABLES["judged"]([running("old")], "status", ["new"])
+    assert [(row["name"], row["declared"], row["trouble"]) for row in rows] == [
+        ("old", False, None),
+        ("new", True, None),
+    ]
+    shown = lines(TABLES["status_table"](rows))
+    assert "not declared" in shown
+    assert "declared and not deployed: ansible-playbook deploy.yml" in shown
+
+
+def test_only_a_status_tells_of_what_was_never_deployed() -> None:
+    assert TABLES["judged"]([], "restart", ["new"]) == []
+    assert TABLES["judged"]([running("old")], "status", ["new"], ["old"])[0]["name"] == "old"
+
+
+def test_a_restored_server_says_why_the_deployment_failed() -> None:
+    (row,) = TABLES["judged"]([running(phase="restored", last_error="out of memory")], "status", ["main"])
+    assert "the server before it was restored: out of memory" in row["remark"]
+
+
+def test_a_host_that_is_not_reached_has_a_line() -> None:
+    row: Row = {"host": "rig-9", "name": None, "state": "unreachable", "checks": [], "error": "no route\nat all"}
+    text = lines(TABLES["status_table"]([row]))
+    assert text[1].split()[:2] == ["rig-9", "UNREACHABLE"]
+    assert text[2:] == ["no route"]
+
+
+# ---- what is to be done
+
+
+@pytest.mark.parametrize(
+    ("action", "names", "expected"),
+    [
+        ("stop", [], ["main", "stopped", "never", "moved"]),
+        ("start", [], ["main", "stopped", "moved"]),
+        ("restart", [], ["main", "moved"]),
+        ("restart", ["stopped"], ["stopped"]),
+        ("rollback", [], ["moved"]),
+        ("rollback", ["main", "elsewhere"], ["main"]),
+    ],
+)
+def test_an_action_without_names_is_about_what_it_can_be_done_to(
+    action: str, names: list[str], expected: list[str]
+) -> None:
+    never = {"name": "never", "state": "stopped", "phase": "failed"}
+    rows = [
+        running(),
+        running("stopped", state="stopped", phase="stopped"),
+        never,
+        running("moved", previous="98a4aff90023"),
+    ]
+    assert TABLES["chosen"](rows, action, names) == expected
+
+
+def test_a_name_is_wrong_when_no_host_has_it_and_the_message_says_what_there_is() -> None:
+    variables = {
+        "rig-1": {"__llama_server_looked": {"instances": [running("main")]}},
+        "rig-2": {"__llama_server_looked": {"instances": [running("chat")]}},
+        "gone": {},
+    }
+    assert TABLES["nowhere"](variables, variables, "restart", ["chat"]) == ""
+    assert TABLES["nowhere"](variables, variables, "restart", ["chat", "chta"]) == (
+        "no instance chta is deployed on these hosts; those that are: rig-1/main, rig-2/chat"
+    )
+    assert "earlier generation" in TABLES["nowhere"](variables, variables, "rollback")
+    assert TABLES["nowhere"](variables, variables, "status") == ""
+
+
+def test_a_proof_waits_as_long_as_the_deployed_model_takes_to_load() -> None:
+    settings = {
+        "start_timeout": 60, "start_timeout_per_gib": 30, "tokens": 32, "drain_timeout": 5, "min_decode_tps": None,
+        "max_regression": 0.5,
+    }  # fmt: skip
+    limits = TABLES["limits"]([running()], "restart", {"main": {"min_decode_tps": 20.0}}, settings)
+    assert limits["main"] == {
+        "start_timeout": 180, "tokens": 32, "drain_timeout": 5.0, "min_decode_tps": 20.0, "max_regression": 0.5,
+    }  # fmt: skip
+    # What a rollback loads may be larger, and nobody knows what an unknown instance loads.
+    rollback = TABLES["limits"]([running()], "rollback", {}, settings)
+    assert rollback["main"]["start_timeout"] == rollback["default"]["start_timeout"] == 60 + 64 * 30
+
+
+# ---- proofs
+
+
+def test_a_check_is_a_line_and_what_was_measured_stands_below() -> None:
+    text = TABLES["proof_table"]([proven(check("slots", 4, 4))])
+    assert lines(text)[0] == "main: changed and verified"
+    line, rest = below(text, "slots")
+    assert line.split() == ["slots", "4", "4", "ok"]
+    assert " ".join(rest) == (
+        "231.4 tokens/s, ready after 3.2 s, 0.9 s without service, 25 of 25 layers on the GPU "
+        "CUDA0 13.4 GiB (weights 10.4 GiB, caches 2.9 GiB), host 599 MiB (weights 587 MiB, compute 12 MiB)"
+    )
+
+
+def test_a_failed_check_has_its_cause_below_and_a_note_too() -> None:
+    note = {**check("weights in host memory", "2048 MiB", "2048 MiB"), "cause": "declared by --n-cpu-moe: slower"}
+    failed = check("slots", 4, 1, "the server chose another number")
+    text = TABLES["proof_table"]([proven(failed, note, state="failed", error="slots: expected 4")])
+    assert lines(text)[0] == "main: FAILED"
+    line, rest = below(text, "slots")
+    assert line.split() == ["slots", "4", "1", "FAILED"]
+    assert rest[0] == "the server chose another number"
+    assert rest[1].endswith("note")
+    assert rest[2] == "declared by --n-cpu-moe: slower"
+    assert "slots: expected 4" not in text  # the table says it
+
+
+def test_of_two_command_lines_only_the_difference_shows() -> None:
+    argv = ["/opt/releases/x/bin/llama-server", "--model", "/models/a.gguf", "--ctx-size", "4096", "--jinja"]
+    failed = check("command line", argv, [*argv[:4], "2048", "--no-ui", "--seed", "7"], "an older server runs")
+    text = TABLES["proof_table"]([proven(failed, state="failed", error="x")])
+    _, rest = below(text, "command line")
+    assert rest[0] == "expected  --ctx-size 4096 --jinja"
+    assert rest[1] == "found     --ctx-size 2048 --no-ui --seed 7"
+    assert rest[2] == "an older server runs"
+    assert "llama-server" not in text
+
+
+def test_equal_command_lines_and_hashes_are_short() -> None:
+    argv = ["llama-server", *(f"--flag-{number}" for number in range(20))]
+    text = TABLES["proof_table"]([proven(check("command line", argv, argv), check("model sha256", SHA256, SHA256))])
+    assert below(text, "command line")[0].split()[2:] == ["21", "words", "the", "same", "ok"]
+    assert below(text, "model sha256")[0].split()[2:] == ["3c03b40a9e39…", "3c03b40a9e39…", "ok"]
+
+
+def test_a_proof_fits_its_width_and_of_what_failed_nothing_is_cut_off() -> None:
+    long, path = "a path with spaces " * 8, "/x" * 28
+    failed = check("model file", long, path, "another model " * 9)
+    text = TABLES["proof_table"]([proven(failed, check("keys", long, long), error="x", state="failed")])
+    assert max(map(len, text.splitlines())) <= 72
+    assert " ".join(long.split()) in " ".join(text.split())
+    assert path in text
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "head", "verdict"),
+    [
+        (True, None, "FAILED; the server before it was restored", "the server before it serves again, proven"),
+        (False, None, "FAILED; the old server was not touched", "the old server served on, and was proven again"),
+        (True, "no GPU", "FAILED; the server before it FAILED, too", "the server before it does not serve either"),
+    ],
+)
+def test_a_restored_server_has_its_verdict_and_its_own_table(
+    changed: bool, error: str | None, head: str, verdict: str
+) -> None:
+    restored = {**proven(check("completion", 200, 200)), "error": error}
+    state = "failed" if error else "restored"
+    row = proven(state=state, changed=changed, error="the server ends while it starts", restored=restored)
+    text = lines(TABLES["proof_table"]([row]))
+    assert text[:2] == [f"main: {head}", "the server ends while it starts"]
+    assert verdict in text
+    assert "completion  200       200    ok" in text
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"state": "stopped", "changed": True, "drained": True}, "main: stopped"),
+        ({"state": "stopped", "changed": True, "drained": False}, "main: stopped; some requests were cut off"),
+        ({"state": "stopped", "changed": False}, "main: was not running"),
+        ({"state": "stopped", "changed": True, "removed": True}, "main: stopped and removed"),
+        ({"state": "undeclared", "changed": False}, "main: not declared"),
+        ({"state": "planned", "changed": True, "reason": "it is new"}, "main: would change\nbecause it is new"),
+        ({"state": "running", "phase": "verified", "health": 200, "changed": True}, "main: running, would change"),
+    ],
+)
+def test_what_needs_no_proof_is_said_in_a_line(row: Row, said: str) -> None:
+    text = TABLES["proof_table"]([{"name": "main", "checks": [], "error": None, **row}])
+    assert "\n".join(lines(text)) == said
+
+
+def test_several_that_need_no_proof_are_a_line_each() -> None:
+    stopped: Row = {"state": "stopped", "changed": True, "checks": [], "error": None}
+    text = TABLES["proof_table"]([{"name": "chat", **stopped}, {"name": "main", **stopped}])
+    assert text == "chat: stopped\nmain: stopped"
+
+
+def test_each_line_of_a_log_says_whose_it_is() -> None:
+    rows = [{**running(), "host": "rig-1", "log_tail": ["one", "two"]}, {**running("chat"), "log_tail": []}]
+    assert TABLES["log_text"](rows).splitlines() == ["rig-1/main | one", "rig-1/main | two", "chat | (there is no log)"]
