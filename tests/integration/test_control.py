@@ -69,7 +69,7 @@ class Operator:
         variables = yaml.safe_load(path.read_text())
         variables["llama_server_instances"]["main"] = {
             "model": "tiny-babble", "port": variables["llama_server_instances"]["main"]["port"], "parallel": 1,
-            "ctx_size": 1024, **options,
+            "ctx_size": 1024, "context_shift": True, **options,
         }  # fmt: skip
         path.write_text(yaml.safe_dump(variables))
 
@@ -115,7 +115,7 @@ def operator(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @contextlib.contextmanager
 def a_long_answer(port: int) -> Iterator[None]:
-    """Have the server work on a request until the block is left."""
+    """Have the server work on a request until the block is left: with context_shift there is no other end to it."""
     done = threading.Event()
 
     def ask() -> None:

@@ -58,7 +58,7 @@ def user(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Us
     (inventory / "host_vars" / "localhost.yml").write_text(yaml.safe_dump(own))
     user = User(folder, inventory)
     yield user
-    user.runs("stop")
+    user.runs("control", "stop", "local")
 
 
 @pytest.fixture(scope="module")
@@ -142,8 +142,8 @@ def test_check_mode_on_a_bare_host_says_what_would_change_and_makes_nothing(user
 
 # The last one: it ends what the others use.
 def test_stop_ends_the_server_and_says_so(user: User, quickstart: subprocess.CompletedProcess[str]) -> None:
-    assert user.runs("stop").stdout == "localhost: stopped\n"
-    assert user.runs("stop").stdout == "localhost: nothing was running\n"
+    assert user.runs("control", "stop", "local").stdout.splitlines()[-1] == "localhost/main: stopped"
+    assert user.runs("control", "stop", "local").stdout.splitlines()[-1] == "localhost/main: was not running"
     refused = user.runs("benchmark", "localhost/main")
     assert refused.returncode == 1
     assert "Traceback" not in refused.stderr

@@ -113,6 +113,7 @@ def main() -> None:
     try:
         for folder in (module.params["root"], module.params["logs"]):
             os.makedirs(folder, mode=0o755, exist_ok=True)
+        progress("beginning, or waiting for another run")  # not the last line of the run before
         write_file(os.path.join(module.params["root"], "launch.py"), module.params["launcher"])
         rows = converge(host_of(module.params, progress), module.params["names"])
     except HostError as error:

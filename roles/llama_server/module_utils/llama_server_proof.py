@@ -34,7 +34,9 @@ class NotProven(Exception):
     """Why nothing could be compared, and the likely cause."""
 
 
-def ask(url: str, key: str | None = None, body: dict[str, Any] | None = None) -> tuple[int, Any]:
+def ask(
+    url: str, key: str | None = None, body: dict[str, Any] | None = None, timeout: float = REQUEST_SECONDS
+) -> tuple[int, Any]:
     """One request to a server on this host: the status and the JSON that came with it.
 
     Raises OSError where nothing answers, and HTTPException where what answers does not speak HTTP.
@@ -46,7 +48,7 @@ def ask(url: str, key: str | None = None, body: dict[str, Any] | None = None) ->
     # No proxy: the server is on this host, whatever the environment says.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(request, timeout=REQUEST_SECONDS) as response:
+        with opener.open(request, timeout=timeout) as response:
             status, raw = response.status, response.read()
     except urllib.error.HTTPError as error:
         status, raw = error.code, error.read()

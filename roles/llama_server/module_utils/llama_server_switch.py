@@ -35,6 +35,7 @@ from ansible.module_utils.llama_server_proof import ask, free_port, keep, prove
 from ansible.module_utils.llama_server_runtimes import RUNTIMES, remove_trial
 
 LOCK_SECONDS = 1800  # a switch of a big model on a slow disk
+LOOK_SECONDS = 5  # a server that is stuck must not keep whoever looks
 OUT_OF_MEMORY = re.compile(r"out of memory|failed to allocate|unable to allocate|cannot allocate memory", re.IGNORECASE)
 
 
@@ -224,7 +225,7 @@ class Switch:
         if old is None:
             folder.link("verified", None)
             self.host.runtime(failed).forget(folder.name)
-            self._note("failed", error=row["error"])
+            self._note("failed", error=row["error"], runtime=failed["runtime"])
             folder.tidy()  # its keys are of no use here
             return {**row, "state": "failed"}
         folder.link("verified", old)
@@ -261,7 +262,7 @@ class Switch:
         self._note("draining")
         while True:
             try:
-                code, slots = ask(config["local_url"] + "/slots", key)
+                code, slots = ask(config["local_url"] + "/slots", key, timeout=LOOK_SECONDS)
             except (OSError, http.client.HTTPException):
                 return None
             if code != 200 or not isinstance(slots, list):
@@ -370,9 +371,9 @@ def status(host: Host, folder: Folder) -> Row:
     }  # fmt: skip
     if seen.state == "running":
         with contextlib.suppress(OSError, http.client.HTTPException):
-            row["health"] = ask(config["local_url"] + "/health")[0]
+            row["health"] = ask(config["local_url"] + "/health", timeout=LOOK_SECONDS)[0]
             key = next(iter(read_keys(config).values()), None)
-            code, slots = ask(config["local_url"] + "/slots", key)
+            code, slots = ask(config["local_url"] + "/slots", key, timeout=LOOK_SECONDS)
             if code == 200 and isinstance(slots, list):
                 row["busy"] = sum(bool(slot.get("is_processing")) for slot in slots)
     return row
