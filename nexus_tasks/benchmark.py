@@ -372,7 +372,7 @@ def _append_all(record: results.Writer, rows: Sequence[Row]) -> None:
 def header(target: Target, found: Endpoint, workload: Workload, gpus: telemetry.Gpus) -> Row:
     """What a record says about the run, besides what every record says."""
     instance = target.instance
-    model: Mapping[str, Any] = instance.model if instance else {}
+    model: Mapping[str, Any] = (instance.model if instance else None) or {}
     model_path = model.get("path") or found.model_path
     local = _is_local(found.base_url, model_path)
     size = model.get("size_bytes")

@@ -22,15 +22,15 @@ from nexus_tasks.errors import DeployError, UsageError
 class Instance:
     """One llama-server as deployed on a host.
 
-    ``model`` has ``name``, ``path``, ``size_bytes`` and ``sha256``; ``release`` has ``name``, ``path``, ``ref`` and
-    ``commit``; ``api_key`` is None where none is set, and is not shown.
+    ``model`` has ``name``, ``path``, ``size_bytes`` and ``sha256``, and is None for a router; ``release`` has ``name``,
+    ``path``, ``ref`` and ``commit``; ``api_key`` is None where none is set, and is not shown.
     """
 
     host: str
     name: str
     base_url: str
     api_key: str | None = field(repr=False)
-    model: dict[str, Any]
+    model: dict[str, Any] | None
     release: dict[str, Any]
     argv: list[str]
     log: str
@@ -100,7 +100,7 @@ def _of_host(host: Mapping[str, Any], wanted: str) -> list[Instance]:
                 host=host["host"],
                 name=deployed["name"],
                 base_url=_address(host, deployed["name"], deployed["config"]),
-                api_key=host["api_keys"][deployed["name"]] or None,
+                api_key=min(host["api_keys"].get(deployed["name"], {}).items(), default=("", None))[1],
                 model=deployed["config"]["model"],
                 release=deployed["config"]["release"],
                 argv=deployed["config"]["argv"],

@@ -9,8 +9,8 @@
       follow: {jid: "{{ job.ansible_job_id }}", progress: /tmp/fetch.progress, limit: fetch_timeout}
 
 ``progress`` is a file on the target that holds one line and is rewritten as the job goes, ``limit`` the name of the
-variable behind ``async``. The result is the job's own, and so is its failure. A job goes on when the controller is
-lost; the next run finds what it made.
+variable that decides how long it may take. The result is the job's own, and so is its failure. A job goes on when the
+controller is lost; the next run finds what it made.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(killed(self._line(args["progress"])) + (f". It said: {said[-1]}" if said else ""))
         if job.get("failed") and str(job.get("msg")).startswith("Timeout exceeded"):
             raise AnsibleActionFail(
-                f"the job was not done within {args['limit']} seconds ({self._line(args['progress'])}): raise that "
-                "variable, or run the play again, which goes on from there"
+                f"the job took too long ({self._line(args['progress'])}): raise {args['limit']}, or run the play "
+                "again, which goes on from there"
             )
         for internal in ("ansible_job_id", "finished", "started", "results_file", "stdout", "stderr"):
             job.pop(internal, None)

@@ -43,6 +43,7 @@ class Target:
     variables: dict[str, Any]
     prefix: str = PREFIX
     deployed: Instances = field(default_factory=dict)
+    generations: dict[str, str] = field(default_factory=dict)
 
     def run(self, instances: Instances, *arguments: str, check: bool = False, **variables: Any) -> str:
         """Run the role and return what Ansible printed."""
@@ -63,7 +64,20 @@ class Target:
         """Run the role, which must succeed."""
         output = self.run(instances, check=True, **variables)
         self.deployed = instances
+        self.generations = {name: self.instance(name)["id"] for name in instances}
         return output
+
+    def ensure(self, instances: Instances) -> None:
+        """Have these instances serving; a play costs seconds, and the test before may have left them so."""
+        if self.deployed != instances or not all(map(self._serves, instances)):
+            self.deploy(instances)
+
+    def _serves(self, name: str) -> bool:
+        return (
+            self.state(name)["phase"] in ("verified", "restored", "refused")
+            and self.instance(name)["id"] == self.generations[name]
+            and self.get(name, "/health")[0] == 200
+        )
 
     def play(self, playbook: str, *arguments: str, check: bool = True) -> str:
         """Run another playbook of the repository for this host."""

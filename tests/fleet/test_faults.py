@@ -40,7 +40,7 @@ def host(
 @pytest.fixture
 def served(host: Target) -> Target:
     """The host with the instance of BASE serving."""
-    host.deploy({"main": BASE})
+    host.ensure({"main": BASE})
     return host
 
 

@@ -75,21 +75,28 @@ def fleet(
             host.remove()
 
 
-def test_a_change_reaches_all_hosts_one_after_the_other(fleet: Fleet) -> None:
-    counts = fleet.serve(BASE)
+def test_a_change_goes_from_host_to_host_with_tasks_before_and_after_each(fleet: Fleet, tmp_path: Path) -> None:
+    for moment in ("before", "after"):
+        tasks = [{"name": moment, "ansible.builtin.debug": {"msg": f"{moment} {{{{ inventory_hostname }}}}"}}]
+        (tmp_path / f"{moment}.yml").write_text(json.dumps(tasks))
+    hooks: dict[str, Any] = {
+        f"llama_server_{moment}_host": str(tmp_path / f"{moment}.yml") for moment in ("before", "after")
+    }
+    counts = fleet.serve(BASE, **hooks)
     assert [counts[name]["failed"] for name in NAMES] == [0, 0, 0]
     switches = fleet.printed.split("TASK [llama_server : Start the switch]")[1:]
     assert [[name for name in NAMES if f"ok: [{name}]" in part.split("TASK")[0]] for part in switches] == [
         ["alpha"], ["beta"], ["gamma"],
     ]  # fmt: skip
+    lines = [line.strip() for line in fleet.printed.splitlines()]
+    order = [line for line in lines if line.startswith(("msg: before", "msg: after"))]
+    assert order == [f"msg: {moment} {name}" for name in NAMES for moment in ("before", "after")]
     assert fleet.contexts() == [2048, 2048, 2048]
 
-
-def test_a_second_run_changes_none(fleet: Fleet) -> None:
-    fleet.serve(BASE)
-    counts = fleet.serve(BASE)
+    counts = fleet.serve(BASE, **hooks)
     assert [counts[name]["changed"] for name in NAMES] == [0, 0, 0]
     assert "Start the switch" not in fleet.printed
+    assert "msg: before" not in fleet.printed
 
 
 def test_the_first_host_that_fails_ends_the_rollout(fleet: Fleet) -> None:
@@ -103,20 +110,3 @@ def test_the_first_host_that_fails_ends_the_rollout(fleet: Fleet) -> None:
         fleet.hosts[1].exec("systemctl", "unmask", "--runtime", "llama-server@main.trial.service")
     assert (counts["alpha"]["failed"], counts["beta"]["failed"]) == (0, 1)
     assert fleet.contexts() == [1024, 2048, 2048]
-
-
-def test_task_files_run_before_and_after_each_host_that_changes(fleet: Fleet, tmp_path: Path) -> None:
-    for moment in ("before", "after"):
-        tasks = [{"name": moment, "ansible.builtin.debug": {"msg": f"{moment} {{{{ inventory_hostname }}}}"}}]
-        (tmp_path / f"{moment}.yml").write_text(json.dumps(tasks))
-    hooks: dict[str, Any] = {
-        f"llama_server_{moment}_host": str(tmp_path / f"{moment}.yml") for moment in ("before", "after")
-    }
-    fleet.serve(BASE)
-    fleet.serve({"main": {**BASE["main"], "ctx_size": 512}}, **hooks)
-    order = [
-        line.strip() for line in fleet.printed.splitlines() if line.strip().startswith(("msg: before", "msg: after"))
-    ]
-    assert order == [f"msg: {moment} {name}" for name in NAMES for moment in ("before", "after")]
-    fleet.serve({"main": {**BASE["main"], "ctx_size": 512}}, **hooks)
-    assert "msg: before" not in fleet.printed

@@ -63,4 +63,4 @@ def test_a_killed_job_is_an_error_and_never_a_hang(output: str, host: str) -> No
 
 def test_a_job_that_takes_too_long_is_an_error_that_names_the_variable(output: str) -> None:
     _, _, told = output.partition("fatal: [late]")
-    assert "the job was not done within limit_seconds seconds (half way): raise that variable" in " ".join(told.split())
+    assert "the job took too long (half way): raise limit_seconds" in " ".join(told.split())

@@ -24,7 +24,7 @@ def host(name: str, *, local: bool = False, address: str = "192.0.2.7", **listen
     ]  # fmt: skip
     return {
         "host": name, "address": address, "local": local, "declared": list(listening), "deployed": deployed,
-        "api_keys": dict.fromkeys(listening, ""),
+        "api_keys": {},
     }  # fmt: skip
 
 
@@ -81,7 +81,7 @@ def test_a_host_without_a_deployment_says_how_to_make_one(hosts: list[dict[str, 
 
 
 def test_a_key_is_not_shown(hosts: list[dict[str, Any]]) -> None:
-    hosts.append({**host("rig", main="::"), "api_keys": {"main": "sesame"}})
+    hosts.append({**host("rig", main="::"), "api_keys": {"main": {"ops": "other", "app": "sesame"}}})
     (found,) = inventory.deployed_instances()
     assert found.api_key == "sesame"
     assert "sesame" not in repr(found)

@@ -114,7 +114,7 @@ def main() -> None:
                 if "runtime" in config:
                     row["log_tail"] = host.runtime(config).log(name, params["lines"])
             elif action == "stop" and module.check_mode:
-                row["changed"] = row["state"] != "stopped"
+                row = stop(host, folder, {}, check_mode=True)
             elif action in MOVES and module.check_mode:
                 row["changed"] = action != "start" or row["state"] != "running"
             elif action in MOVES:

@@ -53,6 +53,10 @@ options:
     description: Whether instances that are no longer declared are removed.
     type: bool
     default: false
+  drain_timeout:
+    description: How many seconds requests are waited for when an instance is removed.
+    type: int
+    default: 30
   names:
     description: The instances to switch, as M(llama_server_plan) named them.
     type: list
@@ -85,6 +89,10 @@ instances:
     where the old server was restored, C(restored).
   returned: always
   type: list
+wrong:
+  description: What failed, for people; empty where all is well.
+  returned: always
+  type: str
 """
 
 import os

@@ -52,6 +52,10 @@ options:
     description: Whether instances that are no longer declared are removed.
     type: bool
     default: false
+  drain_timeout:
+    description: How many seconds requests are waited for when an instance is removed.
+    type: int
+    default: 30
 notes:
   - An instance that can't be proven does not fail the module; C(wrong) says what is to be said about it.
 author: Llama Nexus

@@ -44,6 +44,7 @@ class Host:
     declared: dict[str, Declaration]
     trial: str = "auto"  # auto, always or never
     prune: bool = False
+    drain_timeout: int = 0  # of what is no longer declared; the others have their own
     progress: Callable[[str], None] = field(default=lambda line: None)
 
     def __post_init__(self) -> None:
@@ -266,6 +267,7 @@ ARGUMENTS: dict[str, Any] = {
     "unit": {"type": "str", "required": True},
     "trial": {"type": "str", "choices": ["auto", "always", "never"], "default": "auto"},
     "prune": {"type": "bool", "default": False},
+    "drain_timeout": {"type": "int", "default": 30},
 }
 
 
@@ -279,7 +281,14 @@ def host_of(params: dict[str, Any], progress: Callable[[str], None] = lambda lin
         name: Declaration(entry["config"], entry["files"], params["keys"].get(name, {}), entry["proof"])
         for name, entry in params.get("instances", {}).items()
     }
-    return Host(settings, declared, params.get("trial", "never"), params.get("prune", False), progress)
+    return Host(
+        settings,
+        declared,
+        trial=params.get("trial", "never"),
+        prune=params.get("prune", False),
+        drain_timeout=params.get("drain_timeout", 0),
+        progress=progress,
+    )
 
 
 def said(rows: list[Row]) -> str:

@@ -26,7 +26,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Any
 
 TRIAL = ".trial"  # added to a name; no instance can have it, since names hold no dot
@@ -290,4 +290,4 @@ def named_keys(lines: list[str]) -> list[tuple[str, str]]:
 
 def now() -> str:
     """The present moment in UTC, ISO 8601."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

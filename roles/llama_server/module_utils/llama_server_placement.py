@@ -170,7 +170,7 @@ def input_mib(path: str) -> float:
         names = reader.tensors()
     end_of_data = os.path.getsize(path)
     offsets = [*sorted(offset for _, offset in names), end_of_data - reader.data_start]
-    ends = dict(zip(offsets, offsets[1:]))  # noqa: RUF007 - pairwise came with Python 3.10
+    ends = dict(zip(offsets, offsets[1:]))
     spans = [(offset, ends[offset]) for name, offset in names if name.startswith(INPUT_TENSORS)]
     return (max(stop for _, stop in spans) - min(start for start, _ in spans)) / MIB if spans else 0.0
 

@@ -44,8 +44,6 @@ def converge(host: Host, names: list[str]) -> list[Row]:
 
     Stops at the first that fails: what comes after it is left as it was.
     """
-    os.makedirs(host.root, mode=0o755, exist_ok=True)
-    os.makedirs(host.settings.logs, mode=0o755, exist_ok=True)
     own = salt(host.root, create=True)
     rows: list[Row] = []
     for folder in folders(host.root):
@@ -282,7 +280,7 @@ def remove(host: Host, folder: Folder) -> Row:
     with folder.locked(LOCK_SECONDS):
         config = folder.linked("verified")
         if config:
-            Switch(host, folder, config, {"drain_timeout": 30})._drain(config)
+            Switch(host, folder, config, {"drain_timeout": host.drain_timeout})._drain(config)
             host.runtime(config).forget(folder.name)
         folder.remove()
     return {"name": folder.name, "state": "stopped", "changed": True, "checks": [], "error": None, "removed": True}
@@ -323,7 +321,7 @@ def start(host: Host, folder: Folder, proof: dict[str, Any]) -> Row:
     return restart(host, folder, proof)
 
 
-def stop(host: Host, folder: Folder, proof: dict[str, Any], check_mode: bool = False) -> Row:
+def stop(host: Host, folder: Folder, proof: dict[str, Any], *, check_mode: bool = False) -> Row:
     """Have the instance stopped, after a reboot too, until it is started or deployed again."""
     config = folder.linked("verified") or folder.linked("pending")
     row: Row = {"name": folder.name, "state": "stopped", "changed": False, "checks": [], "error": None}
