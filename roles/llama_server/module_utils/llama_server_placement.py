@@ -147,7 +147,12 @@ def gpu_memory(pid: int | None) -> dict[str, float] | None:
     if not program or not pid:
         return None
     query = [program, "--query-compute-apps=pid,gpu_uuid,used_memory", "--format=csv,noheader,nounits"]
-    done = subprocess.run(query, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=60, check=False)
+    try:
+        done = subprocess.run(
+            query, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=60, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise HostError("nvidia-smi does not answer within 60 s: the driver or the GPU is stuck") from error
     rows = [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines() if line.count(",") == 2]
     pids = {int(row[0]) for row in rows if row[0].isdigit()}
     hidden = not any(os.path.exists(f"/proc/{number}") for number in pids) and any(map(os.path.exists, CONTAINER_MARKS))

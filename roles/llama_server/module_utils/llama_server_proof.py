@@ -229,7 +229,7 @@ def _prove_context(config: Config, props: dict[str, Any], proof: Proof, row: dic
     if config["ctx_size"]:
         # Shared by the slots when unified, divided among them otherwise.
         whole = padded(config["ctx_size"])
-        expected = whole if context == whole else padded(config["ctx_size"] // (slots or 1))
+        expected = whole if context == whole else padded(whole // (slots or 1))
         cause = "it did not fit the memory, or the model's own is shorter"
         proof.compare("context per slot", expected, context, cause)
 

@@ -187,7 +187,7 @@ class Systemd:
         if pid and active == "active":
             return Status("running", pid, str(pid))
         if active == "activating" or sub == "auto-restart":
-            return Status("starting", None, found.get("InvocationID", ""))
+            return Status("starting")
         return Status("failed" if active == "failed" else "stopped")
 
     def log(self, name: str, lines: int | None = None) -> list[str]:
@@ -283,7 +283,7 @@ class Supervisor:
         if state in ("STARTING", "RUNNING") and pid:
             return Status("running", pid, str(pid))
         if state in ("STARTING", "BACKOFF"):
-            return Status("starting", None, str(info.get("start")))
+            return Status("starting")
         return Status("failed" if state in ("FATAL", "EXITED") else "stopped")
 
     def log(self, name: str, lines: int | None = None) -> list[str]:
@@ -439,13 +439,10 @@ class Docker:
         return have_user(self.settings.user) if is_root() else None
 
     def prepare(self, config: Config) -> None:
-        image = have_image(config)
         name = self.container(config)
-        found = self._inspect(name)
-        if found and found["Config"]["Image"] == image:
+        if self._inspect(name):  # its name holds the generation, which decides all of it
             return
-        if found:
-            run("docker", "rm", "--force", name)
+        image = have_image(config)
         uid, gid = self.owner() or (os.getuid(), os.getgid())
         gpus = config["gpus"]
         wants_gpu = config["release"]["backend"] == "cuda" and config["n_gpu_layers"] != 0

@@ -36,6 +36,7 @@ from ansible.module_utils.llama_server_runtimes import RUNTIMES, remove_trial
 
 LOCK_SECONDS = 1800  # a switch of a big model on a slow disk
 LOOK_SECONDS = 5  # a server that is stuck must not keep whoever looks
+CROWDED = {"layers on the GPU", "weights in host memory", "caches in host memory", "context per slot"}
 OUT_OF_MEMORY = re.compile(r"out of memory|failed to allocate|unable to allocate|cannot allocate memory", re.IGNORECASE)
 
 
@@ -117,10 +118,15 @@ def _tried(
             runtime.start(config)
             progress = lambda line: host.progress(f"{line}, beside the old one")  # noqa: E731
             row = prove(config, trial.proof, runtime, side, speed_counts=False, progress=progress)
+        except (HostError, OSError) as error:
+            row = {"name": side.name, "checks": [], "error": str(error), "answered": None}
         finally:
             runtime.forget(side.name)
             side.remove()
-    starved = row["error"] and any(OUT_OF_MEMORY.search(line) for line in row.get("log_tail", []))
+    wrong = {check["check"] for check in row["checks"] if not check["ok"]}
+    # Beside the old one there may be no room for what fits alone: out of memory, or moved to the processor by itself.
+    crowded = bool(row.get("offloaded") and wrong) and wrong <= CROWDED
+    starved = crowded or any(OUT_OF_MEMORY.search(line) for line in row.get("log_tail", []))
     del row["answered"]
     return row if row["error"] and not starved else None
 
@@ -189,14 +195,9 @@ class Switch:
             row = prove(
                 config, self.proof, runtime, self.folder, speed_counts=speed_counts, progress=self.host.progress
             )
-        except (HostError, OSError) as error:
-            row = {
-                "name": config["name"],
-                "generation": config["id"],
-                "checks": [],
-                "error": str(error),
-                "log_tail": [],
-            }
+        except Exception as error:  # whatever it is, the old one must come back
+            what = str(error) if isinstance(error, HostError) else f"{type(error).__name__}: {error}"
+            row = {"name": config["name"], "generation": config["id"], "checks": [], "error": what}
         self.answered = row.pop("answered", None)
         return row
 
@@ -230,15 +231,18 @@ class Switch:
         if old["id"] == failed["id"]:  # a restart that failed: there is nothing else that was proven
             self._note("failed", error=row["error"])
             return {**row, "state": "failed"}
-        self.host.runtime(failed).stop(folder.name)
-        if old["runtime"] != failed["runtime"]:
-            self.host.runtime(failed).forget(folder.name)
+        # What can't be stopped must not keep the old one from being tried; its own proof says what is wrong then.
+        with contextlib.suppress(HostError, OSError):
+            self.host.runtime(failed).stop(folder.name)
+            if old["runtime"] != failed["runtime"]:
+                self.host.runtime(failed).forget(folder.name)
         restored = self._start(old, speed_counts=False)  # slow is better than nothing; the row says how slow
         row["downtime_seconds"] = round(self.answered - stopped, 2) if self.answered else None
         if restored["error"]:
             self._note("failed", error=row["error"], restored=restored["error"])
             return {**row, "state": "failed", "restored": restored}
-        self.host.runtime(old).settle(old)
+        with contextlib.suppress(HostError, OSError):  # it was settled when it was proven
+            self.host.runtime(old).settle(old)
         self._note("restored", generation=old["id"], error=row["error"])
         folder.tidy()
         return {**row, "state": "restored", "restored": restored}
