@@ -166,6 +166,9 @@ class Systemd:
 
     def stop(self, name: str) -> None:
         run("systemctl", "stop", self.unit(name))
+        run(
+            "systemctl", "reset-failed", self.unit(name), check=False
+        )  # one that had to be killed was stopped all the same
 
     def settle(self, config: Config) -> None:
         run("systemctl", "enable", "--quiet", self.unit(config["name"]))
@@ -516,7 +519,7 @@ class Docker:
             return Status("starting", None, life, argv)
         if state["Running"]:
             return Status("running", state["Pid"], life, argv)
-        return Status("failed" if state["ExitCode"] not in (0, 143) else "stopped", None, life, argv)
+        return Status("failed" if state["ExitCode"] not in (0, 137, 143) else "stopped", None, life, argv)
 
     def log(self, name: str, lines: int | None = None) -> list[str]:
         status, containers = self.status(name), self._containers(name)

@@ -203,14 +203,14 @@ class Switch:
 
     def _keep(self, new: Config, row: Row) -> None:
         folder, old = self.folder, self.old
+        if old and old["id"] != new["id"]:
+            folder.link("previous", old)  # first: whatever ends this process, the old one is not forgotten
         folder.link("verified", new)
         folder.link("pending", None)
         runtime = self.host.runtime(new)
         runtime.settle(new)
         if old and old["runtime"] != new["runtime"]:
             self.host.runtime(old).forget(folder.name)
-        if old and old["id"] != new["id"]:
-            folder.link("previous", old)
         keep(row, folder)
         folder.note("verified", generation=new["id"])
         folder.tidy()
@@ -297,14 +297,15 @@ def rollback(host: Host, folder: Folder, proof: dict[str, Any]) -> Row:
     """Switch to the generation that was proven before the present one. Raises HostError where there is none."""
     with folder.locked(LOCK_SECONDS):
         previous = folder.linked("previous")
-        if previous is None:
+        verified = folder.linked("verified")
+        if previous is None or (verified and verified["id"] == previous["id"]):
             raise HostError(f"instance {folder.name} has no earlier generation to go back to")
         if not os.path.exists(previous["argv"][0]) and previous["runtime"] != "docker":
             raise HostError(
                 f"instance {folder.name}: release {previous['release']['name']} is gone from the host: deploy it"
             )
         host.runtime(previous).prepare(previous)
-        return Switch(host, folder, folder.linked("verified"), proof).to(previous)
+        return Switch(host, folder, verified, proof).to(previous)
 
 
 def restart(host: Host, folder: Folder, proof: dict[str, Any]) -> Row:
