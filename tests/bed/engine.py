@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -47,6 +48,10 @@ def lock(path: Path) -> Iterator[None]:
 def connect() -> docker.DockerClient | None:
     """A client of the engine that runs on this machine, if one does."""
     # Not the engine of DOCKER_HOST: folders of this machine are mounted, and addresses of containers used.
+    # The client leaves a socket open where nobody listens, so that is found out first.
+    with socket.socket(socket.AF_UNIX) as probe:
+        if probe.connect_ex(str(SOCKET)) != 0:
+            return None
     try:
         return docker.DockerClient(base_url=f"unix://{SOCKET}", timeout=600)  # asks for the version of the engine
     except DockerException:
