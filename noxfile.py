@@ -1,7 +1,8 @@
-"""Sessions of Llama Nexus: ``nox -l`` lists them, ``nox -s NAME -- OPTIONS`` passes options through.
+"""Sessions of Llama Nexus. ``nox -s NAME -- OPTIONS`` passes options through.
 
-Every session works in the one environment ``.venv``, made from requirements.lock by the first that needs it.
-Each is a few lines around ``python -m nexus_tasks.<module>``, which runs without nox as well.
+Nearly all work in the one environment ``.venv``, made from requirements.lock by
+the first that needs it. Most are a line around ``python -m nexus_tasks.<module>``,
+which runs without nox as well, and say more with ``-- --help``.
 """
 
 from __future__ import annotations
@@ -63,19 +64,22 @@ def task(session: nox.Session, module: str, *args: str) -> None:
 
 @nox.session(default=False)
 def quickstart(session: nox.Session) -> None:
-    """Build llama.cpp here, serve a model, verify it, measure it and render the report."""
+    """Build llama.cpp here, serve a model, measure it, and report."""
     task(session, "quickstart", *session.posargs)
 
 
 @nox.session(default=False)
 def deploy(session: nox.Session) -> None:
-    """Build, fetch, serve and prove, watched; the arguments are those of ansible-playbook, as in -l gpu-hosts."""
+    """Run deploy.yml, watched; takes ansible-playbook's options.
+
+    As in ``nox -s deploy -- -l gpu-hosts --check --diff``.
+    """
     task(session, "deploy", *session.posargs)
 
 
 @nox.session(default=False)
 def status(session: nox.Session) -> None:
-    """Show what runs on the hosts of a pattern; without one, on gpu-hosts, or here while there are none."""
+    """Show what runs: on gpu-hosts, or here while there are none."""
     task(session, "control", "status", *session.posargs)
 
 
@@ -87,43 +91,46 @@ def logs(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def start(session: nox.Session) -> None:
-    """Start the servers of a pattern or HOST/INSTANCE, and prove them."""
+    """Start the servers of a pattern or HOST/INSTANCE; prove them."""
     task(session, "control", "start", *session.posargs)
 
 
 @nox.session(default=False)
 def stop(session: nox.Session) -> None:
-    """Stop the servers of a pattern or HOST/INSTANCE, until they are started or deployed again."""
+    """Stop them, until they are started or deployed again."""
     task(session, "control", "stop", *session.posargs)
 
 
 @nox.session(default=False)
 def restart(session: nox.Session) -> None:
-    """Restart the servers of a pattern or HOST/INSTANCE, host by host, and prove each."""
+    """Restart them host by host, and prove each."""
     task(session, "control", "restart", *session.posargs)
 
 
 @nox.session(default=False)
 def rollback(session: nox.Session) -> None:
-    """Go back to what was proven before, host by host, and prove it."""
+    """Go back to what was proven before, host by host."""
     task(session, "control", "rollback", *session.posargs)
 
 
 @nox.session(default=False)
 def benchmark(session: nox.Session) -> None:
-    """Measure servers: an inventory pattern, HOST/INSTANCE or a URL; without one, all that is deployed."""
+    """Measure servers: of a pattern, HOST/INSTANCE or a URL.
+
+    Without one, those on gpu-hosts, or those here while there are none.
+    """
     task(session, "benchmark", *session.posargs)
 
 
 @nox.session(default=False)
 def report(session: nox.Session) -> None:
-    """Render the reports of all records that have none yet, and their index."""
+    """Render the reports that are not up to date, and their index."""
     task(session, "report", *session.posargs)
 
 
 @nox.session(default=False)
 def reference(session: nox.Session) -> None:
-    """Write docs/reference.md from the options and a release's llama-server (its path is the argument)."""
+    """Write docs/reference.md; the argument is a llama-server's path."""
     task(session, "reference", *session.posargs)
 
 
@@ -140,13 +147,13 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests; the first run builds llama.cpp into the user's cache folder."""
+    """Run the tests; the first run builds llama.cpp."""
     run(session, "pytest", *session.posargs)
 
 
 @nox.session(default=False)
 def lock(session: nox.Session) -> None:
-    """Renew requirements.lock and the lock files of role host_tools (needs uv)."""
+    """Renew requirements.lock and those of host_tools (needs uv)."""
     compile_ = ["uv", "pip", "compile", "--universal", "--generate-hashes", "--no-emit-index-url",
                 "--no-annotate", "--quiet", "--custom-compile-command", "nox -s lock", *session.posargs]  # fmt: skip
     session.run(*compile_, "--python-version", "3.11", "pyproject.toml", "--group", "test", "--group", "lint",

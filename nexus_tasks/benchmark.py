@@ -549,23 +549,20 @@ def _number(value: float | None) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m nexus_tasks.benchmark", description="Measure servers over HTTP and write run records."
+        prog="nox -s benchmark --",
+        description="Measure servers over HTTP and write run records.",
+        epilog="\n".join(["presets:", *_preset_lines()]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "target",
         metavar="TARGET",
         nargs="?",
-        help="an inventory pattern (gpu-hosts), HOST/INSTANCE, or a base URL (http://...) whose key is in "
-        f"{endpoint.API_KEY_VARIABLE}; default: every instance on gpu-hosts, or on local while that is empty",
+        help="an inventory pattern, HOST/INSTANCE, or a base URL (http://...) whose key is in "
+        f"{endpoint.API_KEY_VARIABLE} (default: all on {inventory.FLEET}, or on {inventory.HERE} while that is empty)",
     )
     parser.add_argument(
-        "--preset",
-        default=DEFAULT_PRESET,
-        help="; ".join(
-            f"{name}: {p.prompt_tokens} prompt and {p.output_tokens} output tokens, {p.runs} runs, {p.warmup} warm-up"
-            for name, p in PRESETS.items()
-        )
-        + f" (default: {DEFAULT_PRESET})",
+        "--preset", metavar="NAME", default=DEFAULT_PRESET, help="the workload, see below (default: %(default)s)"
     )
     sizes = {
         "prompt-tokens": "tokens of each prompt",
@@ -575,7 +572,9 @@ def _parser() -> argparse.ArgumentParser:
     }
     for name, text in sizes.items():
         parser.add_argument(f"--{name}", type=int, metavar="N", help=f"{text}, instead of the preset's")
-    parser.add_argument("--api", choices=APIS, help="default: completion on llama-server, chat on other servers")
+    parser.add_argument(
+        "--api", choices=APIS, help="what is asked for (default: completion of llama-server, chat of other servers)"
+    )
     parser.add_argument(
         "--same-prompt",
         action="store_true",
@@ -589,8 +588,19 @@ def _parser() -> argparse.ArgumentParser:
         help="longest silence of a server within a request, in seconds (default: %(default)g)",
     )
     parser.add_argument("--json", action="store_true", help="print the summaries as JSON and nothing else")
-    parser.add_argument("--results", type=Path, default=results.ROOT, metavar="DIR", help="default: %(default)s")
+    parser.add_argument(
+        "--results", type=Path, default=results.ROOT, metavar="DIR", help="where the records go (default: %(default)s)"
+    )
     return parser
+
+
+def _preset_lines() -> list[str]:
+    width = max(map(len, PRESETS))
+    return [
+        f"  {name:<{width}}  {work.prompt_tokens:>4} prompt + {work.output_tokens:>3} output tokens, "
+        f"{work.runs} runs + {work.warmup} warm-up"
+        for name, work in PRESETS.items()
+    ]
 
 
 def _workload(options: argparse.Namespace) -> Workload:

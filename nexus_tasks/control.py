@@ -21,6 +21,7 @@ from rich.text import Text
 
 from nexus_tasks import playbook
 from nexus_tasks.errors import DeployError, UsageError, command_line
+from nexus_tasks.inventory import FLEET, HERE, default_pattern
 from nexus_tasks.playbook import TABLES, Outcome
 
 VERBS = {
@@ -32,9 +33,9 @@ VERBS = {
     "rollback": "Go back to what was proven before, host by host, and prove it.",
 }
 LOOKING = ("status", "logs")
-FLEET, HERE = "gpu-hosts", "local"
 GOES_ON = "what was begun on the hosts goes on there, up to a proven server: nox -s status shows it"
 WIDEST = 120
+LINES = 50  # of each log
 
 Row = dict[str, Any]
 
@@ -61,7 +62,7 @@ def coloured(text: str) -> Text:
         ("bold", r"(?m)^INSTANCE .*$|^ +check +expected +found$|^\S+/\S+:"),
         ("green", r"(?m) ok$|\brunning\b|\bverified\b"),
         ("yellow", r"(?m) note$|\bswitching\b|\bnot (deployed|declared)\b"),
-        ("bold red", r"\bFAILED\b|\b(DOWN|UNREACHABLE|UNSUPERVISED|STARTING|STOPPED|RUNNING|NOT PROVEN|NO ANSWER)\b"),
+        ("bold red", r"\bFAILED\b|\b(DOWN|UNREACHABLE|UNSUPERVISED|STARTING|LOADING|RUNNING|NOT PROVEN|NO ANSWER)\b"),
     ):
         shown.highlight_regex(pattern, style)
     return shown
@@ -75,12 +76,6 @@ def show(console: Console, text: str) -> None:
 def width(console: Console) -> int:
     """How long the lines of a table may be."""
     return min(console.width, WIDEST)
-
-
-def default_pattern() -> str:
-    """gpu-hosts, or local while that group is empty."""
-    found = playbook.run("playbooks/status.yml", "--limit", FLEET, "--list-hosts", check=False)
-    return FLEET if found.status == 0 else HERE
 
 
 def chosen_pattern(verb: str, pattern: str | None) -> str:
@@ -114,44 +109,49 @@ def run(verb: str, pattern: str, instances: Sequence[str], *, lines: int, consol
         DeployError: Ansible failed before it came to a host.
     """
     variables = {"instance": ",".join(instances), "lines": lines}
-    outcome = playbook.run(
-        f"playbooks/{verb}.yml", "--limit", pattern, "--extra-vars", json.dumps(variables),
-        console=console, narrate=verb not in LOOKING, check=False,
+    outcome = playbook.run_on(
+        pattern, f"playbooks/{verb}.yml", "--extra-vars", json.dumps(variables),
+        console=console, narrate=verb not in LOOKING,
     )  # fmt: skip
-    if not outcome.hosts:
-        if outcome.status != 0 and "no hosts to target" not in outcome.said:
-            raise DeployError(outcome.said, hint=f"ansible-playbook playbooks/{verb}.yml -l {pattern} says more")
-        raise UsageError(
-            f"the inventory has no host that matches {pattern}",
-            hint="ansible-inventory --graph shows its groups and hosts",
-        )
     if instances and outcome.failures and not any(outcome.rows.values()) and not outcome.unreachable:
         (message, *_) = outcome.failures.values()
         raise UsageError(message, hint="nox -s status shows what is deployed")
     return outcome
 
 
-def _parser() -> argparse.ArgumentParser:
+def _verbs() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m nexus_tasks.control",
-        description="Look after servers that are deployed.",
-        epilog="; ".join(f"{verb}: {what.rstrip('.')}" for verb, what in VERBS.items()),
+        description="Look after servers that are deployed. Each verb is a nox session, too.",
+        epilog="\n".join(f"{verb:<8}  {what}" for verb, what in VERBS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("verb", metavar="VERB", choices=VERBS, help=", ".join(VERBS))
+    parser.add_argument("arguments", metavar="ARGUMENT", nargs=argparse.REMAINDER, help="VERB --help lists them")
+    return parser
+
+
+def _parser(verb: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"nox -s {verb} --", description=VERBS[verb])
+    left_out = f"(default: {FLEET}, or {HERE} while that is empty)"
+    if verb not in LOOKING:
+        left_out = f"(needed as soon as {FLEET} has a host; else the default is {HERE})"
+    parser.add_argument("pattern", metavar="PATTERN", nargs="?", help=f"inventory pattern or HOST/INSTANCE {left_out}")
     parser.add_argument(
-        "pattern", metavar="PATTERN", nargs="?",
-        help=f"inventory pattern or HOST/INSTANCE (default: {FLEET}, or {HERE} while that is empty)",
+        "--instance", metavar="NAME", action="append", default=[],
+        help="only the instances of this name; may be given again",
     )  # fmt: skip
-    parser.add_argument("--instance", metavar="NAME", action="append", default=[], help="only this one; repeatable")
-    parser.add_argument("--lines", metavar="N", type=int, default=50, help="lines of each log (default: %(default)s)")
+    if verb == "logs":
+        parser.add_argument("--lines", metavar="N", type=int, default=LINES, help="of each log (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON, for programs")
     return parser
 
 
 @command_line
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = _parser().parse_intermixed_args(argv)
-    verb = arguments.verb
+    begun = _verbs().parse_args(argv)
+    verb = begun.verb
+    arguments = _parser(verb).parse_intermixed_args(begun.arguments, argparse.Namespace(lines=LINES))
     if arguments.lines < 1:
         raise UsageError(f"--lines {arguments.lines} is too few", hint="at least 1")
     hosts, _, instance = (arguments.pattern or "").partition("/")

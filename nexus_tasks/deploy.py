@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         usage="nox -s deploy -- [--json] [ARGUMENT OF ansible-playbook]...",
         description="Build, fetch, serve and prove on the hosts of the inventory, as ansible-playbook deploy.yml does, "
         "with a line a host. For example: -l gpu-hosts --check --diff",
+        epilog="The other arguments are those that ansible-playbook --help lists, but for those that make it ask.",
         allow_abbrev=False,
     )
     parser.add_argument("--json", action="store_true", help="print the rows as JSON, for programs")

@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from nexus_tasks import results
+from nexus_tasks import results, role
 from nexus_tasks.errors import RecordError
 from nexus_tasks.markup import moment
 from nexus_tasks.results import Record, Row
@@ -26,6 +26,7 @@ PROVEN = ("verified", "restored")  # a restored instance is what it was before, 
 BROKEN = ("restored", "failed")
 CAUSE_LENGTH = 200
 NAMED = 3  # so many of those that are not well are named in a sentence
+IS_HOST = role.filters("llama_server_table")["is_host"]
 
 
 @dataclass(frozen=True)
@@ -236,7 +237,7 @@ def device_memory_mib(row: Row) -> dict[str, float]:
     """
     found: dict[str, float] = {}
     for name, parts in (row.get("buffers_mib") or {}).items():
-        device = "CPU" if name.startswith("CPU") or name.endswith("_Host") else name
+        device = "CPU" if IS_HOST(name) else name
         found[device] = found.get(device, 0.0) + sum(size for size in parts.values() if size)
     return found or {name: size for name, size in (row.get("gpu_processes_mib") or {}).items() if size is not None}
 

@@ -17,6 +17,8 @@ from typing import Any
 from nexus_tasks import playbook
 from nexus_tasks.errors import DeployError, UsageError
 
+FLEET, HERE = "gpu-hosts", "local"
+
 
 @dataclass(frozen=True)
 class Instance:
@@ -46,8 +48,14 @@ class Instance:
         return hashlib.sha256(json.dumps(self.argv).encode()).hexdigest()
 
 
+def default_pattern() -> str:
+    """The hosts that are meant where none are named: gpu-hosts, or local while that group is empty."""
+    found = playbook.run("playbooks/status.yml", "--limit", FLEET, "--list-hosts", check=False)
+    return FLEET if found.status == 0 else HERE
+
+
 def deployed_instances(target: str | None = None) -> list[Instance]:
-    """The instances on the hosts of ``target``; without one, of gpu-hosts, or of local while that is empty.
+    """The instances on the hosts of ``target``; without one, of those that :func:`default_pattern` names.
 
     Args:
         target: an inventory pattern, or ``HOST/INSTANCE``.
@@ -75,13 +83,10 @@ def deployed_instances(target: str | None = None) -> list[Instance]:
 def _ask_ansible(pattern: str) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="llama-nexus-") as folder:
         answer = Path(folder) / "endpoints.json"
-        variables = {"endpoints_file": str(answer), "endpoints_pattern": pattern}
-        playbook.run("playbooks/endpoints.yml", "--extra-vars", json.dumps(variables))
-        if not answer.exists():
-            raise UsageError(
-                f"the inventory has no host that matches {pattern or 'gpu-hosts or local'}",
-                hint="ansible-inventory --graph shows its groups and hosts",
-            )
+        variables = json.dumps({"endpoints_file": str(answer)})
+        outcome = playbook.run_on(pattern or default_pattern(), "playbooks/endpoints.yml", "--extra-vars", variables)
+        if outcome.status != 0:
+            raise DeployError(outcome.problem(), hint="nox -s status shows how its servers are")
         hosts: list[dict[str, Any]] = json.loads(answer.read_text(encoding="utf-8"))
     return hosts
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import runpy
 import shlex
 import signal
 import sys
@@ -34,8 +33,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from nexus_tasks import results
-from nexus_tasks.errors import DeployError
+from nexus_tasks import results, role
+from nexus_tasks.errors import DeployError, UsageError
 
 ROOT = Path(__file__).resolve().parent.parent
 LOGS = Path("logs")
@@ -45,10 +44,8 @@ WAITS_SECONDS = 1.0  # without a task: less is the time between two
 GRACE_SECONDS = 10.0  # for Ansible to end by itself after Ctrl-C
 # As plugins/action/follow.py writes it: the host, the time that passed, and what the job says.
 PROGRESS = re.compile(r"  (\S+) +\d+m\d\ds  (.*)")
-# The role's own filters: people read the same text from nox as from ansible-playbook.
-TABLES: dict[str, Any] = runpy.run_path(
-    str(ROOT / "roles" / "llama_server" / "filter_plugins" / "llama_server_table.py")
-)
+# People read the same text from nox as from ansible-playbook.
+TABLES: dict[str, Any] = role.filters("llama_server_table")
 
 Row = dict[str, Any]
 
@@ -294,6 +291,30 @@ def run(
     if check and outcome.status != 0:
         where = f"; Ansible's output is in {log}" if log else ""
         raise DeployError(outcome.problem(), hint=f"mend it and run {playbook} again: what is done stays done{where}")
+    return outcome
+
+
+def run_on(
+    pattern: str, playbook: str, *arguments: str, console: Console | None = None, narrate: bool = True
+) -> Outcome:
+    """Run a playbook on the hosts of an inventory pattern, and wait for it. What fails on a host is in the outcome.
+
+    Args:
+        pattern: of the inventory; the others are those of :func:`run`.
+
+    Raises:
+        UsageError: no host matches the pattern.
+        DeployError: Ansible failed before it came to a host.
+        KeyboardInterrupt: as :func:`run` does.
+    """
+    outcome = run(playbook, "--limit", pattern, *arguments, console=console, narrate=narrate, check=False)
+    if not outcome.hosts:
+        if outcome.status != 0 and "no hosts to target" not in outcome.said:
+            raise DeployError(outcome.said, hint=f"ansible-playbook {playbook} -l {pattern} says more")
+        raise UsageError(
+            f"the inventory has no host that matches {pattern}",
+            hint="ansible-inventory --graph shows its groups and hosts",
+        )
     return outcome
 
 

@@ -27,9 +27,13 @@ def _parser() -> argparse.ArgumentParser:
         description="Build llama.cpp on this machine, serve a model, verify it, measure it and render the report.",
     )
     parser.add_argument(
-        "--model", help="a profile of group_vars/all/models.yml (default: what group_vars/local.yml says)"
+        "--model",
+        metavar="NAME",
+        help="a profile of group_vars/all/models.yml (default: what group_vars/local.yml says)",
     )
-    parser.add_argument("--preset", default="quick", help="the benchmark's workload (default: %(default)s)")
+    parser.add_argument(
+        "--preset", metavar="NAME", default="quick", help="the benchmark's workload (default: %(default)s)"
+    )
     return parser
 
 

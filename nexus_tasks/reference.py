@@ -1,8 +1,8 @@
 """Write docs/reference.md: the options of an instance, and what becomes of every flag of llama-server.
 
-    python -m nexus_tasks.reference PATH/TO/llama-server
+    nox -s reference -- PATH/TO/llama-server
 
-The options come from role llama_server's argument specs and its table of flags, the flags from the server's ``--help``.
+The options and what becomes of them are what role llama_server goes by, the flags come from the server's ``--help``.
 A flag that no option says and that is not refused is one for ``extra_args``; a new version's flags turn up there, and a
 test says so.
 """
@@ -20,13 +20,24 @@ from typing import Any
 
 import yaml
 
+from nexus_tasks import role
 from nexus_tasks.errors import UsageError, command_line
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "reference.md"
-ROLE = ROOT / "roles" / "llama_server"
 COMMIT = "llama_cpp_commit"
-ELSEWHERE = {"model": "`--model`, `--alias`", "extra_args": "what it holds"}
+OWN = "nothing: the role's own"
+# What becomes of the options that the table of flags does not have.
+ELSEWHERE = {
+    "model": "`--model`, `--alias`",
+    "gpus": "the variable `CUDA_VISIBLE_DEVICES`; under Docker its option `--gpus`",
+    "sampling_preset": "the flags of the next seven",
+    "environment": "variables of the process",
+    "runtime": OWN,
+    "min_decode_tps": OWN,
+    "max_regression": OWN,
+    "extra_args": "what it holds",
+}
 
 HEAD = """\
 # Reference
@@ -38,7 +49,8 @@ variables are in [roles/llama_server/defaults/main.yml](../roles/llama_server/de
 
 ## Options of an instance
 
-What is set becomes the flag beside it, and nothing else does.
+An option that is set, or has a default, becomes the flag beside it, and nothing else stands on the command line. Of two
+flags the first is for true and the second for false; one alone is left out for false.
 """
 
 ROUTER = """
@@ -91,18 +103,11 @@ class Rules:
 
     specs: Mapping[str, Mapping[str, Any]]
     flags: Mapping[str, str | list[str | None]]
-    other_spellings: Mapping[str, list[str]]
+    spelled: Mapping[str, str]
+    """By flag the option that says it, in every spelling."""
     refused: Sequence[Mapping[str, Any]]
     router_options: Sequence[str]
-
-    def of_options(self) -> dict[str, str]:
-        """By flag the option that says it, in every spelling."""
-        found = {flag: option for option in self.flags for flag in self.flags_of(option)}
-        return found | {flag: option for option, flags in self.other_spellings.items() for flag in flags}
-
-    def of_refusals(self) -> dict[str, str]:
-        """By flag why it is refused."""
-        return {flag: group["because"] for group in self.refused for flag in group["flags"]}
+    not_of_routers: Sequence[str]
 
     def flags_of(self, option: str) -> list[str]:
         """The flags of an option; a boolean may have two."""
@@ -110,22 +115,23 @@ class Rules:
         return [flag for flag in ([entry] if isinstance(entry, str) else entry) if flag]
 
 
-def read_rules(role: Path = ROLE) -> Rules:
-    """The rules as the role's files have them."""
-    specs = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text(encoding="utf-8"))["argument_specs"]
-    tables = yaml.safe_load((role / "vars" / "main.yml").read_text(encoding="utf-8"))
+def read_rules() -> Rules:
+    """The rules as the role's own filters read them."""
+    own = role.filters("llama_server")
+    tables = own["RULES"]
     return Rules(
-        {name: entry["options"] for name, entry in specs.items()},
-        tables["__llama_server_flags"],
-        tables["__llama_server_other_spellings"],
-        tables["__llama_server_refused_flags"],
-        tables["__llama_server_router_options"],
+        {name: entry["options"] for name, entry in tables["specs"].items()},
+        tables["flags"],
+        own["spellings"](),
+        tables["refused_flags"],
+        tables["router_options"],
+        own["NOT_OF_ROUTERS"],
     )
 
 
 def for_extra_args(flags: Sequence[Flag], rules: Rules) -> list[Flag]:
     """The flags that only ``extra_args`` can say."""
-    known = set(rules.of_options()) | set(rules.of_refusals())
+    known = {*rules.spelled, *(flag for group in rules.refused for flag in group["flags"])}
     return [flag for flag in flags if not known & set(flag.spellings)]
 
 
@@ -136,15 +142,14 @@ def page(help_text: str, version: str, rules: Rules) -> str:
 
 def _sections(flags: Sequence[Flag], rules: Rules) -> Iterator[str]:
     instance, router_model = rules.specs["instance"], rules.specs["router_model"]
-    yield from _table("option", "flag", "value", "meaning")
+    yield from _table("option", "becomes", "value", "meaning")
     for name, spec in instance.items():
         becomes = ELSEWHERE.get(name) or _names(rules.flags_of(name))
         yield _row(f"`{name}`", becomes, _value(spec), _meaning(spec))
     yield ROUTER
-    own = [f"`{name}`" for name in rules.router_options if name in instance]
-    yield f"The router itself takes\n{', '.join(own[:-1])} and {own[-1]}."
-    yield "Its models take the options below, and those above that are not the router's, but for `chat_template`,"
-    yield "`min_decode_tps` and `max_regression`, which need an instance of their own.\n"
+    yield f"The router itself takes\n{_list(rules.router_options)}."
+    yield "Its models take the options below, and those above that are not the router's, but for"
+    yield f"{_list(rules.not_of_routers)}, which need an instance of their own.\n"
     yield from _table("option", "value", "meaning")
     for name, spec in router_model.items():
         yield _row(f"`{name}`", _value(spec), _meaning(spec))
@@ -171,6 +176,10 @@ def _row(*cells: str) -> str:
 
 def _names(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
+
+
+def _list(names: Sequence[str]) -> str:
+    return f"{_names(names[:-1])} and `{names[-1]}`"
 
 
 def _value(spec: Mapping[str, Any]) -> str:
@@ -216,7 +225,7 @@ def ask(server: Path) -> tuple[str, str]:
 @command_line
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="nox -s reference --", description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("server", type=Path, help="the llama-server of a release of the pinned version")
+    parser.add_argument("server", metavar="PATH", type=Path, help="the llama-server of a release of the pinned version")
     help_text, version = ask(parser.parse_args(argv).server)
     PAGE.write_text(page(help_text, version, read_rules()), encoding="utf-8")
     sys.stdout.write(f"wrote {PAGE.relative_to(ROOT)}\n")

@@ -41,7 +41,8 @@ REPORTS = Path("reports")
 TOGETHER = {"deployment": "fleet"}  # kinds whose records make one page, and what it is called
 RESERVED = frozenset({"record_path", "results_dir"})
 DRAWING_CODE = (
-    "blocks.py", "figures.py", "fleet.py", "frames.py", "markup.py", "notebook.py", "runs.py", "summary.py",
+    "blocks.py", "figures.py", "fleet.py", "frames.py", "markup.py", "notebook.py", "role.py", "runs.py",
+    "summary.py",
 )  # fmt: skip
 LATEST_SHOWN = 5
 HEAD_BYTES = 2048  # the fingerprint is among a page's first lines
@@ -405,7 +406,7 @@ def _tally(wanted: int, rendered: int, failed: int) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m nexus_tasks.report", description="Render run records into HTML reports."
+        prog="nox -s report --", description="Render run records into HTML reports, those that are not up to date."
     )
     parser.add_argument(
         "kinds",
@@ -414,8 +415,12 @@ def _parser() -> argparse.ArgumentParser:
         help=f"kinds of records to render (default: all): {', '.join(results.KINDS)}",
     )
     parser.add_argument("--run", metavar="RUN_ID", help="render this run only")
-    parser.add_argument("--results", metavar="DIR", type=Path, default=results.ROOT, help="where the records are")
-    parser.add_argument("--reports", metavar="DIR", type=Path, default=REPORTS, help="where the reports go")
+    parser.add_argument(
+        "--results", metavar="DIR", type=Path, default=results.ROOT, help="where the records are (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--reports", metavar="DIR", type=Path, default=REPORTS, help="where the reports go (default: %(default)s)"
+    )
     parser.add_argument(
         "-p",
         "--parameter",
@@ -423,7 +428,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs=2,
         action="append",
         default=[],
-        help="set a parameter of the notebook; may be repeated",
+        help="set a parameter of a notebook (docs/reports.md lists them); may be given again",
     )
     parser.add_argument("--force", action="store_true", help="render reports that are up to date as well")
     return parser
