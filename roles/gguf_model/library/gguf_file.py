@@ -403,9 +403,8 @@ class Download:
             headers.update({"Range": f"bytes={self.done}-", "If-Range": self.validator})
         where = urllib.parse.urlsplit(address)._replace(query="").geturl()  # a query may hold a signature
         try:
-            # The role admits http and https only, and so does the hub: no file: address gets here.
-            request = urllib.request.Request(address, headers=headers)  # noqa: S310
-            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310
+            request = urllib.request.Request(address, headers=headers)  # noqa: S310 - http(s) only: the role sees to it
+            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310 - as above
                 self.take_answer(response)
         except urllib.error.HTTPError as error:
             if error.code == 416:

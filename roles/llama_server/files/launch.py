@@ -36,13 +36,21 @@ try:
 except FileNotFoundError:
     sys.exit(f"launch: {folder} has nothing that was proven: deploy again")
 
-if instance["release"]["backend"] == "cuda" and instance["n_gpu_layers"] != 0:
+if instance["runtime"] == "docker":  # a switch of the runtime that was cut off: the container serves
+    sys.exit(f"launch: {instance['name']} runs in a container: deploy again")
+
+if instance["release"]["backend"] == "cuda" and instance["uses_gpu"]:
     # CUDA that starts before its device nodes are there would be served by the processor, and nobody would be told.
     deadline = time.monotonic() + GPU_SECONDS
+    late = False
     while missing := [path for path in GPU_DEVICES if not os.path.exists(path)]:
+        late = True
         if time.monotonic() > deadline:
             sys.exit(f"launch: the GPU is not there: {', '.join(missing)} did not appear within {GPU_SECONDS} s")
         time.sleep(0.5)
+    if late and instance["runtime"] == "systemd":
+        # Which devices a unit may open is settled when it starts, by what the kernel knows then.
+        sys.exit("launch: the GPU has appeared; starting over, so that it may be opened")
 
 if instance["runtime"] == "supervisor":  # whose servers outlive it; systemd knows its own
     path = os.path.join(folder, "process")

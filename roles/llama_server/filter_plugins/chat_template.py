@@ -105,7 +105,7 @@ class Declined(Exception):
 class Generation(jinja2.ext.Extension):
     """``{% generation %}`` marks what the assistant wrote, for training; it changes nothing."""
 
-    tags = {"generation"}  # noqa: RUF012 - Jinja's way
+    tags = frozenset({"generation"})
 
     def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
         next(parser.stream)

@@ -2,6 +2,7 @@
 
     instances | llama_server_problems(settings, hostvars, hosts)          what is wrong, one line each
     instances | llama_server_declaration(settings, release, files, …)     what the modules on the host are given
+    rows | llama_server_limits(action, instances, settings)               what the proof of a start asks for
     instances | llama_server_keys                                         the keys, by instance and name
     instances | llama_server_model_names                                  the profiles of llama_models that they need
     instances | llama_server_chat_template_names                          the templates that they choose
@@ -41,6 +42,7 @@ FILES = {"api_keys": "@keys", "chat_template": "@chat_template.jinja", "models":
 
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where such a server is asked from its own host
 GIB = 1024**3
+UNKNOWN_BYTES = 64 * GIB  # of a model that nobody tells: what waits too long costs time, too short a rollback
 KEY_LENGTH = 16
 QUIET = 4  # below this verbosity llama.cpp does not say where it put what
 
@@ -73,7 +75,7 @@ def read_rules() -> dict[str, Any]:
     role = Path(__file__).resolve().parent.parent
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     tables = yaml.load((role / "vars" / "main.yml").read_text(encoding="utf-8"), Loader=loader)  # noqa: S506 - safe ones
-    specs = yaml.load((role / "meta" / "argument_specs.yml").read_text(encoding="utf-8"), Loader=loader)  # noqa: S506
+    specs = yaml.load((role / "meta" / "argument_specs.yml").read_text(encoding="utf-8"), Loader=loader)  # noqa: S506 - safe ones
     prefix = "__llama_server_"
     names = ("flags", "other_spellings", "refused_flags", "router_options")
     return {**{name: tables[prefix + name] for name in names}, "specs": specs["argument_specs"]}
@@ -163,6 +165,12 @@ def mode_of(options: Options) -> str:
     if options.get("embeddings"):
         return "embedding"
     return "reranking" if options.get("reranking") else "completion"
+
+
+def uses_gpu(values: Options, backend: str) -> bool:
+    """Whether a model's layers are to be on a GPU: said so, or what a CUDA release does by itself."""
+    layers = values.get("n_gpu_layers")
+    return bool(values.get("device") != "none" and (layers != 0 if layers is not None else backend == "cuda"))
 
 
 def is_loopback(host: str) -> bool:
@@ -410,7 +418,7 @@ def mode_problems(values: Options, settings: Settings) -> Iterator[str]:
     if "chat_template" in values and values.get("jinja") is False:
         yield "chat_template needs the Jinja engine: leave jinja out"
     verbosity = values.get("log_verbosity", QUIET)
-    if verbosity < QUIET and settings["gpu"] and values.get("n_gpu_layers") != 0:
+    if verbosity < QUIET and settings["gpu"] and uses_gpu(values, "cuda"):
         yield (
             f"log_verbosity {verbosity} hides the lines that prove what lies on the GPU: leave it at {QUIET}, or above"
         )
@@ -612,13 +620,20 @@ def declared(
     values, _ = parsed(options, instance_spec())
     models = {str(id_): parsed(model, router_model_spec())[0] for id_, model in values.get("models", {}).items()}
     mode = mode_of(values)
-    needed = [values, *models.values()]
-    beside = {profile: None for one in needed for profile in profiles(one) if profile != one.get("model")}
-    side = [file_of(profile, files) for profile in beside]
-    served = {id_: file_of(model["model"], files) for id_, model in models.items()}
+    inputs = (release.get("manifest") or {}).get("inputs") or {}
+    # In check mode there is no manifest before the first build; the name says it too.
+    backend = inputs.get("backend") or ("cuda" if "cuda" in release["name"] else "cpu")
+    served = {
+        id_: {
+            **{key: file_of(model["model"], files)[key] for key in ("path", "size_bytes", "sha256")},
+            "side_models": beside(model, files), "mode": mode_of(model), "n_gpu_layers": model.get("n_gpu_layers"),
+            "uses_gpu": uses_gpu(model, backend),
+        }
+        for id_, model in models.items()
+    }  # fmt: skip
     only = None if models else file_of(values["model"], files)
+    side = list({file["name"]: file for one in [values, *models.values()] for file in beside(one, files)}.values())
     size = sum(file["size_bytes"] or 0 for file in [*([only] if only else []), *served.values(), *side])
-    timeout = int(settings["start_timeout"]) + int(float(settings["start_timeout_per_gib"]) * size / GIB)
     runtime = str(values.get("runtime", settings["runtime"]))
     texts = {}
     if "chat_template" in values:
@@ -626,7 +641,6 @@ def declared(
     if models:
         sections = [section(id_, with_preset(model, settings), files) for id_, model in models.items()]
         texts["models.ini"] = "\n".join(sections)
-    inputs = (release.get("manifest") or {}).get("inputs") or {}
     config = {
         "name": name,
         "runtime": runtime,
@@ -636,35 +650,69 @@ def declared(
         "port": values["port"],
         "local_url": local_url(values),
         "model": only,
-        "models": {id_: {key: file[key] for key in ("path", "size_bytes", "sha256")} for id_, file in served.items()},
+        "models": served,
         "side_models": side,
         "release": {
             "name": release["name"],
             "path": release["path"],
             "ref": inputs.get("ref", ""),
             "commit": inputs.get("commit", ""),
-            # In check mode there is no manifest before the first build; the name says it too.
-            "backend": inputs.get("backend") or ("cuda" if "cuda" in release["name"] else "cpu"),
+            "backend": backend,
         },
         "mode": mode,
         "has_template": "chat_template.jinja" in texts,
-        **{option: values.get(option) for option in ("ctx_size", "parallel", "n_gpu_layers", "n_cpu_moe")},
+        **{option: values.get(option) for option in ("ctx_size", "parallel", "n_gpu_layers")},
         "key_names": sorted(map(str, values.get("api_keys", {}))),
         "gpus": values.get("gpus"),
+        "uses_gpu": any(model["uses_gpu"] for model in served.values()) if models else uses_gpu(values, backend),
         "image": dict(settings["docker_image"]) if runtime == "docker" else None,
     }
-    proof = {
-        **{floor: floor_of(floor, values, settings, mode) for floor in ("min_decode_tps", "max_regression")},
-        "start_timeout": timeout,
+    return {"config": config, "files": texts, "proof": proof_limits(values, settings, size, mode)}
+
+
+def llama_server_limits(
+    rows: Iterable[Mapping[str, Any]], action: str, instances: Mapping[str, Any], settings: Settings
+) -> dict[str, dict[str, Any]]:
+    """What the proof of a start asks for, by instance, and as ``default`` for those that are not deployed.
+
+    Args:
+        rows: those of a status.
+        action: start, restart or rollback.
+        instances: llama_server_instances.
+        settings: the role's variables.
+    """
+    found = {"default": proof_limits({}, settings, UNKNOWN_BYTES)}
+    for row in rows:
+        config = row.get("config") or {}
+        models = [config.get("model"), *(config.get("models") or {}).values(), *config.get("side_models", [])]
+        known = sum(model["size_bytes"] for model in models if model)
+        # The earlier generation may have had another model.
+        size = known if known and action != "rollback" else max(known, UNKNOWN_BYTES)
+        found[row["name"]] = proof_limits(instances.get(row["name"]) or {}, settings, size)
+    return found
+
+
+def proof_limits(
+    options: Mapping[str, Any], settings: Settings, size_bytes: float, mode: str = "completion"
+) -> dict[str, Any]:
+    """What the proof of an instance with models of this size asks for."""
+    seconds = int(settings["start_timeout"]) + int(float(settings["start_timeout_per_gib"]) * size_bytes / GIB)
+    return {
+        **{floor: floor_of(floor, options, settings, mode) for floor in ("min_decode_tps", "max_regression")},
+        "start_timeout": seconds,
         "tokens": int(settings["tokens"]),
         "drain_timeout": int(settings["drain_timeout"]),
     }
-    return {"config": config, "files": texts, "proof": proof}
 
 
-def floor_of(name: str, values: Options, settings: Settings, mode: str) -> float | None:
+def beside(values: Options, files: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The files that a model needs beside its own."""
+    return [file_of(profile, files) for profile in dict.fromkeys(profiles(values)) if profile != values.get("model")]
+
+
+def floor_of(name: str, options: Mapping[str, Any], settings: Settings, mode: str) -> float | None:
     """A floor of the speed; none where nothing is decoded."""
-    value = values.get(name, settings[name])
+    value = settings[name] if options.get(name) is None else options[name]
     return float(value) if value is not None and mode == "completion" else None
 
 
@@ -749,6 +797,7 @@ class FilterModule:
         return {
             "llama_server_problems": llama_server_problems,
             "llama_server_declaration": llama_server_declaration,
+            "llama_server_limits": llama_server_limits,
             "llama_server_keys": llama_server_keys,
             "llama_server_model_names": llama_server_model_names,
             "llama_server_chat_template_names": llama_server_chat_template_names,

@@ -2,7 +2,6 @@
 
     rows | llama_server_chosen(action, names)               the names of the instances that an action is about
     hosts | llama_server_nowhere(hostvars, action, names)   why no host has any of them; empty where one has
-    rows | llama_server_limits(action, options, settings)   by instance what the proof of a start asks for
     rows | llama_server_judged(action, declared, names)     the rows with what is wrong and what is worth knowing
     rows | llama_server_text(action)                        one of the three below
     rows | llama_server_status_table                        one table: what runs
@@ -28,7 +27,6 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 DEVICE_KINDS = {"model": "weights", "kv": "caches", "compute": "compute"}
 # Phases that a running switch goes through; found without one, they are where the last switch was cut off.
 PASSING = ("trial", "draining", "switching", "restoring")
-UNKNOWN_SIZE_BYTES = 64 * 2**30  # of a model: what waits for it too long costs time, too short a rollback
 NOTHING = "nothing is deployed here"
 NOT_DEPLOYED = "not deployed"
 UNREACHABLE = "unreachable"
@@ -152,38 +150,6 @@ def nowhere(hosts: Iterable[str], variables: Mapping[str, Any], action: str, nam
     if action == "rollback" and not chosen(rows, action, names):
         return "no instance on these hosts has an earlier generation to go back to"
     return ""
-
-
-def limits(
-    rows: Iterable[Row], action: str, options: Mapping[str, Row], settings: Row
-) -> dict[str, dict[str, float | None]]:
-    """What the proof of a start asks for, by instance, and as ``default`` for others.
-
-    Args:
-        rows: those of a status.
-        action: start, restart or rollback.
-        options: the declared instances by name.
-        settings: the role's, as in vars/main.yml.
-    """
-
-    def of(options: Row, size_bytes: float) -> dict[str, float | None]:
-        seconds = float(settings["start_timeout"]) + float(settings["start_timeout_per_gib"]) * size_bytes / 2**30
-        return {
-            "start_timeout": round(seconds),
-            "tokens": int(settings["tokens"]),
-            "drain_timeout": float(settings["drain_timeout"]),
-            **{key: options.get(key, settings[key]) for key in ("min_decode_tps", "max_regression")},
-        }
-
-    found = {"default": of({}, UNKNOWN_SIZE_BYTES)}
-    for row in rows:
-        config = row.get("config") or {}
-        models = [config.get("model"), *(config.get("models") or {}).values()]
-        known = sum(model["size_bytes"] for model in models if model)
-        # The earlier generation may have had another model.
-        size_bytes = known if known and action != "rollback" else max(known, UNKNOWN_SIZE_BYTES)
-        found[row["name"]] = of(options.get(row["name"]) or {}, size_bytes)
-    return found
 
 
 # ---- values
@@ -460,7 +426,6 @@ class FilterModule:
         return {
             "llama_server_chosen": chosen,
             "llama_server_nowhere": nowhere,
-            "llama_server_limits": limits,
             "llama_server_judged": judged,
             "llama_server_text": text,
             "llama_server_status_table": status_table,

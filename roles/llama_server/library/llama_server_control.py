@@ -10,28 +10,13 @@ description:
   - Works on what is on the host. What is declared matters for nothing but the limits of the proof.
   - A start, restart or rollback ends with a proof. A rollback goes to the generation that was proven before the present
     one, and comes back when that can't be proven any more.
+extends_documentation_fragment: llama_server.places
 options:
   action:
     description: What to do.
     choices: [status, logs, start, stop, restart, rollback]
     type: str
     required: true
-  root:
-    description: The folder of all instances.
-    type: path
-    required: true
-  logs:
-    description: The folder of logs.
-    type: path
-    required: true
-  user:
-    description: The user that servers run as under systemd and Docker.
-    type: str
-    required: true
-  supervisor_python:
-    description: An interpreter that has supervisor.
-    type: path
-    default: ""
   names:
     description: The instances; none means all.
     type: list

@@ -10,53 +10,8 @@ description:
   - "For each instance in turn: proof on a side port where memory has room, drain, stop, start, proof. When the proof
     fails the last verified generation is started and proven again, and C(wrong) tells both."
   - Meant to run asynchronously, so that it goes on when the controller is gone.
-  - Options that are not listed here are those of M(llama_server_plan).
+extends_documentation_fragment: [llama_server.places, llama_server.declared]
 options:
-  root:
-    description: The folder of all instances.
-    type: path
-    required: true
-  logs:
-    description: The folder of logs.
-    type: path
-    required: true
-  instances:
-    description: By name C(config), C(files) and C(proof).
-    type: dict
-    required: true
-  keys:
-    description: By instance the keys by name.
-    type: dict
-    default: {}
-  launcher:
-    description: Text of the program that becomes a server.
-    type: str
-    required: true
-  unit:
-    description: Text of systemd's template unit.
-    type: str
-    required: true
-  user:
-    description: The user that servers run as under systemd and Docker.
-    type: str
-    required: true
-  supervisor_python:
-    description: An interpreter that has supervisor.
-    type: path
-    default: ""
-  trial:
-    description: Whether a new server is first proven on a side port.
-    choices: [auto, always, never]
-    default: auto
-    type: str
-  prune:
-    description: Whether instances that are no longer declared are removed.
-    type: bool
-    default: false
-  drain_timeout:
-    description: How many seconds requests are waited for when an instance is removed.
-    type: int
-    default: 30
   names:
     description: The instances to switch, as M(llama_server_plan) named them.
     type: list
@@ -122,7 +77,6 @@ def main() -> None:
         for folder in (module.params["root"], module.params["logs"]):
             os.makedirs(folder, mode=0o755, exist_ok=True)
         progress("beginning, or waiting for another run")  # not the last line of the run before
-        write_file(os.path.join(module.params["root"], "launch.py"), module.params["launcher"])
         rows = converge(host_of(module.params, progress), module.params["names"])
     except HostError as error:
         module.fail_json(msg=str(error))

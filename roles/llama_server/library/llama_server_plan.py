@@ -7,55 +7,10 @@ DOCUMENTATION = r"""
 module: llama_server_plan
 short_description: Compare declared llama-server instances with what runs
 description:
-  - Touches nothing. An instance whose generation is the declared one is proven as it runs; for the others the release's
-    own parser reads the command line, and the port must be free.
+  - Nothing that runs is touched. An instance whose generation is the declared one is proven as it runs; for the others
+    the release's own parser reads the command line, and the port must be free.
   - C(changed) says whether M(llama_server_converge) has something to do.
-options:
-  root:
-    description: The folder of all instances.
-    type: path
-    required: true
-  logs:
-    description: The folder of logs, for runtimes that have none of their own.
-    type: path
-    required: true
-  instances:
-    description: By name C(config), C(files) and C(proof), as role llama_server renders them.
-    type: dict
-    required: true
-  keys:
-    description: By instance the keys by name.
-    type: dict
-    default: {}
-  launcher:
-    description: Text of the program that becomes a server.
-    type: str
-    required: true
-  unit:
-    description: Text of systemd's template unit.
-    type: str
-    required: true
-  user:
-    description: The user that servers run as under systemd and Docker.
-    type: str
-    required: true
-  supervisor_python:
-    description: An interpreter that has supervisor.
-    type: path
-    default: ""
-  trial:
-    description: Whether a new server is first proven on a side port.
-    choices: [auto, always, never]
-    default: auto
-    type: str
-  prune:
-    description: Whether instances that are no longer declared are removed.
-    type: bool
-    default: false
-  drain_timeout:
-    description: How many seconds requests are waited for when an instance is removed.
-    type: int
-    default: 30
+extends_documentation_fragment: [llama_server.places, llama_server.declared]
 notes:
   - An instance that can't be proven does not fail the module; C(wrong) says what is to be said about it.
 author: Llama Nexus

@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import subprocess
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from ansible.module_utils.llama_server_host import (
+    LINKS,
     TRIAL,
     Config,
     Declaration,
@@ -24,12 +24,22 @@ from ansible.module_utils.llama_server_host import (
     HostError,
     folders,
     named_keys,
-    read_keys,
+    old_keys,
+    read_json,
     salt,
     to_json,
 )  # fmt: skip
-from ansible.module_utils.llama_server_proof import holder, prove
-from ansible.module_utils.llama_server_runtimes import CONTAINER, Runtime, Settings, resolve, runtime_of
+from ansible.module_utils.llama_server_proof import holder, keep, prove
+from ansible.module_utils.llama_server_runtimes import (
+    RUNTIMES,
+    Runtime,
+    Settings,
+    attempt,
+    container_options,
+    model_files,
+    resolve,
+    runtime_of,
+)  # fmt: skip
 
 SYSTEM_CONFIGURATION = "/etc/llama.cpp/config.ini"
 
@@ -45,16 +55,21 @@ class Host:
     trial: str = "auto"  # auto, always or never
     prune: bool = False
     drain_timeout: int = 0  # of what is no longer declared; the others have their own
+    unit: str = ""  # text of systemd's unit, the same for all
+    launcher: str = ""  # text of the program that becomes a server
     progress: Callable[[str], None] = field(default=lambda line: None)
 
     def __post_init__(self) -> None:
         for declaration in self.declared.values():
             config = declaration.config
             config["runtime"] = resolve(config["runtime"])
-            if config["runtime"] == "systemd":  # a change of the sandbox is a change of the server
-                config["unit"] = self.settings.unit
-            elif config["runtime"] == "docker":
-                config["container"] = list(CONTAINER)
+            # A change of the sandbox or of the launcher is a change of the server.
+            if config["runtime"] == "docker":
+                config |= {"user": self.settings.user, "container": container_options(config)}
+            else:
+                declaration.files["launch.py"] = self.launcher
+            if config["runtime"] == "systemd":
+                config["unit"] = self.unit
 
     @property
     def root(self) -> str:
@@ -65,6 +80,11 @@ class Host:
 
     def runtime(self, config: Config) -> Runtime:
         return runtime_of(config, self.settings)
+
+    def runtimes(self, folder: Folder) -> list[Runtime]:
+        """All runtimes that may run something of an instance: a switch from one to another may have been cut off."""
+        names = {config["runtime"] for config in map(folder.linked, LINKS) if config}
+        return [RUNTIMES[name](self.settings) for name in sorted(names)]
 
     def undeclared(self) -> list[Folder]:
         return [
@@ -97,8 +117,11 @@ def _planned(host: Host, declaration: Declaration, own: bytes) -> Row:
         "url": config["local_url"], "error": None, "reason": reason(host, folder, verified, declaration, identity),
     }  # fmt: skip
     if row["reason"] is None:
-        proof = prove(config, declaration.proof, host.runtime(config), folder)
+        proof = prove(config, declaration.proof, host.runtime(config), folder, load=False)
         del proof["answered"]
+        known = (read_json(folder.file("proof.json")) or {}).get("placements")
+        if not proof["error"] and proof["placements"] != known:
+            keep(proof, folder)  # it has begun another life by itself, whose log will be gone one day
         wrong = [check["check"] for check in proof["checks"] if not check["ok"]]
         if proof["error"] and wrong != ["decode speed"]:
             return {**row, "reason": proof["error"], "checks": proof["checks"]}
@@ -107,6 +130,7 @@ def _planned(host: Host, declaration: Declaration, own: bytes) -> Row:
     if config["runtime"] == "supervisor" and os.path.exists(SYSTEM_CONFIGURATION):
         # llama-server reads it before its command line; the other runtimes hide it.
         raise HostError(f"{SYSTEM_CONFIGURATION} adds options to every server that nobody declared: remove it")
+    _require_reach(config)
     _try_arguments(declaration)
     return row
 
@@ -117,18 +141,18 @@ def reason(
     """Why a switch is due; None where the verified generation is the declared one. ``ours``: the lock is held here."""
     if not ours and folder.is_locked():
         return "another run is switching it"
-    if verified is None:
-        return "nothing is deployed yet"
     phase = folder.state()["phase"]
-    if phase == "stopped":
-        return "it was stopped"
+    if phase in ("stopped", "failed"):
+        return f"it {'was stopped' if phase == 'stopped' else 'could not be proven by the last run'}"
+    if verified is None:
+        return "nothing is deployed yet" if phase == "unknown" else f"the last run ended while it was {phase}"
     if os.path.lexists(folder.file("pending")) or phase not in ("verified", "restored", "refused"):
         return f"the last run ended while it was {phase}"
     if verified["id"] != identity:
         return "the declaration changed"
     if host.runtime(verified).status(folder.name).state == "unsupervised":
         return "supervisord ended, and nobody looks after the server"
-    altered = folder.differs(declaration, identity)
+    altered = folder.differs(declaration, identity) + host.runtime(verified).altered(verified)
     if altered:
         return f"{', '.join(altered)} on the host was altered"
     return None
@@ -145,7 +169,7 @@ def difference(host: Host) -> dict[str, str]:
         deployed = folder.linked("verified")
         before[name] = _shown(deployed, folder.generation(deployed["id"])) if deployed else {}
         after[name] = _shown(config, None, declaration.files)
-        if deployed and read_keys(deployed) != _keys_of(declaration):
+        if deployed and old_keys(deployed) != _keys_of(declaration):
             before[name]["keys"], after[name]["keys"] = "as before", "changed"
     for folder in host.undeclared() if host.prune else ():
         before[folder.name] = _shown(folder.linked("verified") or {}, None)
@@ -175,6 +199,19 @@ def _shown(config: Config, folder: str | None, files: dict[str, str] | None = No
     return left
 
 
+def _require_reach(config: Config) -> None:
+    """Refuse files that the servers' user can't get at, before a server that can't start says so less clearly."""
+    # The sandbox hides homes; in a container only the root user's is closed to others.
+    closed = {"systemd": ("/root/", "/home/", "/run/user/"), "docker": ("/root/",)}.get(config["runtime"], ())
+    for path in [config["argv"][0], *model_files(config)]:
+        if closed and (os.path.realpath(path) if config["runtime"] == "systemd" else path).startswith(closed):
+            raise HostError(
+                f"instance {config['name']}: {path} lies in a home, which its user can't enter under "
+                f"{config['runtime']}: set llama_nexus_prefix or the model's path to another place, or "
+                "llama_server_runtime: supervisor"
+            )
+
+
 def _try_arguments(declaration: Declaration) -> None:
     """Have the release's own parser read the arguments, before anything is stopped.
 
@@ -191,12 +228,9 @@ def _try_arguments(declaration: Declaration) -> None:
                 out.write(text)
         argv = declaration.placed(scratch, "")["argv"]
         kept = {name: value for name, value in os.environ.items() if not name.startswith("LLAMA_")}
-        done = subprocess.run(
-            [*argv, "--version"], env={**kept, **declaration.config["environment"]}, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", timeout=120, check=False,
-        )  # fmt: skip
-    if done.returncode != 0:
-        lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
+        code, output = attempt(*argv, "--version", env={**kept, **declaration.config["environment"]})
+    if code != 0:
+        lines = [line.strip() for line in output if line.strip()]
         said = next((line for line in lines if "error" in line), lines[-1] if lines else "it says nothing")
         raise HostError(
             f"instance {declaration.name}: llama-server of release {declaration.config['release']['name']} refuses the "
@@ -205,26 +239,26 @@ def _try_arguments(declaration: Declaration) -> None:
 
 
 def _require_ports(host: Host, names: list[str]) -> None:
-    """Refuse ports that anything but the same instance holds."""
+    """Refuse ports that anything holds but the same instance, or one that is removed first."""
+    leaving = {folder.name for folder in host.undeclared()} if host.prune else set()
     for name in names:
         config = host.declared[name].config
-        verified = host.folder(name).linked("verified")
-        own = host.runtime(verified).status(name).pid if verified else None
         taken = _listener(config["host"], config["port"], name)
-        if taken is not None and taken != own:
-            who = _who(taken) if taken else "a process of another user"
-            other = _instance_of(host, taken)
-            if other:
-                who = f"instance {other}, which runs there"
+        if taken is None:
+            continue
+        other = _instance_of(host, taken)
+        if other not in {name, *leaving}:
+            who = f"instance {other}, which runs there" if other else "a process of another user"
+            if taken and not other:
+                who = _who(taken)
             raise HostError(
                 f"port {config['port']} on {config['host']} is taken by {who}: end it, or give instance {name} another"
             )
 
 
 def _instance_of(host: Host, pid: int) -> str | None:
-    for folder in folders(host.root):
-        config = folder.linked("verified")
-        if config and pid and host.runtime(config).status(folder.name).pid == pid:
+    for folder in folders(host.root) if pid else ():
+        if pid in [runtime.status(folder.name).pid for runtime in host.runtimes(folder)]:
             return str(folder.name)
     return None
 
@@ -274,9 +308,8 @@ ARGUMENTS: dict[str, Any] = {
 def host_of(params: dict[str, Any], progress: Callable[[str], None] = lambda line: None) -> Host:
     """The host that a module's parameters describe."""
     settings = Settings(
-        root=params["root"], logs=params["logs"], launcher=os.path.join(params["root"], "launch.py"),
-        unit=params.get("unit", ""), user=params["user"], supervisor_python=params["supervisor_python"],
-    )  # fmt: skip
+        root=params["root"], logs=params["logs"], user=params["user"], supervisor_python=params["supervisor_python"]
+    )
     declared = {
         name: Declaration(entry["config"], entry["files"], params["keys"].get(name, {}), entry["proof"])
         for name, entry in params.get("instances", {}).items()
@@ -287,6 +320,8 @@ def host_of(params: dict[str, Any], progress: Callable[[str], None] = lambda lin
         trial=params.get("trial", "never"),
         prune=params.get("prune", False),
         drain_timeout=params.get("drain_timeout", 0),
+        unit=params.get("unit", ""),
+        launcher=params.get("launcher", ""),
         progress=progress,
     )
 

@@ -1,6 +1,6 @@
 """What a host remembers of an instance: generations, the links that say which one counts, state and lock.
 
-    <root>/<name>/generations/<id>/  instance.json, keys, chat_template.jinja, models.ini; written once
+    <root>/<name>/generations/<id>/  instance.json, keys, chat_template.jinja, models.ini, launch.py; written once
     <root>/<name>/verified           link to the generation that was proven last; every start follows it
     <root>/<name>/previous           link to the one proven before it
     <root>/<name>/pending            link to the one that a running switch tries
@@ -271,9 +271,9 @@ def folders(root: str) -> list[Folder]:
     return [Folder(root, name) for name in names if os.path.isdir(os.path.join(root, name, "generations"))]
 
 
-def read_keys(config: Config | None) -> dict[str, str]:
-    """The keys of a generation, by name."""
-    if not config or not config["key_file"]:
+def read_keys(config: Config) -> dict[str, str]:
+    """The keys of a generation, by name. Raises HostError where they can't be read."""
+    if not config["key_file"]:
         return {}
     try:
         with open(config["key_file"], encoding="utf-8") as stream:
@@ -281,6 +281,14 @@ def read_keys(config: Config | None) -> dict[str, str]:
     except OSError as error:
         raise HostError(f"the keys in {config['key_file']} can't be read ({error.strerror}): deploy again") from error
     return dict(named_keys(lines))
+
+
+def old_keys(config: Config | None) -> dict[str, str]:
+    """The keys of what ran before. None where they can't be read: that must not keep a new server from being tried."""
+    try:
+        return read_keys(config) if config else {}
+    except HostError:
+        return {}
 
 
 def named_keys(lines: list[str]) -> list[tuple[str, str]]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import glob
 import os
 import re
 import shutil
 import struct
-import subprocess
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from ansible.module_utils.llama_server_host import Config, Folder, HostError, read_json
-from ansible.module_utils.llama_server_runtimes import Runtime, Status
+from ansible.module_utils.llama_server_runtimes import Runtime, Status, attempt
 
 MIB = 1024 * 1024
 
@@ -18,10 +21,17 @@ MIB = 1024 * 1024
 BUFFER = re.compile(r":\s+(\S+)\s+(model|KV|RS|compute|output) buffer size =\s*([\d.]+) MiB")
 OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
 KINDS = {"model": "model", "KV": "kv", "RS": "kv", "compute": "compute", "output": "compute"}
-# Arguments that put weights or caches into host memory on purpose.
+# Arguments that put weights or caches into host memory on purpose, in every spelling: a router tells its models' in its
+# own.
 TO_HOST = frozenset(
-    ["--n-cpu-moe", "-ncmoe", "--cpu-moe", "-cmoe", "--override-tensor", "-ot", "--no-kv-offload", "-nkvo"]
-)
+    [
+        "--n-cpu-moe", "-ncmoe", "--cpu-moe", "-cmoe", "--override-tensor", "-ot", "--no-kv-offload", "-nkvo",
+        "--spec-draft-cpu-moe", "-cmoed", "--cpu-moe-draft", "--spec-draft-n-cpu-moe", "--spec-draft-ncmoe", "-ncmoed",
+        "--n-cpu-moe-draft", "--spec-draft-override-tensor", "-otd", "--override-tensor-draft",
+    ]
+)  # fmt: skip
+DRAFT_DEVICE = frozenset(["--device-draft", "--spec-draft-device", "-devd"])
+DRAFT_LAYERS = frozenset(["--n-gpu-layers-draft", "--gpu-layers-draft", "--spec-draft-ngl", "-ngld"])
 # Files that say that this is a container, where the driver may not show our own processes.
 CONTAINER_MARKS = ("/.dockerenv", "/run/.containerenv", "/run/systemd/container")
 # Tensors of the input, which llama.cpp keeps on the processor whatever is offloaded.
@@ -53,54 +63,94 @@ class Proof:
         ]
 
 
-def uses_gpu(config: Config) -> bool:
-    """Whether the declaration puts layers on a GPU: said so, or what a CUDA release does by itself."""
-    layers = config["n_gpu_layers"]
-    return bool(layers != 0 if layers is not None else config["release"]["backend"] == "cuda")
-
-
 def prove_placement(
     config: Config, status: Status, runtime: Runtime, folder: Folder, proof: Proof, row: dict[str, Any]
 ) -> None:
-    """Compare where layers, experts and caches went with what was declared."""
+    """Compare where an instance's layers, experts and caches went with what was declared."""
+    found = _placed(f"{config['id']} {status.life}", folder, row, lambda: runtime.log(config["name"]))
+    row["offloaded"], row["buffers_mib"] = found["offloaded"], found["buffers_mib"]
+    if config["uses_gpu"]:
+        path, side = config["model"]["path"], config["side_models"]
+        _prove_layers(path, side, config["n_gpu_layers"], config["argv"], found, proof)
+        _prove_process(status.pid, row, proof)
+
+
+def prove_router_placement(
+    config: Config, status: Status, runtime: Runtime, folder: Folder, served: dict[str, list[str]], loaded: set[str],
+    proof: Proof, row: dict[str, Any],
+) -> None:  # fmt: skip
+    """The same for each model that a router served: a process of its own, with a port of its own.
+
+    Args:
+        served: by model its command line, as the router tells it.
+        loaded: those that still are; the others made room.
+        config, status, runtime, folder, proof, row: as for prove_placement.
+    """
+    log: list[str] = []
+    for name, argv in sorted(served.items()):
+        port = argv[argv.index("--port") + 1]
+        if not log:
+            log = runtime.log(config["name"])
+        # The router passes on what its models say, each line behind the port (server-models.cpp).
+        lines = [line.partition("]")[2] for line in log if line.startswith("[") and line[1:].startswith(port.rjust(5))]
+        found = _placed(f"{config['id']} {status.life} {port}", folder, row, functools.partial(list, lines))
+        for device, sizes in found["buffers_mib"].items() if name in loaded else ():
+            whole = row["buffers_mib"].setdefault(device, {})
+            for kind, size in sizes.items():
+                whole[kind] = round(whole.get(kind, 0.0) + size, 2)
+        model = config["models"][name]
+        if model["uses_gpu"]:
+            _prove_layers(model["path"], model["side_models"], model["n_gpu_layers"], argv, found, proof, f"{name} ")
+    if config["uses_gpu"]:
+        _prove_process(status.pid, row, proof)
+
+
+def _placed(life: str, folder: Folder, row: dict[str, Any], log: Callable[[], list[str]]) -> dict[str, Any]:
+    """What one process said of its memory when it loaded; remembered, since its log may have been rotated since."""
     last = read_json(folder.file("proof.json")) or {}
-    if last.get("life") == f"{config['id']} {status.life}" and last.get("buffers_mib"):
-        row["offloaded"], row["buffers_mib"] = last["offloaded"], last["buffers_mib"]  # the same process
-    else:
-        row["offloaded"], row["buffers_mib"] = placement(runtime.log(config["name"]))
-    row["life"] = f"{config['id']} {status.life}"
-    if not uses_gpu(config):
-        return
+    found: dict[str, Any] = (last.get("placements") or {}).get(life) or {}
+    if not found.get("buffers_mib"):
+        found = dict(zip(("offloaded", "buffers_mib"), placement(log())))
+    row["placements"][life] = found
+    return found
+
+
+def _prove_layers(
+    path: str, side: list[dict[str, Any]], wanted: int | None, argv: list[str], found: dict[str, Any], proof: Proof,
+    prefix: str = "",
+) -> None:  # fmt: skip
     quiet = "the log has no line about it: the server found no GPU, or log_verbosity is below 4"
-    done, layers = row["offloaded"] or (0, 0)
-    wanted = config["n_gpu_layers"]
+    done, layers = found["offloaded"] or (0, 0)
     expected = layers if wanted is None or wanted < 0 or wanted >= layers else wanted
     proof.add(
-        "layers on the GPU", f"{expected}/{layers}" if layers else "all", f"{done}/{layers}" if layers else "none",
-        bool(layers) and done == expected,
+        f"{prefix}layers on the GPU", f"{expected}/{layers}" if layers else "all",
+        f"{done}/{layers}" if layers else "none", bool(layers) and done == expected,
         quiet if not layers else "they did not fit its memory: lower ctx_size or n_gpu_layers, or set fit: off",
     )  # fmt: skip
-    declared = sorted(set(config["argv"]) & TO_HOST)
     if layers and done == layers:
-        _prove_host_memory(config["model"]["path"], row["buffers_mib"], declared, proof)
-    held = gpu_memory(status.pid)
-    row["gpu_processes_mib"] = held
-    if held is None and done:
+        _prove_host_memory([path, *(model["path"] for model in side)], argv, found["buffers_mib"], proof, prefix)
+
+
+def _prove_process(pid: int | None, row: dict[str, Any], proof: Proof) -> None:
+    """Compare what the server says it holds on GPUs with what the driver says."""
+    row["gpu_processes_mib"] = held = gpu_memory(family(pid))
+    said = sum(sum(sizes.values()) for device, sizes in row["buffers_mib"].items() if not is_host(device))
+    if held is None and said:
         proof.warn("process on the GPU", "not to be seen", "nvidia-smi lists no processes here, as in a container")
-    elif held is not None and done:
-        on_gpu = sum(sum(sizes.values()) for device, sizes in row["buffers_mib"].items() if not is_host(device))
+    elif held is not None and said:
         proof.add(
-            "process on the GPU", f"at least {on_gpu * 0.9:.0f} MiB", f"{sum(held.values()):.0f} MiB",
-            sum(held.values()) >= on_gpu * 0.9, "nvidia-smi does not show this process with that memory",
+            "process on the GPU", f"at least {said * 0.9:.0f} MiB", f"{sum(held.values()):.0f} MiB",
+            sum(held.values()) >= said * 0.9, "nvidia-smi does not show this process with that memory",
         )  # fmt: skip
 
 
 def _prove_host_memory(
-    path: str, buffers: dict[str, dict[str, float]], declared: list[str], proof: Proof
-) -> None:  # fmt: skip
+    paths: list[str], argv: list[str], buffers: dict[str, dict[str, float]], proof: Proof, prefix: str
+) -> None:
     """With all layers on the GPU, experts and caches may still be in host memory: it looks well and is slow."""
-    allowed = {"model": input_mib(path), "kv": 0.0}
-    for kind, what in (("model", "weights in host memory"), ("kv", "caches in host memory")):
+    allowed = {"model": sum(map(input_mib, paths)), "kv": 0.0}
+    declared = put_on_host(argv)
+    for kind, what in (("model", f"{prefix}weights in host memory"), ("kv", f"{prefix}caches in host memory")):
         found = sum(sizes.get(kind, 0.0) for device, sizes in buffers.items() if is_host(device))
         if found <= allowed[kind] * 1.02 + 1:
             proof.add(what, f"at most {allowed[kind]:.0f} MiB", f"{found:.0f} MiB", True, "")
@@ -113,6 +163,30 @@ def _prove_host_memory(
                 what, f"at most {allowed[kind]:.0f} MiB", f"{found:.0f} MiB", False,
                 "the server put them on the processor to make the rest fit: lower ctx_size, or set fit: off",
             )  # fmt: skip
+
+
+def put_on_host(argv: list[str]) -> list[str]:
+    """The arguments that put weights or caches into host memory on purpose."""
+    found = set(argv) & TO_HOST
+    for flag, value in zip(argv, argv[1:]):
+        # A draft model that is to lie on the processor, wholly or in part.
+        if (flag in DRAFT_DEVICE and value == "none") or (flag in DRAFT_LAYERS and value.isdigit() and int(value) < 99):
+            found.add(flag)
+    return sorted(found)
+
+
+def family(pid: int | None) -> set[int]:
+    """A process and those that it started, as a router starts one for each model."""
+    found, new = set(), {pid} if pid else set()
+    while new:
+        found |= new
+        children: set[int] = set()
+        for parent in new:
+            for path in glob.glob(f"/proc/{parent}/task/*/children"):
+                with contextlib.suppress(OSError), open(path, encoding="ascii") as stream:
+                    children |= set(map(int, stream.read().split()))
+        new = children - found
+    return found
 
 
 def is_host(device: str) -> bool:
@@ -139,28 +213,24 @@ def placement(log: list[str]) -> tuple[list[int] | None, dict[str, dict[str, flo
     return offloaded, buffers
 
 
-def gpu_memory(pid: int | None) -> dict[str, float] | None:
-    """MiB that a process holds by GPU, as the driver says; None where it can't tell: no nvidia-smi, or in a container
+def gpu_memory(pids: set[int]) -> dict[str, float] | None:
+    """MiB that processes hold by GPU, as the driver says; None where it can't tell: no nvidia-smi, or in a container
     that does not see its own processes.
     """
     program = shutil.which("nvidia-smi")
-    if not program or not pid:
+    if not program or not pids:
         return None
-    query = [program, "--query-compute-apps=pid,gpu_uuid,used_memory", "--format=csv,noheader,nounits"]
-    try:
-        done = subprocess.run(
-            query, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=60, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise HostError("nvidia-smi does not answer within 60 s: the driver or the GPU is stuck") from error
-    rows = [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines() if line.count(",") == 2]
-    pids = {int(row[0]) for row in rows if row[0].isdigit()}
-    hidden = not any(os.path.exists(f"/proc/{number}") for number in pids) and any(map(os.path.exists, CONTAINER_MARKS))
-    if done.returncode != 0 or hidden:
+    code, output = attempt(
+        program, "--query-compute-apps=pid,gpu_uuid,used_memory", "--format=csv,noheader,nounits", timeout=60
+    )
+    rows = [[cell.strip() for cell in line.split(",")] for line in output if line.count(",") == 2]
+    seen = {int(row[0]) for row in rows if row[0].isdigit()}
+    hidden = not any(os.path.exists(f"/proc/{number}") for number in seen) and any(map(os.path.exists, CONTAINER_MARKS))
+    if code != 0 or hidden:
         return None
     held: dict[str, float] = {}
     for number, gpu, used in rows:
-        if number == str(pid) and re.match(r"[\d.]+$", used):
+        if number.isdigit() and int(number) in pids and re.match(r"[\d.]+$", used):
             held[gpu] = held.get(gpu, 0.0) + float(used)
     return held
 

@@ -18,9 +18,18 @@ import urllib.request
 from collections.abc import Callable
 from typing import Any
 
-from ansible.module_utils.llama_server_host import Config, Folder, HostError, read_json, read_keys, to_json, write_file
-from ansible.module_utils.llama_server_placement import MIB, Proof, prove_placement
-from ansible.module_utils.llama_server_runtimes import Runtime, cmdline
+from ansible.module_utils.llama_server_host import (
+    Config,
+    Folder,
+    HostError,
+    old_keys,
+    read_json,
+    read_keys,
+    to_json,
+    write_file,
+)  # fmt: skip
+from ansible.module_utils.llama_server_placement import MIB, Proof, prove_placement, prove_router_placement
+from ansible.module_utils.llama_server_runtimes import Runtime, Status, cmdline
 
 REQUEST_SECONDS = 120
 LIVES = 2  # a server that died once may have met a passing fault; twice is a server that can't start
@@ -108,6 +117,7 @@ def prove(
     folder: Folder,
     *,
     speed_counts: bool = True,
+    load: bool = True,
     progress: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Compare a running server with its generation.
@@ -119,6 +129,7 @@ def prove(
         runtime: what runs it.
         folder: the instance's, with the last good proof.
         speed_counts: whether a slow server is a failed one; beside a busy old server it is not.
+        load: whether a router is to load the models that it has not loaded, to have them answer.
 
     Returns:
         A row with ``checks``, ``error`` (None when all hold) and what was found. ``answered`` is the moment of the
@@ -129,13 +140,13 @@ def prove(
         "name": config["name"], "generation": config["id"], "runtime": config["runtime"], "url": config["local_url"],
         "release": config["release"]["name"], "model": config["model"], "checks": proof.checks, "error": None,
         "tokens_per_second": None, "n_ctx": None, "slots": None, "pid": None, "offloaded": None, "buffers_mib": {},
-        "gpu_processes_mib": None, "load_seconds": None, "build": None, "answered": None,
+        "gpu_processes_mib": None, "placements": {}, "load_seconds": None, "build": None, "answered": None,
     }  # fmt: skip
     try:
         row["load_seconds"] = round(wait_until_loaded(config, runtime, wanted["start_timeout"], progress), 2)
         row["answered"] = time.monotonic()
         progress(f"{config['name']}: proving")
-        _prove(config, wanted, runtime, folder, proof, row, speed_counts)
+        _prove(config, wanted, runtime, folder, proof, row, speed_counts, load)
         failed = proof.failures()
     except (NotProven, HostError) as error:
         failed = [str(error)]
@@ -150,7 +161,7 @@ def prove(
 
 def _prove(
     config: Config, wanted: dict[str, Any], runtime: Runtime, folder: Folder, proof: Proof, row: dict[str, Any],
-    speed_counts: bool,
+    speed_counts: bool, load: bool,
 ) -> None:  # fmt: skip
     status = runtime.status(config["name"])
     row["pid"] = status.pid
@@ -168,7 +179,7 @@ def _prove(
             "model sha256", model["sha256"], found, "the file was replaced after it was verified; deploy again"
         )
     if config["mode"] == "router":
-        _prove_router(config, wanted, key, proof, row)
+        _prove_router(config, wanted, status, runtime, folder, key, proof, row, load)
         return
     props = _prove_identity(config, key, proof, row)
     _prove_context(config, props, proof, row)
@@ -194,8 +205,8 @@ def _prove_keys(config: Config, folder: Folder, proof: Proof) -> str | None:
     proof.compare("without a key", 401, ask(url)[0], "the server runs without --api-key-file")
     taken = sorted(name for name, key in keys.items() if ask(url, key)[0] != 401)
     proof.compare("keys that work", sorted(keys), taken, "the server read another key file; restart it")
-    old = {key for key in read_keys(folder.linked("verified")).values() if key not in keys.values()}
-    old |= {key for key in read_keys(folder.linked("previous")).values() if key not in keys.values()}
+    earlier = [*old_keys(folder.linked("verified")).values(), *old_keys(folder.linked("previous")).values()]
+    old = set(earlier) - set(keys.values())
     if old:
         refused = sum(ask(url, key)[0] == 401 for key in old)
         proof.compare("keys withdrawn", len(old), refused, "an old key is still taken: the server did not restart")
@@ -234,17 +245,47 @@ def _prove_context(config: Config, props: dict[str, Any], proof: Proof, row: dic
         proof.compare("context per slot", expected, context, cause)
 
 
-def _prove_router(config: Config, wanted: dict[str, Any], key: str | None, proof: Proof, row: dict[str, Any]) -> None:
+def _prove_router(
+    config: Config, wanted: dict[str, Any], status: Status, runtime: Runtime, folder: Folder, key: str | None,
+    proof: Proof, row: dict[str, Any], load: bool,
+) -> None:  # fmt: skip
+    """Have each model answer. ``load``: whether those that are not loaded are, else they are left as they are."""
     url = config["local_url"]
-    _, models = ask(url + "/v1/models", key)
-    served = sorted(model.get("id", "") for model in (models or {}).get("data", []) if isinstance(model, dict))
-    proof.compare("models", sorted(config["models"]), served, "the server read another list of models")
+    seen = _router_models(url, key)
+    proof.compare("models", sorted(config["models"]), sorted(seen), "the server read another list of models")
+    served: dict[str, list[str]] = {}
     for name, model in sorted(config["models"].items()):
-        found = file_sha256(os.path.dirname(os.path.dirname(os.path.dirname(config["folder"]))), model["path"])
+        found = file_sha256(folder.root, model["path"])
         proof.compare(f"{name} sha256", model["sha256"], found, "the file was replaced after it was verified")
-        body = {"model": name, "prompt": "Once upon a time", "max_tokens": wanted["tokens"], "ignore_eos": True}
-        code, answer = ask(url + "/v1/completions", key, body)
-        proof.compare(f"{name} completes", 200, code, _message(answer))
+        if not load and seen.get(name, {}).get("value") != "loaded":
+            continue
+        check, path, body = _request(model["mode"], wanted["tokens"])
+        # It is loaded first, also where the router does that on demand of its own users only.
+        code, answer = ask(
+            f"{url}{path}?autoload=true", key, {"model": name, **body}, timeout=wanted["start_timeout"]
+        )  # fmt: skip
+        proof.compare(f"{name} {check}", 200, code, _message(answer))
+        if code == 200:
+            served[name] = _router_models(url, key)[name]["args"]
+    loaded = {name for name, state in _router_models(url, key).items() if state.get("value") == "loaded"}
+    prove_router_placement(config, status, runtime, folder, served, loaded, proof, row)
+
+
+def _router_models(url: str, key: str | None) -> dict[str, dict[str, Any]]:
+    """A router's models: ``value``, which is loaded or not, and ``args``, the command line of the process."""
+    _, answer = ask(url + "/v1/models", key)
+    models = answer.get("data", []) if isinstance(answer, dict) else []
+    return {str(model["id"]): model.get("status", {}) for model in models if isinstance(model, dict) and "id" in model}
+
+
+def _request(mode: str, tokens: int) -> tuple[str, str, dict[str, Any]]:
+    """What a model is asked: the name of the check, the path and the body."""
+    if mode == "embedding":
+        return "embedding", "/v1/embeddings", {"input": "Once upon a time"}
+    if mode == "reranking":
+        documents = ["Paris is in France.", "Bread is baked."]
+        return "reranking", "/v1/rerank", {"query": "Where is Paris?", "documents": documents}
+    return "completes", "/v1/completions", {"prompt": "Once upon a time", "max_tokens": tokens, "ignore_eos": True}
 
 
 def _prove_speed(
@@ -252,14 +293,10 @@ def _prove_speed(
     counts: bool,
 ) -> None:  # fmt: skip
     url = config["local_url"]
-    if config["mode"] == "embedding":
-        code, answer = ask(url + "/v1/embeddings", key, {"input": "Once upon a time"})
-        proof.compare("embedding", 200, code, _message(answer))
-        return
-    if config["mode"] == "reranking":
-        body = {"query": "Where is Paris?", "documents": ["Paris is in France.", "Bread is baked."]}
-        code, answer = ask(url + "/v1/rerank", key, body)
-        proof.compare("reranking", 200, code, _message(answer))
+    if config["mode"] in ("embedding", "reranking"):
+        check, path, body = _request(config["mode"], wanted["tokens"])
+        code, answer = ask(url + path, key, body)
+        proof.compare(check, 200, code, _message(answer))
         return
     floors = []
     if wanted.get("min_decode_tps"):

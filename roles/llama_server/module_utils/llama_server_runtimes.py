@@ -5,23 +5,27 @@
     stop(name)       it has ended
     settle(config)   it was proven: from now on it starts with the host, where the runtime can do that
     forget(name)     nothing of it is left
+    altered(config)  what the runtime itself keeps of it on the disk, where that is no longer what was proven
     status(name)     "running", "starting" (between two lives), "failed" (given up), "stopped", or "unsupervised" (it
                      runs, and nothing would start it again), and the process
     log(name)        what the running process wrote; with a number, the last lines, of whichever life
 
-systemd runs files/launch.py, which becomes the verified generation, or the pending one while a switch holds the lock.
-supervisor does the same without root. Docker has a container a generation, so its argv is that of the container.
+systemd runs launch.py, which becomes the verified generation, or the pending one while a switch holds the lock.
+Each generation has the launcher and the unit that it was proven with. supervisor does the same without root. Docker has
+a container a generation, so its argv is that of the container.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import hashlib
 import http.client
 import json
 import os
 import pwd
+import re
 import signal
 import socket
 import subprocess
@@ -34,8 +38,10 @@ from typing import Any, Union
 
 from ansible.module_utils.llama_server_host import Config, Folder, HostError, folders, write_file
 
+SHUTTING_DOWN = 6  # supervisor.xmlrpc.Faults.SHUTDOWN_STATE
 STOP_SECONDS = 60  # each runtime asks politely for 30 seconds and then kills
-UNIT = "/etc/systemd/system/llama-server@.service"
+UNITS = "/etc/systemd/system"
+TRIED_UNITS = "/run/systemd/system.control"  # counts more, and does not outlive a reboot: so the verified one boots
 LABEL = "llama-nexus"
 # What supervisord and its servers keep of the environment of whoever deploys, who may have keys in it.
 KEPT_VARIABLES = (
@@ -61,32 +67,41 @@ class Settings:
 
     root: str  # the folder of all instances
     logs: str
-    launcher: str
-    unit: str  # text of the template unit
     user: str
     supervisor_python: str
 
 
-def run(
-    *argv: str, check: bool = True, stdin: str | None = None, timeout: float = 300, env: dict[str, str] | None = None
-) -> str:
-    """Run a program and return what it printed.
+def run(*argv: str, check: bool = True, timeout: float = 300, env: dict[str, str] | None = None) -> str:
+    """Run a program and return what it printed to stdout.
 
-    Raises HostError with its last line when it fails.
+    Raises HostError with what it says when it fails, and when it can't be run or does not end.
     """
+    done = _run(argv, timeout, env=env, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    if check and done.returncode != 0:
+        said = (done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}").splitlines()
+        # The first line with a cause: docker and systemctl go on to say that it failed, or where to look.
+        cause = next((line for line in said if re.search(r"error|failed|denied", line, re.IGNORECASE)), said[-1])
+        raise HostError(f"{' '.join(argv[:3])} failed: {cause}")
+    return done.stdout
+
+
+def attempt(
+    *argv: str, timeout: float = 300, env: dict[str, str] | None = None, given: str = ""
+) -> tuple[int, list[str]]:
+    """Run a program that may fail, with ``given`` to read: its exit status, and the lines of stdout and stderr."""
+    done = _run(argv, timeout, env=env, input=given, stderr=subprocess.STDOUT)
+    return done.returncode, done.stdout.splitlines()
+
+
+def _run(argv: tuple[str, ...], timeout: float, **options: Any) -> subprocess.CompletedProcess[str]:
     try:
-        done = subprocess.run(
-            argv, input=stdin, capture_output=True, text=True, errors="replace", timeout=timeout, check=False,
-            env=env,
-        )  # fmt: skip
+        return subprocess.run(
+            argv, stdout=subprocess.PIPE, text=True, errors="replace", timeout=timeout, check=False, **options
+        )
     except OSError as error:
         raise HostError(f"{argv[0]} can't be run ({error.strerror}): install it, or choose another runtime") from error
     except subprocess.TimeoutExpired as error:
         raise HostError(f"{' '.join(argv[:3])} did not end within {timeout:.0f} s: look at the host") from error
-    if check and done.returncode != 0:
-        said = (done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}").splitlines()
-        raise HostError(f"{' '.join(argv[:3])} failed: {said[-1]}")
-    return done.stdout
 
 
 def is_root() -> bool:
@@ -123,6 +138,15 @@ def have_user(name: str) -> tuple[int, int]:
     return found.pw_uid, found.pw_gid
 
 
+def _content(path: str) -> str | None:
+    """The text of a file; None where it can't be read."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return stream.read()
+    except OSError:
+        return None
+
+
 def cmdline(pid: int) -> list[str]:
     """The arguments of a process; none where it ended."""
     try:
@@ -133,7 +157,7 @@ def cmdline(pid: int) -> list[str]:
 
 
 class Systemd:
-    """Instances of one template unit."""
+    """A unit an instance, all from one template."""
 
     name = "systemd"
 
@@ -148,37 +172,58 @@ class Systemd:
         return have_user(self.settings.user)
 
     def prepare(self, config: Config) -> None:
-        text = config["unit"].replace("@PYTHON@", sys.executable)
-        try:
-            with open(UNIT, encoding="utf-8") as stream:
-                same = stream.read() == text
-        except OSError:
-            same = False
-        if not same:
-            write_file(UNIT, text)
-            run("systemctl", "daemon-reload")
+        """Nothing: a unit that is on the disk counts, so it comes with the start."""
 
     def start(self, config: Config) -> None:
-        self.prepare(config)  # each generation has the unit that it was proven with
         unit = self.unit(config["name"])
+        self._have_units(config, {TRIED_UNITS} if self.altered(config) else {UNITS})
         run("systemctl", "reset-failed", unit, check=False)
         run("systemctl", "start", unit)
 
     def stop(self, name: str) -> None:
         run("systemctl", "stop", self.unit(name))
-        run(
-            "systemctl", "reset-failed", self.unit(name), check=False
-        )  # one that had to be killed was stopped all the same
+        # One that had to be killed was stopped all the same.
+        run("systemctl", "reset-failed", self.unit(name), check=False)
 
     def settle(self, config: Config) -> None:
+        self._have_units(config, {UNITS})
         run("systemctl", "enable", "--quiet", self.unit(config["name"]))
 
     def unsettle(self, name: str) -> None:
         run("systemctl", "disable", "--quiet", self.unit(name), check=False)
 
     def forget(self, name: str) -> None:
-        run("systemctl", "disable", "--quiet", "--now", self.unit(name), check=False)
-        run("systemctl", "reset-failed", self.unit(name), check=False)
+        unit = self.unit(name)
+        run("systemctl", "disable", "--quiet", "--now", unit, check=False)
+        run("systemctl", "reset-failed", unit, check=False)
+        for folder in (UNITS, TRIED_UNITS):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(folder, unit))
+        run("systemctl", "daemon-reload")
+
+    def altered(self, config: Config) -> list[str]:
+        unit = self.unit(config["name"])
+        return [] if _content(os.path.join(UNITS, unit)) == self._text(config) else [unit]
+
+    def _have_units(self, config: Config, folders_: set[str]) -> None:
+        """Have the unit of a generation in these folders; what is not to be tried any more goes."""
+        name, changed = self.unit(config["name"]), False
+        for folder in folders_:
+            path = os.path.join(folder, name)
+            if _content(path) != self._text(config):
+                os.makedirs(folder, mode=0o755, exist_ok=True)
+                write_file(path, self._text(config))
+                changed = True
+        tried = os.path.join(TRIED_UNITS, name)
+        if TRIED_UNITS not in folders_ and os.path.exists(tried):
+            os.unlink(tried)
+            changed = True
+        if changed:
+            run("systemctl", "daemon-reload")
+
+    @staticmethod
+    def _text(config: Config) -> str:
+        return str(config["unit"]).replace("@PYTHON@", sys.executable).replace("@GENERATION@", config["folder"])
 
     def status(self, name: str) -> Status:
         shown = run(
@@ -188,13 +233,14 @@ class Systemd:
         pid = int(found.get("MainPID") or 0) or None
         active, sub = found.get("ActiveState"), found.get("SubState")
         if pid and active == "active":
-            return Status("running", pid, str(pid))
+            return Status("running", pid, found.get("InvocationID", ""))
         if active == "activating" or sub == "auto-restart":
             return Status("starting")
         return Status("failed" if active == "failed" else "stopped")
 
     def log(self, name: str, lines: int | None = None) -> list[str]:
-        which = [f"--unit={self.unit(name)}", f"--lines={lines}"] if lines else [f"_PID={self.status(name).pid}"]
+        life = f"_SYSTEMD_INVOCATION_ID={self.status(name).life}"
+        which = [f"--unit={self.unit(name)}", f"--lines={lines}"] if lines else [life]
         return run("journalctl", "--boot", "--quiet", "--output=cat", *which, check=False).splitlines()
 
     def where_log(self, name: str) -> str:
@@ -215,18 +261,13 @@ class Supervisor:
         return None
 
     def prepare(self, config: Config) -> None:
-        text = self._configuration({config["name"]})
-        try:
-            with open(self.configuration, encoding="utf-8") as stream:
-                same = stream.read() == text
-        except OSError:
-            same = False
-        if not same:
-            write_file(self.configuration, text, mode=0o600)
+        """Nothing: the configuration comes with the start."""
 
     def start(self, config: Config) -> None:
         name = config["name"]
-        self.prepare(config)
+        text = self._configuration({name: config})
+        if _content(self.configuration) != text:
+            write_file(self.configuration, text, mode=0o600)
         proxy = self._connect()
         if proxy is None:
             end(self._orphans(name))
@@ -262,7 +303,7 @@ class Supervisor:
     def forget(self, name: str) -> None:
         self.stop(name)
         proxy = self._connect()
-        write_file(self.configuration, self._configuration(set(), without=name), mode=0o600)
+        write_file(self.configuration, self._configuration({}, without=name), mode=0o600)
         if proxy and self._info(proxy, name):
             proxy.supervisor.removeProcessGroup(name)
         if proxy and not self._infos(proxy):
@@ -276,6 +317,9 @@ class Supervisor:
             while self._connect():  # until the shutdown has begun; _connect waits for its end
                 time.sleep(0.1)
 
+    def altered(self, config: Config) -> list[str]:
+        return []  # what supervisord has read counts, not the file
+
     def status(self, name: str) -> Status:
         proxy = self._connect()
         if proxy is None:
@@ -284,7 +328,7 @@ class Supervisor:
         info = self._info(proxy, name)
         state, pid = info.get("statename"), info.get("pid") or None
         if state in ("STARTING", "RUNNING") and pid:
-            return Status("running", pid, str(pid))
+            return Status("running", pid, f"{pid} {info['start']}")
         if state in ("STARTING", "BACKOFF"):
             return Status("starting")
         return Status("failed" if state in ("FATAL", "EXITED") else "stopped")
@@ -305,13 +349,14 @@ class Supervisor:
     def where_log(self, name: str) -> str:
         return os.path.join(self.settings.logs, f"{name}.log")
 
-    def _configuration(self, wanted: set[str], without: str | None = None) -> str:
-        names = wanted | {
-            folder.name
+    def _configuration(self, wanted: dict[str, Config], without: str | None = None) -> str:
+        known = {
+            folder.name: config
             for folder in folders(self.settings.root)
-            for config in map(folder.linked, ("verified", "pending"))
+            for config in map(folder.linked, ("pending", "verified"))
             if config and config["runtime"] == self.name
         }
+        programs = {**known, **wanted}
         parts = [
             "; Written by Ansible, role llama_server.",
             "[unix_http_server]\nfile = %(here)s/supervisor.sock\nchmod = 0700",
@@ -322,11 +367,12 @@ class Supervisor:
             f"logfile = {self.settings.logs}/supervisord.log\nlogfile_maxbytes = 10MB\nlogfile_backups = 2\n"
             f"childlogdir = {self.settings.logs}",
         ]
-        for name in sorted(names - {without}):
+        for name in sorted(set(programs) - {without}):
             folder = os.path.join(self.settings.root, name)
+            launcher = os.path.join(programs[name]["folder"], "launch.py")
             parts.append(
                 f"[program:{name}]\n"
-                f"command = {self.settings.supervisor_python} {self.settings.launcher} {folder}\n"
+                f"command = {self.settings.supervisor_python} {launcher} {folder}\n"
                 f"directory = {folder}\n"
                 f"stdout_logfile = {self.where_log(name)}\nstdout_logfile_maxbytes = 50MB\nstdout_logfile_backups = 3\n"
                 "redirect_stderr = true\nautostart = false\nautorestart = true\n"
@@ -347,17 +393,16 @@ class Supervisor:
     def _connect(self) -> xmlrpc.client.ServerProxy | None:
         """supervisord's interface, or None when it does not run. One that is shutting down is waited for."""
         proxy = xmlrpc.client.ServerProxy("http://supervisor", transport=_UnixTransport(self.socket))
-        shutting_down = 6  # supervisor.xmlrpc.Faults.SHUTDOWN_STATE
         deadline = time.monotonic() + STOP_SECONDS
         while True:
             try:
                 proxy.supervisor.getState()
                 return proxy
-            except (OSError, http.client.HTTPException):
+            except OSError:
                 return None
-            except xmlrpc.client.Fault as fault:
-                if fault.faultCode != shutting_down or time.monotonic() > deadline:
-                    raise
+            except xmlrpc.client.Fault as fault:  # it is shutting down
+                if time.monotonic() > deadline:
+                    raise HostError(f"supervisord does not end within {STOP_SECONDS} s: end it") from fault
                 time.sleep(0.2)
 
     def _start_supervisord(self) -> xmlrpc.client.ServerProxy:
@@ -392,7 +437,11 @@ class _UnixConnection(http.client.HTTPConnection):
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(STOP_SECONDS)
-        self.sock.connect(self.host)
+        try:
+            self.sock.connect(self.host)
+        except OSError:
+            self.sock.close()
+            raise
 
 
 class _UnixTransport(xmlrpc.client.Transport):
@@ -400,9 +449,24 @@ class _UnixTransport(xmlrpc.client.Transport):
         super().__init__()
         self.path = path
 
-    def make_connection(self, host: object) -> _UnixConnection:
+    def request(self, *args: Any, **options: Any) -> Any:
+        try:
+            return super().request(*args, **options)
+        except xmlrpc.client.Fault as fault:
+            if fault.faultCode == SHUTTING_DOWN:
+                raise
+            raise HostError(f"supervisord refuses: {fault.faultString}") from fault
+        except xmlrpc.client.ProtocolError as error:
+            raise HostError(f"supervisord refuses: {error.errmsg}") from error
+        except http.client.HTTPException as error:
+            raise ConnectionResetError(errno.ECONNRESET, "supervisord broke off", self.path) from error
+        finally:
+            self.close()
+
+    def make_connection(self, host: Any) -> _UnixConnection:
         connection = _UnixConnection("supervisor")
         connection.host = self.path
+        self._connection = host, connection  # where close() looks for it
         return connection
 
 
@@ -423,7 +487,26 @@ CONTAINER = (
     "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--stop-timeout", "30",
     "--log-driver", "json-file", "--log-opt", "max-size=50m", "--log-opt", "max-file=3",
     "--health-interval", "10s", "--health-timeout", "5s", "--health-start-period", "1h", "--health-retries", "3",
+    "--restart", "no",  # only what was proven starts with the host: settle() says so
 )  # fmt: skip
+
+
+def container_options(config: Config) -> list[str]:
+    """What a container is created with, as far as that is the same on each host."""
+    address, port = config["local_url"].split("//", 1)[1].rpartition(":")[0].strip("[]"), config["port"]
+    # The image needs no client for this: bash opens the connection itself.
+    health = (
+        f"exec 3<>/dev/tcp/{address}/{port} && printf 'GET /health HTTP/1.0\\r\\n\\r\\n' >&3 "
+        "&& read -r status <&3 && [[ $status == *' 200 '* ]]"
+    )
+    options = [*CONTAINER, "--health-cmd", f'bash -c "{health}"'.replace("$", "\\$")]
+    gpus = config["gpus"]
+    if config["uses_gpu"] and config["release"]["backend"] == "cuda":
+        options += ["--gpus", f'"device={",".join(gpus)}"' if gpus else "all"]
+    for variable, value in sorted(config["environment"].items()):
+        if not (gpus and variable == "CUDA_VISIBLE_DEVICES"):  # inside, the chosen ones are all that there are
+            options += ["--env", f"{variable}={value}"]
+    return options
 
 
 class Docker:
@@ -447,34 +530,13 @@ class Docker:
             return
         image = have_image(config)
         uid, gid = self.owner() or (os.getuid(), os.getgid())
-        gpus = config["gpus"]
-        wants_gpu = config["release"]["backend"] == "cuda" and config["n_gpu_layers"] != 0
-        argv = config["argv"]
-        port, address = config["port"], config["local_url"].split("//", 1)[1].rpartition(":")[0].strip("[]")
-        # The image needs no client for this: bash opens the connection itself.
-        health = (
-            f"exec 3<>/dev/tcp/{address}/{port} && printf 'GET /health HTTP/1.0\\r\\n\\r\\n' >&3 "
-            "&& read -r status <&3 && [[ $status == *' 200 '* ]]"
-        )
         created = [
             "docker", "create", "--name", name, "--pull", "never", *config["container"], "--user", f"{uid}:{gid}",
             "--label", f"{LABEL}.instance={config['name']}", "--label", f"{LABEL}.generation={config['id']}",
-            "--restart", "no",  # only what was proven starts with the host: settle() says so
-            "--health-cmd", f'bash -c "{health}"'.replace("$", "\\$"),
         ]  # fmt: skip
-        if wants_gpu:
-            created += ["--gpus", f'"device={",".join(gpus)}"' if gpus else "all"]
-        for variable, value in sorted(config["environment"].items()):
-            if not (gpus and variable == "CUDA_VISIBLE_DEVICES"):  # inside, the chosen ones are all that there are
-                created += ["--env", f"{variable}={value}"]
-        for path in sorted({config["folder"], *self._files(config)}):
+        for path in sorted({config["folder"], *model_files(config)}):
             created += ["--mount", f"type=bind,source={path},target={path},readonly"]
-        run(*created, "--entrypoint", argv[0], image, *argv[1:])
-
-    @staticmethod
-    def _files(config: Config) -> list[str]:
-        models = [config["model"]] if config["model"] else list(config["models"].values())
-        return [model["path"] for model in [*models, *config["side_models"]]]
+        run(*created, "--entrypoint", config["argv"][0], image, *config["argv"][1:])
 
     def start(self, config: Config) -> None:
         self.prepare(config)
@@ -490,6 +552,9 @@ class Docker:
     def stop(self, name: str) -> None:
         for container in self._containers(name):
             run("docker", "stop", container)
+
+    def altered(self, config: Config) -> list[str]:
+        return []  # a container can't be altered, but for its restarts
 
     def settle(self, config: Config) -> None:
         run("docker", "update", "--restart", "always", self.container(config))
@@ -528,11 +593,7 @@ class Docker:
             found = self._inspect(container)
             if found and found["State"]["StartedAt"] == status.life:
                 tail = ["--tail", str(lines)] if lines else []
-                done = subprocess.run(
-                    ["docker", "logs", "--since", status.life, *tail, container],
-                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
-                )  # fmt: skip
-                said = done.stdout.splitlines()
+                said = attempt("docker", "logs", "--since", status.life, *tail, container)[1]
         return said
 
     def where_log(self, name: str) -> str:
@@ -547,6 +608,12 @@ class Docker:
         said = run("docker", "inspect", "--type", "container", container, check=False)
         found: list[dict[str, Any]] = json.loads(said or "[]")
         return found[0] if found else None
+
+
+def model_files(config: Config) -> list[str]:
+    """The files that a server reads."""
+    models = [config["model"]] if config["model"] else list(config["models"].values())
+    return [model["path"] for model in [*models, *config["side_models"]]]
 
 
 def have_image(config: Config) -> str:
@@ -564,10 +631,11 @@ def have_image(config: Config) -> str:
     else:
         image = _built(wanted["base"], release)
     labels = (_image(image) or {}).get("Config", {}).get("Labels") or {}
-    if labels.get(f"{LABEL}.release") != release["name"]:
+    held = [labels.get(f"{LABEL}.release"), labels.get(f"{LABEL}.path")]
+    if held != [release["name"], release["path"]]:
         raise HostError(
-            f"image {image} holds release {labels.get(LABEL + '.release')}, not {release['name']}: build it again from "
-            "that release, or declare the image of this one"
+            f"image {image} holds release {held[0]} in {held[1]}, not {release['name']} in {release['path']}: build it "
+            "again from that release, or declare the image of this one"
         )
     return image
 
@@ -584,24 +652,25 @@ def _built(base: str, release: dict[str, Any]) -> str:
     found = _image(base)
     if not found:
         raise HostError(f"base image {base} is not there: load it on the host, or name one that can be pulled")
-    tag = f"llama-nexus/llama-server:{release['name']}-{found['Id'].split(':')[1][:12]}"
+    made_of = hashlib.sha256(f"{found['Id']} {release['path']}".encode()).hexdigest()
+    tag = f"llama-nexus/llama-server:{release['name']}-{made_of[:12]}"
     if _image(tag):
         return tag
     dockerfile = (
         f"FROM {base}\n"
-        f'LABEL {LABEL}.release="{release["name"]}"\n'
+        f'LABEL {LABEL}.release="{release["name"]}" {LABEL}.path="{release["path"]}"\n'
         f"COPY . {release['path']}\n"
         # A library that the base image lacks is found now, not by the first start.
-        f"RUN set -e; missing=$(ldd {release['path']}/bin/llama-server | grep 'not found' || true); "
-        'if [ -n "$missing" ]; then echo "the base image lacks: $missing" >&2; exit 1; fi\n'
+        f"RUN if ldd {release['path']}/bin/llama-server | grep 'not found' > /tmp/missing; "
+        'then echo "the base image lacks: $(cat /tmp/missing)" >&2; exit 1; fi; rm /tmp/missing\n'
     )
     environment = {**os.environ, "DOCKER_BUILDKIT": "0"}  # the classic builder is part of every engine
-    done = subprocess.run(
-        ["docker", "build", "--quiet", "--tag", tag, "--file", "-", release["path"]],
-        input=dockerfile, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, check=False,
+    code, output = attempt(
+        "docker", "build", "--quiet", "--tag", tag, "--file", "-", release["path"], given=dockerfile, env=environment,
+        timeout=3600,
     )  # fmt: skip
-    if done.returncode != 0:
-        raise HostError(f"image {tag} can't be built: {done.stdout.strip().splitlines()[-1]}")
+    if code != 0:
+        raise HostError(f"image {tag} can't be built: {output[-1] if output else 'docker build says nothing'}")
     return tag
 
 

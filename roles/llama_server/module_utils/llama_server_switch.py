@@ -10,11 +10,11 @@ follows the verified generation (llama_server_host.py), and another run converge
 from __future__ import annotations
 
 import contextlib
+import csv
 import http.client
 import os
 import re
 import shutil
-import subprocess
 import time
 from typing import Any
 
@@ -26,13 +26,13 @@ from ansible.module_utils.llama_server_host import (
     Folder,
     HostError,
     folders,
+    old_keys,
     read_json,
-    read_keys,
     salt,
 )  # fmt: skip
-from ansible.module_utils.llama_server_placement import MIB, uses_gpu
+from ansible.module_utils.llama_server_placement import MIB
 from ansible.module_utils.llama_server_proof import ask, free_port, keep, prove
-from ansible.module_utils.llama_server_runtimes import RUNTIMES, remove_trial
+from ansible.module_utils.llama_server_runtimes import RUNTIMES, attempt, remove_trial
 
 LOCK_SECONDS = 1800  # a switch of a big model on a slow disk
 LOOK_SECONDS = 5  # a server that is stuck must not keep whoever looks
@@ -86,12 +86,11 @@ def _converged(host: Host, folder: Folder, declaration: Declaration, own: bytes)
     host.runtime(config).prepare(config)
     tried = False
     serves = verified is not None and host.runtime(verified).status(folder.name).state == "running"
-    if serves and not same and (host.trial == "always" or (host.trial == "auto" and _room_for_both(config))):
+    if serves and not same and (host.trial == "always" or (host.trial == "auto" and _room_for_both(config, folder))):
         tried, refused = True, _tried(host, folder, declaration, own, owner)
         if refused:
             host.progress(f"{folder.name}: proving the old one")
             folder.note("refused", generation=identity, error=refused["error"])
-            host.runtime(verified).prepare(verified)  # a restart of its own must find it as it was
             restored = prove(verified, declaration.proof, host.runtime(verified), folder, speed_counts=False)
             del restored["answered"]
             folder.tidy()
@@ -116,8 +115,10 @@ def _tried(
         try:
             runtime.prepare(config)
             runtime.start(config)
-            progress = lambda line: host.progress(f"{line}, beside the old one")  # noqa: E731
-            row = prove(config, trial.proof, runtime, side, speed_counts=False, progress=progress)
+            row = prove(
+                config, trial.proof, runtime, side, speed_counts=False,
+                progress=lambda line: host.progress(f"{line}, beside the old one"),
+            )  # fmt: skip
         except (HostError, OSError) as error:
             row = {"name": side.name, "checks": [], "error": str(error), "answered": None}
         finally:
@@ -131,22 +132,32 @@ def _tried(
     return row if row["error"] and not starved else None
 
 
-def _room_for_both(config: Config) -> bool:
-    """Whether memory has room for a second server: its weights and a third for caches, by what is free now."""
+def _room_for_both(config: Config, folder: Folder) -> bool:
+    """Whether memory has room for a second server, by what is free now.
+
+    It needs what the present one was measured to hold, where that is the same model, and at any rate its weights and a
+    third for caches.
+    """
     models = ([config["model"]] if config["model"] else list(config["models"].values())) + config["side_models"]
     need = sum(model["size_bytes"] for model in models) / MIB * 1.33 + 1024
+    last = read_json(folder.file("proof.json")) or {}
+    if last.get("model") == config["model"]:
+        need = max(need, sum(sum(sizes.values()) for sizes in (last.get("buffers_mib") or {}).values()))
     with open("/proc/meminfo", encoding="ascii") as stream:
         available = next(int(line.split()[1]) / 1024 for line in stream if line.startswith("MemAvailable"))
     if available < need:
         return False
-    if not uses_gpu(config):
+    if not config["uses_gpu"]:
         return True
     program = shutil.which("nvidia-smi")
     if not program:
         return False
-    query = [program, "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
-    said = subprocess.run(query, stdout=subprocess.PIPE, text=True, timeout=60, check=False).stdout
-    return bool(sum(float(line) for line in said.split() if re.match(r"[\d.]+$", line)) >= need)
+    code, output = attempt(program, "--query-gpu=index,uuid,memory.free", "--format=csv,noheader,nounits", timeout=60)
+    free = 0.0
+    for index, uuid, mib in [row for row in csv.reader(output, skipinitialspace=True) if len(row) == 3]:
+        if not config["gpus"] or {index, uuid} & set(config["gpus"]):
+            free += float(mib) if re.match(r"[\d.]+$", mib) else 0.0
+    return bool(code == 0 and free >= need)
 
 
 class Switch:
@@ -166,6 +177,7 @@ class Switch:
         """Switch, prove, and keep the new generation or restore the old one."""
         folder, old = self.folder, self.old
         drained = self._drain(old) if old else None
+        self._clear()
         # What needs the disk comes before the old server is stopped: a full one must not cost it.
         folder.note("switching", generation=new["id"], old=old["id"] if old else None)
         folder.link("pending", new)
@@ -182,6 +194,13 @@ class Switch:
         if row["error"]:
             return self._back(new, row, stopped)
         return {**row, "state": "verified"}
+
+    def _clear(self) -> None:
+        """End what a switch that was cut off left in another runtime than the old one's; that one is stopped anyway."""
+        for runtime in self.host.runtimes(self.folder):
+            if self.old is None or runtime.name != self.old["runtime"]:
+                with contextlib.suppress(HostError):  # a runtime that is gone from the host runs nothing
+                    runtime.forget(self.folder.name)
 
     def _start(self, config: Config, *, instead_of: Config | None = None, speed_counts: bool = True) -> Row:
         """Stop the one that runs, start a generation and prove it."""
@@ -203,12 +222,12 @@ class Switch:
 
     def _keep(self, new: Config, row: Row) -> None:
         folder, old = self.folder, self.old
+        # Whatever ends this process, a reboot starts the old one or the new one, or both for one port: then one serves.
+        self.host.runtime(new).settle(new)
         if old and old["id"] != new["id"]:
-            folder.link("previous", old)  # first: whatever ends this process, the old one is not forgotten
+            folder.link("previous", old)  # before: the old one is not forgotten
         folder.link("verified", new)
         folder.link("pending", None)
-        runtime = self.host.runtime(new)
-        runtime.settle(new)
         if old and old["runtime"] != new["runtime"]:
             self.host.runtime(old).forget(folder.name)
         keep(row, folder)
@@ -258,7 +277,7 @@ class Switch:
         llama-server neither refuses new requests nor ends its streams when it is told to stop, so waiting is all
         that can be done from here; a gateway in front would send new ones elsewhere meanwhile.
         """
-        key = next(iter(read_keys(config).values()), None)
+        key = next(iter(old_keys(config).values()), None)
         limit = float(self.proof.get("drain_timeout", 0))
         started = time.monotonic()
         self._note("draining")
@@ -282,10 +301,11 @@ class Switch:
 def remove(host: Host, folder: Folder) -> Row:
     """Stop an instance and remove what the host remembers of it."""
     with folder.locked(LOCK_SECONDS):
-        config = folder.linked("verified")
+        config = folder.linked("verified") or folder.linked("pending")
         if config:
             Switch(host, folder, config, {"drain_timeout": host.drain_timeout})._drain(config)
-            host.runtime(config).forget(folder.name)
+        for runtime in host.runtimes(folder):
+            runtime.forget(folder.name)
         folder.remove()
     return {"name": folder.name, "state": "stopped", "changed": True, "checks": [], "error": None, "removed": True}
 
@@ -361,7 +381,8 @@ def status(host: Host, folder: Folder) -> Row:
                 "switching": folder.is_locked(), "last_error": note.get("error")}  # fmt: skip
     if config is None:
         return row
-    row["config"] = {key: config[key] for key in ("argv", "host", "port", "local_url", "model", "models", "release")}
+    told = ("argv", "host", "port", "local_url", "model", "models", "side_models", "release")
+    row["config"] = {key: config[key] for key in told}
     seen = host.runtime(config).status(folder.name)
     last = read_json(folder.file("proof.json")) or {}
     row |= {
@@ -375,7 +396,7 @@ def status(host: Host, folder: Folder) -> Row:
     if seen.state == "running":
         with contextlib.suppress(OSError, http.client.HTTPException):
             row["health"] = ask(config["local_url"] + "/health", timeout=LOOK_SECONDS)[0]
-            key = next(iter(read_keys(config).values()), None)
+            key = next(iter(old_keys(config).values()), None)
             code, slots = ask(config["local_url"] + "/slots", key, timeout=LOOK_SECONDS)
             if code == 200 and isinstance(slots, list):
                 row["busy"] = sum(bool(slot.get("is_processing")) for slot in slots)
