@@ -20,6 +20,7 @@ MIB = 1024 * 1024
 # What llama.cpp prints of its memory at --log-verbosity 4, behind the device's name.
 BUFFER = re.compile(r":\s+(\S+)\s+(model|KV|RS|compute|output) buffer size =\s*([\d.]+) MiB")
 OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
+PROJECTOR = re.compile(r"CLIP using (\S+) backend")
 KINDS = {"model": "model", "KV": "kv", "RS": "kv", "compute": "compute", "output": "compute"}
 # Arguments that put weights or caches into host memory on purpose, in every spelling: a router tells its models' in its
 # own.
@@ -110,7 +111,7 @@ def _placed(life: str, folder: Folder, row: dict[str, Any], log: Callable[[], li
     last = read_json(folder.file("proof.json")) or {}
     found: dict[str, Any] = (last.get("placements") or {}).get(life) or {}
     if not found.get("buffers_mib"):
-        found = dict(zip(("offloaded", "buffers_mib"), placement(log())))
+        found = dict(zip(("offloaded", "buffers_mib", "projector"), placement(log())))
     row["placements"][life] = found
     return found
 
@@ -127,6 +128,10 @@ def _prove_layers(
         f"{done}/{layers}" if layers else "none", bool(layers) and done == expected,
         quiet if not layers else "they did not fit its memory: lower ctx_size or n_gpu_layers, or set fit: off",
     )  # fmt: skip
+    projector = found.get("projector")
+    if projector and "--no-mmproj-offload" not in argv:
+        cause = "the server found no room for it on the GPU: lower ctx_size, or declare --no-mmproj-offload"
+        proof.add(f"{prefix}projector", "on a GPU", projector, not is_host(projector), cause)
     if layers and done == layers:
         _prove_host_memory([path, *(model["path"] for model in side)], argv, found["buffers_mib"], proof, prefix)
 
@@ -194,14 +199,18 @@ def is_host(device: str) -> bool:
     return device.startswith("CPU") or device.endswith("_Host")
 
 
-def placement(log: list[str]) -> tuple[list[int] | None, dict[str, dict[str, float]]]:
-    """What a server's log says of memory: layers offloaded and offered, and MiB by device and kind.
+def placement(log: list[str]) -> tuple[list[int] | None, dict[str, dict[str, float]], str | None]:
+    """What a server's log says of memory: layers offloaded and offered, MiB by device and kind, the projector's device.
 
     A draft model's or a projector's buffers are added to the model's on the same device.
     """
     offloaded: list[int] | None = None
     buffers: dict[str, dict[str, float]] = {}
+    projector = None
     for line in log:
+        used = PROJECTOR.search(line)
+        if used:
+            projector = used[1]
         layers = OFFLOADED.search(line)
         if layers and offloaded is None:  # the first is the model's; a draft model says it again
             offloaded = [int(layers[1]), int(layers[2])]
@@ -210,7 +219,7 @@ def placement(log: list[str]) -> tuple[list[int] | None, dict[str, dict[str, flo
             sizes = buffers.setdefault(found[1], {})
             kind = KINDS[found[2]]
             sizes[kind] = round(sizes.get(kind, 0.0) + float(found[3]), 2)
-    return offloaded, buffers
+    return offloaded, buffers, projector
 
 
 def gpu_memory(pids: set[int]) -> dict[str, float] | None:

@@ -224,6 +224,10 @@ def _prove_identity(config: Config, key: str | None, proof: Proof, row: dict[str
     model = config["model"]
     proof.compare("model id", [model["name"]], served, "another server answers on the port")
     proof.compare("model file", model["path"], props.get("model_path"), "another model was loaded")
+    if "--mmproj" in config["argv"]:
+        senses = sorted(name for name, has in (props.get("modalities") or {}).items() if has)
+        cause = "the projector was not loaded: the log says why"
+        proof.add("modalities", "more than text", ", ".join(senses) or "text", bool(senses), cause)
     commit = config["release"]["commit"][:9]
     row["build"] = str(props.get("build_info", ""))
     if commit:
