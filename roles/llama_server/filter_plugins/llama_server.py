@@ -627,7 +627,7 @@ def declared(
         id_: {
             **{key: file_of(model["model"], files)[key] for key in ("path", "size_bytes", "sha256")},
             "side_models": beside(model, files), "mode": mode_of(model), "n_gpu_layers": model.get("n_gpu_layers"),
-            "uses_gpu": uses_gpu(model, backend),
+            "uses_gpu": uses_gpu(model, backend), "load_on_startup": bool(model.get("load_on_startup")),
         }
         for id_, model in models.items()
     }  # fmt: skip

@@ -59,6 +59,7 @@ from ansible.module_utils.llama_server_switch import converge
 
 
 def main() -> None:
+    os.umask(0o022)  # the servers' user reads what is written here; keys are closed by themselves
     module = AnsibleModule(
         argument_spec={
             **ARGUMENTS,

@@ -54,7 +54,7 @@ def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     try:
         host = host_of(module.params)
-        rows = plan(host)
+        rows = plan(host, remember=not module.check_mode)
         diff = difference(host) if module._diff else {}
     except HostError as error:
         module.fail_json(msg=str(error))

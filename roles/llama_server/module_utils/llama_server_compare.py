@@ -35,6 +35,7 @@ from ansible.module_utils.llama_server_runtimes import (
     Runtime,
     Settings,
     attempt,
+    cause,
     container_options,
     model_files,
     resolve,
@@ -86,6 +87,14 @@ class Host:
         names = {config["runtime"] for config in map(folder.linked, LINKS) if config}
         return [RUNTIMES[name](self.settings) for name in sorted(names)]
 
+    def pids(self, folder: Folder) -> set[int]:
+        """The processes of an instance; a runtime that does not answer runs nothing."""
+        found = set()
+        for runtime in self.runtimes(folder):
+            with contextlib.suppress(HostError):
+                found.add(runtime.status(folder.name).pid)
+        return {pid for pid in found if pid}
+
     def undeclared(self) -> list[Folder]:
         return [
             folder for folder in folders(self.root)
@@ -93,10 +102,13 @@ class Host:
         ]  # fmt: skip
 
 
-def plan(host: Host) -> list[Row]:
-    """What converging would do, a row an instance; where it would do nothing, the running server is proven."""
+def plan(host: Host, *, remember: bool = True) -> list[Row]:
+    """What converging would do, a row an instance; where it would do nothing, the running server is proven.
+
+    ``remember``: whether what was found of a server that has started anew by itself is kept.
+    """
     own = salt(host.root, create=False)
-    rows = [_planned(host, declaration, own) for declaration in host.declared.values()]
+    rows = [_planned(host, declaration, own, remember) for declaration in host.declared.values()]
     for folder in host.undeclared():
         config = folder.linked("verified")
         row: Row = {"name": folder.name, "state": "undeclared", "changed": host.prune, "checks": [], "error": None}
@@ -107,7 +119,7 @@ def plan(host: Host) -> list[Row]:
     return rows
 
 
-def _planned(host: Host, declaration: Declaration, own: bytes) -> Row:
+def _planned(host: Host, declaration: Declaration, own: bytes, remember: bool) -> Row:
     folder, identity = host.folder(declaration.name), declaration.identity(own)
     verified = folder.linked("verified")
     config = declaration.placed(folder.generation(identity), identity)
@@ -120,8 +132,9 @@ def _planned(host: Host, declaration: Declaration, own: bytes) -> Row:
         proof = prove(config, declaration.proof, host.runtime(config), folder, load=False)
         del proof["answered"]
         known = (read_json(folder.file("proof.json")) or {}).get("placements")
-        if not proof["error"] and proof["placements"] != known:
-            keep(proof, folder)  # it has begun another life by itself, whose log will be gone one day
+        if remember and not proof["error"] and proof["placements"] != known:
+            with contextlib.suppress(OSError):
+                keep(proof, folder)  # it has begun another life, whose log will be gone one day
         wrong = [check["check"] for check in proof["checks"] if not check["ok"]]
         if proof["error"] and wrong != ["decode speed"]:
             return {**row, "reason": proof["error"], "checks": proof["checks"]}
@@ -146,7 +159,7 @@ def reason(
         return f"it {'was stopped' if phase == 'stopped' else 'could not be proven by the last run'}"
     if verified is None:
         return "nothing is deployed yet" if phase == "unknown" else f"the last run ended while it was {phase}"
-    if os.path.lexists(folder.file("pending")) or phase not in ("verified", "restored", "refused"):
+    if not folder.is_steady():
         return f"the last run ended while it was {phase}"
     if verified["id"] != identity:
         return "the declaration changed"
@@ -230,11 +243,9 @@ def _try_arguments(declaration: Declaration) -> None:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("LLAMA_")}
         code, output = attempt(*argv, "--version", env={**kept, **declaration.config["environment"]})
     if code != 0:
-        lines = [line.strip() for line in output if line.strip()]
-        said = next((line for line in lines if "error" in line), lines[-1] if lines else "it says nothing")
         raise HostError(
             f"instance {declaration.name}: llama-server of release {declaration.config['release']['name']} refuses the "
-            f"command line: {said}; nothing was touched"
+            f"command line: {cause(output) or 'it says nothing'}; nothing was touched"
         )
 
 
@@ -258,7 +269,7 @@ def _require_ports(host: Host, names: list[str]) -> None:
 
 def _instance_of(host: Host, pid: int) -> str | None:
     for folder in folders(host.root) if pid else ():
-        if pid in [runtime.status(folder.name).pid for runtime in host.runtimes(folder)]:
+        if pid in host.pids(folder):
             return str(folder.name)
     return None
 

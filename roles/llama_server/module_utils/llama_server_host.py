@@ -32,6 +32,7 @@ from typing import Any
 TRIAL = ".trial"  # added to a name; no instance can have it, since names hold no dot
 FILES = {"keys": "@keys", "chat_template.jinja": "@chat_template.jinja", "models.ini": "@models.ini"}
 LINKS = ("verified", "previous", "pending")
+STEADY = ("verified", "restored", "refused")  # phases in which what serves is what was verified
 
 Config = dict[str, Any]
 
@@ -41,7 +42,7 @@ class HostError(Exception):
 
 
 def write_file(path: str, text: str, mode: int = 0o644, owner: tuple[int, int] | None = None) -> None:
-    """Write a file so that it is there whole or not at all."""
+    """Write a file so that it is there whole or not at all. OSError names it."""
     handle, draft = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".")
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:  # byte for byte, CRLF too
@@ -52,9 +53,11 @@ def write_file(path: str, text: str, mode: int = 0o644, owner: tuple[int, int] |
         if owner:
             os.chown(draft, *owner)
         os.replace(draft, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(draft)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, path) from error
         raise
 
 
@@ -260,6 +263,10 @@ class Folder:
 
     def state(self) -> dict[str, Any]:
         return read_json(self.file("state.json")) or {"phase": "unknown"}
+
+    def is_steady(self) -> bool:
+        """Whether the last switch came to an end, so that what runs is what was verified."""
+        return not os.path.lexists(self.file("pending")) and self.state()["phase"] in STEADY
 
 
 def folders(root: str) -> list[Folder]:

@@ -92,9 +92,12 @@ def prove_router_placement(
         port = argv[argv.index("--port") + 1]
         if not log:
             log = runtime.log(config["name"])
-        # The router passes on what its models say, each line behind the port (server-models.cpp).
-        lines = [line.partition("]")[2] for line in log if line.startswith("[") and line[1:].startswith(port.rjust(5))]
-        found = _placed(f"{config['id']} {status.life} {port}", folder, row, functools.partial(list, lines))
+        # The router passes on what its models say, each line behind the port, which an earlier one may have had
+        # (server-models.cpp).
+        spawned = [at for at, line in enumerate(log) if line.endswith(f" name={name} on port {port}")]
+        since = log[spawned[-1] :] if spawned else []
+        lines = [line.partition("]")[2] for line in since if line.startswith(f"[{port.rjust(5)}]")]
+        found = _placed(f"{config['id']} {status.life} {name} {port}", folder, row, functools.partial(list, lines))
         for device, sizes in found["buffers_mib"].items() if name in loaded else ():
             whole = row["buffers_mib"].setdefault(device, {})
             for kind, size in sizes.items():

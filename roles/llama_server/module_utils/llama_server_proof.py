@@ -6,6 +6,7 @@ something declared with something found, and names the likely cause where they d
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import json
@@ -36,7 +37,9 @@ LIVES = 2  # a server that died once may have met a passing fault; twice is a se
 SPEED_TRIES = 3  # a busy moment is not a slow server
 LOG_LINES = 30
 # "0.00.015.369 E llama_model_load: error loading model: …", or what a launcher or a shell says.
-ERROR = re.compile(r"(?:^[\d.]+ E (?:srv|cmn|slot|main)?\s*|^(?=.*(?:error|fault|failed|cannot|not found)))(.+)")
+ERROR = re.compile(
+    r"(?:^[\d.]+ E (?:srv|cmn|slot|main)?\s*|^(?=.*(?:error|fault|failed|cannot|can't|denied|not found)))(.+)"
+)
 
 
 class NotProven(Exception):
@@ -154,8 +157,9 @@ def prove(
         failed = [f"it stopped answering at {config['local_url']} ({error}): the log says why"]
     if failed:
         row["error"] = "; ".join(failed)
-        row["log_tail"] = runtime.log(config["name"], LOG_LINES)
-        row["log"] = runtime.where_log(config["name"])
+        with contextlib.suppress(HostError):  # a runtime that does not answer has been told already
+            row["log_tail"] = runtime.log(config["name"], LOG_LINES)
+            row["log"] = runtime.where_log(config["name"])
     return row
 
 
@@ -258,7 +262,8 @@ def _prove_router(
     seen = _router_models(url, key)
     proof.compare("models", sorted(config["models"]), sorted(seen), "the server read another list of models")
     served: dict[str, list[str]] = {}
-    for name, model in sorted(config["models"].items()):
+    # Those that load with the router come last: where it holds a few only, they are what it holds afterwards.
+    for name, model in sorted(config["models"].items(), key=lambda item: (item[1]["load_on_startup"], item[0])):
         found = file_sha256(folder.root, model["path"])
         proof.compare(f"{name} sha256", model["sha256"], found, "the file was replaced after it was verified")
         if not load and seen.get(name, {}).get("value") != "loaded":
@@ -367,7 +372,8 @@ def file_sha256(root: str, path: str) -> str:
                     digest.update(block)
             known = {name: entry for name, entry in known.items() if os.path.exists(name)}
             known[path] = [signature, digest.hexdigest()]
-            write_file(remembered, to_json(known))
+            with contextlib.suppress(OSError):  # a full disk costs time, and no more
+                write_file(remembered, to_json(known))
         return str(known[path][1])
     except OSError as error:
         raise HostError(f"model {path} can't be read ({error.strerror}): deploy again") from error

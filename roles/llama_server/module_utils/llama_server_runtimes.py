@@ -38,6 +38,7 @@ from typing import Any, Union
 
 from ansible.module_utils.llama_server_host import Config, Folder, HostError, folders, write_file
 
+LIVE = ("STARTING", "RUNNING", "BACKOFF")  # states of a program that supervisord keeps running
 SHUTTING_DOWN = 6  # supervisor.xmlrpc.Faults.SHUTDOWN_STATE
 STOP_SECONDS = 60  # each runtime asks politely for 30 seconds and then kills
 UNITS = "/etc/systemd/system"
@@ -78,11 +79,17 @@ def run(*argv: str, check: bool = True, timeout: float = 300, env: dict[str, str
     """
     done = _run(argv, timeout, env=env, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
     if check and done.returncode != 0:
-        said = (done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}").splitlines()
-        # The first line with a cause: docker and systemctl go on to say that it failed, or where to look.
-        cause = next((line for line in said if re.search(r"error|failed|denied", line, re.IGNORECASE)), said[-1])
-        raise HostError(f"{' '.join(argv[:3])} failed: {cause}")
+        said = done.stderr.splitlines() + done.stdout.splitlines()
+        raise HostError(f"{' '.join(argv[:3])} failed: {cause(said) or f'exit status {done.returncode}'}")
     return done.stdout
+
+
+def cause(said: list[str]) -> str:
+    """The line of a program's output that says why it failed: the first with such a word, since what follows often says
+    that it failed, or where to look; else the last.
+    """
+    lines = [line.strip() for line in said if line.strip()]
+    return next((line for line in lines if re.search(r"error|failed|denied", line, re.IGNORECASE)), "".join(lines[-1:]))
 
 
 def attempt(
@@ -172,7 +179,13 @@ class Systemd:
         return have_user(self.settings.user)
 
     def prepare(self, config: Config) -> None:
-        """Nothing: a unit that is on the disk counts, so it comes with the start."""
+        """Refuse a unit that another prefix has. Its own comes with the start: a unit on the disk counts."""
+        unit = self.unit(config["name"])
+        present = _content(os.path.join(UNITS, unit))
+        if present is not None and f" {self.settings.root}/" not in present:
+            raise HostError(
+                f"{unit} belongs to another prefix of this host: give instance {config['name']} another name"
+            )
 
     def start(self, config: Config) -> None:
         unit = self.unit(config["name"])
@@ -181,7 +194,9 @@ class Systemd:
         run("systemctl", "start", unit)
 
     def stop(self, name: str) -> None:
-        run("systemctl", "stop", self.unit(name))
+        run("systemctl", "stop", self.unit(name), check=False)  # which fails for a unit that is not there, too
+        if self.status(name).pid:
+            raise HostError(f"{self.unit(name)} does not stop: look at the host")
         # One that had to be killed was stopped all the same.
         run("systemctl", "reset-failed", self.unit(name), check=False)
 
@@ -218,7 +233,10 @@ class Systemd:
         if TRIED_UNITS not in folders_ and os.path.exists(tried):
             os.unlink(tried)
             changed = True
-        if changed:
+        stale = run(
+            "systemctl", "show", name, "-p", "NeedDaemonReload", check=False
+        )  # a run was killed before it asked
+        if changed or "yes" in stale:
             run("systemctl", "daemon-reload")
 
     @staticmethod
@@ -235,7 +253,7 @@ class Systemd:
         if pid and active == "active":
             return Status("running", pid, found.get("InvocationID", ""))
         if active == "activating" or sub == "auto-restart":
-            return Status("starting")
+            return Status("starting", None, found.get("InvocationID", ""))
         return Status("failed" if active == "failed" else "stopped")
 
     def log(self, name: str, lines: int | None = None) -> list[str]:
@@ -270,7 +288,6 @@ class Supervisor:
             write_file(self.configuration, text, mode=0o600)
         proxy = self._connect()
         if proxy is None:
-            end(self._orphans(name))
             proxy = self._start_supervisord()
         applied: Any = proxy.supervisor.reloadConfig()  # which reads the file and applies nothing
         added, changed, removed = applied[0]
@@ -281,15 +298,19 @@ class Supervisor:
         for group in [*changed, *added]:
             if group in added or group == name:
                 proxy.supervisor.addProcessGroup(group)
-        if self._info(proxy, name).get("statename") not in ("STARTING", "RUNNING", "BACKOFF"):
+        if self._info(proxy, name).get("statename") not in LIVE:
+            end(self._orphans(name))
             proxy.supervisor.startProcess(name, False)
 
     def stop(self, name: str) -> None:
         proxy = self._connect()
-        if proxy is None:
-            end(self._orphans(name))
-        elif self._info(proxy, name).get("statename") in ("STARTING", "RUNNING", "BACKOFF"):
-            proxy.supervisor.stopProcess(name)
+        if proxy and self._info(proxy, name).get("statename") in LIVE:
+            try:
+                proxy.supervisor.stopProcess(name)
+            except HostError:  # it may have ended by itself meanwhile
+                if self._info(proxy, name).get("statename") in LIVE:
+                    raise
+        end(self._orphans(name))
 
     def settle(self, config: Config) -> None:
         """Nothing starts supervisord with the host: deploy again after a reboot."""
@@ -322,15 +343,15 @@ class Supervisor:
 
     def status(self, name: str) -> Status:
         proxy = self._connect()
-        if proxy is None:
-            left = self._orphans(name)
-            return Status("unsupervised", left[0], str(left[0])) if left else Status("stopped")
-        info = self._info(proxy, name)
+        info = self._info(proxy, name) if proxy else {}
         state, pid = info.get("statename"), info.get("pid") or None
         if state in ("STARTING", "RUNNING") and pid:
-            return Status("running", pid, f"{pid} {info['start']}")
+            return Status("running", pid, str(info["start"]))
         if state in ("STARTING", "BACKOFF"):
-            return Status("starting")
+            return Status("starting", None, str(info["start"]))
+        left = self._orphans(name)
+        if left:
+            return Status("unsupervised", left[0], str(left[0]))
         return Status("failed" if state in ("FATAL", "EXITED") else "stopped")
 
     def log(self, name: str, lines: int | None = None) -> list[str]:
@@ -408,14 +429,14 @@ class Supervisor:
     def _start_supervisord(self) -> xmlrpc.client.ServerProxy:
         os.makedirs(self.settings.logs, exist_ok=True)
         kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
-        said = run(self.settings.supervisor_python, "-m", "supervisor.supervisord",
-                   "--configuration", self.configuration, check=False, env=kept)  # fmt: skip
-        for _ in range(100):
+        command = (self.settings.supervisor_python, "-m", "supervisor.supervisord", "--configuration")
+        code, said = attempt(*command, self.configuration, env=kept)
+        for _ in range(100) if code == 0 else ():
             proxy = self._connect()
             if proxy:
                 return proxy
             time.sleep(0.1)
-        raise HostError(f"supervisord does not start from {self.configuration}: {said.strip() or 'it says nothing'}")
+        raise HostError(f"supervisord does not start from {self.configuration}: {cause(said) or 'it says nothing'}")
 
     def _orphans(self, name: str = "*") -> list[int]:
         """Servers that were started from here and still run. With supervisord gone nobody looks after them."""
@@ -533,6 +554,7 @@ class Docker:
         created = [
             "docker", "create", "--name", name, "--pull", "never", *config["container"], "--user", f"{uid}:{gid}",
             "--label", f"{LABEL}.instance={config['name']}", "--label", f"{LABEL}.generation={config['id']}",
+            "--label", f"{LABEL}.root={self.settings.root}",
         ]  # fmt: skip
         for path in sorted({config["folder"], *model_files(config)}):
             created += ["--mount", f"type=bind,source={path},target={path},readonly"]
@@ -601,8 +623,9 @@ class Docker:
         return f"docker logs {containers[-1] if containers else 'llama-server-' + name}"
 
     def _containers(self, name: str) -> list[str]:
-        said = run("docker", "ps", "--all", "--filter", f"label={LABEL}.instance={name}", "--format", "{{.Names}}")
-        return sorted(said.split())
+        of_it = (f"label={LABEL}.instance={name}", f"label={LABEL}.root={self.settings.root}")
+        filters = [word for label in of_it for word in ("--filter", label)]
+        return sorted(run("docker", "ps", "--all", *filters, "--format", "{{.Names}}").split())
 
     def _inspect(self, container: str) -> dict[str, Any] | None:
         said = run("docker", "inspect", "--type", "container", container, check=False)
@@ -662,7 +685,7 @@ def _built(base: str, release: dict[str, Any]) -> str:
         f"COPY . {release['path']}\n"
         # A library that the base image lacks is found now, not by the first start.
         f"RUN if ldd {release['path']}/bin/llama-server | grep 'not found' > /tmp/missing; "
-        'then echo "the base image lacks: $(cat /tmp/missing)" >&2; exit 1; fi; rm /tmp/missing\n'
+        'then echo "error: the base image lacks $(cat /tmp/missing)" >&2; exit 1; fi; rm /tmp/missing\n'
     )
     environment = {**os.environ, "DOCKER_BUILDKIT": "0"}  # the classic builder is part of every engine
     code, output = attempt(
@@ -670,7 +693,7 @@ def _built(base: str, release: dict[str, Any]) -> str:
         timeout=3600,
     )  # fmt: skip
     if code != 0:
-        raise HostError(f"image {tag} can't be built: {output[-1] if output else 'docker build says nothing'}")
+        raise HostError(f"image {tag} can't be built: {cause(output) or 'docker build says nothing'}")
     return tag
 
 
@@ -706,8 +729,9 @@ def runtime_of(config: Config, settings: Settings) -> Runtime:
 
 
 def remove_trial(folder: Folder, settings: Settings) -> None:
-    """Remove the side-port server that a switch left behind."""
+    """Remove the side-port server that a switch left behind; where its runtime does not answer, the next run does."""
     config = folder.linked("pending") or folder.linked("verified")
-    if config:
-        runtime_of(config, settings).forget(folder.name)
-    folder.remove()
+    with contextlib.suppress(HostError):
+        if config:
+            runtime_of(config, settings).forget(folder.name)
+        folder.remove()

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import http.client
 import os
 import re
 import shutil
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ansible.module_utils.llama_server_compare import Host, Row, reason
@@ -32,11 +34,12 @@ from ansible.module_utils.llama_server_host import (
 )  # fmt: skip
 from ansible.module_utils.llama_server_placement import MIB
 from ansible.module_utils.llama_server_proof import ask, free_port, keep, prove
-from ansible.module_utils.llama_server_runtimes import RUNTIMES, attempt, remove_trial
+from ansible.module_utils.llama_server_runtimes import RUNTIMES, Runtime, attempt, remove_trial
 
 LOCK_SECONDS = 1800  # a switch of a big model on a slow disk
 LOOK_SECONDS = 5  # a server that is stuck must not keep whoever looks
-CROWDED = {"layers on the GPU", "weights in host memory", "caches in host memory", "context per slot"}
+# Checks that fail where there is too little memory; a router's have the model's name before them.
+CROWDED = ("layers on the GPU", "weights in host memory", "caches in host memory", "context per slot")
 OUT_OF_MEMORY = re.compile(r"out of memory|failed to allocate|unable to allocate|cannot allocate memory", re.IGNORECASE)
 
 
@@ -50,13 +53,11 @@ def converge(host: Host, names: list[str]) -> list[Row]:
     for folder in folders(host.root):
         if folder.name.endswith(TRIAL) and not folder.is_locked():
             remove_trial(folder, host.settings)
-    if host.prune:
-        rows += [remove(host, folder) for folder in host.undeclared()]
-    for name in names:
-        folder = host.folder(name)
+    steps = [(folder.name, functools.partial(remove, host, folder)) for folder in host.undeclared() if host.prune]
+    steps += [(name, functools.partial(_converged, host, host.folder(name), own)) for name in names]
+    for name, step in steps:
         try:
-            with folder.locked(LOCK_SECONDS):
-                rows.append(_converged(host, folder, host.declared[name], own))
+            rows.append(step())
         except (HostError, OSError) as error:  # before anything was stopped: Switch handles what comes later
             rows.append(_untouched(name, error))
         if rows[-1]["error"]:
@@ -69,7 +70,12 @@ def _untouched(name: str, error: Exception) -> Row:
     return {"name": name, "state": "failed", "changed": False, "checks": [], "error": what}
 
 
-def _converged(host: Host, folder: Folder, declaration: Declaration, own: bytes) -> Row:
+def _converged(host: Host, folder: Folder, own: bytes) -> Row:
+    with folder.locked(LOCK_SECONDS):
+        return _switched(host, folder, host.declared[folder.name], own)
+
+
+def _switched(host: Host, folder: Folder, declaration: Declaration, own: bytes) -> Row:
     identity, verified = declaration.identity(own), folder.linked("verified")
     if verified and not reason(host, folder, verified, declaration, identity, ours=True):
         row = prove(verified, declaration.proof, host.runtime(verified), folder, progress=host.progress)
@@ -83,9 +89,8 @@ def _converged(host: Host, folder: Folder, declaration: Declaration, own: bytes)
     else:
         config = declaration.placed(folder.generation(identity), identity)
     same = verified is not None and verified["id"] == identity
-    host.runtime(config).prepare(config)
     tried = False
-    serves = verified is not None and host.runtime(verified).status(folder.name).state == "running"
+    serves = verified is not None and folder.is_steady() and bool(host.pids(folder))
     if serves and not same and (host.trial == "always" or (host.trial == "auto" and _room_for_both(config, folder))):
         tried, refused = True, _tried(host, folder, declaration, own, owner)
         if refused:
@@ -96,6 +101,7 @@ def _converged(host: Host, folder: Folder, declaration: Declaration, own: bytes)
             folder.tidy()
             return {**refused, "name": folder.name, "changed": False, "restored": restored, "trial": True,
                     "state": "restored" if not restored["error"] else "failed"}  # fmt: skip
+    host.runtime(config).prepare(config)  # while the old one serves: an image may have to be built
     return {**Switch(host, folder, verified, declaration.proof).to(config), "trial": tried}
 
 
@@ -124,9 +130,10 @@ def _tried(
         finally:
             runtime.forget(side.name)
             side.remove()
-    wrong = {check["check"] for check in row["checks"] if not check["ok"]}
+    wrong = [check["check"] for check in row["checks"] if not check["ok"]]
     # Beside the old one there may be no room for what fits alone: out of memory, or moved to the processor by itself.
-    crowded = bool(row.get("offloaded") and wrong) and wrong <= CROWDED
+    offloads = any(found["offloaded"] for found in (row.get("placements") or {}).values())
+    crowded = bool(wrong) and offloads and all(check.endswith(CROWDED) for check in wrong)
     starved = crowded or any(OUT_OF_MEMORY.search(line) for line in row.get("log_tail", []))
     del row["answered"]
     return row if row["error"] and not starved else None
@@ -169,6 +176,7 @@ class Switch:
         self.old = old
         self.proof = proof
         self.answered: float | None = None  # when the server that was started last was ready
+        self.troubles: list[str] = []  # what went wrong beside the switch itself
 
     def progress(self, line: str) -> None:
         self.host.progress(f"{self.folder.name}: {line}")
@@ -176,24 +184,29 @@ class Switch:
     def to(self, new: Config) -> Row:
         """Switch, prove, and keep the new generation or restore the old one."""
         folder, old = self.folder, self.old
-        drained = self._drain(old) if old else None
         self._clear()
+        folder.link("pending", None)  # of an earlier run: a crash of the old server must not start it
+        drained = self._drain(old) if old else None
         # What needs the disk comes before the old server is stopped: a full one must not cost it.
         folder.note("switching", generation=new["id"], old=old["id"] if old else None)
         folder.link("pending", new)
-        served = old is not None and self.host.runtime(old).status(folder.name).pid is not None
+        served = old is not None and bool(self.host.pids(folder))
         stopped = time.monotonic()
         row = self._start(new, instead_of=old)
         row |= {"changed": True, "drained": drained, "restored": None}
         row["downtime_seconds"] = round(self.answered - stopped, 2) if served and self.answered else None
         if not row["error"]:
             try:
-                self._keep(new, row)
+                self._keep(new)
             except (OSError, HostError) as error:
                 row["error"] = f"it was proven, but that can't be written down: {error}"
+        row = self._back(new, row, stopped) if row["error"] else self._kept(new, row)
         if row["error"]:
-            return self._back(new, row, stopped)
-        return {**row, "state": "verified"}
+            row["error"] = "; ".join([row["error"], *self.troubles])
+        else:
+            notes = {"expected": "", "found": "", "ok": True}
+            row["checks"] += [{"check": "afterwards", **notes, "cause": trouble} for trouble in self.troubles]
+        return row
 
     def _clear(self) -> None:
         """End what a switch that was cut off left in another runtime than the old one's; that one is stopped anyway."""
@@ -208,7 +221,7 @@ class Switch:
         try:
             if instead_of:
                 self.progress("stopping")
-                self.host.runtime(instead_of).stop(self.folder.name)
+                self._stop(instead_of, runtime.name)
             self.progress("starting")
             runtime.start(config)
             row = prove(
@@ -220,51 +233,84 @@ class Switch:
         self.answered = row.pop("answered", None)
         return row
 
-    def _keep(self, new: Config, row: Row) -> None:
+    def _stop(self, config: Config, successor: str) -> None:
+        """Stop what runs. A runtime that is left for another may be gone from the host; the proof sees who listens."""
+        try:
+            self.host.runtime(config).stop(self.folder.name)
+        except HostError:
+            if config["runtime"] == successor:
+                raise
+
+    def _keep(self, new: Config) -> None:
+        """Make the new generation what every start follows."""
         folder, old = self.folder, self.old
         # Whatever ends this process, a reboot starts the old one or the new one, or both for one port: then one serves.
         self.host.runtime(new).settle(new)
         if old and old["id"] != new["id"]:
             folder.link("previous", old)  # before: the old one is not forgotten
         folder.link("verified", new)
-        folder.link("pending", None)
-        if old and old["runtime"] != new["runtime"]:
-            self.host.runtime(old).forget(folder.name)
-        keep(row, folder)
-        folder.note("verified", generation=new["id"])
-        folder.tidy()
+
+    def _kept(self, new: Config, row: Row) -> Row:
+        """Tidy up after a switch that is done: what fails now is told, and changes nothing of that."""
+        folder, old = self.folder, self.old
+        with self._despite("the old one can't be removed"):
+            if old and old["runtime"] != new["runtime"]:
+                self.host.runtime(old).forget(folder.name)
+        with self._despite("this can't be written down"):
+            folder.link("pending", None)
+            keep(row, folder)
+            folder.note("verified", generation=new["id"])
+            folder.tidy()
+        return {**row, "state": "verified"}
 
     def _back(self, failed: Config, row: Row, stopped: float) -> Row:
-        """Restore the old generation and prove it; without one, stop."""
+        """Restore the old generation and prove it; without one, stop. Goes on whatever fails on the way."""
         folder, old = self.folder, self.old
-        folder.link("pending", None)
         self.progress("restoring the old one" if old else "stopping what can't be proven")
         self._note("restoring", error=row["error"])
         if old is None:
-            folder.link("verified", None)
-            self.host.runtime(failed).forget(folder.name)
+            with self._despite("it can't be stopped"):
+                self.host.runtime(failed).forget(folder.name)
+                folder.link("verified", None)
+                folder.link("pending", None)  # else the next run knows by it what to end
             self._note("failed", error=row["error"], runtime=failed["runtime"])
             folder.tidy()  # its keys are of no use here
             return {**row, "state": "failed"}
-        folder.link("verified", old)
+        with self._despite("a link can't be changed"):
+            folder.link("pending", None)
+            folder.link("verified", old)
         if old["id"] == failed["id"]:  # a restart that failed: there is nothing else that was proven
-            self._note("failed", error=row["error"])
+            with self._despite("it does not start with the host"):
+                self.host.runtime(old).settle(old)
+            wrong = [check["check"] for check in row["checks"] if not check["ok"]]
+            # A slow server is not made faster by a restart.
+            self._note("verified" if wrong == ["decode speed"] else "failed", error=row["error"])
             return {**row, "state": "failed"}
         # What can't be stopped must not keep the old one from being tried; its own proof says what is wrong then.
-        with contextlib.suppress(HostError, OSError):
+        with self._despite("the new one can't be stopped"):
             self.host.runtime(failed).stop(folder.name)
             if old["runtime"] != failed["runtime"]:
                 self.host.runtime(failed).forget(folder.name)
         restored = self._start(old, speed_counts=False)  # slow is better than nothing; the row says how slow
         row["downtime_seconds"] = round(self.answered - stopped, 2) if self.answered else None
+        try:
+            self.host.runtime(old).settle(old)
+        except (HostError, OSError) as error:
+            restored["error"] = restored["error"] or f"it serves, but does not start with the host: {error}"
         if restored["error"]:
             self._note("failed", error=row["error"], restored=restored["error"])
             return {**row, "state": "failed", "restored": restored}
-        with contextlib.suppress(HostError, OSError):  # it was settled when it was proven
-            self.host.runtime(old).settle(old)
         self._note("restored", generation=old["id"], error=row["error"])
         folder.tidy()
         return {**row, "state": "restored", "restored": restored}
+
+    @contextlib.contextmanager
+    def _despite(self, what: str) -> Iterator[None]:
+        """Go on when this fails, and remember what did."""
+        try:
+            yield
+        except (HostError, OSError) as error:
+            self.troubles.append(f"{what}: {error}")
 
     def _note(self, phase: str, **found: Any) -> None:
         """Write the step down where the disk allows it; the links are what counts."""
@@ -304,10 +350,19 @@ def remove(host: Host, folder: Folder) -> Row:
         config = folder.linked("verified") or folder.linked("pending")
         if config:
             Switch(host, folder, config, {"drain_timeout": host.drain_timeout})._drain(config)
-        for runtime in host.runtimes(folder):
-            runtime.forget(folder.name)
+        _everywhere(host, folder, config, lambda runtime: runtime.forget(folder.name))
         folder.remove()
     return {"name": folder.name, "state": "stopped", "changed": True, "checks": [], "error": None, "removed": True}
+
+
+def _everywhere(host: Host, folder: Folder, config: Config | None, do: Callable[[Runtime], None]) -> None:
+    """Do something with all runtimes that may run an instance; one that is gone from the host runs nothing."""
+    for runtime in host.runtimes(folder):
+        try:
+            do(runtime)
+        except HostError:
+            if config and config["runtime"] == runtime.name:
+                raise
 
 
 # ---- control
@@ -318,6 +373,8 @@ def rollback(host: Host, folder: Folder, proof: dict[str, Any]) -> Row:
     with folder.locked(LOCK_SECONDS):
         previous = folder.linked("previous")
         verified = folder.linked("verified")
+        if previous and verified and previous["id"] == verified["id"]:  # a rollback was killed between two links
+            previous = folder.linked("pending")
         if previous is None or (verified and verified["id"] == previous["id"]):
             raise HostError(f"instance {folder.name} has no earlier generation to go back to")
         if not os.path.exists(previous["argv"][0]) and previous["runtime"] != "docker":
@@ -337,32 +394,36 @@ def restart(host: Host, folder: Folder, proof: dict[str, Any]) -> Row:
 
 
 def start(host: Host, folder: Folder, proof: dict[str, Any]) -> Row:
-    """Have the verified generation running and proven."""
-    verified = _verified(folder)
-    if folder.state()["phase"] == "verified" and host.runtime(verified).status(folder.name).state == "running":
-        row = prove(verified, proof, host.runtime(verified), folder)
-        del row["answered"]
-        return {**row, "changed": False, "state": "failed" if row["error"] else "verified"}
-    return restart(host, folder, proof)
+    """Have the verified generation running and proven; one that runs and is proven is left alone."""
+    with folder.locked(LOCK_SECONDS):
+        verified = _verified(folder)
+        if folder.is_steady() and host.runtime(verified).status(folder.name).state == "running":
+            row = prove(verified, proof, host.runtime(verified), folder)
+            del row["answered"]
+            return {**row, "changed": False, "state": "failed" if row["error"] else "verified"}
+        host.runtime(verified).prepare(verified)
+        return Switch(host, folder, verified, proof).to(verified)
 
 
 def stop(host: Host, folder: Folder, proof: dict[str, Any], *, check_mode: bool = False) -> Row:
     """Have the instance stopped, after a reboot too, until it is started or deployed again."""
-    config = folder.linked("verified") or folder.linked("pending")
-    row: Row = {"name": folder.name, "state": "stopped", "changed": False, "checks": [], "error": None}
-    if config is None:
-        return row
-    runtime = host.runtime(config)
-    row |= {"url": config["local_url"], "runtime": config["runtime"], "model": config["model"]}
-    runs = runtime.status(folder.name).state in ("running", "starting", "unsupervised")
-    row["changed"] = runs or folder.state()["phase"] != "stopped"
-    if row["changed"] and not check_mode:
-        with folder.locked(LOCK_SECONDS):
+    with contextlib.nullcontext() if check_mode else folder.locked(LOCK_SECONDS):
+        config = folder.linked("verified") or folder.linked("pending")
+        row: Row = {"name": folder.name, "state": "stopped", "changed": False, "checks": [], "error": None}
+        if config is None:
+            return row
+        row |= {"url": config["local_url"], "runtime": config["runtime"], "model": config["model"]}
+        row["changed"] = bool(host.pids(folder)) or folder.state()["phase"] != "stopped"
+        if row["changed"] and not check_mode:
             row["drained"] = Switch(host, folder, config, proof)._drain(config)
-            runtime.stop(folder.name)
-            runtime.unsettle(folder.name)
+            _everywhere(host, folder, config, lambda runtime: _stop_for_good(runtime, folder.name))
             folder.note("stopped", generation=config["id"])
     return row
+
+
+def _stop_for_good(runtime: Runtime, name: str) -> None:
+    runtime.stop(name)
+    runtime.unsettle(name)
 
 
 def _verified(folder: Folder) -> Config:
