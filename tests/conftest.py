@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 import pytest
+
+T = TypeVar("T")
+
+# What a shell runs in the background ignores Ctrl-C, and so would every program that a test starts and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["tests.bed.fixtures", "tests.fakes.fixtures"]
 
@@ -86,6 +94,28 @@ def ansible(*arguments: str | Path, check: bool = True, **environment: str) -> s
     return done
 
 
+def changed(output: str) -> int:
+    """The count of changes in Ansible's recap of one host."""
+    found = re.search(r"changed=(\d+)", output)
+    assert found, output
+    return int(found[1])
+
+
+def said(output: str) -> str:
+    """What Ansible printed, its line breaks folded; the play must have failed."""
+    assert "fatal:" in output or "failed:" in output, output
+    return " ".join(output.split())
+
+
+def wait_for(condition: Callable[[], T], what: str, seconds: float = 180) -> T:
+    """Wait until a condition holds, and return what it gave; AssertionError after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"waited {seconds:.0f} s in vain for {what}"
+        time.sleep(0.05)
+    return found
+
+
 @pytest.fixture(scope="session")
 def release(request: pytest.FixtureRequest) -> Path:
     """The release that role llama_cpp makes of the pinned version, built on the first run and kept in the cache."""
@@ -129,6 +159,19 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models") / "tiny.gguf"
     tiny_model.write(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that loads and decodes in no time, where a deployment is the matter; any user can read it."""
+    from nexus_tasks import tiny_model
+
+    folder = tmp_path_factory.mktemp("shelf")
+    shape = tiny_model.Shape(n_layer=4, n_embd=128, n_head=4, n_head_kv=2, n_ff=384)
+    tiny_model.write(folder / "tiny.gguf", shape=shape)
+    (folder / "tiny.gguf").chmod(0o644)
+    folder.chmod(0o755)
+    return folder / "tiny.gguf"
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import importlib.util
 import json
 import os
 import shutil
@@ -32,6 +31,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Self
 
+from tests import modules
 from tests.conftest import ROOT, cache_folder
 
 HERE = Path(__file__).parent
@@ -172,13 +172,7 @@ class FakeGpus:
 
 def release_module() -> ModuleType:
     """The module of role llama_cpp, for its functions."""
-    path = ROOT / "roles/llama_cpp/library/llama_cpp_release.py"
-    spec = importlib.util.spec_from_file_location("llama_cpp_release", path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return modules.load(ROOT / "roles/llama_cpp/library/llama_cpp_release.py")
 
 
 def headers(release: Path) -> Path:

@@ -1,10 +1,11 @@
 """A host of the test bed that instances of llama-server are deployed to, by the role and over ssh.
 
-    with target(bed, "systemd", release, model, folder) as host:
+    with target(bed, "systemd", "rig", release, models, folder) as host:
         host.deploy({"main": {"model": "tiny", "port": 8600}})
         host.state("main")["phase"], host.pid("main"), host.get("main", "/props")
 
-What role llama_cpp and role gguf_model would have found comes as variables: the release and the models are mounted.
+What role llama_cpp and role gguf_model would have found stands in the inventory; the release and the models are
+mounted.
 """
 
 from __future__ import annotations
@@ -16,19 +17,20 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from tests.bed import Bed, Host
 from tests.bed import inventory as inventory_of
-from tests.conftest import BIN, RESULTS, ROOT, ansible
+from tests.conftest import BIN, RESULTS, ROOT, ansible, wait_for
 
 Instances = dict[str, dict[str, Any]]
-T = TypeVar("T")
 
+ROLE = "tests/roles/llama_server.yml"
 RELEASE = "/opt/release"
 MODELS = "/opt/models"
 PREFIX = "/opt/llama-nexus"
@@ -45,18 +47,24 @@ class Target:
     deployed: Instances = field(default_factory=dict)
     generations: dict[str, str] = field(default_factory=dict)
 
-    def run(self, instances: Instances, *arguments: str, check: bool = False, **variables: Any) -> str:
-        """Run the role and return what Ansible printed."""
+    def declare(self, instances: Instances, **variables: Any) -> None:
+        """Write into the inventory what the host should serve; ``variables`` stand until the next declaration."""
         given = {**self.variables, **variables, "llama_server_instances": instances}
-        options = ["tests/roles/llama_server.yml", "-i", str(self.inventory), "-e", json.dumps(given), *arguments]
-        return ansible(*options, check=check).stdout
+        path = self.inventory / "host_vars" / f"{self.host.name}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(given))
+
+    def run(self, instances: Instances, *, check: bool = False, **variables: Any) -> str:
+        """Run the role and return what Ansible printed."""
+        self.declare(instances, **variables)
+        return self.play(ROLE, check=check)
 
     def start(self, instances: Instances, **variables: Any) -> subprocess.Popen[bytes]:
         """Run the role in a process group of its own, to be killed."""
-        given = {**self.variables, **variables, "llama_server_instances": instances}
-        options = ["tests/roles/llama_server.yml", "-i", str(self.inventory), "-e", json.dumps(given)]
+        self.declare(instances, **variables)
         return subprocess.Popen(
-            [str(BIN / "ansible-playbook"), *options], cwd=ROOT, env={**os.environ, "NEXUS_RESULTS": RESULTS.name},
+            [BIN / "ansible-playbook", ROLE, "-i", self.inventory],
+            cwd=ROOT, env={**os.environ, "NEXUS_RESULTS": RESULTS.name},
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
 
@@ -80,9 +88,26 @@ class Target:
         )
 
     def play(self, playbook: str, *arguments: str, check: bool = True) -> str:
-        """Run another playbook of the repository for this host."""
-        given = ["-i", str(self.inventory), "-e", json.dumps(self.variables)]
-        return ansible(playbook, *given, *arguments, check=check).stdout
+        """Run a playbook of the repository for this host, and return what Ansible printed."""
+        return ansible(playbook, "-i", self.inventory, *arguments, check=check).stdout
+
+    def control(self, verb: str) -> str:
+        """Do with all instances what ``nox -s VERB -- HOST`` does, and return what it printed."""
+        done = subprocess.run(
+            [sys.executable, "-m", "nexus_tasks.control", verb, self.host.name], cwd=ROOT, check=False,
+            env={**os.environ, "ANSIBLE_INVENTORY": str(self.inventory), "NEXUS_RESULTS": RESULTS.name},
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    def kill(self, name: str) -> float:
+        """Kill an instance's server; how many seconds later another one answers."""
+        killed, started = self.pid(name), time.monotonic()
+        self.host.exec("kill", "-9", str(killed))
+        wait_for(lambda: self.pid(name) not in (0, killed), "another process", 20)
+        wait_for(lambda: self.get(name, "/health")[0] == 200, "the server", 20)
+        return time.monotonic() - started
 
     def read(self, path: str) -> str:
         """A file of the host."""
@@ -167,31 +192,21 @@ def target(
             },
             "llama_models": {model: {"path": entry["path"]} for model, entry in files.items()},
             "gguf_model_files": files,
+            "llama_server_verify_tokens": 8,
             **variables,
         }
         yield Target(host, inventory, found, prefix)
 
 
-def changed(output: str) -> int:
-    """The count of changes in Ansible's recap."""
-    found = re.search(r"changed=(\d+)", output)
-    assert found, output
-    return int(found[1])
-
-
-def said(output: str) -> str:
-    """What Ansible printed, its line breaks folded; the play must have failed."""
-    assert "fatal:" in output or "failed:" in output, output
-    return " ".join(output.split())
-
-
-def wait(for_: Callable[[], T], what: str, seconds: float = 60) -> T:
-    """Wait until something is true and return it."""
-    deadline = time.monotonic() + seconds
-    while True:
-        found = for_()
-        if found:
-            return found
-        if time.monotonic() > deadline:
-            raise AssertionError(f"waited {seconds} s for {what}")
-        time.sleep(0.1)
+def together(targets: Iterable[Target], *, check: bool = False) -> dict[str, str]:
+    """Run the role in one play for what is declared on several hosts; by host its error, or its line of the recap."""
+    options: list[str | Path] = []
+    for each in targets:
+        options += ["-i", each.inventory]
+    output = ansible(ROLE, *options, check=check).stdout
+    _, _, recap = output.partition("PLAY RECAP")
+    found = dict(re.findall(r"^(\S+) +: (.*)$", recap, re.MULTILINE))
+    for part in re.split(r"^(?=(?:fatal|ok|changed|skipping): \[|TASK|PLAY)", output, flags=re.MULTILINE):
+        if part.startswith("fatal: ["):
+            found[part[len("fatal: [") : part.index("]")]] = " ".join(part.split())
+    return found

@@ -1,6 +1,6 @@
 """Deploying and looking after servers from the command line: real Ansible, real servers, this machine as two hosts.
 
-The tests go through an operator's day in order: each finds what the ones before it left.
+The tests go through an operator's day, and each also runs alone: what it needs of the day before, it deploys.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ import yaml
 
 from nexus_tasks import results
 from tests.bed import Bed
-from tests.conftest import ROOT, ansible, free_port
-from tests.roles.waiting import wait_for
+from tests.conftest import ROOT, ansible, free_port, wait_for
 
 Row = dict[str, Any]
 
@@ -84,6 +83,20 @@ class Operator:
 
     def pid(self, host: str) -> int:
         return int(self.note(host, "process")["pid"])
+
+    def context(self, host: str, link: str = "verified") -> int | None:
+        """The context size of ``main`` in the generation that a link names; None where there is none."""
+        try:
+            argv = self.note(host, f"{link}/instance.json")["argv"]
+        except FileNotFoundError:
+            return None
+        return int(argv[argv.index("--ctx-size") + 1])
+
+    def serve(self, host: str, ctx_size: int) -> None:
+        """Have ``main`` declared and deployed with this context; a deployment costs seconds, and may have been made."""
+        self.declare(host, ctx_size=ctx_size)
+        if self.context(host) != ctx_size:
+            self.runs("deploy", "-l", host)
 
 
 @pytest.fixture(scope="module")
@@ -224,6 +237,7 @@ def test_what_does_not_exist_is_said_with_what_does(
 
 
 def test_check_and_diff_show_what_a_deployment_would_change(operator: Operator, deployed: str) -> None:
+    operator.serve("rig", 1024)
     pid = operator.pid("rig")
     operator.declare("rig", ctx_size=2048)
     stdout, _ = operator.runs("deploy", "-l", "rig", "--check", "--diff")
@@ -236,6 +250,8 @@ def test_check_and_diff_show_what_a_deployment_would_change(operator: Operator, 
 
 
 def test_a_deployment_that_is_interrupted_goes_on_on_the_host(operator: Operator, deployed: str) -> None:
+    operator.serve("rig", 1024)
+    operator.declare("rig", ctx_size=2048)
     with a_long_answer(operator.port("rig")):
         process = operator.command("deploy", "-l", "rig")
         wait_for(lambda: operator.note("rig", "state.json")["phase"] == "draining", "the switch")
@@ -256,20 +272,22 @@ def test_a_deployment_that_is_interrupted_goes_on_on_the_host(operator: Operator
 
 
 def test_a_deployment_that_fails_says_so_and_that_the_old_server_is_back(operator: Operator, deployed: str) -> None:
-    operator.declare("rig", extra_args=["--override-kv", "llama.block_count=int:99"])
+    serves = operator.context("rig")
+    operator.declare("rig", ctx_size=serves, extra_args=["--override-kv", "llama.block_count=int:99"])
     stdout, stderr = operator.runs("deploy", "-l", "rig", status=1)
     assert "rig/main: FAILED; the old server was not touched" in stdout
     assert re.search(r"^rig +failed$", stdout, re.MULTILINE)
     assert stderr.startswith("error: rig: instance main does not serve what was declared: ")
     assert "lines of its log" in stderr
     row = operator.status()["rig/main"]
-    assert (row["state"], row["n_ctx"], row["trouble"]) == ("running", 2048, None)
+    assert (row["state"], row["n_ctx"], row["trouble"]) == ("running", serves, None)
     assert row["remark"].startswith("the last deployment failed its trial, and this server served on")
-    operator.declare("rig", ctx_size=2048)
 
 
 def test_rollback_goes_back_and_forth_between_two_proven_servers(operator: Operator, deployed: str) -> None:
-    for n_ctx in (1024, 2048):
+    if operator.context("rig", "previous") is None:
+        operator.serve("rig", 2048)
+    for n_ctx in (operator.context("rig", "previous"), operator.context("rig")):
         stdout, _ = operator.runs("control", "rollback", "rig/main")
         assert "rig/main: changed and verified" in stdout
         assert re.search(rf"^  context per slot +{n_ctx} +{n_ctx} +ok$", stdout, re.MULTILINE)

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from nexus_tasks import playbook
 from nexus_tasks.errors import DeployError
-from tests.roles.waiting import wait_for
+from tests.conftest import wait_for
 
 
 @pytest.fixture
@@ -181,10 +181,7 @@ def test_ctrl_c_ends_the_play_with_all_that_it_started_and_means_ctrl_c_again_af
         playbook.run(*play, "-e", "sleep=61.5")
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
     assert set(psutil.Process().children(recursive=True)) <= children
-    deadline = time.monotonic() + 10
-    while left := [found for found in psutil.process_iter() if is_sleep(found)]:
-        assert time.monotonic() < deadline, left
-        time.sleep(0.1)
+    wait_for(lambda: not [found for found in psutil.process_iter() if is_sleep(found)], "the end of what it ran", 10)
 
 
 def is_sleep(process: psutil.Process) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests import modules
 from tests.conftest import ROOT, RunningServer, run_server
 
 TEMPLATES = ROOT / "templates" / "chat"
@@ -77,13 +77,7 @@ CHECKED = {
 @pytest.fixture(scope="module")
 def plugin() -> ModuleType:
     """The filter plugin, which Ansible loads from its path, too."""
-    path = ROOT / "roles" / "llama_server" / "filter_plugins" / "chat_template.py"
-    spec = importlib.util.spec_from_file_location("chat_template", path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return modules.load(ROOT / "roles/llama_server/filter_plugins/chat_template.py")
 
 
 @pytest.mark.parametrize("name", CHECKED)

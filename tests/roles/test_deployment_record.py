@@ -17,8 +17,7 @@ import yaml
 
 from nexus_tasks import results
 from nexus_tasks.results import Record
-from tests.conftest import BIN, ROOT, ansible
-from tests.roles.waiting import wait_for
+from tests.conftest import BIN, ROOT, ansible, wait_for
 
 REPORTS = """
 from ansible.module_utils.basic import AnsibleModule

@@ -11,8 +11,7 @@ import sys
 
 import pytest
 
-from tests.conftest import BIN, ROOT
-from tests.roles.waiting import wait_for
+from tests.conftest import BIN, ROOT, wait_for
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import shutil
@@ -11,13 +10,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from gguf import GGML_QUANT_SIZES, GGUFWriter
 
 from nexus_tasks import tiny_model
+from tests import modules
 from tests.conftest import ROOT, free_port
 from tests.roles.file_server import FileServer, Served, serve
 
@@ -230,31 +229,11 @@ def module(folder: Path, **args: Any) -> dict[str, Any]:
     profile = {key: value for key, value in args.items() if not key.startswith("_")}
     options = {key[1:]: value for key, value in args.items() if key.startswith("_")}
     arguments = {"name": "model", "dir": str(folder), "profile": profile, **options}
-    request = json.dumps({"ANSIBLE_MODULE_ARGS": arguments})
-    done = subprocess.run(
-        [sys.executable, MODULE],
-        input=request,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stdout.lstrip().startswith("{"), done.stdout + done.stderr
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
-
-
-def load_module() -> ModuleType:
-    """The module's own functions."""
-    spec = importlib.util.spec_from_file_location("gguf_file", MODULE)
-    assert spec is not None
-    assert spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
+    return modules.call(MODULE, arguments)
 
 
 def test_the_sizes_of_tensor_types_are_those_of_the_gguf_package() -> None:
-    assert {int(kind): sizes for kind, sizes in GGML_QUANT_SIZES.items()} == load_module().TENSOR_BLOCKS
+    assert {int(kind): sizes for kind, sizes in GGML_QUANT_SIZES.items()} == modules.load(MODULE).TENSOR_BLOCKS
 
 
 def test_every_truncation_is_noticed(tmp_path: Path, content: bytes) -> None:
@@ -262,7 +241,7 @@ def test_every_truncation_is_noticed(tmp_path: Path, content: bytes) -> None:
         (tmp_path / "cut.gguf").write_bytes(content[:size])
         result = module(tmp_path, path=str(tmp_path / "cut.gguf")) if size % 5 == 0 else None
         with pytest.raises(Exception, match="is truncated"):
-            load_module().check_header(str(tmp_path / "cut.gguf"))
+            modules.load(MODULE).check_header(str(tmp_path / "cut.gguf"))
         assert result is None or (result["failed"] and "is truncated" in result["msg"])
 
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import modules
 from tests.conftest import ROOT
 
 MODULE = ROOT / "roles/host_tools/library/host_tools.py"
@@ -34,17 +32,7 @@ def wheel(folder: Path, version: str) -> str:
 def module(path: Path, sets: dict[str, str], *, check: bool = False, **environment: str) -> dict[str, Any]:
     """Call the module as Ansible does on a host."""
     arguments = {"path": str(path), "sets": sets, "_ansible_check_mode": check}
-    done = subprocess.run(
-        [sys.executable, MODULE],
-        input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stdout.lstrip().startswith("{"), done.stdout + done.stderr
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
+    return modules.call(MODULE, arguments, **environment)
 
 
 def version(result: dict[str, Any]) -> str:

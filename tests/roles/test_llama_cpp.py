@@ -23,12 +23,11 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import BIN, ROOT, cache_folder, run_server
+from tests.conftest import BIN, ROOT, cache_folder, run_server, wait_for
 from tests.fakes.gpus import FakeGpus, Gpu
 from tests.roles import llama_cpp_tree
 from tests.roles.file_server import Served, serve
 from tests.roles.llama_cpp_tree import Tree
-from tests.roles.waiting import wait_for
 
 # Building the real release first installs what the small builds need, too.
 pytestmark = pytest.mark.usefixtures("release")

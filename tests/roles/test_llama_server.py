@@ -18,8 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import ansible, free_port
-from tests.roles.waiting import wait_for
+from tests.conftest import ansible, changed, free_port, said, wait_for
 
 KEY = "sesame-0b9f2c-opens"
 Instances = dict[str, dict[str, Any]]
@@ -63,30 +62,17 @@ class Host:
         ansible("playbooks/stop.yml", "-l", "local", "-e", f"llama_nexus_prefix={self.prefix}")
 
 
-def changed(output: str) -> int:
-    """The count of changes in Ansible's recap."""
-    found = re.search(r"changed=(\d+)", output)
-    assert found, output
-    return int(found[1])
-
-
-def error(output: str) -> str:
-    """The message of the task that failed, its line breaks folded."""
-    assert "fatal:" in output or "failed:" in output, output
-    return " ".join(output.split())
-
-
 @pytest.fixture(scope="module")
-def host(release: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+def host(release: Path, small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     prefix = tmp_path_factory.mktemp("prefix")
     twin = prefix / "twin.gguf"
-    shutil.copyfile(tiny_model, twin)
+    shutil.copyfile(small_model, twin)
     models = {
         name: {
             "path": str(path), "size_bytes": path.stat().st_size,
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         }
-        for name, path in (("tiny", tiny_model), ("twin", twin))
+        for name, path in (("tiny", small_model), ("twin", twin))
     }  # fmt: skip
     manifest = json.loads((release / "manifest.json").read_text())
     variables = {
@@ -187,7 +173,7 @@ def test_a_port_of_another_process_is_named_and_the_old_server_stays(host: Host,
     before = host.pid("other"), host.instance("other")
     with socket.create_server(("127.0.0.1", 0)) as squatter:
         port = squatter.getsockname()[1]
-        message = error(host.run(host.with_changed("other", port=port)))
+        message = said(host.run(host.with_changed("other", port=port)))
     assert f"port {port} on 127.0.0.1 is taken by process {os.getpid()} (" in message
     assert "give instance other another" in message
     assert (host.pid("other"), host.instance("other")) == before
@@ -198,7 +184,7 @@ def test_an_argument_that_the_server_refuses_is_said_before_anything_is_touched(
 ) -> None:
     before = host.pid("main")
     broken = {"model": "tiny", "port": free_port(), "extra_args": ["--no-such-flag"]}
-    message = error(host.run({**host.deployed, "broken": broken}))
+    message = said(host.run({**host.deployed, "broken": broken}))
     assert "instance broken: llama-server of release" in message
     assert "refuses the command line: error: invalid argument: --no-such-flag; nothing was touched" in message
     assert host.pid("main") == before
@@ -209,7 +195,7 @@ def test_a_server_that_can_not_start_is_shown_with_the_end_of_its_log_and_stoppe
     host: Host, served: dict[str, Any]
 ) -> None:
     broken = {"model": "tiny", "port": free_port(), "extra_args": ["--override-kv", "llama.block_count=int:99"]}
-    message = error(host.run({**host.deployed, "broken": broken}))
+    message = said(host.run({**host.deployed, "broken": broken}))
     assert "instance broken does not serve what was declared: the server ends while it starts" in message
     assert "there was nothing proven to go back to" in message
     assert "error loading model" in message
@@ -224,7 +210,7 @@ def test_the_old_server_serves_on_when_the_new_one_can_not_start(
 ) -> None:
     before, pid = host.instance("other"), host.pid("other")
     broken = host.with_changed("other", extra_args=["--override-kv", "llama.block_count=int:99"])
-    message = error(host.run(broken, llama_server_trial=trial))
+    message = said(host.run(broken, llama_server_trial=trial))
     if trial == "always":
         assert "the old one never stopped serving" in message
         assert host.pid("other") == pid

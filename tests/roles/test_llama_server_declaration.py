@@ -308,7 +308,7 @@ def test_all_lines_of_a_host_come_at_once_and_nothing_is_touched(tmp_path: Path)
 
 
 def test_hosts_that_would_share_a_port_are_named_both(tmp_path: Path) -> None:
-    def host(address: str, port: int = 8600, ssh: int | None = None, **options: Any) -> dict[str, Any]:
+    def host(address: str, port: int | str = 8600, ssh: int | None = None, **options: Any) -> dict[str, Any]:
         variables = {
             "ansible_host": address,
             "llama_server_instances": {"main": {"model": "m", "port": port, **options}},
@@ -322,7 +322,7 @@ def test_hosts_that_would_share_a_port_are_named_both(tmp_path: Path) -> None:
         "pod-3": host("192.0.2.2", ssh=10024), "other": host("192.0.2.3"),
         "here-1": {**host("192.0.2.4", port=8700), "ansible_connection": "local"},
         "here-2": {**host("192.0.2.5", port=8700), "ansible_connection": "local"},
-        "broken": host("192.0.2.1", port="{{ nothing }}"),  # type: ignore[arg-type]
+        "broken": host("192.0.2.1", port="{{ nothing }}"),
     }  # fmt: skip
     inventory = tmp_path / "hosts.yml"
     inventory.write_text(yaml.safe_dump({"all": {"hosts": hosts}}))
@@ -539,7 +539,7 @@ def test_the_configuration_is_what_decides_the_process(declared: Declared, relea
             "commit": "0c1e57098bba43ac29e6e3b677cdceebdd22334f", "backend": "cpu",
         },
         "mode": "completion", "has_template": False, "ctx_size": 4000, "parallel": 1, "n_gpu_layers": None,
-        "n_cpu_moe": None, "key_names": ["alice", "ci"], "gpus": None, "image": None,
+        "uses_gpu": False, "key_names": ["alice", "ci"], "gpus": None, "image": None,
     }  # fmt: skip
 
 
@@ -585,7 +585,11 @@ def test_the_modes_are_told_apart(declared: Declared) -> None:
 def test_models_of_every_kind_are_fetched(declared: Declared) -> None:
     assert set(declared.models) == {"tiny", "twin", "adapter", "again", "big"}
     assert [file["name"] for file in declared.config("adapted")["side_models"]] == ["twin", "adapter", "again"]
-    assert declared.config("router")["models"] == {"chat/a.1": declared.files["tiny"], "embed": declared.files["twin"]}
+    models = declared.config("router")["models"]
+    assert {id_: {key: model[key] for key in declared.files["tiny"]} for id_, model in models.items()} == {
+        "chat/a.1": declared.files["tiny"], "embed": declared.files["twin"],
+    }  # fmt: skip
+    assert {id_: model["mode"] for id_, model in models.items()} == {"chat/a.1": "completion", "embed": "embedding"}
 
 
 # ---- what llama-server makes of it

@@ -5,20 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import ansible.module_utils
 import pytest
+from ansible.module_utils import llama_server_host as host_utils
+from ansible.module_utils import llama_server_placement as placement_utils
+from ansible.module_utils import llama_server_proof as proof_utils
+from ansible.module_utils import llama_server_runtimes as runtime_utils
 
 from tests.conftest import ROOT, RunningServer
-
-ansible.module_utils.__path__.append(str(ROOT / "roles/llama_server/module_utils"))
-from ansible.module_utils import llama_server_host as host_utils  # noqa: E402
-from ansible.module_utils import llama_server_placement as placement_utils  # noqa: E402
-from ansible.module_utils import llama_server_proof as proof_utils  # noqa: E402
-from ansible.module_utils import llama_server_runtimes as runtime_utils  # noqa: E402
 
 WANTED = {"start_timeout": 10, "tokens": 8, "min_decode_tps": None, "max_regression": None}
 
@@ -51,7 +49,7 @@ def prove(server: RunningServer, tmp_path: Path) -> Prove:
     true = {
         "name": "main", "id": "0", "folder": str(tmp_path), "key_file": None, "runtime": "supervisor", "argv": argv,
         "port": port, "local_url": server.base_url, "mode": "completion", "ctx_size": 4096, "parallel": 1,
-        "n_gpu_layers": None, "models": {}, "has_template": False,
+        "n_gpu_layers": None, "uses_gpu": False, "models": {}, "side_models": [], "has_template": False,
         "model": {"name": "tiny", "path": str(model), "sha256": hashlib.sha256(model.read_bytes()).hexdigest()},
         "release": {"name": "b11312", "commit": "0c1e57098bba", "backend": "cpu"},
     }  # fmt: skip
@@ -83,7 +81,10 @@ def test_a_server_that_is_as_declared_is_proven(prove: Prove) -> None:
         ({"parallel": 4}, "slots: expected 4, found 1 (the server chose another number)"),
         ({"argv": ["llama-server"]}, "command line: expected ['llama-server'], found"),
         ({"release": {"name": "x", "commit": "f" * 40, "backend": "cpu"}}, "build: expected fffffffff, found b11312-"),
-        ({"n_gpu_layers": 99}, "layers on the GPU: expected all, found none (the log has no line about it"),
+        (
+            {"uses_gpu": True, "n_gpu_layers": 99},
+            "layers on the GPU: expected all, found none (the log has no line about it",
+        ),
         ({"port": 9}, "it stopped answering"),
     ],
 )
@@ -155,6 +156,7 @@ LOG = """\
 0.00.068 I load_tensors: offloaded 25/25 layers to GPU
 0.00.068 I load_tensors:   CPU_Mapped model buffer size =   379.71 MiB
 0.00.068 I load_tensors:        CUDA0 model buffer size = 10694.15 MiB
+0.00.061 I clip_ctx: CLIP using CUDA0 backend
 0.00.069 I llama_context:  CUDA_Host  output buffer size =     0.77 MiB
 0.00.069 I llama_kv_cache:      CUDA0 KV buffer size =  3000.00 MiB
 0.00.069 I llama_kv_cache:      CUDA0 KV buffer size =    18.00 MiB
@@ -164,7 +166,8 @@ LOG = """\
 
 
 def test_buffers_of_one_kind_are_added_up_by_device() -> None:
-    offloaded, buffers = placement_utils.placement(LOG.splitlines())
+    offloaded, buffers, projector = placement_utils.placement(LOG.splitlines())
+    assert projector == "CUDA0"
     assert offloaded == [25, 25]  # the second is a draft model's
     assert buffers == {
         "CPU_Mapped": {"model": 379.71},
@@ -173,12 +176,40 @@ def test_buffers_of_one_kind_are_added_up_by_device() -> None:
     }
 
 
+ROUTER_LOG = """\
+0.02.19 I srv          load: spawning server instance with name=big on port 8080
+[ 8080] 0.00.05 I load_tensors: offloaded 9/99 layers to GPU
+[ 8080] 0.00.05 I load_tensors:        CUDA0 model buffer size =  9000.00 MiB
+0.09.19 I srv          load: spawning server instance with name=other on port 58080
+[58080] 0.00.05 I load_tensors:        CUDA0 model buffer size =   100.00 MiB
+1.02.19 I srv          load: spawning server instance with name=small on port 8080
+[ 8080] 0.00.05 I load_tensors: offloaded 13/13 layers to GPU
+[ 8080] 0.00.05 I load_tensors:        CUDA0 model buffer size =    70.00 MiB
+"""
+
+
+def test_a_port_that_another_model_of_a_router_had_before_says_nothing_of_this_one(tmp_path: Path) -> None:
+    class Router:
+        def log(self, name: str, lines: int | None = None) -> list[str]:
+            return ROUTER_LOG.splitlines()
+
+    model = {"uses_gpu": False}
+    config = {"name": "main", "id": "0", "uses_gpu": False, "models": {"small": model, "big": model}}
+    row: dict[str, Any] = {"placements": {}, "buffers_mib": {}}
+    placement_utils.prove_router_placement(
+        config, runtime_utils.Status("running", 1, "1"), Router(), host_utils.Folder(str(tmp_path), "main"),
+        {"small": ["--port", "8080"]}, {"small"}, placement_utils.Proof(), row,
+    )  # fmt: skip
+    assert row["buffers_mib"] == {"CUDA0": {"model": 70.0}}
+    assert [found["offloaded"] for found in row["placements"].values()] == [[13, 13]]
+
+
 def test_the_launcher_starts_what_was_verified_unless_a_switch_is_going_on(tmp_path: Path) -> None:
     folder = host_utils.Folder(str(tmp_path), "main")
     for name in ("verified", "pending"):
         config = {
             "name": "main", "runtime": "systemd", "argv": ["/bin/echo", name], "environment": {},
-            "release": {"backend": "cpu"}, "n_gpu_layers": None,
+            "release": {"backend": "cpu"}, "uses_gpu": False,
         }  # fmt: skip
         declaration = host_utils.Declaration(config, {}, {})
         folder.link(name, folder.write(declaration, declaration.identity(b"salt"), None))
@@ -194,3 +225,43 @@ def test_the_launcher_starts_what_was_verified_unless_a_switch_is_going_on(tmp_p
         assert folder.is_locked()
     assert launched() == "verified"
     assert not folder.is_locked()
+
+
+def launch(folder: Path, script: str, **instance: Any) -> subprocess.Popen[str]:
+    """Run a launcher for an instance that would print its name."""
+    generation = folder / "verified"
+    generation.mkdir(parents=True)
+    (folder / "launch.py").write_text(script)
+    config = {
+        "name": "main", "id": "0", "runtime": "systemd", "argv": ["/bin/echo", "main"], "environment": {},
+        "release": {"backend": "cuda"}, "uses_gpu": True, **instance,
+    }  # fmt: skip
+    (generation / "instance.json").write_text(json.dumps(config))
+    return subprocess.Popen(
+        ["python3", folder / "launch.py", folder], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_a_server_whose_gpu_appears_late_starts_over_where_the_sandbox_would_not_let_it_through(tmp_path: Path) -> None:
+    script = (ROOT / "roles/llama_server/files/launch.py").read_text()
+    nodes = [tmp_path / "nvidiactl", tmp_path / "nvidia-uvm"]
+    for node in nodes:
+        script = script.replace(f"/dev/{node.name}", str(node))
+    early = [launch(tmp_path / runtime, script, runtime=runtime) for runtime in ("systemd", "supervisor")]
+    time.sleep(1)
+    assert [process.poll() for process in early] == [None, None]
+    for node in nodes:
+        node.touch()
+    said = [process.communicate(timeout=10) for process in early]
+    assert early[0].returncode == 1
+    assert "the GPU has appeared; starting over" in said[0][1]
+    assert said[1][0].splitlines()[-1] == "main"
+    late = launch(tmp_path / "late", script)
+    assert late.communicate(timeout=10)[0].splitlines()[-1] == "main"
+
+
+def test_the_launcher_leaves_to_docker_what_is_in_a_container(tmp_path: Path) -> None:
+    script = (ROOT / "roles/llama_server/files/launch.py").read_text()
+    process = launch(tmp_path / "main", script, runtime="docker", uses_gpu=False)
+    assert "main runs in a container: deploy again" in process.communicate(timeout=10)[1]
+    assert process.returncode == 1

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from nexus_tasks.playbook import TABLES
+from nexus_tasks.role import filters
 
+DECLARATIONS = filters("llama_server")
 Row = dict[str, Any]
 RELEASE = "b11312-cuda86-f7a5fe87"
 SHA256 = "3c03b40a9e394cc1a6d12b7c6ee7e4344c345e0141c94a300ff842e3a4e089c6"
@@ -184,12 +186,12 @@ def test_a_proof_waits_as_long_as_the_deployed_model_takes_to_load() -> None:
         "start_timeout": 60, "start_timeout_per_gib": 30, "tokens": 32, "drain_timeout": 5, "min_decode_tps": None,
         "max_regression": 0.5,
     }  # fmt: skip
-    limits = TABLES["limits"]([running()], "restart", {"main": {"min_decode_tps": 20.0}}, settings)
+    limits = DECLARATIONS["llama_server_limits"]([running()], "restart", {"main": {"min_decode_tps": 20.0}}, settings)
     assert limits["main"] == {
         "start_timeout": 180, "tokens": 32, "drain_timeout": 5.0, "min_decode_tps": 20.0, "max_regression": 0.5,
     }  # fmt: skip
     # What a rollback loads may be larger, and nobody knows what an unknown instance loads.
-    rollback = TABLES["limits"]([running()], "rollback", {}, settings)
+    rollback = DECLARATIONS["llama_server_limits"]([running()], "rollback", {}, settings)
     assert rollback["main"]["start_timeout"] == rollback["default"]["start_timeout"] == 60 + 64 * 30
 
 

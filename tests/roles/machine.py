@@ -1,0 +1,91 @@
+"""The modules of role llama_server on this machine, without Ansible: what a play does there can be cut off anywhere.
+
+host = machine.declaring(machine.instance("main", "--ctx-size", "512"))
+[row] = deploy(host)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import ansible.module_utils
+
+from tests.conftest import ROOT, free_port
+
+ansible.module_utils.__path__.append(str(ROOT / "roles/llama_server/module_utils"))
+from ansible.module_utils import llama_server_compare as compare_utils  # noqa: E402 - found through the line above
+from ansible.module_utils import llama_server_runtimes as runtime_utils  # noqa: E402 - as above
+from ansible.module_utils import llama_server_switch as switch_utils  # noqa: E402 - as above
+
+Row = dict[str, Any]
+
+
+class Machine:
+    """One prefix of this machine, and what is declared for it."""
+
+    def __init__(self, folder: Path, release: Path, model: Path) -> None:
+        self.folder = folder
+        self.release = release
+        self.model: Row = {
+            "path": str(model), "size_bytes": model.stat().st_size,
+            "sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
+        }  # fmt: skip
+        self.port = free_port()
+
+    def instance(self, name: str, *arguments: str, files: dict[str, str] | None = None, **config: Any) -> Row:
+        """An instance as role llama_server would render it; ``config`` replaces a part of its configuration."""
+        alone = [] if config.get("models") else ["--model", self.model["path"], "--alias", "tiny"]
+        return {
+            "config": {
+                "name": name, "runtime": "supervisor", "environment": {}, "host": "127.0.0.1", "port": self.port,
+                "argv": [
+                    f"{self.release}/bin/llama-server", *alone, "--host", "127.0.0.1", "--port", str(self.port),
+                    "--parallel", "1", "--log-verbosity", "4", "--no-ui", *arguments,
+                ],
+                "local_url": f"http://127.0.0.1:{self.port}", "model": {"name": "tiny", **self.model}, "models": {},
+                "side_models": [], "mode": "completion", "has_template": False, "parallel": 1, "ctx_size": None,
+                "release": {
+                    "name": self.release.name, "path": str(self.release), "ref": "", "commit": "", "backend": "cpu",
+                },
+                "n_gpu_layers": None, "uses_gpu": False, "key_names": [], "gpus": None, "image": None, **config,
+            },
+            "files": files or {},
+            "proof": {
+                "start_timeout": 60, "tokens": 4, "drain_timeout": 5, "min_decode_tps": None, "max_regression": None,
+            },
+        }  # fmt: skip
+
+    def declaring(self, *instances: Row, keys: dict[str, dict[str, str]] | None = None, **settings: Any) -> Any:
+        """The host as the modules see it."""
+        host = {
+            "root": str(self.folder / "instances"), "logs": str(self.folder / "logs"),
+            "user": "nobody", "trial": "never",
+            "supervisor_python": sys.executable, "keys": keys or {},
+            "launcher": (ROOT / "roles/llama_server/files/launch.py").read_text(),
+            "instances": {instance["config"]["name"]: instance for instance in instances}, **settings,
+        }  # fmt: skip
+        Path(host["root"]).mkdir(exist_ok=True)
+        return compare_utils.host_of(host)
+
+    def shut_down(self) -> None:
+        """End what runs under supervisor."""
+        runtime_utils.Supervisor(self.declaring().settings).shut_down()
+
+    def loaded(self) -> set[str]:
+        """The models that a router has loaded."""
+        _, answer = switch_utils.ask(f"http://127.0.0.1:{self.port}/v1/models")
+        return {model["id"] for model in answer["data"] if model["status"]["value"] == "loaded"}
+
+
+def deploy(host: Any) -> list[Row]:
+    """Plan and switch, as the role does."""
+    rows = compare_utils.plan(host)
+    due = [row["name"] for row in rows if row["changed"] and row["state"] == "planned"]
+    return list(switch_utils.converge(host, due))
+
+
+def status(host: Any, name: str = "main") -> Any:
+    return runtime_utils.Supervisor(host.settings).status(name)

@@ -1,0 +1,127 @@
+"""The proof of what lies on GPUs, with the GPUs of tests/fakes and real llama-servers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils import llama_server_compare as compare_utils
+from ansible.module_utils import llama_server_switch as switch_utils
+
+from tests.fakes import tiny_mmproj, tiny_moe
+from tests.fakes.fixtures import MakeGpus
+from tests.fakes.gpus import FakeGpus, Gpu
+from tests.roles.machine import Machine, Row, deploy
+
+
+@pytest.fixture
+def gpus(make_gpus: MakeGpus, monkeypatch: pytest.MonkeyPatch) -> FakeGpus:
+    """Two GPUs of this machine."""
+    made = make_gpus(Gpu(), Gpu())
+    monkeypatch.setenv("PATH", made.environment["PATH"])
+    return made
+
+
+def on_gpus(machine: Machine, fakes: FakeGpus, *arguments: str, **config: Any) -> Row:
+    """An instance with all its layers on the GPUs."""
+    environment = {"GGML_BACKEND_PATH": str(fakes.library), **config.pop("environment", {})}
+    offloaded = ["--n-gpu-layers", "99", "--device", fakes.devices] if not config.get("models") else []
+    config = {"n_gpu_layers": 99, "uses_gpu": True, "environment": environment, **config}
+    return machine.instance("main", *offloaded, *arguments, **config)
+
+
+def found(row: Row) -> dict[str, Any]:
+    return {check["check"]: check["found"] for check in row["checks"]}
+
+
+def test_a_model_that_is_split_is_proven_to_be_on_both_gpus(machine: Machine, gpus: FakeGpus) -> None:
+    [row] = deploy(machine.declaring(on_gpus(machine, gpus, "--ctx-size", "512", "--tensor-split", "1,3")))
+    assert row["error"] is None
+    assert found(row)["layers on the GPU"] == "13/13"
+    assert row["buffers_mib"]["CUDA1"]["model"] >= 2 * row["buffers_mib"]["CUDA0"]["model"] > 0
+    assert set(row["gpu_processes_mib"]) == set(gpus.uuids)
+
+
+def test_experts_that_nobody_put_on_the_processor_are_found_there(
+    machine: Machine, gpus: FakeGpus, moe_model: Path
+) -> None:
+    machine = Machine(machine.folder, machine.release, moe_model)
+    # Every layer counts as offloaded, and the health is green, all the same.
+    moved = {"LLAMA_ARG_N_CPU_MOE": "4"}
+    [row] = deploy(machine.declaring(on_gpus(machine, gpus, "--ctx-size", "512", environment=moved)))
+    assert found(row)["layers on the GPU"] == "7/7"
+    assert row["error"].startswith("weights in host memory: expected at most ")
+    assert "the server put them on the processor to make the rest fit" in row["error"]
+    assert row["state"] == "failed"
+
+    [row] = deploy(machine.declaring(on_gpus(machine, gpus, "--ctx-size", "512", "--n-cpu-moe", "4")))
+    assert row["error"] is None
+    note = next(check["cause"] for check in row["checks"] if check["check"] == "weights in host memory")
+    assert note == "declared by --n-cpu-moe: many times slower than on the GPU"
+    assert row["buffers_mib"]["CPU_Mapped"]["model"] > 4 * tiny_moe.EXPERTS_MIB
+
+
+def test_a_draft_and_a_projector_are_proven_with_the_model(machine: Machine, gpus: FakeGpus) -> None:
+    path = machine.folder / "mmproj.gguf"
+    tiny_mmproj.write(path)
+    draft = {"name": "draft", **machine.model}
+    projector = {"name": "projector", "path": str(path), "size_bytes": path.stat().st_size, "sha256": ""}
+    arguments = ["--ctx-size", "512", "--mmproj", str(path), "--device-draft", "CUDA1", "--n-gpu-layers-draft", "99"]
+    arguments += ["--model-draft", machine.model["path"], "--spec-type", "draft-simple"]
+    [row] = deploy(machine.declaring(on_gpus(machine, gpus, *arguments, side_models=[draft, projector])))
+    assert row["error"] is None
+    assert found(row)["projector"] == "CUDA0"
+    # The input tensors of both models are in host memory, and nothing else of them.
+    assert float(found(row)["weights in host memory"].split()[0]) < 2
+
+
+def test_the_models_of_a_router_are_proven_to_be_on_the_gpu(machine: Machine, gpus: FakeGpus) -> None:
+    model = {
+        **machine.model,
+        "side_models": [],
+        "mode": "completion",
+        "n_gpu_layers": 99,
+        "uses_gpu": True,
+        "load_on_startup": True,
+    }
+    section = f"[chat]\nmodel = {machine.model['path']}\nctx-size = 512\nn-gpu-layers = "
+    declared = {"mode": "router", "model": None, "models": {"chat": model}}
+
+    def router(layers: int) -> Row:
+        files = {"models.ini": f"{section}{layers}\ndevice = CUDA0\n"}
+        return on_gpus(machine, gpus, "--models-preset", "@models.ini", files=files, **declared)
+
+    [row] = deploy(machine.declaring(router(99)))
+    assert row["error"] is None
+    assert found(row)["chat layers on the GPU"] == "13/13"
+    assert row["gpu_processes_mib"][gpus.uuids[0]] > 70  # of the process that the router started
+
+    [row] = deploy(machine.declaring(router(5)))
+    assert row["error"].startswith("chat layers on the GPU: expected 13/13, found 5/13")
+    assert row["restored"]["error"] is None
+
+
+def test_a_trial_needs_room_on_the_gpus_that_the_instance_may_use(
+    machine: Machine, make_gpus: MakeGpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpus = make_gpus(Gpu(memory_mib=2000, occupied_mib=1900), Gpu(memory_mib=24000))
+    monkeypatch.setenv("PATH", gpus.environment["PATH"])
+    folder = machine.declaring().folder("main")
+
+    def room(*chosen: str) -> bool:
+        config = on_gpus(machine, gpus, gpus=list(chosen) or None)["config"]
+        return bool(switch_utils._room_for_both(config, folder))
+
+    assert (room(), room("1"), room(gpus.uuids[1])) == (True, True, True)
+    assert (room("0"), room(gpus.uuids[0])) == (False, False)
+
+
+def test_a_gpu_that_is_declared_away_is_not_asked_for(machine: Machine, gpus: FakeGpus) -> None:
+    instance = on_gpus(machine, gpus, "--ctx-size", "512", uses_gpu=False)
+    argv = instance["config"]["argv"]
+    argv[argv.index("--device") + 1] = "none"
+    host = machine.declaring(instance)
+    [row] = deploy(host)
+    assert (row["error"], "layers on the GPU" in found(row)) == (None, False)
+    assert [row["changed"] for row in compare_utils.plan(host)] == [False]

@@ -1,0 +1,94 @@
+"""What runs on hosts runs on Python 3.9, whichever Python runs the tests."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import BIN, ROOT
+
+OLDEST = (3, 9)
+FILES = sorted(
+    path
+    for place in ("library", "module_utils", "files")
+    for path in (ROOT / "roles").glob(f"*/{place}/**/*.py")
+)  # fmt: skip
+FUTURE = "from __future__ import annotations\n"
+
+
+def unions(source: str) -> list[int]:
+    """The lines where types are joined by ``|`` and the result is used, which vermin can't tell from flags.
+
+    Raises SyntaxError for much of what came later.
+    """
+    tree = ast.parse(source, feature_version=OLDEST)
+    postponed = any(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in tree.body)
+    never_read = {
+        id(inner)
+        for node in ast.walk(tree)
+        for annotation in (getattr(node, "annotation", None), getattr(node, "returns", None))
+        if postponed and isinstance(annotation, ast.AST)
+        for inner in ast.walk(annotation)
+    }
+    return [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr) and id(node) not in never_read
+        and (is_type(node.left) or is_type(node.right))
+    ]  # fmt: skip
+
+
+def is_type(node: ast.expr) -> bool:
+    """Whether an expression is a type by its looks: None, a built-in, a name LikeThis, or one of them with brackets."""
+    if isinstance(node, ast.Subscript):
+        return is_type(node.value)
+    if isinstance(node, ast.Name):
+        return isinstance(getattr(builtins, node.id, None), type) or (node.id[0].isupper() and not node.id.isupper())
+    return isinstance(node, ast.Constant) and node.value is None
+
+
+def too_new(source: str, folder: Path) -> str:
+    """What the source uses that Python 3.9 lacks, a line each; empty where there is nothing."""
+    found = [f"L{line}: union of types as a value\n" for line in unions(source)]
+    path = folder / "source.py"
+    path.write_text(source)
+    argv: list[str | Path] = [BIN / "vermin", "--no-config-file", "--target=3.9-", "--violations", "--no-tips", "-vvv"]
+    done = subprocess.run([*argv, "--processes=1", path], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) in ((0, ""), (1, "")), done
+    return "".join(found) + (done.stdout if done.returncode else "")
+
+
+@pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(ROOT / "roles")) for path in FILES])
+def test_python_3_9_has_all_that_it_uses(path: Path, tmp_path: Path) -> None:
+    source = path.read_text()
+    assert too_new(source, tmp_path) == ""
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("def f(x: str | None) -> int | str: ...\n", "union of types"),
+        (f"{FUTURE}Name = int | str\n", "union of types"),
+        (f"{FUTURE}isinstance(1, int | str)\n", "union of types"),
+        ("zip([1], [2], strict=True)\n", "'zip(strict)' requires !2, 3.10"),
+        ("import itertools\nitertools.pairwise('ab')\n", "'itertools.pairwise' member requires !2, 3.10"),
+        ("import tomllib\n", "'tomllib' module requires !2, 3.11"),
+        ("from dataclasses import dataclass\n@dataclass(slots=True)\nclass A: ...\n", "dataclass(slots)"),
+    ],
+)
+def test_what_python_3_9_lacks_is_found(source: str, expected: str, tmp_path: Path) -> None:
+    assert expected in too_new(source, tmp_path)
+
+
+@pytest.mark.parametrize("source", ["match 1:\n    case 1: pass\n", "try: pass\nexcept* OSError: pass\n"])
+def test_syntax_that_python_3_9_lacks_is_found(source: str, tmp_path: Path) -> None:
+    with pytest.raises(SyntaxError):
+        too_new(source, tmp_path)
+
+
+def test_an_annotation_that_is_never_evaluated_may_be_written_as_today(tmp_path: Path) -> None:
+    assert too_new(f"{FUTURE}def f(x: str | None = None) -> int | str: return len(x or 'ä')\n", tmp_path) == ""
