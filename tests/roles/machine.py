@@ -59,7 +59,8 @@ class Machine:
         }  # fmt: skip
 
     def declaring(self, *instances: Row, keys: dict[str, dict[str, str]] | None = None, **settings: Any) -> Any:
-        """The host as the modules see it."""
+        """The host as the modules see it. ``progress`` is what is told how far they are."""
+        progress = settings.pop("progress", lambda line: None)
         host = {
             "root": str(self.folder / "instances"), "logs": str(self.folder / "logs"),
             "user": "nobody", "trial": "never",
@@ -68,7 +69,7 @@ class Machine:
             "instances": {instance["config"]["name"]: instance for instance in instances}, **settings,
         }  # fmt: skip
         Path(host["root"]).mkdir(exist_ok=True)
-        return compare_utils.host_of(host)
+        return compare_utils.host_of(host, progress)
 
     def shut_down(self) -> None:
         """End what runs under supervisor."""

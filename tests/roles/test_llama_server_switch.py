@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import errno
 import multiprocessing
 import os
 import shutil
 import signal
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -142,7 +144,16 @@ def test_a_runtime_that_is_gone_from_the_host_can_be_left(machine: Machine, monk
     folder.link("verified", folder.write(declaration, "0" * 12, None))
     folder.note("verified")
 
+    row = switch_utils.status(boxed, folder)
+    assert (row["state"], row["why"]) == ("unknown", "docker can't be run")
+    with pytest.raises(host_utils.HostError, match="docker can't be run"):  # it would come back with its engine
+        switch_utils.stop(boxed, folder, {"drain_timeout": 0})
+
     host = machine.declaring(machine.instance("main"))
+    # As long as somebody answers where it would, it is not gone.
+    with socket.create_server(("127.0.0.1", machine.port)):
+        [row] = switch_utils.converge(host, ["main"])
+        assert (row["state"], row["error"].split(";")[0]) == ("failed", "docker can't be run")
     [row] = deploy(host)
     assert (row["state"], row["error"]) == ("verified", None)
     assert row["checks"][-1]["cause"] == "the old one can't be removed: docker can't be run"
@@ -163,13 +174,57 @@ def test_what_fails_on_the_way_back_is_told_beside_the_cause(machine: Machine, m
     assert (row["state"], row["changed"]) == ("failed", True)
     monkeypatch.undo()
 
-    # What would not start with the host was not restored.
+    # Who must look after what would not start with the host is told so.
     deploy(machine.declaring(machine.instance("main")))
     monkeypatch.setattr(runtime_utils.Supervisor, "settle", fail)
     [row] = deploy(machine.declaring(machine.instance("main", "--ctx-size", "512")))
-    assert row["error"] == "it was proven, but that can't be written down: supervisord is stuck"
-    assert row["restored"]["error"] == "it serves, but does not start with the host: supervisord is stuck"
-    assert row["state"] == "failed"
+    assert row["error"] == (
+        "it was proven, but that can't be written down: supervisord is stuck; "
+        "the old one may not start with the host: supervisord is stuck"
+    )
+    assert (row["state"], row["restored"]["error"]) == ("restored", None)
+
+
+def test_a_unit_of_another_prefix_is_not_touched(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    unit = machine.folder / "llama-server@main.service"
+    unit.write_text("ExecStart=/usr/bin/python3 /elsewhere/launch.py /elsewhere/main\n")
+    monkeypatch.setattr(runtime_utils, "UNITS", str(machine.folder))
+    systemd = runtime_utils.Systemd(machine.declaring().settings)
+    with pytest.raises(
+        host_utils.HostError, match="belongs to another prefix of this host: give instance main another"
+    ):
+        systemd.prepare({"name": "main"})
+    # None of these calls systemctl, which this machine may not have.
+    for leave in (systemd.stop, systemd.unsettle, systemd.forget):
+        leave("main")
+    assert systemd.status("main").state == "stopped"
+    assert unit.exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ("Error response from daemon: no such device\nError: failed to start containers: x", "no such device"),
+        ("WARNING: Error loading config file: denied\nerror: invalid argument: --x", "invalid argument"),
+        ("ggml_cuda_init: failed to initialize\nerror: invalid argument: --x", "invalid argument"),
+        ("Step 4/4 : RUN echo error: $(x)\nerror: the base image lacks libx\nThe command failed", "lacks libx"),
+        ("Job for x.service failed because of y\nSee systemctl status", "because of y"),
+        ("one\nand two\n\n", "and two"),
+    ],
+)
+def test_of_what_a_program_says_the_cause_is_told(said: str, why: str) -> None:
+    assert why in runtime_utils.cause(said.splitlines())
+
+
+def test_a_disk_that_fills_in_the_middle_of_a_switch_ends_nothing(machine: Machine) -> None:
+    def full(line: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    host = machine.declaring(machine.instance("main"), progress=full)
+    [row] = deploy(host)
+    assert (row["state"], row["error"]) == ("verified", None)
+    [row] = deploy(machine.declaring(machine.instance("main", parallel=2), progress=full))
+    assert (row["state"], row["restored"]["error"]) == ("restored", None)
 
 
 def test_a_start_leaves_alone_what_serves_and_is_proven(machine: Machine) -> None:
@@ -187,6 +242,7 @@ def test_a_start_leaves_alone_what_serves_and_is_proven(machine: Machine) -> Non
     switch_utils.stop(host, folder, instance["proof"])
     row = switch_utils.start(host, folder, {**instance["proof"], "min_decode_tps": 1e6})
     assert row["error"].startswith("decode speed: ")
+    assert compare_utils.said([row]).splitlines()[0].endswith("; what ran before runs on")
     assert compare_utils.plan(host)[0]["changed"] is False
 
 

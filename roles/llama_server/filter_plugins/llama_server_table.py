@@ -74,7 +74,8 @@ def trouble(row: Row) -> str | None:
         "down": "it should run: start it, and look at its log",
         "failed": "it ended again and again and was given up: look at its log, then start it",
         "starting": "it ended and is being started again: look at its log",
-        "unsupervised": "supervisord is gone, so nothing would start it again: restart it",
+        "unsupervised": "its supervisord ended, so nothing would start it again: restart it",
+        "unknown": f"what runs it does not answer: {row.get('why')}",
     }
     said = words.get(condition(row))
     if said is None and row["state"] == "running" and phase == "stopped":

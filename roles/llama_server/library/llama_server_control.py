@@ -99,7 +99,7 @@ def main() -> None:
             if action == "logs":
                 # One that was never proven has no generation left; its log says why.
                 config = folder.linked("verified") or folder.linked("pending") or folder.state()
-                if "runtime" in config:
+                if "runtime" in config and "why" not in row:
                     row["log_tail"] = host.runtime(config).log(name, params["lines"])
             elif action == "stop" and module.check_mode:
                 row = stop(host, folder, {}, check_mode=True)

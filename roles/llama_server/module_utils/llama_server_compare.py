@@ -29,7 +29,7 @@ from ansible.module_utils.llama_server_host import (
     salt,
     to_json,
 )  # fmt: skip
-from ansible.module_utils.llama_server_proof import holder, keep, prove
+from ansible.module_utils.llama_server_proof import holder, keep, listens, prove
 from ansible.module_utils.llama_server_runtimes import (
     RUNTIMES,
     Runtime,
@@ -88,12 +88,18 @@ class Host:
         return [RUNTIMES[name](self.settings) for name in sorted(names)]
 
     def pids(self, folder: Folder) -> set[int]:
-        """The processes of an instance; a runtime that does not answer runs nothing."""
+        """The processes of an instance, as far as its runtimes answer."""
         found = set()
         for runtime in self.runtimes(folder):
             with contextlib.suppress(HostError):
                 found.add(runtime.status(folder.name).pid)
         return {pid for pid in found if pid}
+
+    def runs_nothing(self, folder: Folder, runtime: str) -> bool:
+        """Whether a runtime that does not answer runs nothing of an instance: nobody listens where it would."""
+        known = self.pids(folder)
+        linked = [config for config in map(folder.linked, LINKS) if config and config["runtime"] == runtime]
+        return not any(listens(config["port"]) and holder(config["port"]) not in known for config in linked)
 
     def undeclared(self) -> list[Folder]:
         return [
@@ -164,7 +170,7 @@ def reason(
     if verified["id"] != identity:
         return "the declaration changed"
     if host.runtime(verified).status(folder.name).state == "unsupervised":
-        return "supervisord ended, and nobody looks after the server"
+        return "its supervisord ended, and nobody looks after the server"
     altered = folder.differs(declaration, identity) + host.runtime(verified).altered(verified)
     if altered:
         return f"{', '.join(altered)} on the host was altered"
@@ -318,6 +324,11 @@ ARGUMENTS: dict[str, Any] = {
 
 def host_of(params: dict[str, Any], progress: Callable[[str], None] = lambda line: None) -> Host:
     """The host that a module's parameters describe."""
+
+    def tell(line: str) -> None:
+        with contextlib.suppress(OSError):  # a full disk must not end a switch
+            progress(line)
+
     settings = Settings(
         root=params["root"], logs=params["logs"], user=params["user"], supervisor_python=params["supervisor_python"]
     )
@@ -333,7 +344,7 @@ def host_of(params: dict[str, Any], progress: Callable[[str], None] = lambda lin
         drain_timeout=params.get("drain_timeout", 0),
         unit=params.get("unit", ""),
         launcher=params.get("launcher", ""),
-        progress=progress,
+        progress=tell,
     )
 
 

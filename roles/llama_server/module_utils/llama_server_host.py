@@ -32,7 +32,7 @@ from typing import Any
 TRIAL = ".trial"  # added to a name; no instance can have it, since names hold no dot
 FILES = {"keys": "@keys", "chat_template.jinja": "@chat_template.jinja", "models.ini": "@models.ini"}
 LINKS = ("verified", "previous", "pending")
-STEADY = ("verified", "restored", "refused")  # phases in which what serves is what was verified
+STEADY = ("verified", "restored", "refused", "trial")  # phases in which what serves is what was verified
 
 Config = dict[str, Any]
 

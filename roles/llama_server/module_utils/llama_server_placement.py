@@ -32,6 +32,7 @@ TO_HOST = frozenset(
     ]
 )  # fmt: skip
 DRAFT_DEVICE = frozenset(["--device-draft", "--spec-draft-device", "-devd"])
+PROJECTOR_DEVICE = frozenset(["--mmproj-device", "-mmdev"])
 DRAFT_LAYERS = frozenset(["--n-gpu-layers-draft", "--gpu-layers-draft", "--spec-draft-ngl", "-ngld"])
 # Files that say that this is a container, where the driver may not show our own processes.
 CONTAINER_MARKS = ("/.dockerenv", "/run/.containerenv", "/run/systemd/container")
@@ -132,8 +133,9 @@ def _prove_layers(
         quiet if not layers else "they did not fit its memory: lower ctx_size or n_gpu_layers, or set fit: off",
     )  # fmt: skip
     projector = found.get("projector")
-    if projector and "--no-mmproj-offload" not in argv:
-        cause = "the server found no room for it on the GPU: lower ctx_size, or declare --no-mmproj-offload"
+    moved = "--no-mmproj-offload" in argv or "none" in _values(argv, PROJECTOR_DEVICE)
+    if projector and not moved:
+        cause = "the server chose the processor: declare --no-mmproj-offload in extra_args if that is wanted"
         proof.add(f"{prefix}projector", "on a GPU", projector, not is_host(projector), cause)
     if layers and done == layers:
         _prove_host_memory([path, *(model["path"] for model in side)], argv, found["buffers_mib"], proof, prefix)
@@ -176,11 +178,17 @@ def _prove_host_memory(
 def put_on_host(argv: list[str]) -> list[str]:
     """The arguments that put weights or caches into host memory on purpose."""
     found = set(argv) & TO_HOST
-    for flag, value in zip(argv, argv[1:]):
-        # A draft model that is to lie on the processor, wholly or in part.
-        if (flag in DRAFT_DEVICE and value == "none") or (flag in DRAFT_LAYERS and value.isdigit() and int(value) < 99):
-            found.add(flag)
+    # A draft model that is to lie on the processor, wholly or in part.
+    if "none" in _values(argv, DRAFT_DEVICE):
+        found |= set(argv) & DRAFT_DEVICE
+    if any(value.isdigit() and int(value) < 99 for value in _values(argv, DRAFT_LAYERS)):
+        found |= set(argv) & DRAFT_LAYERS
     return sorted(found)
+
+
+def _values(argv: list[str], flags: frozenset[str]) -> list[str]:
+    """The words that follow one of these flags."""
+    return [value for flag, value in zip(argv, argv[1:]) if flag in flags]
 
 
 def family(pid: int | None) -> set[int]:

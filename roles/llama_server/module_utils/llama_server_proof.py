@@ -381,6 +381,24 @@ def file_sha256(root: str, path: str) -> str:
 
 def holder(port: int) -> int | None:
     """The process that listens on a TCP port; None where nobody does, or it is another user's."""
+    wanted = {f"socket:[{inode}]" for inode in _listening(port)}
+    for pid in filter(str.isdigit, os.listdir("/proc")) if wanted else ():
+        try:
+            links = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+        except OSError:
+            continue
+        if links & wanted:
+            return int(pid)
+    return None
+
+
+def listens(port: int) -> bool:
+    """Whether any process listens on a TCP port."""
+    return bool(_listening(port))
+
+
+def _listening(port: int) -> set[str]:
+    """The inodes of the sockets that listen on a TCP port."""
     inodes = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:
@@ -390,15 +408,7 @@ def holder(port: int) -> int | None:
             continue
         listening = "0A"
         inodes |= {row[9] for row in rows if row[3] == listening and int(row[1].rsplit(":", 1)[1], 16) == port}
-    wanted = {f"socket:[{inode}]" for inode in inodes}
-    for pid in filter(str.isdigit, os.listdir("/proc")) if inodes else ():
-        try:
-            links = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
-        except OSError:
-            continue
-        if links & wanted:
-            return int(pid)
-    return None
+    return inodes
 
 
 def free_port() -> int:

@@ -85,11 +85,15 @@ def run(*argv: str, check: bool = True, timeout: float = 300, env: dict[str, str
 
 
 def cause(said: list[str]) -> str:
-    """The line of a program's output that says why it failed: the first with such a word, since what follows often says
-    that it failed, or where to look; else the last.
+    """The line of a program's output that says why it failed: the first that is an error, or else speaks of one, since
+    what follows often says that it failed, or where to look; else the last.
     """
-    lines = [line.strip() for line in said if line.strip()]
-    return next((line for line in lines if re.search(r"error|failed|denied", line, re.IGNORECASE)), "".join(lines[-1:]))
+    lines = [line.strip() for line in said if line.strip() and not line.startswith("Step ")]  # of a Dockerfile
+    for sign in (r"error", r".*(error|failed|denied)"):
+        for line in lines:
+            if re.match(sign, line, re.IGNORECASE) and not line.startswith("WARNING"):
+                return line
+    return "".join(lines[-1:])
 
 
 def attempt(
@@ -180,12 +184,21 @@ class Systemd:
 
     def prepare(self, config: Config) -> None:
         """Refuse a unit that another prefix has. Its own comes with the start: a unit on the disk counts."""
-        unit = self.unit(config["name"])
-        present = _content(os.path.join(UNITS, unit))
-        if present is not None and f" {self.settings.root}/" not in present:
+        strange = self._strange(config["name"])
+        if strange:
             raise HostError(
-                f"{unit} belongs to another prefix of this host: give instance {config['name']} another name"
+                f"{strange} belongs to another prefix of this host: give instance {config['name']} another name, or "
+                "remove the unit when that prefix is gone"
             )
+
+    def _strange(self, name: str) -> str | None:
+        """The unit of this name that another prefix has. It is not touched."""
+        for folder in (UNITS, TRIED_UNITS):
+            path = os.path.join(folder, self.unit(name))
+            text = _content(path)
+            if text is not None and f" {self.settings.root}/" not in text:
+                return path
+        return None
 
     def start(self, config: Config) -> None:
         unit = self.unit(config["name"])
@@ -194,9 +207,12 @@ class Systemd:
         run("systemctl", "start", unit)
 
     def stop(self, name: str) -> None:
+        if self._strange(name):
+            return
         run("systemctl", "stop", self.unit(name), check=False)  # which fails for a unit that is not there, too
-        if self.status(name).pid:
-            raise HostError(f"{self.unit(name)} does not stop: look at the host")
+        state = self._show(name)["ActiveState"]
+        if state not in ("inactive", "failed"):
+            raise HostError(f"{self.unit(name)} does not stop, it is {state}: look at the host")
         # One that had to be killed was stopped all the same.
         run("systemctl", "reset-failed", self.unit(name), check=False)
 
@@ -205,12 +221,16 @@ class Systemd:
         run("systemctl", "enable", "--quiet", self.unit(config["name"]))
 
     def unsettle(self, name: str) -> None:
+        if self._strange(name):
+            return
         run("systemctl", "disable", "--quiet", self.unit(name), check=False)
 
     def forget(self, name: str) -> None:
         unit = self.unit(name)
-        run("systemctl", "disable", "--quiet", "--now", unit, check=False)
-        run("systemctl", "reset-failed", unit, check=False)
+        if self._strange(name):
+            return
+        run("systemctl", "disable", "--quiet", unit, check=False)
+        self.stop(name)
         for folder in (UNITS, TRIED_UNITS):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(folder, unit))
@@ -244,10 +264,9 @@ class Systemd:
         return str(config["unit"]).replace("@PYTHON@", sys.executable).replace("@GENERATION@", config["folder"])
 
     def status(self, name: str) -> Status:
-        shown = run(
-            "systemctl", "show", self.unit(name), "-p", "ActiveState,SubState,MainPID,InvocationID", check=False
-        )
-        found = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+        if self._strange(name):
+            return Status("stopped")
+        found = self._show(name)
         pid = int(found.get("MainPID") or 0) or None
         active, sub = found.get("ActiveState"), found.get("SubState")
         if pid and active == "active":
@@ -255,6 +274,11 @@ class Systemd:
         if active == "activating" or sub == "auto-restart":
             return Status("starting", None, found.get("InvocationID", ""))
         return Status("failed" if active == "failed" else "stopped")
+
+    def _show(self, name: str) -> dict[str, str]:
+        """What systemd says of the unit, also of one that is not there."""
+        shown = run("systemctl", "show", self.unit(name), "-p", "ActiveState,SubState,MainPID,InvocationID", timeout=60)
+        return dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
 
     def log(self, name: str, lines: int | None = None) -> list[str]:
         life = f"_SYSTEMD_INVOCATION_ID={self.status(name).life}"
@@ -419,11 +443,11 @@ class Supervisor:
             try:
                 proxy.supervisor.getState()
                 return proxy
-            except OSError:
-                return None
-            except xmlrpc.client.Fault as fault:  # it is shutting down
+            except OSError as error:
+                if not isinstance(error, _ShuttingDown):
+                    return None
                 if time.monotonic() > deadline:
-                    raise HostError(f"supervisord does not end within {STOP_SECONDS} s: end it") from fault
+                    raise HostError(f"supervisord does not end within {STOP_SECONDS} s: end it") from error
                 time.sleep(0.2)
 
     def _start_supervisord(self) -> xmlrpc.client.ServerProxy:
@@ -452,6 +476,10 @@ class Supervisor:
         return found
 
 
+class _ShuttingDown(ConnectionRefusedError):
+    """supervisord takes no more orders."""
+
+
 class _UnixConnection(http.client.HTTPConnection):
     """HTTP over a unix socket, which is where supervisord listens."""
 
@@ -475,7 +503,7 @@ class _UnixTransport(xmlrpc.client.Transport):
             return super().request(*args, **options)
         except xmlrpc.client.Fault as fault:
             if fault.faultCode == SHUTTING_DOWN:
-                raise
+                raise _ShuttingDown(errno.ECONNREFUSED, "supervisord is shutting down", self.path) from fault
             raise HostError(f"supervisord refuses: {fault.faultString}") from fault
         except xmlrpc.client.ProtocolError as error:
             raise HostError(f"supervisord refuses: {error.errmsg}") from error
@@ -534,6 +562,7 @@ class Docker:
     """A container a generation, on the network of the host: it listens where the declaration says and nowhere else."""
 
     name = "docker"
+    LOOK_SECONDS = 60  # a hanging engine must not keep whoever looks
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -625,10 +654,12 @@ class Docker:
     def _containers(self, name: str) -> list[str]:
         of_it = (f"label={LABEL}.instance={name}", f"label={LABEL}.root={self.settings.root}")
         filters = [word for label in of_it for word in ("--filter", label)]
-        return sorted(run("docker", "ps", "--all", *filters, "--format", "{{.Names}}").split())
+        return sorted(
+            run("docker", "ps", "--all", *filters, "--format", "{{.Names}}", timeout=self.LOOK_SECONDS).split()
+        )
 
     def _inspect(self, container: str) -> dict[str, Any] | None:
-        said = run("docker", "inspect", "--type", "container", container, check=False)
+        said = run("docker", "inspect", "--type", "container", container, check=False, timeout=self.LOOK_SECONDS)
         found: list[dict[str, Any]] = json.loads(said or "[]")
         return found[0] if found else None
 

@@ -34,7 +34,7 @@ from ansible.module_utils.llama_server_host import (
 )  # fmt: skip
 from ansible.module_utils.llama_server_placement import MIB
 from ansible.module_utils.llama_server_proof import ask, free_port, keep, prove
-from ansible.module_utils.llama_server_runtimes import RUNTIMES, Runtime, attempt, remove_trial
+from ansible.module_utils.llama_server_runtimes import RUNTIMES, Runtime, Status, attempt, remove_trial
 
 LOCK_SECONDS = 1800  # a switch of a big model on a slow disk
 LOOK_SECONDS = 5  # a server that is stuck must not keep whoever looks
@@ -184,14 +184,15 @@ class Switch:
     def to(self, new: Config) -> Row:
         """Switch, prove, and keep the new generation or restore the old one."""
         folder, old = self.folder, self.old
-        self._clear()
-        folder.link("pending", None)  # of an earlier run: a crash of the old server must not start it
+        left = folder.linked("pending")
+        if left and old and left["runtime"] == old["runtime"]:
+            folder.link("pending", None)  # of an earlier run: a crash of the old server must not start it
         drained = self._drain(old) if old else None
+        served, stopped = old is not None and bool(self.host.pids(folder)), time.monotonic()
+        self._clear()
         # What needs the disk comes before the old server is stopped: a full one must not cost it.
         folder.note("switching", generation=new["id"], old=old["id"] if old else None)
         folder.link("pending", new)
-        served = old is not None and bool(self.host.pids(folder))
-        stopped = time.monotonic()
         row = self._start(new, instead_of=old)
         row |= {"changed": True, "drained": drained, "restored": None}
         row["downtime_seconds"] = round(self.answered - stopped, 2) if served and self.answered else None
@@ -212,8 +213,11 @@ class Switch:
         """End what a switch that was cut off left in another runtime than the old one's; that one is stopped anyway."""
         for runtime in self.host.runtimes(self.folder):
             if self.old is None or runtime.name != self.old["runtime"]:
-                with contextlib.suppress(HostError):  # a runtime that is gone from the host runs nothing
+                try:
                     runtime.forget(self.folder.name)
+                except HostError:
+                    if not self.host.runs_nothing(self.folder, runtime.name):
+                        raise
 
     def _start(self, config: Config, *, instead_of: Config | None = None, speed_counts: bool = True) -> Row:
         """Stop the one that runs, start a generation and prove it."""
@@ -234,12 +238,13 @@ class Switch:
         return row
 
     def _stop(self, config: Config, successor: str) -> None:
-        """Stop what runs. A runtime that is left for another may be gone from the host; the proof sees who listens."""
+        """Stop what runs. A runtime that is left for another one may be gone from the host."""
         try:
             self.host.runtime(config).stop(self.folder.name)
-        except HostError:
-            if config["runtime"] == successor:
+        except HostError as error:
+            if config["runtime"] == successor or not self.host.runs_nothing(self.folder, config["runtime"]):
                 raise
+            self.troubles.append(f"the old one can't be stopped, and does not run: {error}")
 
     def _keep(self, new: Config) -> None:
         """Make the new generation what every start follows."""
@@ -282,9 +287,11 @@ class Switch:
         if old["id"] == failed["id"]:  # a restart that failed: there is nothing else that was proven
             with self._despite("it does not start with the host"):
                 self.host.runtime(old).settle(old)
-            wrong = [check["check"] for check in row["checks"] if not check["ok"]]
-            # A slow server is not made faster by a restart.
-            self._note("verified" if wrong == ["decode speed"] else "failed", error=row["error"])
+            if [check["check"] for check in row["checks"] if not check["ok"]] == ["decode speed"]:
+                # Slow is better than nothing, and a restart does not make it faster.
+                self._note("verified", error=row["error"])
+                return {**row, "state": "failed", "changed": False}
+            self._note("failed", error=row["error"])
             return {**row, "state": "failed"}
         # What can't be stopped must not keep the old one from being tried; its own proof says what is wrong then.
         with self._despite("the new one can't be stopped"):
@@ -293,15 +300,14 @@ class Switch:
                 self.host.runtime(failed).forget(folder.name)
         restored = self._start(old, speed_counts=False)  # slow is better than nothing; the row says how slow
         row["downtime_seconds"] = round(self.answered - stopped, 2) if self.answered else None
-        try:
+        with self._despite("the old one may not start with the host"):
             self.host.runtime(old).settle(old)
-        except (HostError, OSError) as error:
-            restored["error"] = restored["error"] or f"it serves, but does not start with the host: {error}"
         if restored["error"]:
             self._note("failed", error=row["error"], restored=restored["error"])
             return {**row, "state": "failed", "restored": restored}
         self._note("restored", generation=old["id"], error=row["error"])
-        folder.tidy()
+        if not self.troubles:  # else something may still go by the other one's folder
+            folder.tidy()
         return {**row, "state": "restored", "restored": restored}
 
     @contextlib.contextmanager
@@ -350,18 +356,21 @@ def remove(host: Host, folder: Folder) -> Row:
         config = folder.linked("verified") or folder.linked("pending")
         if config:
             Switch(host, folder, config, {"drain_timeout": host.drain_timeout})._drain(config)
-        _everywhere(host, folder, config, lambda runtime: runtime.forget(folder.name))
+        _everywhere(host, folder, lambda runtime: runtime.forget(folder.name))
         folder.remove()
     return {"name": folder.name, "state": "stopped", "changed": True, "checks": [], "error": None, "removed": True}
 
 
-def _everywhere(host: Host, folder: Folder, config: Config | None, do: Callable[[Runtime], None]) -> None:
-    """Do something with all runtimes that may run an instance; one that is gone from the host runs nothing."""
+def _everywhere(host: Host, folder: Folder, do: Callable[[Runtime], None], *, must: str | None = None) -> None:
+    """Do something with all runtimes that may run an instance, but for those that fail and run nothing.
+
+    ``must``: the runtime in which it must succeed all the same.
+    """
     for runtime in host.runtimes(folder):
         try:
             do(runtime)
         except HostError:
-            if config and config["runtime"] == runtime.name:
+            if runtime.name == must or not host.runs_nothing(folder, runtime.name):
                 raise
 
 
@@ -375,6 +384,7 @@ def rollback(host: Host, folder: Folder, proof: dict[str, Any]) -> Row:
         verified = folder.linked("verified")
         if previous and verified and previous["id"] == verified["id"]:  # a rollback was killed between two links
             previous = folder.linked("pending")
+            folder.link("previous", previous)
         if previous is None or (verified and verified["id"] == previous["id"]):
             raise HostError(f"instance {folder.name} has no earlier generation to go back to")
         if not os.path.exists(previous["argv"][0]) and previous["runtime"] != "docker":
@@ -416,7 +426,9 @@ def stop(host: Host, folder: Folder, proof: dict[str, Any], *, check_mode: bool 
         row["changed"] = bool(host.pids(folder)) or folder.state()["phase"] != "stopped"
         if row["changed"] and not check_mode:
             row["drained"] = Switch(host, folder, config, proof)._drain(config)
-            _everywhere(host, folder, config, lambda runtime: _stop_for_good(runtime, folder.name))
+            # A container that can't be reached now would come back with its engine.
+            stop_it = functools.partial(_stop_for_good, name=folder.name)
+            _everywhere(host, folder, stop_it, must=config["runtime"])
             folder.note("stopped", generation=config["id"])
     return row
 
@@ -444,12 +456,15 @@ def status(host: Host, folder: Folder) -> Row:
         return row
     told = ("argv", "host", "port", "local_url", "model", "models", "side_models", "release")
     row["config"] = {key: config[key] for key in told}
-    seen = host.runtime(config).status(folder.name)
+    try:
+        seen, log = host.runtime(config).status(folder.name), host.runtime(config).where_log(folder.name)
+    except HostError as error:  # the others are shown all the same
+        seen, log, row["why"] = Status("unknown"), None, str(error)
     last = read_json(folder.file("proof.json")) or {}
     row |= {
         "url": config["local_url"], "runtime": config["runtime"], "model": config["model"], "pid": seen.pid,
         "release": config["release"]["name"], "generation": config["id"], "state": seen.state,
-        "log": host.runtime(config).where_log(folder.name), "tokens_per_second": last.get("tokens_per_second"),
+        "log": log, "tokens_per_second": last.get("tokens_per_second"),
         "buffers_mib": last.get("buffers_mib", {}), "offloaded": last.get("offloaded"), "n_ctx": last.get("n_ctx"),
         "slots": last.get("slots"), "busy": None, "health": None,
         "previous": (folder.linked("previous") or {}).get("id"),
