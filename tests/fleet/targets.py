@@ -82,7 +82,8 @@ class Target:
 
     def _serves(self, name: str) -> bool:
         return (
-            self.state(name)["phase"] in ("verified", "restored", "refused")
+            self.host.exec("test", "-e", f"{self.folder(name)}/verified", check=False).returncode == 0
+            and self.state(name)["phase"] in ("verified", "restored", "refused")
             and self.instance(name)["id"] == self.generations[name]
             and self.get(name, "/health")[0] == 200
         )

@@ -179,4 +179,5 @@ def test_an_image_is_pulled_from_a_registry_by_its_digest(served: Target) -> Non
 
     served.deploy({"main": BASE}, llama_server_docker_image={"ref": ref})
     assert served.get("main", "/props", KEY)[0] == 200
-    assert served.host.exec("docker", "ps", "--format", "{{.Image}}").stdout.strip() == ref
+    running = served.host.exec("docker", "ps", "--quiet").stdout.strip()
+    assert served.host.exec("docker", "inspect", "--format", "{{.Config.Image}}", running).stdout.strip() == ref

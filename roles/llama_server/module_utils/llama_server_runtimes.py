@@ -42,6 +42,7 @@ LIVE = ("STARTING", "RUNNING", "BACKOFF")  # states of a program that supervisor
 SHUTTING_DOWN = 6  # supervisor.xmlrpc.Faults.SHUTDOWN_STATE
 STOP_SECONDS = 60  # each runtime asks politely for 30 seconds and then kills
 UNITS = "/etc/systemd/system"
+MASKED_UNITS = "/run/systemd/system"  # where systemctl mask --runtime says that a unit must not start
 TRIED_UNITS = "/run/systemd/system.control"  # counts more, and does not outlive a reboot: so the verified one boots
 LABEL = "llama-nexus"
 # What supervisord and its servers keep of the environment of whoever deploys, who may have keys in it.
@@ -187,13 +188,13 @@ class Systemd:
         strange = self._strange(config["name"])
         if strange:
             raise HostError(
-                f"{strange} belongs to another prefix of this host: give instance {config['name']} another name, or "
-                "remove the unit when that prefix is gone"
+                f"{strange} is masked, or belongs to another prefix of this host: remove it, or give instance "
+                f"{config['name']} another name"
             )
 
     def _strange(self, name: str) -> str | None:
-        """The unit of this name that another prefix has. It is not touched."""
-        for folder in (UNITS, TRIED_UNITS):
+        """The unit of this name that another prefix has, or that somebody masked. It is not touched."""
+        for folder in (UNITS, TRIED_UNITS, MASKED_UNITS):
             path = os.path.join(folder, self.unit(name))
             text = _content(path)
             if text is not None and f" {self.settings.root}/" not in text:
