@@ -115,6 +115,24 @@ def test_what_a_killed_switch_left_does_not_outlive_a_refused_one(machine: Machi
     assert (row["changed"], row["generation"]) == (False, verified["generation"])
 
 
+def test_a_killed_trial_leaves_the_server_alone_and_the_next_run_removes_it(machine: Machine) -> None:
+    host = machine.declaring(machine.instance("main"))
+    deploy(host)
+    serving = status(host).pid
+    changed = machine.declaring(machine.instance("main", "--ctx-size", "512"), trial="always")
+    switch = multiprocessing.get_context("fork").Process(target=switch_utils.converge, args=(changed, ["main"]))
+    switch.start()
+    tried = wait_for(lambda: status(host, "main.trial").pid, "the trial", 60)
+    os.kill(switch.pid or 0, signal.SIGKILL)
+    switch.join()
+
+    # Who thinks better of it gets rid of the trial, and the server is not even restarted.
+    [row] = deploy(host)
+    assert (row["state"], row["changed"], row["pid"]) == ("verified", False, serving)
+    assert not runtime_utils.cmdline(tried)
+    assert [row["changed"] for row in compare_utils.plan(host)] == [False]
+
+
 def test_servers_that_outlived_supervisord_are_taken_up_one_by_one(machine: Machine) -> None:
     other = free_port()
     main, chat = machine.instance("main"), machine.instance("chat", port=other, local_url=f"http://127.0.0.1:{other}")

@@ -165,7 +165,8 @@ def reason(
         return f"it {'was stopped' if phase == 'stopped' else 'could not be proven by the last run'}"
     if verified is None:
         return "nothing is deployed yet" if phase == "unknown" else f"the last run ended while it was {phase}"
-    if not folder.is_steady():
+    # A trial that was cut off touched nothing, and may have left its server, which the next switch ends.
+    if not folder.is_steady() or (phase == "trial" and not ours):
         return f"the last run ended while it was {phase}"
     if verified["id"] != identity:
         return "the declaration changed"

@@ -80,7 +80,8 @@ def _switched(host: Host, folder: Folder, declaration: Declaration, own: bytes) 
     if verified and not reason(host, folder, verified, declaration, identity, ours=True):
         row = prove(verified, declaration.proof, host.runtime(verified), folder, progress=host.progress)
         del row["answered"]
-        if not row["error"]:  # what the plan waited for was done by another run
+        if not row["error"]:  # what the plan waited for was done by another run, or only tried
+            folder.note("verified", generation=identity)
             return {**row, "changed": False, "state": "verified"}
     runtime_class = RUNTIMES[declaration.config["runtime"]]
     owner = runtime_class(host.settings).owner()
