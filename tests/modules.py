@@ -11,6 +11,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from tests import SHARED
+
+# Ansible brings what modules share to the host with them; here it is found where it lies.
+RUN = """\
+import runpy, sys
+import ansible.module_utils
+module, *shared = sys.argv[1:]
+del sys.argv[1:]
+ansible.module_utils.__path__ += shared
+runpy.run_path(module, run_name="__main__")
+"""
+
 
 def load(path: Path) -> ModuleType:
     """A file's own functions; neither modules nor plugins are on the path of imports."""
@@ -22,10 +34,15 @@ def load(path: Path) -> ModuleType:
     return module
 
 
+def command(path: Path) -> list[str | Path]:
+    """The command that runs a module; its arguments come by standard input."""
+    return [sys.executable, "-c", RUN, path, *SHARED]
+
+
 def call(path: Path, arguments: dict[str, Any], **environment: str) -> dict[str, Any]:
     """Run a module as Ansible does on a host and return its result."""
     done = subprocess.run(
-        [sys.executable, path], input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
+        command(path), input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
         env={**os.environ, **environment}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.stdout.lstrip().startswith("{"), done.stdout + done.stderr

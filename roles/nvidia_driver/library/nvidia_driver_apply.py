@@ -1,0 +1,87 @@
+#!/usr/bin/python
+"""Ansible module: install and load NVIDIA's driver, and prove that it serves."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: nvidia_driver_apply
+short_description: Do what nvidia_driver_plan says
+description:
+  - Makes the plan again and does it. A run that was killed is taken up by the next one.
+extends_documentation_fragment: nvidia_driver.settings
+options:
+  rebooted:
+    description: Whether the host was rebooted for it, so that another reboot would not help.
+    type: bool
+    default: false
+  progress:
+    description: A file that gets one line about what is happening.
+    type: path
+author: Llama Nexus
+"""
+EXAMPLES = r"""
+- name: Install the driver
+  nvidia_driver_apply:
+    repository_url: https://developer.download.nvidia.com/compute/cuda/repos
+"""
+RETURN = r"""
+done:
+  description: What was done, in sentences.
+  returned: always
+  type: list
+reboot:
+  description: Why the host has to be rebooted before the driver serves; empty where it serves.
+  returned: always
+  type: str
+gpus:
+  description: The GPUs that the driver shows.
+  returned: always
+  type: list
+driver:
+  description: Its version.
+  returned: where it serves
+  type: str
+"""
+
+import os
+
+from ansible.module_utils import nvidia
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.nvidia_driver_steps import Settings, apply
+from ansible.module_utils.nvidia_packages import DriverError, write
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "manage": {"type": "str", "choices": ["auto", "always", "never"], "default": "auto"},
+            "required": {"type": "bool", "default": False},
+            "upgrade": {"type": "bool", "default": False},
+            "branch": {"type": "str", "default": ""},
+            "flavour": {"type": "str", "default": ""},
+            "repository_url": {"type": "str", "required": True},
+            "repository_fingerprint": {"type": "str", "default": ""},
+            "reboot": {"type": "bool", "default": False},
+            "rebooted": {"type": "bool", "default": False},
+            "progress": {"type": "path"},
+        },
+        supports_check_mode=False,
+    )
+    params = dict(module.params)
+    rebooted, progress = params.pop("rebooted"), params.pop("progress")
+
+    def say(line: str) -> None:
+        if progress:
+            write(progress, line[:200] + "\n")
+
+    try:
+        result = apply(Settings(**params), say, rebooted=rebooted)
+    except (nvidia.NvidiaError, DriverError) as error:
+        module.fail_json(msg=str(error))
+    if progress and os.path.exists(progress):
+        os.unlink(progress)
+    module.exit_json(changed=bool(result["done"]), **result)
+
+
+if __name__ == "__main__":
+    main()

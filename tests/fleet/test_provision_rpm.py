@@ -1,0 +1,181 @@
+"""The driver on RHEL 9 and 10, as far as they can be had: a host that says it is one, with a real dnf and real rpms.
+
+dnf, rpm and the locks are Debian's packages of them; the repository holds small packages, signed, with module streams
+for RHEL 9. What is below the kernel's interface is as in tests/fakes/gpu_host.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.bed import Bed, Host
+from tests.conftest import changed
+from tests.fakes.apt_repository import AptRepository
+from tests.fakes.gpu_host import BUS, KERNEL, KO, NVIDIA_SMI, PERSISTENCED, TMPFS, equip, write, write_bus
+from tests.fleet.test_provision import Rig
+
+PLACE = "/opt/rpms"
+VERSIONS = ("580.95.05", "580.178.04", "615.71.09")
+SPEC = """Name: {name}
+Version: {version}
+Release: {release}
+Epoch: {epoch}
+Summary: a stand-in
+License: MIT
+BuildArch: noarch
+AutoReqProv: no
+{head}
+%description
+A stand-in.
+{body}
+"""
+STREAM = """---
+document: modulemd
+version: 2
+data:
+  name: nvidia-driver
+  stream: "{stream}"
+  version: 20260101
+  context: aaaaaaaa
+  arch: x86_64
+  summary: a stream
+  description: a stream
+  license: {{module: [MIT], content: [MIT]}}
+  profiles: {{default: {{rpms: [nvidia-driver-cuda]}}}}
+  artifacts:
+    rpms: [{rpms}]
+"""
+DEFAULT = """---
+document: modulemd-defaults
+version: 1
+data: {module: nvidia-driver, stream: "open-dkms", profiles: {"open-dkms": [default]}}
+"""
+BUILD = r"""set -e
+quietly() { "$@" >/tmp/log 2>&1 || { tail -5 /tmp/log; exit 1; }; }
+cd /root/specs
+file='_build_name_fmt %%{NAME}-%%{VERSION}-%%{RELEASE}.rpm'
+for spec in *.spec; do
+    case $spec in *nvidia-[dp]*|kmod-*) folder=$1;; *) folder=/opt/base;; esac
+    quietly rpmbuild -bb --define "_rpmdir $folder" --define "$file" $spec
+done
+createrepo_c -q /opt/base
+gpg --batch --quiet --passphrase '' --quick-generate-key 'stand-in <tests@example.com>' rsa2048 sign
+gpg --armor --export >$1/$2
+quietly rpmsign --define '_gpg_name stand-in' --define '__gpg /usr/bin/gpg' --addsign $1/*.rpm
+createrepo_c -q $1
+[ ! -e modules.yaml ] || modifyrepo_c --mdtype=modules modules.yaml $1/repodata >/dev/null
+gpg --with-colons --list-keys | sed -n 's/^fpr:*\([0-9A-F]*\):/\1/p' | head -1
+"""
+
+
+def specs(host: Host) -> None:
+    """The sources of the packages, one a spec file."""
+
+    def spec(
+        name: str, version: str, release: str = "1.el9", epoch: int = 0, head: str = "", body: str = "%files"
+    ) -> None:
+        text = SPEC.format(name=name, version=version, release=release, epoch=epoch, head=head, body=body)
+        write(host, f"/root/specs/{name}-{version}.spec", text)
+
+    def brings(path: str, text: str) -> str:
+        target = f"%{{buildroot}}{path}"
+        mode = "755" if text.startswith("#!") else "644"
+        return (
+            f"%install\ninstall -d $(dirname {target})\ncat >{target} <<'END_OF_FILE'\n{text.replace('%', '%%')}\n"
+            f"END_OF_FILE\nchmod {mode} {target}\n%files\n{path}\n"
+        )
+
+    for version in VERSIONS:
+        smi = NVIDIA_SMI.replace("@VERSION@", version)
+        spec("nvidia-driver-cuda", version, epoch=3, body=brings("/usr/bin/nvidia-smi", smi))
+        ko = KO.replace("@VERSION@", version).replace("@LICENSE@", "Dual MIT/GPL").replace("@KERNEL@", KERNEL)
+        spec("kmod-nvidia-open-dkms", version, epoch=3, body=f"%post\n{ko}%files")
+        unit = PERSISTENCED.replace("/usr/bin/nvidia-persistenced", "/usr/bin/sleep infinity #")
+        spec("nvidia-persistenced", version, epoch=3,
+             body=brings("/usr/lib/systemd/system/nvidia-persistenced.service", unit))  # fmt: skip
+    spec("base", "1", head="Provides: /bin/sh")
+    spec("dkms", "3.0")
+    spec("python3-dnf-plugin-versionlock", "4.3")
+    name, version, release = f"kernel-devel-{KERNEL}".rsplit("-", 2)
+    spec(name, version, release)
+
+
+@pytest.fixture(scope="module", params=["9", "10"])
+def rig(bed: Bed, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    """A host that says it is Rocky Linux."""
+    major: str = request.param
+    bus = tmp_path_factory.mktemp("bus")
+    write_bus(bus, {"0000:01:00.0": "0x27b8"})
+    with bed.host("systemd", "rocky", mounts={bus: BUS}, tmpfs=TMPFS) as host:
+        host.exec(
+            "sh", "-c",
+            "apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends dnf rpm "
+            "createrepo-c dnf-plugins-core gnupg >/dev/null 2>&1",
+        )  # fmt: skip
+        equip(host)
+        specs(host)
+        if major == "9":  # from RHEL 10 on there are no streams
+            streams = ""
+            for stream, branch in (("580-open", "580."), ("open-dkms", "615.")):
+                rpms = ", ".join(
+                    f'"{name}-3:{version}-1.el9.noarch"' for version in VERSIONS if version.startswith(branch)
+                    for name in ("nvidia-driver-cuda", "kmod-nvidia-open-dkms", "nvidia-persistenced")
+                )  # fmt: skip
+                streams += STREAM.format(stream=stream, rpms=rpms)
+            write(host, "/root/specs/modules.yaml", streams + DEFAULT)
+        folder = f"{PLACE}/rhel{major}/x86_64"
+        host.exec("mkdir", "-p", folder, "/opt/base")
+        key = {"9": "D42D0685.pub", "10": "CDF6BA43.pub"}[major]
+        fingerprint = host.exec("bash", "-c", BUILD, "bash", folder, key).stdout.strip()
+        write(host, "/etc/dnf/dnf.conf", f"[main]\ngpgcheck=1\nmodule_platform_id=platform:el{major}\n")
+        write(host, "/etc/dnf/vars/releasever", major)
+        write(host, "/etc/dnf/plugins/local.conf", "[main]\nenabled=0\n")
+        base = "[base]\nname=what the system and EPEL bring\nbaseurl=file:///opt/base\ngpgcheck=0\n"
+        write(host, "/etc/yum.repos.d/base.repo", base)
+        host.exec("rm", "/etc/os-release")
+        write(host, "/etc/os-release", f'ID="rocky"\nVERSION_ID="{major}.1"\nPRETTY_NAME="Rocky Linux {major}.1"\n')
+        repository = AptRepository(tmp_path_factory.mktemp("none"), label="", key=key)
+        repository.fingerprint = fingerprint
+        yield Rig(host, tmp_path_factory.mktemp("rocky"), repository, url=f"file://{PLACE}")
+
+
+def rpms(host: Host) -> dict[str, str]:
+    told = host.exec("sh", "-c", "rpm -qa --qf '%{NAME} %{VERSION}\n' '*nvidia*' 2>/dev/null").stdout
+    return dict(line.split() for line in told.splitlines())
+
+
+def locks(host: Host) -> list[str]:
+    told = host.exec("dnf", "-q", "versionlock", "list").stdout
+    return sorted(
+        line.partition("-3:")[0] + " " + line.partition("-3:")[2] for line in told.splitlines() if "-3:" in line
+    )
+
+
+def test_rhel_gets_the_newest_of_its_branch_locked_and_a_second_run_changes_nothing(rig: Rig) -> None:
+    host = rig.host
+    assert changed(rig.provision("--check")) == 1
+    assert rpms(host) == {}
+
+    assert changed(rig.provision()) == 1
+    newest = "580.178.04"
+    names = ["kmod-nvidia-open-dkms", "nvidia-driver-cuda", "nvidia-persistenced"]
+    assert rpms(host) == dict.fromkeys(names, newest)
+    assert locks(host) == [f"{name} {newest}-1.el9.*" for name in names]
+    assert rig.smi() == f"NVIDIA L4, 8.9, {newest}, 23034"
+    assert changed(rig.provision()) == 0
+
+
+def test_rhel_is_brought_up_to_date_within_its_branch_where_that_is_wanted(rig: Rig) -> None:
+    host, newest = rig.host, "580.178.04"
+    if rpms(host).get("nvidia-driver-cuda") != newest:
+        rig.provision()
+    host.exec("sh", "-c", "dnf -q versionlock delete '*nvidia*'; dnf -q -y downgrade nvidia-driver-cuda-580.95.05 "
+              "kmod-nvidia-open-dkms-580.95.05 && modprobe -r nvidia_uvm && modprobe -r nvidia && modprobe nvidia && "
+              "modprobe nvidia-uvm")  # fmt: skip
+    assert rig.smi() == "NVIDIA L4, 8.9, 580.95.05, 23034"
+    assert changed(rig.provision()) == 0
+    assert changed(rig.provision(nvidia_driver_upgrade=True)) == 1
+    assert rig.smi() == f"NVIDIA L4, 8.9, {newest}, 23034"
+    assert {line.split()[1] for line in locks(host)} == {f"{newest}-1.el9.*"}

@@ -1,0 +1,144 @@
+"""The packages that the tables name, resolved by a real apt against the real archives of Ubuntu and Debian.
+
+apt works in a folder of its own with an empty list of installed packages, and only simulates. What it downloads, the
+archives' indexes, is kept in the cache of the tests and brought up to date there.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import modules
+from tests.conftest import ROOT, cache_folder
+
+nvidia: Any = modules.load(ROOT / "plugins/module_utils/nvidia.py")
+
+UBUNTU, DEBIAN = "http://archive.ubuntu.com/ubuntu", "http://deb.debian.org/debian"
+SYSTEMS = {
+    "Ubuntu 22.04": (UBUNTU, ["jammy", "jammy-updates"], "main restricted"),
+    "Ubuntu 24.04": (UBUNTU, ["noble", "noble-updates"], "main restricted"),
+    "Debian 12": (DEBIAN, ["bookworm", "bookworm-updates"], "main contrib non-free non-free-firmware"),
+    "Debian 13": (DEBIAN, ["trixie", "trixie-updates"], "main contrib non-free non-free-firmware"),
+}
+GPUS = {"V100": {"device": "1db6", "name": "V100"}, "L4": {"device": "27b8", "name": "L4"}}
+DESKTOP = re.compile(r"xserver|^libx11|^libgtk|^libgl1|wayland|gnome|nvidia-settings|nvidia-driver-(?!libs)|i386")
+
+
+class Apt:
+    """apt for another system than this machine's."""
+
+    def __init__(self, folder: Path, system: str) -> None:
+        address, suites, components = SYSTEMS[system]
+        for name in ("lists/partial", "cache/archives/partial", "etc/preferences.d", "etc/apt.conf.d"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        (folder / "status").touch()
+        sources = folder / "sources.list"
+        sources.write_text("".join(f"deb [trusted=yes] {address} {suite} {components}\n" for suite in suites))
+        self.options = [
+            "-o", f"Dir::Etc::sourcelist={sources}", "-o", "Dir::Etc::sourceparts=/dev/null",
+            "-o", f"Dir::Etc::preferencesparts={folder}/etc/preferences.d", "-o", "Dir::Etc::preferences=/dev/null",
+            "-o", f"Dir::State::lists={folder}/lists", "-o", f"Dir::State::status={folder}/status",
+            "-o", f"Dir::State::extended_states={folder}/extended_states", "-o", f"Dir::Cache={folder}/cache",
+            "-o", "APT::Architecture=amd64", "-o", "APT::Architectures=amd64", "-o", "APT::Sandbox::User=root",
+            "-o", "Acquire::Languages=none", "-o", "Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled=false",
+        ]  # fmt: skip
+        done = self("apt-get", "update", "-q", "-o", "APT::Update::Error-Mode=any", "-o", "Acquire::Check-Date=false")
+        if done.returncode:
+            pytest.skip(f"{address} can't be reached: {done.stderr.strip().splitlines()[-1]}")
+
+    def __call__(self, program: str, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([program, *self.options, *words], capture_output=True, text=True, check=False)
+
+    def would_install(self, *names: str) -> set[str]:
+        """What comes with these packages; AssertionError where they can't be installed together."""
+        done = self("apt-get", "install", "--simulate", "--no-install-recommends", "-y", *names)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return set(re.findall(r"^Inst (\S+)", done.stdout, re.MULTILINE))
+
+    def newest_kernel(self, meta: str) -> str:
+        told = self("apt-cache", "depends", meta).stdout
+        found = re.search(r"Depends: linux-(?:image|headers)-(\d\S+)", told)
+        assert found, told
+        return found[1]
+
+
+@pytest.fixture(scope="module")
+def apt() -> Callable[[str], Apt]:
+    made: dict[str, Apt] = {}
+
+    def of(system: str) -> Apt:
+        if system not in made:
+            made[system] = Apt(cache_folder() / "archives" / system.replace(" ", "-").lower(), system)
+        return made[system]
+
+    return of
+
+
+def driver(system: str, gpu: str, kernel: str, **options: Any) -> Any:
+    name, _, number = system.partition(" ")
+    release = {"ID": name.lower(), "VERSION_ID": number}
+    return nvidia.driver_for(nvidia.system_of(release), "x86_64", [GPUS[gpu]], kernel=kernel, **options)
+
+
+@pytest.mark.parametrize("system", ["Ubuntu 22.04", "Ubuntu 24.04"])
+@pytest.mark.parametrize("gpu", list(GPUS))
+@pytest.mark.parametrize("meta", ["generic", "generic-hwe-{}"])
+def test_ubuntus_signed_modules_come_with_their_kernel_and_no_desktop(
+    apt: Callable[[str], Apt], system: str, gpu: str, meta: str
+) -> None:
+    meta = meta.format(system.split()[1])
+    archive = apt(system)
+    kernel = archive.newest_kernel(f"linux-image-{meta}")
+    wanted = driver(system, gpu, kernel, kernel_metas=[meta])
+    assert not wanted.dkms
+    come = archive.would_install(*wanted.packages, *wanted.kernel, *wanted.follow)
+    assert {*wanted.packages, *wanted.kernel, *wanted.follow, f"linux-image-{kernel}"} <= come
+    assert {"nvidia-compute-utils-580-server", "libnvidia-compute-580-server"} <= come  # persistenced, libcuda
+    assert "dkms" not in come
+    assert [name for name in come if DESKTOP.search(name)] == []
+
+
+@pytest.mark.parametrize("system", ["Ubuntu 22.04", "Ubuntu 24.04"])
+def test_the_kernels_of_ubuntu_that_have_signed_modules_are_those_of_the_table(
+    apt: Callable[[str], Apt], system: str
+) -> None:
+    names = apt(system)("apt-cache", "pkgnames", "linux-modules-nvidia-580-server-").stdout.split()
+    kernels = {match[1] for name in names if (match := re.search(r"-\d[\d.]+-\d+-([a-z][-a-z0-9]*)$", name))}
+    assert {"generic", "aws", "azure", "gcp", "oracle", "nvidia"} <= kernels <= nvidia.UBUNTU_SIGNED
+
+
+@pytest.mark.parametrize("system", ["Ubuntu 22.04", "Ubuntu 24.04"])
+def test_ubuntus_other_kernels_compile_their_modules(apt: Callable[[str], Apt], system: str) -> None:
+    archive = apt(system)
+    wanted = driver(system, "L4", archive.newest_kernel("linux-image-generic").replace("generic", "raspi"))
+    assert wanted.dkms
+    come = archive.would_install(*wanted.packages)
+    assert "nvidia-dkms-580-server-open" in come or any(name.startswith("linux-modules-nvidia-580") for name in come)
+    assert [name for name in come if DESKTOP.search(name)] == []
+
+
+def test_debians_own_driver_comes_without_a_desktop(apt: Callable[[str], Apt]) -> None:
+    archive = apt("Debian 13")
+    kernel = archive.newest_kernel("linux-headers-amd64")
+    wanted = driver("Debian 13", "V100", kernel)
+    come = archive.would_install(*wanted.packages, *wanted.kernel, *wanted.follow)
+    assert {"nvidia-kernel-dkms", "libcuda1", "dkms", f"linux-headers-{kernel}"} <= come
+    assert [name for name in come if DESKTOP.search(name)] == []
+    version = archive("apt-cache", "policy", "nvidia-kernel-dkms").stdout
+    assert f"Candidate: {wanted.branch}." in version
+
+
+@pytest.mark.parametrize("system", ["Debian 12", "Debian 13"])
+def test_headers_follow_debians_kernels(apt: Callable[[str], Apt], system: str) -> None:
+    archive = apt(system)
+    for meta in ("linux-headers-amd64", "linux-headers-cloud-amd64"):
+        kernel = archive.newest_kernel(meta)
+        wanted = driver(system, "L4", kernel)
+        assert wanted.follow == (meta,)
+        assert set(wanted.kernel) <= archive.would_install(*wanted.kernel, *wanted.follow)
