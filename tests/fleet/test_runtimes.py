@@ -136,7 +136,9 @@ def test_an_engine_that_can_not_hand_out_gpus_is_told_how_to_and_the_old_server_
     instances = {"main": {**BASE, "n_gpu_layers": 99}}
     message = said(served.run(instances, llama_cpp_release=cuda, llama_server_trial="always"))
     assert "the old one never stopped serving" in message
-    assert "can't hand out GPUs: install nvidia-container-toolkit and restart docker" in message
+    assert (
+        "the container engine can't hand out GPUs, it knows no runtime nvidia: run playbooks/provision.yml" in message
+    )
     assert served.pid("main") == before
     assert served.instance("main") == verified
     assert served.get("main", "/props", KEY)[0] == 200

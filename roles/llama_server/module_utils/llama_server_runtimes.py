@@ -540,6 +540,8 @@ CONTAINER = (
     "--restart", "no",  # only what was proven starts with the host: settle() says so
 )  # fmt: skip
 
+GPU_RUNTIME = "nvidia"  # which role container_engine makes known to the engine
+
 
 def container_options(config: Config) -> list[str]:
     """What a container is created with, as far as that is the same on each host."""
@@ -550,10 +552,15 @@ def container_options(config: Config) -> list[str]:
         "&& read -r status <&3 && [[ $status == *' 200 '* ]]"
     )
     options = [*CONTAINER, "--health-cmd", f'bash -c "{health}"'.replace("$", "\\$")]
-    gpus = config["gpus"]
+    gpus, environment = config["gpus"], config["environment"]
     if config["uses_gpu"] and config["release"]["backend"] == "cuda":
-        options += ["--gpus", f'"device={",".join(gpus)}"' if gpus else "all"]
-    for variable, value in sorted(config["environment"].items()):
+        # Not --gpus: before Docker 29.2 systemd knows nothing of its devices, and takes them away on a daemon-reload.
+        options += ["--runtime", GPU_RUNTIME]
+        environment = {
+            "NVIDIA_DRIVER_CAPABILITIES": "compute,utility", "NVIDIA_VISIBLE_DEVICES": "all", **environment,
+            **({"NVIDIA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}),
+        }  # fmt: skip
+    for variable, value in sorted(environment.items()):
         if not (gpus and variable == "CUDA_VISIBLE_DEVICES"):  # inside, the chosen ones are all that there are
             options += ["--env", f"{variable}={value}"]
     return options
@@ -588,18 +595,19 @@ class Docker:
         ]  # fmt: skip
         for path in sorted({config["folder"], *model_files(config)}):
             created += ["--mount", f"type=bind,source={path},target={path},readonly"]
-        run(*created, "--entrypoint", config["argv"][0], image, *config["argv"][1:])
+        try:
+            run(*created, "--entrypoint", config["argv"][0], image, *config["argv"][1:])
+        except HostError as error:
+            if re.search(rf"runtime (name: |specified ){GPU_RUNTIME}\b", str(error), re.IGNORECASE):
+                raise HostError(
+                    f"the container engine can't hand out GPUs, it knows no runtime {GPU_RUNTIME}: run "
+                    "playbooks/provision.yml, which installs nvidia-container-toolkit"
+                ) from error
+            raise
 
     def start(self, config: Config) -> None:
         self.prepare(config)
-        try:
-            run("docker", "start", self.container(config))
-        except HostError as error:
-            if "could not select device driver" in str(error):
-                raise HostError(
-                    "the container engine can't hand out GPUs: install nvidia-container-toolkit and restart docker"
-                ) from error
-            raise
+        run("docker", "start", self.container(config))
 
     def stop(self, name: str) -> None:
         for container in self._containers(name):
@@ -695,6 +703,20 @@ def have_image(config: Config) -> str:
     return image
 
 
+def prune_images(used: list[str]) -> None:
+    """Remove images of releases that nothing starts any more.
+
+    Args:
+        used: the folders of the releases that are kept; images of releases that lie elsewhere are not ours.
+    """
+    places = {os.path.dirname(path) for path in used}
+    listing = run("docker", "images", "--filter", f"label={LABEL}.path", "--format", "{{.Repository}}:{{.Tag}}")
+    for tag in listing.split():
+        path = ((_image(tag) or {}).get("Config", {}).get("Labels") or {}).get(f"{LABEL}.path", "")
+        if tag.startswith("llama-nexus/") and path not in used and os.path.dirname(path) in places:
+            run("docker", "image", "rm", tag, check=False)
+
+
 def _image(name: str) -> dict[str, Any] | None:
     found: list[dict[str, Any]] = json.loads(run("docker", "image", "inspect", name, check=False) or "[]")
     return found[0] if found else None
@@ -715,8 +737,8 @@ def _built(base: str, release: dict[str, Any]) -> str:
         f"FROM {base}\n"
         f'LABEL {LABEL}.release="{release["name"]}" {LABEL}.path="{release["path"]}"\n'
         f"COPY . {release['path']}\n"
-        # A library that the base image lacks is found now, not by the first start.
-        f"RUN if ldd {release['path']}/bin/llama-server | grep 'not found' > /tmp/missing; "
+        # A library that the base image lacks is found now, not by the first start; the driver's comes with the GPU.
+        f"RUN if ldd {release['path']}/bin/llama-server | grep 'not found' | grep -v 'libcuda[.]so' > /tmp/missing; "
         'then echo "error: the base image lacks $(cat /tmp/missing)" >&2; exit 1; fi; rm /tmp/missing\n'
     )
     environment = {**os.environ, "DOCKER_BUILDKIT": "0"}  # the classic builder is part of every engine
