@@ -79,7 +79,7 @@ def breakdown(record: Record) -> Block:
         ("end", rest, INK),
     ]
     rows = np.arange(len(frame))
-    with _drawing(WIDE_IN, min(0.9 + 0.27 * len(frame), 6.5)) as figure:
+    with drawing(WIDE_IN, min(0.9 + 0.27 * len(frame), 6.5)) as figure:
         axes = figure.subplots()
         left = np.zeros(len(frame))
         faded = [0.45 if phase == "warmup" else 1.0 for phase in frame["phase"]]
@@ -110,7 +110,7 @@ def breakdown(record: Record) -> Block:
         keys = [Patch(color=colour, label=label) for label, _, colour in parts]
         axes.legend(handles=keys, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, handlelength=1)
         typical = frames.counted(frame)[["ttft_ms", "decode_ms", "total_ms"]].median()
-        return _block(
+        return block(
             figure,
             "breakdown",
             alt=f"Bars of {len(frame)} requests. A median one took {number(typical['total_ms'], 'ms')}, "
@@ -126,7 +126,7 @@ def timeline(record: Record) -> Block:
     panels = _telemetry_panels(samples)
     if rate.empty and not panels:
         return note("There is neither a token nor a sample to draw over time.", "bad")
-    with _drawing(WIDE_IN, 2.3 + 1.25 * len(panels)) as figure:
+    with drawing(WIDE_IN, 2.3 + 1.25 * len(panels)) as figure:
         grid = figure.subplots(
             1 + len(panels),
             1,
@@ -166,7 +166,7 @@ def timeline(record: Record) -> Block:
         width_ms = (_end_s(rate) - float(rate["t_s"].iloc[-1])) * 1000 if len(rate) else float("nan")
         busy = rate.loc[rate["tokens_per_second"] > 0, "tokens_per_second"]
         seen = [f"{title.split(',')[0]}" for title in panels]
-        return _block(
+        return block(
             figure,
             "timeline",
             alt=f"Tokens per second over {number(_end_s(rate), 's')}, "
@@ -183,7 +183,7 @@ def agreement(record: Record, limit_percent: float) -> Block:
         return Block("")
     warm = frame["phase"] == "warmup"
     differences = frame["difference_percent"]
-    with _drawing(WIDE_IN, 2.2) as figure:
+    with drawing(WIDE_IN, 2.2) as figure:
         axes = figure.subplots()
         axes.axhspan(-limit_percent, limit_percent, color=GREEN, alpha=0.12, linewidth=0)
         axes.axhline(0, color=INK, linewidth=0.8)
@@ -203,7 +203,7 @@ def agreement(record: Record, limit_percent: float) -> Block:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("request")
         axes.set_title("Client's decode time against the server's, %")
-        return _block(
+        return block(
             figure,
             "agreement",
             alt=f"Differences of {len(frame)} requests, from {percent(differences.min())} to "
@@ -230,7 +230,7 @@ def fleet_timeline(state: Fleet, limit: int) -> Block:
     hosts = [host for host in state.hosts if any(deployment.outcomes.get(host) for deployment in shown)]
     if not hosts:
         return note("No deployment has come as far as an instance.")
-    with _drawing(WIDE_IN, 1.15 + 0.3 * len(hosts)) as figure:
+    with drawing(WIDE_IN, 1.15 + 0.3 * len(hosts)) as figure:
         axes = figure.subplots()
         drawn = []
         for name, (marker, colour, filled) in MARKS.items():
@@ -254,7 +254,7 @@ def fleet_timeline(state: Fleet, limit: int) -> Block:
         _deployment_ticks(axes, shown)
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(drawn), handletextpad=0.2)
         cut = sum(1 for deployment in shown if fleet.interrupted(deployment.record))
-        return _block(
+        return block(
             figure,
             "fleet-timeline",
             alt=f"{_count(len(shown), 'deployment')} to {_count(len(hosts), 'host')}: {', '.join(drawn)}.",
@@ -279,7 +279,7 @@ def fleet_decode(state: Fleet, limit: int) -> Block:
         return Block("")
     names = sorted(lines)[:PANELS]
     rows = -(-len(names) // 2)
-    with _drawing(WIDE_IN, 0.5 + 1.35 * rows) as figure:
+    with drawing(WIDE_IN, 0.5 + 1.35 * rows) as figure:
         grid = figure.subplots(rows, 2, sharex=True, squeeze=False)
         for axes, name in zip(grid.flat, names, strict=False):
             columns, speeds, releases, states = zip(*lines[name], strict=True)
@@ -299,7 +299,7 @@ def fleet_decode(state: Fleet, limit: int) -> Block:
             grid[-2, 1].tick_params(labelbottom=True)
         parts = ", ".join(f"{name} {number(lines[name][-1][1])}" for name in names)
         left_out = len(lines) - len(names)
-        return _block(
+        return block(
             figure,
             "fleet-decode",
             alt=f"Decode speed at the last proof, in tokens per second: {parts}.",
@@ -321,7 +321,7 @@ def _deployment_ticks(axes: Axes, shown: Sequence[Deployment], most: int = 8) ->
 def _trend(past: pd.DataFrame, name: str, colour: str) -> Block:
     title, unit, _ = blocks.METRICS[name]
     median = past[f"{name}_median"]
-    with _drawing(HALF_IN, 2.5) as figure:
+    with drawing(HALF_IN, 2.5) as figure:
         axes = figure.subplots()
         axes.vlines(past.index, past[f"{name}_min"], past[f"{name}_max"], color=colour, alpha=0.45, linewidth=3)
         axes.plot(past.index, median, "-o", color=colour, markersize=4.5)
@@ -332,7 +332,7 @@ def _trend(past: pd.DataFrame, name: str, colour: str) -> Block:
         shown = range((len(past) - 1) % step, len(past), step)
         axes.set_xticks(list(shown), [f"{past['started_at'][i]:%d %b\n%H:%M}" for i in shown])
         axes.set_title(f"{title}, {unit}")
-        return _block(
+        return block(
             figure,
             f"history-{name}",
             alt=f"{title} over {len(past)} past, from {number(median.iloc[0], unit)} to "
@@ -347,7 +347,7 @@ def _distribution(name: str, title: str, values: Floats, stats: Row | None) -> B
     if not len(values):
         return note(f"{title}: nothing was measured.", "bad")
     few = len(values) < 20
-    with _drawing(HALF_IN, 2.9) as figure:
+    with drawing(HALF_IN, 2.9) as figure:
         axes = figure.subplots()
         if few:
             axes.plot(values, np.arange(1, len(values) + 1), "o", color=BLUE, markersize=6)
@@ -366,7 +366,7 @@ def _distribution(name: str, title: str, values: Floats, stats: Row | None) -> B
         spread = f"{number(values.min())} to {number(values.max(), 'ms')}"
         middle = f", median {number(stats['median'], 'ms')}" if stats else ""
         outliers = "" if few else " Ticks along the foot are the slowest 1 %."
-        return _block(
+        return block(
             figure,
             name,
             alt=f"{title} of {len(values)} points: {spread}{middle}.",
@@ -453,13 +453,13 @@ def _request_name(index: int, phase: str) -> str:
 
 
 @contextmanager
-def _drawing(width_in: float, height_in: float) -> Iterator[Figure]:
+def drawing(width_in: float, height_in: float) -> Iterator[Figure]:
     """A figure in the report's style, which holds until it is saved."""
     with mpl.rc_context(fname=SKIN / "report.mplstyle"):
         yield Figure(figsize=(width_in, height_in), layout="constrained")
 
 
-def _block(figure: Figure, name: str, *, alt: str, caption: str, width: str = "wide") -> Block:
+def block(figure: Figure, name: str, *, alt: str, caption: str, width: str = "wide") -> Block:
     stream = io.StringIO()
     figure.savefig(stream, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     svg = _inline(stream.getvalue(), name, alt)

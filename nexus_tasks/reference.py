@@ -30,7 +30,7 @@ OWN = "nothing: the role's own"
 # What becomes of the options that the table of flags does not have.
 ELSEWHERE = {
     "model": "`--model`, `--alias`",
-    "gpus": "the variable `CUDA_VISIBLE_DEVICES`; under Docker its option `--gpus`",
+    "gpus": "the variable `CUDA_VISIBLE_DEVICES`; under Docker `NVIDIA_VISIBLE_DEVICES`, for NVIDIA's runtime",
     "sampling_preset": "the flags of the next seven",
     "environment": "variables of the process",
     "runtime": OWN,

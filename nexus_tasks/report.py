@@ -5,15 +5,17 @@
     python -m nexus_tasks.report -p history_runs 5     with another value for a notebook parameter
 
 A record ``results/<kind>/<run id>.jsonl`` becomes ``reports/<kind>/<run id>.html`` with the executed notebook
-beside it; all deployment records together become ``reports/fleet/fleet.html``. ``reports/index.html`` lists the
-pages. Everything in a report comes from records, so ``reports/`` may be deleted at any time. A page carries a
-fingerprint of what it was made from (records, notebook, skin, the code that draws, parameters); it is up to date
-as long as that is unchanged. A run's page shows history up to that run only, so a new record never changes it.
+beside it; all deployment records together become ``reports/fleet/fleet.html`` and ``reports/builds/builds.html``.
+``reports/index.html`` lists the pages. Everything in a report comes from records, so ``reports/`` may be deleted at
+any time. A page carries a fingerprint of what it was made from (records, notebook, skin, the code that draws,
+parameters); it is up to date as long as that is unchanged. A run's page shows history up to that run only, so a new
+record never changes it.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import hashlib
 import importlib
@@ -30,7 +32,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from nexus_tasks import fleet, markup, results, runs
+from nexus_tasks import builds, fleet, markup, results, runs
 from nexus_tasks.errors import NexusError, RecordError, ReportError, UsageError, command_line
 from nexus_tasks.results import Record
 
@@ -38,11 +40,11 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 REPORTS = Path("reports")
 
-TOGETHER = {"deployment": "fleet"}  # kinds whose records make one page, and what it is called
+TOGETHER = {"deployment": ("fleet", "builds")}  # kinds whose records are shown together, and what the pages are called
 RESERVED = frozenset({"record_path", "results_dir"})
 DRAWING_CODE = (
-    "blocks.py", "figures.py", "fleet.py", "frames.py", "markup.py", "notebook.py", "role.py", "runs.py",
-    "summary.py",
+    "blocks.py", "builds.py", "builds_blocks.py", "figures.py", "fleet.py", "frames.py", "markup.py", "notebook.py",
+    "role.py", "runs.py", "summary.py",
 )  # fmt: skip
 LATEST_SHOWN = 5
 HEAD_BYTES = 2048  # the fingerprint is among a page's first lines
@@ -117,7 +119,7 @@ def is_current(page: Path, inputs: str) -> bool:
 
 
 def write_index(results_dir: Path = results.ROOT, reports_dir: Path = REPORTS) -> Path:
-    """Write ``<reports_dir>/index.html``: the fleet's page, and all readable records that have one; return its path.
+    """Write ``<reports_dir>/index.html``: the pages of all deployments, and the records that have one; return its path.
 
     Raises:
         ReportError: the folder cannot be written.
@@ -134,7 +136,7 @@ def write_index(results_dir: Path = results.ROOT, reports_dir: Path = REPORTS) -
     _make_writable(reports_dir)
     index = reports_dir / "index.html"
     try:
-        _replace(index, _index_page(records, _fleet_told(results_dir, reports_dir)))
+        _replace(index, _index_page(records, _told(results_dir, reports_dir)))
     except OSError as error:
         raise _unwritable(reports_dir, error) from error
     return index
@@ -172,7 +174,8 @@ def report(
     """
     found = _found(kinds, run, results_dir)
     _make_writable(reports_dir)
-    sources = {kind: notebooks_dir / f"{TOGETHER.get(kind, kind)}.ipynb" for kind in found}
+    names = [name for kind in found for name in TOGETHER.get(kind, (kind,))]
+    sources = {name: notebooks_dir / f"{name}.ipynb" for name in names}
     given = _for_each(list(sources.values()), parameters or {})
     readable: dict[str, list[Record]] = {kind: [] for kind in found}
     unreadable = 0
@@ -190,7 +193,10 @@ def report(
                 for record in records
             ]
         elif records:
-            pages.append(_page_of_all(kind, found[kind], results_dir, reports_dir, sources[kind], given[sources[kind]]))
+            pages += [
+                _page_of_all(name, found[kind], results_dir, reports_dir, sources[name], given[sources[name]])
+                for name in TOGETHER[kind]
+            ]
     stale = [page for page in pages if force or not is_current(page.path, _inputs(page))]
     failed = _render_all(stale, say, warn)
     say(_tally(len(pages) + unreadable, len(stale) - failed, unreadable + failed))
@@ -212,9 +218,8 @@ def _page_of_run(
 
 
 def _page_of_all(
-    kind: str, paths: Sequence[Path], results_dir: Path, reports_dir: Path, source: Path, given: Mapping[str, str]
+    name: str, paths: Sequence[Path], results_dir: Path, reports_dir: Path, source: Path, given: Mapping[str, str]
 ) -> Page:
-    name = TOGETHER[kind]
     return Page(
         path=reports_dir / name / f"{name}.html",
         source=source,
@@ -289,7 +294,7 @@ def _found(kinds: Sequence[str], run: str | None, results_dir: Path) -> dict[str
         latest = [path.stem for _, path in single][-LATEST_SHOWN:][::-1]
         hint = f"the latest are {', '.join(latest)}"
         if any(path.stem == run for kind in found.keys() & TOGETHER for path in found[kind]):
-            hint = "deployments have one report together: nox -s report -- deployment"
+            hint = "deployments are reported on together: nox -s report -- deployment"
         raise UsageError(f"no run {run!r} in {results_dir}", hint=hint)
     return chosen
 
@@ -327,20 +332,28 @@ def _code_digest() -> bytes:
     return digest.digest()
 
 
-def _fleet_told(results_dir: Path, reports_dir: Path) -> tuple[str, str, list[str]] | None:
-    """The fleet's page as the index shows it: a link, a tone, and sentences; None where there is no such page."""
-    name = TOGETHER["deployment"]
-    page = reports_dir / name / f"{name}.html"
-    try:
-        state = fleet.read(results_dir)
-    except RecordError:
-        return None
-    if not page.is_file():
-        return None
-    return f"{name}/{page.name}", "good" if state.well else "bad", fleet.sentences(state)
+def _told(results_dir: Path, reports_dir: Path) -> list[tuple[str, str, str, list[str]]]:
+    """The pages of all deployments as the index shows them: title, link, tone and sentences, of each that there is."""
+    told = []
+    for name, tell in (("fleet", _tell_fleet), ("builds", _tell_builds)):
+        page = reports_dir / name / f"{name}.html"
+        with contextlib.suppress(RecordError):
+            if page.is_file():
+                told.append((name.capitalize(), f"{name}/{page.name}", *tell(results_dir)))
+    return told
 
 
-def _index_page(records: Sequence[Record], told: tuple[str, str, list[str]] | None) -> str:
+def _tell_fleet(results_dir: Path) -> tuple[str, list[str]]:
+    state = fleet.read(results_dir)
+    return "good" if state.well else "bad", fleet.sentences(state)
+
+
+def _tell_builds(results_dir: Path) -> tuple[str, list[str]]:
+    state = builds.read(results_dir)
+    return builds.tone(state), builds.sentences(state)
+
+
+def _index_page(records: Sequence[Record], told: Sequence[tuple[str, str, str, list[str]]]) -> str:
     columns = [
         markup.Column("When", "UTC", numeric=False),
         markup.Column("Target", numeric=False),
@@ -368,7 +381,7 @@ def _index_page(records: Sequence[Record], told: tuple[str, str, list[str]] | No
                 markup.Cell(verdict, tone),
             ]
         )
-    return markup.fill("index.html", table=markup.table(columns, rows).html, count=len(rows), fleet=told).html
+    return markup.fill("index.html", table=markup.table(columns, rows).html, count=len(rows), told=told).html
 
 
 def _make_writable(folder: Path) -> None:

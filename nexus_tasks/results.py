@@ -15,6 +15,7 @@ measured. Each row has a ``type``:
 ``request``  one request, failed ones too.
 ``sample``   telemetry at one moment.
 ``host``     what a deployment did to one host. A later row of the same host replaces an earlier one.
+``release``  the release of llama.cpp that a deployment found or left on one host. The last one of a host counts, too.
 ``summary``  last row: ``finished_at`` and the verdict on the run. A record without one was interrupted.
 """
 
@@ -42,7 +43,7 @@ MADE_BY = {
 }
 KINDS = tuple(MADE_BY)
 ROOT = Path(os.environ.get("NEXUS_RESULTS") or "results")
-ROW_TYPES = ("header", "request", "sample", "host", "summary")
+ROW_TYPES = ("header", "request", "sample", "host", "release", "summary")
 
 Row = dict[str, Any]
 
@@ -51,7 +52,7 @@ Row = dict[str, Any]
 class Record:
     """One run, read back. Rows are as written; ``summary`` is None when the run was interrupted.
 
-    ``hosts`` has one row a host, its last.
+    ``hosts`` and ``releases`` have one row a host, its last; ``releases`` is empty in records that are older than it.
     """
 
     path: Path
@@ -60,6 +61,7 @@ class Record:
     samples: list[Row] = field(default_factory=list)
     summary: Row | None = None
     hosts: list[Row] = field(default_factory=list)
+    releases: list[Row] = field(default_factory=list)
 
     @property
     def run_id(self) -> str:
@@ -176,6 +178,7 @@ def load(path: Path) -> Record:
     requests: list[Row] = []
     samples: list[Row] = []
     hosts: dict[str, Row] = {}
+    releases: dict[str, Row] = {}
     summary: Row | None = None
     try:
         # Only a line feed ends a row: str.splitlines would also split at line separators inside of strings.
@@ -213,13 +216,15 @@ def load(path: Path) -> Record:
                 samples.append(row)
             case {"type": "host", "host": str(host)} if header is not None:
                 hosts[host] = row
+            case {"type": "release", "host": str(host)} if header is not None:
+                releases[host] = row
             case {"type": "summary"} if header is not None:
                 summary = row
             case _:
                 raise _damaged(path, number, "it is not a row of a run record")
     if header is None:
         raise RecordError(f"{path} is empty", hint="delete it: the run that made it stopped before it began")
-    return Record(path, header, requests, samples, summary, list(hosts.values()))
+    return Record(path, header, requests, samples, summary, list(hosts.values()), list(releases.values()))
 
 
 def paths(kind: str, root: Path = ROOT, *, required: bool = True) -> list[Path]:

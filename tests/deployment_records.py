@@ -92,8 +92,55 @@ def lost(name: str, message: str = "the build failed\nnvcc: out of memory", *, u
     return host(name, ok=False, failed=not unreachable, unreachable=unreachable, failed_task=task)
 
 
+def release(name: str, host: str, how: str = "there", /, *, at: datetime = NOON, **more: Any) -> Row:
+    """A row of type release: what is ``taken`` was built at ``at`` on ``rig``; ``more`` replaces keys of any part."""
+    inputs: Row = {
+        "ref": name.partition("-")[0],
+        "commit": "0c1e57098bba43ac29e6e3b677cdceebdd22334f",
+        "source": {"kind": "git", "url": "https://github.com/ggml-org/llama.cpp.git"},
+        "backend": "cuda",
+        "machine": "x86_64",
+        "targets": ["llama-bench", "llama-server"],
+        "cuda_architectures": ["89"],
+        "cuda_toolkit": "12.9",
+        "fa_quants": ["f16-f16", "q8_0-q8_0"],
+        "cpu": "portable",
+        "cmake_options": {},
+        "web_page": "off",
+    }
+    build: Row = {
+        "compiler": "c++ (Debian 12.2.0-14) 12.2.0",
+        "ccache": {"hits": 779, "misses": 41},
+        "built_on": "rig.example.org",
+        "built_at": at.isoformat(timespec="seconds"),
+        "build_seconds": 745.2,
+        "size": 700 << 20,
+    }
+    parts = [{key: value for key, value in more.items() if key in part} for part in (inputs, build)]
+    made = how in ("there", "built", "taken")
+    row: Row = {
+        "type": "release",
+        "host": host,
+        "name": name,
+        "how": how,
+        "from": {"built": host, "taken": "rig"}.get(how),
+        "inputs": inputs | parts[0],
+        "build": build | parts[1] if made else None,
+        "releases": [name] if made else [],
+        "removed": [],
+        "error": "compiling failed (nvcc): out of memory" if how == "failed" else None,
+    }
+    return row | {key: value for key, value in more.items() if key in row}
+
+
 def write(
-    root: Path, when: datetime = NOON, *hosts: Row, finished: bool = True, interrupted: bool = False, **header: Any
+    root: Path,
+    when: datetime = NOON,
+    *hosts: Row,
+    releases: Any = (),  # rows of type release
+    finished: bool = True,
+    interrupted: bool = False,
+    **header: Any,
 ) -> Path:
     """A record of a deployment that began at ``when``; without hosts, of one instance on one host."""
     rows: Sequence[Row] = hosts or [host("gpu-01", instance())]
@@ -122,7 +169,7 @@ def write(
         "unreachable": sum(row["unreachable"] for row in rows),
     }
     with results.create("deployment", first, target=target, root=root) as record:
-        for row in rows:
+        for row in [*rows, *releases]:
             record.append(row)
         if finished:
             done = len(ok) == len(rows) and not interrupted

@@ -13,6 +13,7 @@ import getpass
 import math
 import os
 import platform
+import re
 import signal
 import sys
 import time
@@ -55,7 +56,15 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 PLAYBOOKS = ("deploy.yml", "rollback.yml")
 # What reports instances; follow returns the result of the job that it waited for.
 REPORTERS = ("llama_server_plan", "llama_server_converge", "llama_server_control", "follow")
-BUILDERS = ("llama_cpp_release",)
+BUILDER, SHIPPER, RETAINER = "llama_cpp_release", "llama_cpp_ship", "llama_cpp_retain"
+RELEASERS = (BUILDER, "follow", SHIPPER, RETAINER)
+BUILDS = "llama_cpp"  # the role that they are in
+# What is recorded of a release's manifest, beside its inputs; never the list of files.
+BUILD_FACTS = ("compiler", "ccache", "built_on", "built_at", "build_seconds", "size")
+ARRIVED = ("there", "built", "taken")
+# Before the host of an address: user and password, or a token. After a question mark: signatures and tokens.
+CREDENTIALS = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)[^\s/'\"<>]*@", re.IGNORECASE)
+QUERY = re.compile(r"(?P<address>\b[a-z][a-z0-9+.-]*://[^\s?'\"<>]*)\?[^\s'\"<>]*", re.IGNORECASE)
 SIGNALS = (signal.SIGTERM, signal.SIGHUP)  # Ctrl-C ends in the usual way, through atexit
 HEAD_LINES = 4
 TAIL_LINES = 20
@@ -67,13 +76,71 @@ P = ParamSpec("P")
 
 
 @dataclass
+class Release:
+    """What role llama_cpp said of a host's release so far."""
+
+    name: str | None = None
+    how: str = "planned"
+    source: str | None = None
+    """The host of the inventory that built it, or should have."""
+    inputs: Row | None = None
+    build: Row | None = None
+    releases: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+
+    def look(self, said: Mapping[str, Any]) -> None:
+        """Take what a look at the host found out; what this run made before stays so."""
+        if said["name"] != self.name or not said.get("manifest"):
+            self.how, self.source, self.build = "planned", None, None
+        self.name, self.inputs = str(said["name"]), plain(said.get("inputs"))
+        self.releases = [str(name) for name in said.get("releases") or ()]
+
+    def retain(self, said: Mapping[str, Any], *, check: bool) -> None:
+        """Take what was removed of the older ones; in a check they are still there."""
+        self.removed = [str(name) for name in said["removed"]]
+        if not check:
+            self.releases = [str(name) for name in said["kept"]]
+
+    def arrive(self, how: str, source: str | None) -> None:
+        """It is on the host now."""
+        self.how, self.source = how, source or self.source
+        self.add(str(self.name))
+
+    def add(self, name: str) -> None:
+        """A release is on the host now, be it for the host or for another one."""
+        if name not in self.releases:
+            self.releases.insert(0, name)
+
+    def learn(self, manifest: Mapping[str, Any]) -> None:
+        """Take what tells of a release out of its manifest."""
+        self.name = str(manifest["name"])
+        self.inputs = plain(manifest["inputs"])
+        self.build = {key: plain(manifest.get(key)) for key in BUILD_FACTS}
+
+    def row(self, host: str, error: str | None) -> Row:
+        """The row of the record; with an error, of one that is not there because of it."""
+        return {
+            "type": "release",
+            "host": host,
+            "name": self.name,
+            "how": "failed" if error else self.how,
+            "from": self.source,
+            "inputs": self.inputs,
+            "build": self.build,
+            "releases": self.releases,
+            "removed": self.removed,
+            "error": error,
+        }
+
+
+@dataclass
 class Seen:
     """What is known of one host so far."""
 
     began: float = field(default_factory=time.monotonic)
     ended: float = field(default_factory=time.monotonic)
     changed: int = 0
-    release: str | None = None
+    release: Release | None = None
     instances: dict[str, Row] = field(default_factory=dict)
     failed: bool = False
     unreachable: bool = False
@@ -85,7 +152,7 @@ class Seen:
         return {
             "type": "host",
             "host": host,
-            "release": self.release,
+            "release": self.release.name if self.release else None,
             "instances": list(self.instances.values()),
             "changed": self.changed,
             "ok": not (self.failed or self.unreachable),
@@ -95,14 +162,29 @@ class Seen:
             "seconds": round(self.ended - self.began, 3),
         }
 
+    def release_row(self, host: str, *, check: bool) -> Row | None:
+        """The row of its release; None where role llama_cpp had nothing to do with the host."""
+        failed = self.failed_task if self.failed or self.unreachable else None
+        if self.release is None:
+            asked = failed is not None and failed["role"] == BUILDS
+            return Release().row(host, failed["message"]) if failed and asked else None
+        # From the look at the host until it has its release there are only tasks for that. A check ends with the look.
+        missing = failed is not None and self.release.how not in ARRIVED and not check
+        return self.release.row(host, failed["message"] if failed and missing else None)
+
 
 def excerpt(text: str) -> str:
     """The first and the last lines of a message, without the middle of a log."""
-    lines = [line[:LINE_LENGTH] for line in text.strip().splitlines()]
+    lines = [line[:LINE_LENGTH] for line in public(text).strip().splitlines()]
     left_out = len(lines) - HEAD_LINES - TAIL_LINES
     if left_out > 0:
         lines[HEAD_LINES:-TAIL_LINES] = [f"({left_out} lines left out)"]
     return "\n".join(lines)
+
+
+def public(text: str) -> str:
+    """A text without what its addresses tell beside the place: passwords, tokens, signatures."""
+    return QUERY.sub(r"\g<address>?…", CREDENTIALS.sub(r"\g<scheme>", text))
 
 
 def message(result: Mapping[str, Any]) -> str:
@@ -125,7 +207,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     if isinstance(value, str):
-        return str(value[:TEXT_LENGTH])
+        return public(value)[:TEXT_LENGTH]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, bool | int):
@@ -145,6 +227,11 @@ def instances(result: Mapping[str, Any]) -> dict[str, Row]:
         if row.get("log_tail"):
             row["log_tail"] = row["log_tail"][-TAIL_LINES:]
     return found
+
+
+def action_of(result: CallbackTaskResult) -> str:
+    """The name of a task's action or module, without that of its collection."""
+    return str(result.task.action.rpartition(".")[2])
 
 
 def watching(method: Callable[Concatenate[CallbackModule, P], None]) -> Callable[Concatenate[CallbackModule, P], None]:
@@ -173,6 +260,8 @@ class CallbackModule(CallbackBase):
         self._record: Any = None  # a results.Writer while a playbook of ours runs
         self._began = 0.0
         self._hosts: dict[str, Seen] = {}
+        self._builders: dict[str, str] = {}  # of releases that were made in this run
+        self._check = False
         self._handlers: dict[int, Any] = {}
         self._pid = os.getpid()
 
@@ -182,7 +271,7 @@ class CallbackModule(CallbackBase):
         if name not in PLAYBOOKS:
             return
         self._began = time.monotonic()
-        self._hosts = {}
+        self._hosts, self._builders = {}, {}
         # No later than here: the library costs milliseconds, which other playbooks need not pay.
         sys.path.insert(0, str(ROOT))
         try:
@@ -190,12 +279,13 @@ class CallbackModule(CallbackBase):
         finally:
             sys.path.remove(str(ROOT))
         given = context.CLIARGS
+        self._check = bool(given["check"])
         limit = given["subset"]
         plays = playbook.get_plays()
         header = {
             "target": limit or "all",
             "playbook": name,
-            "check": bool(given["check"]),
+            "check": self._check,
             "limit": limit,
             "tags": sorted(set(given["tags"]) - {"all"}),
             "skip_tags": sorted(given["skip_tags"]),
@@ -266,16 +356,52 @@ class CallbackModule(CallbackBase):
         host = self._host(result)
         host.failed = False
         host.changed += result.is_changed()
+        self._look_at(result)
+
+    def _look_at(self, result: CallbackTaskResult) -> None:
         self._look_for_instances(result)
+        if action_of(result) in RELEASERS:
+            self._look_for_a_release(result, action_of(result))
+
+    def _look_for_a_release(self, result: CallbackTaskResult, action: str) -> None:
+        host, said = self._host(result), result.result
+        if action == RETAINER:
+            if host.release and "kept" in said:  # else it was skipped: there are not too many
+                host.release.retain(said, check=self._check)
+            return
+        manifest = said.get("manifest")
+        manifest = manifest if isinstance(manifest, Mapping) and manifest.keys() >= {"name", "inputs"} else None
+        where = result.task_fields.get("delegate_to") or result.host.name
+        if where != result.host.name:  # the host that builds for this one, which does not have the release yet
+            if host.release and (manifest or action == BUILDER):
+                host.release.source = where
+            if host.release and manifest:
+                host.release.learn(manifest)
+                self._builders[str(host.release.name)] = where
+                builder = self._hosts.get(where, Seen()).release
+                if builder:
+                    builder.add(str(host.release.name))
+            return
+        if action == BUILDER and isinstance(said.get("name"), str):
+            host.release = host.release or Release()
+            host.release.look(said)
+        elif not (host.release and manifest):  # a job that made something else
+            return
+        release, before = host.release, (host.release.name, host.release.how)
+        if manifest:
+            release.learn(manifest)
+            if action == SHIPPER:
+                release.arrive("taken", self._builders.get(str(release.name)))
+            elif result.is_changed():
+                release.arrive("built", result.host.name)
+            elif release.how not in ARRIVED:
+                release.arrive("there", None)
+        if release.how in ("built", "taken") and (release.name, release.how) != before:
+            self._record.append(release.row(result.host.name, None))
 
     def _look_for_instances(self, result: CallbackTaskResult) -> None:
-        action = result.task.action.rpartition(".")[2]
+        found = instances(result.result) if action_of(result) in REPORTERS else {}
         host = self._host(result)
-        if action in BUILDERS and isinstance(result.result.get("name"), str):
-            host.release = str(result.result["name"])
-        if action not in REPORTERS:
-            return
-        found = instances(result.result)
         host.instances |= found
         # Written now, too: if the controller dies, what was deployed is still told.
         if any(row["state"] != "planned" for row in found.values()):
@@ -297,7 +423,8 @@ class CallbackModule(CallbackBase):
 
     def _finish(self, *, interrupted: bool) -> None:
         rows = [host.row(name) for name, host in self._hosts.items()]
-        for row in rows:
+        releases = [host.release_row(name, check=self._check) for name, host in self._hosts.items()]
+        for row in [*rows, *filter(None, releases)]:
             self._record.append(row)
         done = [row for row in rows if row["ok"]]
         self._record.finish(

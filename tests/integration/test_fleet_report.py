@@ -80,13 +80,13 @@ def test_the_page_is_rendered_again_when_a_deployment_was_added_and_only_then(
     write(tmp_path / "results")
     arguments = ["--results", str(tmp_path / "results"), "--reports", str(tmp_path / "reports")]
     assert report.main(arguments) == 0
-    assert "1 report: 1 rendered" in capsys.readouterr().out
+    assert "2 reports: 2 rendered" in capsys.readouterr().out
     first = (tmp_path / "reports" / "fleet" / "fleet.html").read_text()
     assert report.main(arguments) == 0
-    assert "1 report: 0 rendered, 1 up to date already" in capsys.readouterr().out
+    assert "2 reports: 0 rendered, 2 up to date already" in capsys.readouterr().out
     added = write(tmp_path / "results", NOON + DAY, host("gpu-09", instance()))
     assert report.main(arguments) == 0
-    assert "1 report: 1 rendered" in capsys.readouterr().out
+    assert "2 reports: 2 rendered" in capsys.readouterr().out
     assert "gpu-09/<wbr/>main" in (tmp_path / "reports" / "fleet" / "fleet.html").read_text()
     # The same records make the same page.
     added.unlink()

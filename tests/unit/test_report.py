@@ -157,39 +157,46 @@ def test_the_index_shows_medians_and_verdicts(tmp_path: Path) -> None:
         assert shown in html
 
 
-def _pretend_fleet_rendered(tmp_path: Path) -> Path:
-    """The fleet's page, such as rendering makes it, without what it shows."""
+def _pretend_all_rendered(tmp_path: Path, **parameters: dict[str, str]) -> list[Path]:
+    """The pages of all deployments, such as rendering makes them, without what they show."""
     records = results.paths("deployment", tmp_path / "results")
-    page = tmp_path / "reports" / "fleet" / "fleet.html"
-    page.parent.mkdir(parents=True, exist_ok=True)
-    inputs = report.fingerprint(records, report.NOTEBOOKS / "fleet.ipynb", {})
-    page.write_text(f'<meta content="{inputs}" name="llama-nexus-inputs"/>')
-    return page
+    pages = []
+    for name in report.TOGETHER["deployment"]:
+        page = tmp_path / "reports" / name / f"{name}.html"
+        page.parent.mkdir(parents=True, exist_ok=True)
+        inputs = report.fingerprint(records, report.NOTEBOOKS / f"{name}.ipynb", parameters.get(name, {}))
+        page.write_text(f'<meta content="{inputs}" name="llama-nexus-inputs"/>')
+        pages.append(page)
+    return pages
 
 
-def test_all_deployments_have_one_report_that_is_up_to_date_until_there_is_another(
+def test_the_reports_of_all_deployments_are_up_to_date_until_there_is_another(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     deployment_records.write(tmp_path / "results", NOON)
     deployment_records.write(tmp_path / "results", NOON + HOUR)
-    page = _pretend_fleet_rendered(tmp_path)
+    pages = _pretend_all_rendered(tmp_path)
     assert _main(tmp_path) == 0
-    assert capsys.readouterr().out.startswith("1 report: 0 rendered, 1 up to date already\n")
+    assert capsys.readouterr().out.startswith("2 reports: 0 rendered, 2 up to date already\n")
     deployment_records.write(tmp_path / "results", NOON + 2 * HOUR)
-    inputs = report.fingerprint(results.paths("deployment", tmp_path / "results"), report.NOTEBOOKS / "fleet.ipynb", {})
-    assert not report.is_current(page, inputs)
+    records = results.paths("deployment", tmp_path / "results")
+    for page in pages:
+        inputs = report.fingerprint(records, report.NOTEBOOKS / f"{page.stem}.ipynb", {})
+        assert not report.is_current(page, inputs)
 
 
-def test_the_index_opens_with_the_fleet(tmp_path: Path) -> None:
+def test_the_index_opens_with_the_fleet_and_the_builds(tmp_path: Path) -> None:
     _pretend_rendered(tmp_path, write(tmp_path / "results", NOON))
     deployment_records.write(tmp_path / "results", NOON)
     before = report.write_index(tmp_path / "results", tmp_path / "reports").read_text()
     assert "fleet.html" not in before  # there is no such page yet
-    _pretend_fleet_rendered(tmp_path)
+    _pretend_all_rendered(tmp_path)
     html = report.write_index(tmp_path / "results", tmp_path / "reports").read_text()
-    assert html.index('href="fleet/fleet.html"') < html.index('href="benchmark/')
+    links = ('href="fleet/fleet.html"', 'href="builds/builds.html"', 'href="benchmark/')
+    assert sorted(links, key=html.index) == list(links)
     assert "The fleet has 1 host with 1 instance. The one instance is verified. No deployment has failed." in html
-    assert html.count("<a href=") == 2
+    assert "1 host runs 1 release of llama.cpp b11312. No record tells of a build." in html
+    assert html.count("<a href=") == 3
 
 
 def test_a_kind_that_was_asked_for_and_has_no_records_says_how_to_make_one(
@@ -205,19 +212,16 @@ def test_a_kind_that_was_asked_for_and_has_no_records_says_how_to_make_one(
 def test_one_deployment_has_no_report_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made = deployment_records.write(tmp_path / "results")
     assert _main(tmp_path, "--run", made.stem) == 1
-    assert "deployments have one report together: nox -s report -- deployment" in capsys.readouterr().err
+    assert "deployments are reported on together: nox -s report -- deployment" in capsys.readouterr().err
 
 
 def test_a_parameter_goes_to_the_notebook_that_has_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = write(tmp_path / "results")
     deployment_records.write(tmp_path / "results")
     _pretend_rendered(tmp_path, run)
-    page = _pretend_fleet_rendered(tmp_path)
-    records = results.paths("deployment", tmp_path / "results")
-    inputs = report.fingerprint(records, report.NOTEBOOKS / "fleet.ipynb", {"listed_deployments": "5"})
-    page.write_text(f'<meta content="{inputs}" name="llama-nexus-inputs"/>')
+    _pretend_all_rendered(tmp_path, fleet={"listed_deployments": "5"})
     assert _main(tmp_path, "-p", "listed_deployments", "5") == 0
-    assert "2 reports: 0 rendered, 2 up to date already" in capsys.readouterr().out
+    assert "3 reports: 0 rendered, 3 up to date already" in capsys.readouterr().out
     assert _main(tmp_path, "-p", "nosuch", "5") == 1
     message = capsys.readouterr().err
     assert "no notebook has a parameter 'nosuch'" in message
@@ -232,9 +236,9 @@ def test_a_damaged_deployment_record_is_named_and_the_fleet_shown_without_it(
     deployment_records.write(tmp_path / "results", NOON)
     damaged = deployment_records.write(tmp_path / "results", NOON + HOUR)
     damaged.write_text("no record\n")
-    _pretend_fleet_rendered(tmp_path)
+    _pretend_all_rendered(tmp_path)
     assert _main(tmp_path) == 1
     captured = capsys.readouterr()
     assert f"warning: {damaged}, line 1: it is not JSON: skipped" in captured.err
-    assert "2 reports: 0 rendered, 1 up to date already, 1 failed" in captured.out
+    assert "3 reports: 0 rendered, 2 up to date already, 1 failed" in captured.out
     assert "The fleet has 1 host" in (tmp_path / "reports" / "index.html").read_text()

@@ -76,6 +76,15 @@ def test_the_last_row_of_a_host_counts(tmp_path: Path) -> None:
     assert results.load(record.path).hosts == [rows[2], rows[1]]
 
 
+def test_the_last_release_of_a_host_counts_and_older_records_have_none(tmp_path: Path) -> None:
+    rows = [{"type": "release", "host": host, "name": name} for host, name in (("a", "b1"), ("b", "b1"), ("a", "b2"))]
+    with results.create("deployment", HEADER, target="all", root=tmp_path) as record:
+        for row in rows:
+            record.append(row)
+    assert results.load(record.path).releases == [rows[2], rows[1]]
+    assert results.load(write_record(tmp_path)).releases == []
+
+
 def test_a_number_that_is_no_number_is_refused_when_it_is_written(tmp_path: Path) -> None:
     with (
         results.create("benchmark", HEADER, target="t", root=tmp_path) as record,

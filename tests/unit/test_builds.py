@@ -1,0 +1,304 @@
+"""What was built where: which host runs which, sentences, differences, tables and the figure."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nexus_tasks import builds, builds_blocks
+from nexus_tasks.builds import Builds
+from tests.deployment_records import NOON, host, instance, lost, release, restored, write
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+OLD, NEW = "b11201-cuda89-77aa00ff", "b11312-cuda89-1f3a90c2"
+CPU: dict[str, Any] = {
+    "backend": "cpu",
+    "cuda_architectures": [],
+    "cuda_toolkit": None,
+    "fa_quants": [],
+    "cpu": "6a93d771",
+}
+
+
+def one(name: str, served: str = NEW, **more: Any) -> dict[str, Any]:
+    """A host whose instance serves a release."""
+    return host(name, instance(release=served), **more)
+
+
+def runs(state: Builds) -> dict[str, str]:
+    return {host.name: host.release for host in state.hosts}
+
+
+def late(state: Builds) -> dict[str, list[str]]:
+    return {behind.host.name: behind.words for behind in builds.behind(state)}
+
+
+def test_a_host_runs_the_release_of_its_last_deployment_that_succeeded(tmp_path: Path) -> None:
+    write(tmp_path, NOON, one("a", OLD), one("b", OLD), releases=[release(OLD, "a", "built"), release(OLD, "b")])
+    broken = host("a", restored(before=instance(release=OLD), release=NEW))
+    write(tmp_path, NOON + HOUR, broken, one("b"), releases=[release(NEW, "a", "built"), release(NEW, "b", "taken")])
+    state = builds.read(tmp_path)
+    assert runs(state) == {"a": OLD, "b": NEW}
+    assert [host.succeeded for host in state.hosts] == [True, True]
+    assert state.hosts[0].serves == {OLD: ["main"]}
+    assert [host.came for host in state.hosts] == ["built", "taken"]
+
+
+def test_a_host_of_which_no_deployment_succeeded_shows_what_the_last_left_there(tmp_path: Path) -> None:
+    failed = host("a", instance(state="failed", release=NEW))
+    write(tmp_path, NOON, failed, releases=[release(NEW, "a", "built")])
+    state = builds.read(tmp_path)
+    assert runs(state) == {"a": NEW}
+    assert "no deployment with it has succeeded" in builds_blocks.hosts(state).html
+
+
+def test_a_check_and_a_plan_build_nothing(tmp_path: Path) -> None:
+    write(tmp_path, NOON, one("a", OLD), releases=[release(OLD, "a", "built")])
+    checked = [release(NEW, "a", at=NOON + HOUR), release(NEW, "b", "failed")]
+    write(tmp_path, NOON + HOUR, one("a"), lost("b"), releases=checked, check=True)
+    write(tmp_path, NOON + 2 * HOUR, host("a"), releases=[release(NEW, "a", "planned", releases=[OLD])])
+    state = builds.read(tmp_path)
+    assert runs(state) == {"a": OLD}
+    assert [build.release for build in state.builds] == [OLD]
+    assert not state.failures
+
+
+def test_older_records_tell_the_name_of_a_release_and_no_more(tmp_path: Path) -> None:
+    write(tmp_path, NOON, host("a", instance(release=OLD), release=OLD))
+    state = builds.read(tmp_path)
+    assert runs(state) == {"a": OLD}
+    assert builds.sentences(state) == [
+        "1 host runs 1 release of llama.cpp b11201.",
+        "No record tells of a build.",
+        "No build has failed.",
+    ]
+    pages = [builds_blocks.hosts(state), builds_blocks.releases(state), builds_blocks.space(state)]
+    assert "only its name is on record" in pages[1].html
+    assert all(OLD in page.html or "<td" in page.html for page in pages)
+    write(tmp_path, NOON + DAY, one("a"), releases=[release(NEW, "a", "built", at=NOON + DAY, releases=[NEW, OLD])])
+    assert "and 1 unknown" in builds_blocks.space(builds.read(tmp_path)).html
+
+
+def test_a_build_counts_once_however_many_hosts_have_it_and_names_the_host_that_made_it(tmp_path: Path) -> None:
+    write(tmp_path, NOON, one("a"), one("rig"), releases=[release(NEW, "rig", "built"), release(NEW, "a", "taken")])
+    write(tmp_path, NOON + HOUR, one("a"), one("b"), releases=[release(NEW, "a"), release(NEW, "b")])
+    state = builds.read(tmp_path)
+    assert [(build.release, build.place) for build in state.builds] == [(NEW, "rig")]
+    write(tmp_path, NOON + DAY, one("c"), releases=[release(NEW, "c", at=NOON - DAY)])
+    # Of one that was there before the records begin, what its machine calls itself is known.
+    assert [build.place for build in builds.read(tmp_path).builds] == ["rig.example.org", "rig"]
+    write(tmp_path, NOON + 2 * DAY, one("d"), releases=[release(OLD, "d", at=NOON + DAY)])
+    assert builds.sentences(builds.read(tmp_path))[1].endswith(" 12 min, 95 % of 820 compilations from the cache.")
+
+
+def test_a_failure_is_told_until_the_host_has_a_release_again(tmp_path: Path) -> None:
+    write(tmp_path, NOON, lost("a"), lost("b"), releases=[release(NEW, "a", "failed"), release(NEW, "b", "failed")])
+    write(tmp_path, NOON + HOUR, lost("a"), releases=[release(NEW, "a", "failed", error="no room\nmore")])
+    write(tmp_path, NOON + 2 * HOUR, one("b"), releases=[release(NEW, "b", "taken")])
+    state = builds.read(tmp_path)
+    assert [(failure.host, failure.mended) for failure in state.failures] == [("a", False), ("b", True), ("a", False)]
+    assert builds.sentences(state)[2] == f"a did not get {NEW} (2026-11-22 13:00 UTC): no room."
+    assert builds.tone(state) == "bad"
+    write(tmp_path, NOON + 3 * HOUR, one("a"), releases=[release(NEW, "a", "taken")])
+    state = builds.read(tmp_path)
+    assert builds.sentences(state)[2] == (
+        "Nothing is amiss now; the last failure was on a (2026-11-22 13:00 UTC): no room."
+    )
+    assert builds.tone(state) == "good"
+
+
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [
+        ({"ref": "b11201", "commit": "9f1e2d3c4" + "0" * 31}, ["b11201 instead of b11312"]),
+        ({"commit": "9f1e2d3c4" + "0" * 31}, ["commit 9f1e2d3c4 instead of 0c1e57098"]),
+        ({"cuda_toolkit": "12.4"}, ["CUDA toolkit 12.4 instead of 12.9"]),
+        (
+            {"cmake_options": {"FLAG": "1", "MORE": "x"}, "web_page": "npm"},
+            ["CMake options FLAG=1, MORE=x instead of none", "web page npm instead of off"],
+        ),
+        ({"fa_quants": ["all"]}, ["FlashAttention for all instead of f16-f16, q8_0-q8_0"]),
+        ({"cpu": "6a93d771"}, ["native instead of portable"]),
+        ({"targets": ["llama-server"]}, ["programs llama-server instead of llama-bench, llama-server"]),
+        # Another source of the same commit makes the same.
+        ({"source": {"kind": "pypi", "package": "llama-cpp-python", "version": "0.3.36", "sha256": "ab"}}, None),
+        # Of another kind only the version is compared: what hosts have in them decides the rest.
+        ({**CPU, "web_page": "npm"}, None),
+        ({**CPU, "ref": "b11201"}, ["b11201 instead of b11312"]),
+        ({"cuda_architectures": ["120"], "cuda_toolkit": "13.0"}, None),
+    ],
+)
+def test_a_host_is_behind_where_it_differs_from_what_was_built_later_for_others(
+    tmp_path: Path, own: dict[str, Any], words: list[str] | None
+) -> None:
+    rows = [release("b-own", "a", "built", **{"ref": "b11312", **own}), release(NEW, "b", "built", at=NOON + DAY)]
+    write(tmp_path, NOON, one("a", "b-own"), one("b"), releases=rows)
+    state = builds.read(tmp_path)
+    assert late(state) == ({"a": words} if words else {})
+    assert builds.tone(state) == ("muted" if words else "good")
+    if words:
+        assert builds.sentences(state)[2] == f"Behind what was built last for the others: a ({', '.join(words)})."
+        assert "; ".join(words) in builds_blocks.amiss(state).html
+    else:
+        assert builds_blocks.amiss(state).html == ""
+
+
+def test_two_native_releases_of_one_version_are_not_behind_each_other(tmp_path: Path) -> None:
+    rows = [release("b1-x", "a", "built", cpu="6a93d771"), release("b1-y", "b", "built", cpu="1b7c22d0", at=NOON + DAY)]
+    write(tmp_path, NOON, one("a", "b1-x"), one("b", "b1-y"), releases=rows)
+    state = builds.read(tmp_path)
+    assert late(state) == {}
+    assert builds.apart(state)[0] == {"b1-y": [], "b1-x": ["instruction sets 6a93d771, not 1b7c22d0"]}
+
+
+def test_what_sets_a_release_apart_is_said_against_what_most_have(tmp_path: Path) -> None:
+    rows = [
+        release(NEW, "a", "built", at=NOON),
+        release(OLD, "b", "built", at=NOON - DAY, commit="9f1e2d3c4" + "0" * 31, cuda_toolkit="12.4"),
+        release("b11312-cpu-0a", "c", "built", at=NOON + DAY, **CPU),
+        release("b11312-dist-0b", "d", "built", at=NOON, source={"kind": "binary", "archives": []}, web_page="npm"),
+    ]
+    write(tmp_path, NOON, *(one(row["host"], row["name"]) for row in rows), releases=rows)
+    state = builds.read(tmp_path)
+    words, same = builds.apart(state)
+    assert list(words) == ["b11312-cpu-0a", "b11312-dist-0b", NEW, OLD]  # the newest build first
+    assert words[NEW] == []
+    assert words[OLD] == ["b11201, not b11312", "CUDA toolkit 12.4, not 12.9"]
+    assert words["b11312-cpu-0a"] == ["CPU, not CUDA", "native, not portable"]
+    assert words["b11312-dist-0b"] == [
+        "web page npm, not off",
+        "source upstream's binaries, not git https://github.com/ggml-org/llama.cpp.git",
+    ]
+    assert same == ["x86_64", "CMake options none", "programs llama-bench, llama-server"]
+    html = builds_blocks.releases(state).html
+    assert "<div>CUDA toolkit 12.4, not 12.9</div>" in html
+    assert "The same in all: x86_64, CMake options none," in html
+
+
+def test_three_sentences_say_what_runs_how_the_last_build_went_and_what_is_amiss(tmp_path: Path) -> None:
+    rows = [
+        *(release(NEW, name, "taken", at=NOON + DAY) for name in ("a", "b")),
+        release(OLD, "c", "built"),
+        release("b11312-cpu-0a", "d", "built", **{**CPU, "ccache": None}),
+    ]
+    write(tmp_path, NOON + DAY, *(one(row["host"], row["name"]) for row in rows), lost("e"), releases=[
+        *rows, release(NEW, "e", "failed", name=None, inputs=None, error="x" * 300)
+    ])  # fmt: skip
+    assert builds.sentences(builds.read(tmp_path)) == [
+        "4 hosts run 3 releases of llama.cpp: b11312 on 3, b11201 on 1.",
+        f"The last build was {NEW} on rig (2026-11-23 12:00 UTC): 12 min, 95 % of 820 compilations from the cache; "
+        "2 hosts took it.",
+        f"e did not get a release (2026-11-23 12:00 UTC): {'x' * 119}… "
+        "Behind what was built last for the others: c (b11201 instead of b11312).",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"ccache": None}, "12 min, without a cache."),
+        ({"ccache": {"hits": 0, "misses": 3}}, "12 min, 0 % of 3 compilations from the cache."),
+        ({"ccache": None, "source": {"kind": "binary"}, "build_seconds": 6.2}, "6.2 s, not compiled."),
+    ],
+)
+def test_what_the_cache_spared_a_build_is_said(tmp_path: Path, more: dict[str, Any], told: str) -> None:
+    write(tmp_path, NOON, one("a"), releases=[release(NEW, "a", "built", **more)])
+    state = builds.read(tmp_path)
+    assert builds.sentences(state)[1] == f"The last build was {NEW} on a (2026-11-22 12:00 UTC): {told}"
+    assert told.split(", ")[0] in builds_blocks.build_times(state, 30).html
+
+
+def test_the_table_shows_each_fact_of_a_hosts_release(tmp_path: Path) -> None:
+    write(tmp_path, NOON, one("gpu-01"), releases=[release(NEW, "gpu-01", "taken", at=NOON - 3 * DAY)])
+    html = builds_blocks.hosts(builds.read(tmp_path)).html
+    for shown in (
+        "<span>gpu-01</span>", "<small>main</small>", NEW, "from rig 2026-11-22", "b11312</span>", "0c1e57098",
+        "CUDA 12.9", "<small>89</small>", "portable<small>x86_64", "<td>off</td>",
+        "700\N{NO-BREAK SPACE}MiB", ">3 days<",
+    ):  # fmt: skip
+        assert shown in html, shown
+    assert "serves" not in html
+
+
+def test_an_instance_that_serves_another_release_than_its_host_has_is_named(tmp_path: Path) -> None:
+    write(tmp_path, NOON, one("a", OLD), releases=[release(OLD, "a", "built")])
+    write(tmp_path, NOON + HOUR, one("a"), releases=[release(NEW, "a", "built", at=NOON + HOUR, releases=[NEW, OLD])])
+    write(tmp_path, NOON + DAY, host("a", instance(release=OLD), release=None), playbook="rollback.yml")
+    assert f'<small class="bad">main serves {OLD}</small>' in builds_blocks.hosts(builds.read(tmp_path)).html
+
+
+def test_space_adds_up_the_releases_on_a_host_and_names_those_that_were_removed(tmp_path: Path) -> None:
+    write(tmp_path, NOON, one("a", OLD), releases=[release(OLD, "a", "built", size=300 << 20)])
+    there: dict[str, Any] = {"at": NOON + DAY, "size": 800 << 20, "releases": [NEW, OLD]}
+    built = release(NEW, "a", "built", removed=["b11100-cuda89-0b"], **there)
+    write(tmp_path, NOON + DAY, one("a"), releases=[built])
+    write(tmp_path, NOON + 2 * DAY, one("a"), releases=[release(NEW, "a", **there)])
+    state = builds.read(tmp_path)
+    assert builds.space(state, state.hosts[0]) == (1100 << 20, [])
+    html = builds_blocks.space(state).html
+    for shown in (">2<", "1.07\N{NO-BREAK SPACE}GiB", OLD, "b11100-cuda89-0b"):
+        assert shown in html, shown
+
+
+def test_the_figure_has_a_bar_a_build_and_says_what_it_leaves_out(tmp_path: Path) -> None:
+    rows = [
+        release(f"b{n}-cpu-0a", f"host-{n}", "built", at=NOON + n * HOUR, build_seconds=60.0 * n) for n in range(1, 6)
+    ]
+    write(tmp_path, NOON + DAY, *(one(row["host"], row["name"]) for row in rows), releases=rows)
+    html = builds_blocks.build_times(builds.read(tmp_path), 3).html
+    assert (
+        'aria-label="3 builds: b5-cpu-0a on host-5 5 min, b4-cpu-0a on host-4 4 min, b3-cpu-0a on host-3 3 min."'
+        in html
+    )
+    assert "2 earlier ones are not drawn." in html
+    assert "b2-cpu-0a" not in html
+    assert "779 of 820" in html
+    assert "var(--blue, " in html
+
+
+def test_failures_are_listed_newest_first_and_mended_ones_told_apart(tmp_path: Path) -> None:
+    write(tmp_path, NOON, lost("a"), releases=[release(NEW, "a", "failed", error="<first>")])
+    write(tmp_path, NOON + HOUR, one("a"), releases=[release(NEW, "a", "built")])
+    elsewhere: dict[str, Any] = {"from": "rig"}
+    write(tmp_path, NOON + DAY, lost("b"), releases=[release(NEW, "b", "failed", error="second\nline", **elsewhere)])
+    state = builds.read(tmp_path)
+    html = builds_blocks.failures(state, 20).html
+    assert html.index("b, on rig") < html.index("&lt;first&gt;")
+    assert (html.count('<td class="good">since then'), html.count('<td class="bad">no<')) == (1, 1)
+    assert "The last 1 of 2." in builds_blocks.failures(state, 1).html
+    amiss = builds_blocks.amiss(state).html
+    assert "second\nline" in amiss
+    assert "first" not in amiss
+
+
+def test_records_without_a_release_still_have_every_block(tmp_path: Path) -> None:
+    write(tmp_path, NOON, host("a", release=None))
+    damaged = write(tmp_path, NOON + HOUR)
+    damaged.write_text("no record\n")
+    state = builds.read(tmp_path)
+    shown = [
+        builds_blocks.head(state), builds_blocks.hosts(state), builds_blocks.amiss(state),
+        builds_blocks.releases(state), builds_blocks.build_times(state, 30), builds_blocks.space(state),
+        builds_blocks.failures(state, 20), builds_blocks.footer(state),
+    ]  # fmt: skip
+    html = "".join(block.html for block in shown)
+    assert "No deployment has come as far as a release of llama.cpp." in html
+    assert f"Left out, unreadable: {damaged}, line 1" in html
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(0.42, "0.4 s"), (48.4, "48 s"), (745.2, "12 min"), (3599, "1 h 00 min"), (7505, "2 h 05 min")],
+)
+def test_durations_have_the_digits_that_mean_something(seconds: float, told: str) -> None:
+    assert builds.duration(seconds) == told
+
+
+@pytest.mark.parametrize(
+    ("span", "told"), [(-HOUR, "0 h"), (3 * HOUR, "3 h"), (DAY, "1 day"), (12 * DAY + HOUR, "12 days")]
+)
+def test_ages_are_whole_hours_or_days(span: timedelta, told: str) -> None:
+    assert builds.age(span) == told
