@@ -158,6 +158,9 @@ def lock(session: nox.Session) -> None:
                 "--no-annotate", "--quiet", "--custom-compile-command", "nox -s lock", *session.posargs]  # fmt: skip
     session.run(*compile_, "--python-version", "3.11", "pyproject.toml", "--group", "test", "--group", "lint",
                 "--output-file", str(LOCK), external=True)  # fmt: skip
+    toolkit = ROOT / "tests" / "cuda" / "toolkit.in"
+    session.run(*compile_, "--python-version", "3.11", "--no-deps", str(toolkit), "--output-file",
+                str(toolkit.with_suffix(".txt")), external=True)  # fmt: skip
     for source in sorted((ROOT / "roles" / "host_tools" / "files").glob("*.in")):
         session.run(*compile_, "--python-version", "3.9", str(source), "--output-file",
                     str(source.with_suffix(".txt")), external=True)  # fmt: skip

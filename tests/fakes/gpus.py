@@ -28,10 +28,13 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Self
 
-from tests import modules
+import yaml
+from ansible.module_utils import llama_cpp_build as build_utils
+from ansible.module_utils import llama_cpp_recipe as recipe_utils
+from ansible.module_utils import nvidia
+
 from tests.conftest import ROOT, cache_folder
 
 HERE = Path(__file__).parent
@@ -138,41 +141,31 @@ class FakeGpus:
 
         Args:
             release: the CPU release that it is made from.
-            toolkit: the version of the CUDA toolkit on the host, as the role finds it: where both agree, a play finds
-                the release there and builds nothing.
+            toolkit: the version of the CUDA toolkit on the host, where it has one: as the role finds it, so that a play
+                finds the release there and builds nothing.
             library: the backend's path on the host that will run it, where the folder has another path there.
         """
         assert self.built, "these GPUs have no backend"
-        module = release_module()
-        inputs = json.loads((release / "manifest.json").read_text())["inputs"]
-        inputs |= {
+        architectures = sorted({gpu.compute_cap.replace(".", "") for gpu in self.gpus}, key=int)
+        defaults = yaml.safe_load((ROOT / "roles/llama_cpp/defaults/main.yml").read_text())
+        before = json.loads((release / "manifest.json").read_text())
+        inputs = {
+            **before["inputs"],
             "backend": "cuda",
-            "cuda_architectures": sorted({gpu.compute_cap.replace(".", "") for gpu in self.gpus}, key=int),
-            "cuda_toolkit": toolkit,
+            "cuda_architectures": architectures,
+            "cuda_toolkit": toolkit or nvidia.toolkit_for(architectures, None),
+            "fa_quants": recipe_utils.checked_fa_quants(defaults["llama_cpp_fa_quants"]),
         }
-        path: Path = prefix / "releases" / module.release_name(inputs)
+        path: Path = prefix / "releases" / recipe_utils.release_name(inputs)
         shutil.copytree(release, path, symlinks=True)
         for program in self.built.glob("llama-*"):
             shutil.copy2(program, path / "bin")
         (path / "bin" / LIBRARY).symlink_to(library or self.library)
-        files, links = module.walk(str(path))
-        manifest = {
-            **json.loads((path / module.MANIFEST).read_text()),
-            "name": path.name,
-            "inputs": inputs,
-            "files": {name: module.file_entry(path / name) for name in files if name != module.MANIFEST},
-            "links": {name: str((path / name).readlink()) for name in links},
-        }
-        (path / module.MANIFEST).write_text(json.dumps(manifest))
+        recipe_utils.write_manifest(str(path), {**before, "name": path.name, "inputs": inputs})
         current = prefix / "current"
         current.unlink(missing_ok=True)
         current.symlink_to(path)
         return path
-
-
-def release_module() -> ModuleType:
-    """The module of role llama_cpp, for its functions."""
-    return modules.load(ROOT / "roles/llama_cpp/library/llama_cpp_release.py")
 
 
 def headers(release: Path) -> Path:
@@ -188,10 +181,9 @@ def headers(release: Path) -> Path:
     work = cache_folder() / "fakes" / "source"
     shutil.rmtree(work, ignore_errors=True)
     (work / "logs").mkdir(parents=True)
-    module = release_module()
     params = {"prefix": str(work), "tools_path": str(cache_folder() / "tools" / "bin"), "progress": None}
     with (work / "lock").open("w") as lock:
-        task = module.Build(params, inputs, "headers", {}, lock.fileno())
+        task = build_utils.Build(params, inputs, "headers", {}, lock.fileno())
         Path(task.work).mkdir(parents=True)
         task.fetch()
     ggml = Path(task.source) / "ggml"
@@ -229,7 +221,7 @@ def build(release: Path) -> Path:
 
 def compile_backend(folder: Path, release: Path) -> None:
     """Compile into a folder."""
-    compiler = release_module().find_compiler()
+    compiler = recipe_utils.find_compiler()
     assert compiler, "a C++ compiler is needed: apt-get install g++"
     compile_it = [compiler, "-std=c++20", "-O1", "-Wall", "-isystem", headers(release)]
     # ggml's functions are found in the program that loads it, whichever release that is from.

@@ -14,11 +14,12 @@ from typing import Any
 
 import httpx
 import pytest
+from ansible.module_utils import nvidia_host
 
 from tests.conftest import RunningServer, ansible, run_server
 from tests.fakes import tiny_moe
 from tests.fakes.fixtures import MakeGpus
-from tests.fakes.gpus import FakeGpus, Gpu, release_module
+from tests.fakes.gpus import FakeGpus, Gpu
 
 BUFFER = re.compile(r": +(\S+) +(model|KV|compute|output) buffer size = +([\d.]+) MiB")
 APPS = ("--query-compute-apps=pid,gpu_uuid,used_memory", "--format=csv,noheader,nounits")
@@ -291,8 +292,7 @@ def test_the_role_finds_the_gpus_and_takes_that_release_for_its_own(
     make_gpus: MakeGpus, release: Path, tmp_path: Path
 ) -> None:
     gpus, prefix = make_gpus(Gpu(), Gpu("NVIDIA T4", "7.5", 15360)), tmp_path / "prefix"
-    module = release_module()
-    made = gpus.release(prefix, release, module.toolkit_version(module.find_nvcc(None)))
+    made = gpus.release(prefix, release, next(iter(nvidia_host.toolkits()), None))
     assert made.name.startswith("b11312-cuda75-89-")
     (prefix / "current").unlink()
     done = ansible(

@@ -7,6 +7,7 @@ CMake options choose what happens to its build:
 ``MIB=N``       a source file becomes an object of N MiB
 ``SICK=ON``     llama-server is built and then does not run
 ``WEB=ON``      the web page can be downloaded
+``CUDA=PATH``   a backend is linked with the libraries of this toolkit
 """
 
 from __future__ import annotations
@@ -35,6 +36,11 @@ add_custom_command(OUTPUT gate.h COMMAND sh "${CMAKE_SOURCE_DIR}/gate.sh" "${GAT
 add_executable(llama-server server.cpp gate.h)
 target_include_directories(llama-server PRIVATE "${CMAKE_BINARY_DIR}")
 target_link_libraries(llama-server llama)
+if(CUDA)
+  add_library(ggml-cuda MODULE cuda.cpp)
+  target_link_libraries(ggml-cuda "${CUDA}/lib64/libcublas.so.13" "${CUDA}/lib64/libcudart.so.13")
+  add_dependencies(llama ggml-cuda)
+endif()
 if(LLAMA_USE_PREBUILT_UI AND WEB)
   file(WRITE "${CMAKE_BINARY_DIR}/tools/ui/ui.cpp" "index.html")
 else()
@@ -42,6 +48,7 @@ else()
 endif()
 """,
     "llama.cpp": "const char * file() { return __FILE__; }\nint answer() { return 42; }\n",
+    "cuda.cpp": 'extern "C" int cublas();\nextern "C" int cudart();\nint both() { return cublas() + cudart(); }\n',
     "server.cpp": """\
 #include "gate.h"
 int answer();

@@ -11,14 +11,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import ansible.module_utils
+from ansible.module_utils import llama_server_compare as compare_utils
+from ansible.module_utils import llama_server_runtimes as runtime_utils
+from ansible.module_utils import llama_server_switch as switch_utils
 
 from tests.conftest import ROOT, free_port
-
-ansible.module_utils.__path__.append(str(ROOT / "roles/llama_server/module_utils"))
-from ansible.module_utils import llama_server_compare as compare_utils  # noqa: E402 - found through the line above
-from ansible.module_utils import llama_server_runtimes as runtime_utils  # noqa: E402 - as above
-from ansible.module_utils import llama_server_switch as switch_utils  # noqa: E402 - as above
 
 Row = dict[str, Any]
 

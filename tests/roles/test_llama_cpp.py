@@ -23,6 +23,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests import modules
 from tests.conftest import BIN, ROOT, cache_folder, run_server, wait_for
 from tests.fakes.gpus import FakeGpus, Gpu
 from tests.roles import llama_cpp_tree
@@ -88,7 +89,7 @@ def test_the_manifest_names_every_file_with_its_hash_and_says_what_was_built(rel
     assert release.name == manifest["name"]
     assert manifest["inputs"]["ref"] == "b11312"
     assert manifest["inputs"]["commit"] == "0c1e57098bba43ac29e6e3b677cdceebdd22334f"
-    assert manifest["inputs"]["web_page"] is False
+    assert manifest["inputs"]["web_page"] == "off"
 
 
 def test_the_programs_know_their_version(release: Path) -> None:
@@ -144,7 +145,7 @@ def request(prefix: Path, source: dict[str, str], **options: Any) -> str:
 def module(prefix: Path, source: dict[str, str], path: str | None = None, **options: Any) -> dict[str, Any]:
     """Call the module, with another PATH where one is given."""
     done = subprocess.run(
-        [sys.executable, MODULE],
+        modules.command(MODULE),
         input=request(prefix, source, **options),
         env={**os.environ, "PATH": path or os.environ["PATH"]},
         capture_output=True,
@@ -168,9 +169,7 @@ def refusal(*args: Any, **options: Any) -> str:
 @contextlib.contextmanager
 def started(prefix: Path, source: dict[str, str], **options: Any) -> Iterator[subprocess.Popen[str]]:
     """A call of the module that goes on in the background."""
-    with subprocess.Popen(
-        [sys.executable, MODULE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
+    with subprocess.Popen(modules.command(MODULE), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         process.stdin.write(request(prefix, source, **options))
         process.stdin.flush()
@@ -255,7 +254,8 @@ def test_what_comes_out_of_the_compiler_names_the_release(tree: Tree, tmp_path: 
         name(commit="d" * 40),
         name(source={"sha256": "0" * 64}),
         name(targets=["llama-server", "llama-bench"]),
-        name(web_page=True),
+        name(web_page="npm"),
+        name(portable=True),
     ]
     assert len(set(names)) == len(names)
     assert all(re.fullmatch(r"b1-cpu-[0-9a-f]{8}", one) for one in names)
@@ -290,7 +290,7 @@ def test_an_archive_that_cannot_be_used_is_refused_and_nothing_is_left(tree: Tre
     assert "holds no llama.cpp tree: there is no CMakeLists.txt in it" in said("other.tar.gz")
     assert "holds no llama.cpp tree: there is no CMakeLists.txt in it" in said("empty.tar.gz")
     unset = refusal(prefix, {**archive(tree), "sha256": ""})
-    assert f"llama_cpp_archive_sha256 is not set: {tree.archive} has {tree.sha256}" in unset
+    assert f"the sha256 of llama_cpp_archive is not set: {tree.archive} has {tree.sha256}" in unset
     assert "none.tar.gz: No such file or directory. Check llama_cpp_archive" in said("none.tar.gz", "0" * 64)
     assert left(prefix) == []
 
@@ -339,11 +339,11 @@ def test_a_program_that_does_not_run_becomes_no_release(tree: Tree, tmp_path: Pa
 
 
 def test_a_web_page_that_could_not_be_downloaded_is_an_error_until_it_can(tree: Tree, tmp_path: Path) -> None:
-    message = refusal(tmp_path, archive(tree), web_page=True)
+    message = refusal(tmp_path, archive(tree), web_page="prebuilt")
     assert "web page could not be downloaded" in message
-    assert "or set llama_cpp_web_page: false" in message
-    made = module(tmp_path, archive(tree), web_page=True, cmake_options={"WEB": "ON"})
-    assert made["manifest"]["inputs"]["web_page"] is True
+    assert "or set llama_cpp_web_page: npm or off" in message
+    made = module(tmp_path, archive(tree), web_page="prebuilt", cmake_options={"WEB": "ON"})
+    assert made["manifest"]["inputs"]["web_page"] == "prebuilt"
 
 
 @pytest.mark.skipif(
@@ -391,6 +391,37 @@ def test_the_gpus_of_the_driver_choose_the_backend_and_the_architectures(tree: T
     told = module(tmp_path, archive(tree), path, backend="cuda", cuda_architectures=["120"], _state="probed")
     assert told["name"].startswith("b1-cuda120-")
     assert module(tmp_path, archive(tree), path, backend="cpu", _state="probed")["name"].startswith("b1-cpu-")
+
+
+def cuda_toolkit(folder: Path) -> Path:
+    """A folder like a toolkit's: a compiler that knows its version, and libraries that need each other."""
+    executable(folder / "bin/nvcc", NVCC)
+    (folder / "lib64").mkdir()
+    for name, needs in (("cublasLt", []), ("cublas", ["cublasLt"]), ("cudart", [])):
+        source = f"int {name}() {{ return 0; }}\n".encode()
+        linked = [f"-l:lib{need}.so.13" for need in needs]
+        subprocess.run(
+            ["gcc", "-shared", "-fPIC", "-x", "c", "-", "-x", "none", f"-Wl,-soname,lib{name}.so.13",
+             "-Wl,-rpath,$ORIGIN", "-Wl,--no-as-needed", f"-L{folder}/lib64", *linked,
+             "-o", folder / f"lib64/lib{name}.so.13"],
+            input=source, check=True,
+        )  # fmt: skip
+    return folder
+
+
+def test_a_cuda_release_brings_the_libraries_and_needs_no_toolkit_any_more(tree: Tree, tmp_path: Path) -> None:
+    toolkit = cuda_toolkit(tmp_path / "cuda")
+    path = f"{toolkit / 'bin'}:{os.environ['PATH']}"
+    options = {"backend": "cuda", "cuda_architectures": ["89"], "cuda_toolkit": "12.8", "portable": True}
+    made = module(tmp_path / "prefix", archive(tree), path, **options, cmake_options={"CUDA": str(toolkit)})
+    folder = Path(made["path"]) / "bin"
+    brought = {"libcudart.so.13", "libcublas.so.13", "libcublasLt.so.13"}
+    assert brought < {file.name for file in folder.iterdir()}
+    assert {f"bin/{name}" for name in brought} < set(made["manifest"]["files"])
+    shutil.rmtree(toolkit)
+    done = subprocess.run(["ldd", folder / "libggml-cuda.so"], capture_output=True, text=True, check=True)
+    found = dict(re.findall(r"^\s*(\S+) => (\S+)", done.stdout, re.MULTILINE))
+    assert {found[name] for name in brought} == {str(folder / name) for name in brought}
 
 
 def test_without_a_working_driver_auto_is_the_processor_and_cuda_asks_what_for(tree: Tree, tmp_path: Path) -> None:
@@ -444,7 +475,7 @@ def read_report(stdout: str) -> dict[str, Host]:
     hosts = {}
     for host, stats in report["stats"].items():
         results = [task["hosts"][host] for task in report["plays"][0]["tasks"] if host in task["hosts"]]
-        failed = [str(result["msg"]) for result in results if result.get("failed")]
+        failed = [str(result.get("msg", result)) for result in results if result.get("failed")]
         facts = [
             result["ansible_facts"] for result in results if "llama_cpp_release" in result.get("ansible_facts", {})
         ]
@@ -595,19 +626,7 @@ def poor(tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Host
             llama_cpp_require_gpu=True,
             host_environment={"PATH": path_without(folder / "no_smi", "nvidia-smi")},
         ),
-        "no_toolkit": from_archive(
-            tree,
-            llama_cpp_backend="auto",
-            host_environment={"PATH": f"{fakes}:{path_without(folder / 'no_nvcc', 'nvcc')}"},
-        ),
     }
-    if Path("/usr/local/cuda").exists():  # where the toolkit is searched whatever PATH says: cover it up
-        hidden = ["sh", "-c", 'mount -t tmpfs none /usr/local/cuda && exec "$@"', "sh", sys.executable]
-        namespace = unshare("--map-root-user", "--mount")
-        if namespace:
-            hosts["no_toolkit"]["ansible_python_interpreter"] = interpreter("no_toolkit", [*namespace, *hidden])
-        else:
-            del hosts["no_toolkit"]
     # Root stays the owner of all files here, but is asked for as user 1000.
     rootless = unshare("--map-user=1000", "--map-group=1000") if os.geteuid() == 0 else []
     if rootless is not None:
@@ -621,6 +640,13 @@ def poor(tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Host
             llama_nexus_tools=str(folder / "tools"),
             host_environment={"PATH": path_without(folder / "no_cmake_bin", "cmake", "ninja")},
         )
+        hosts["no_toolkit"] = from_archive(
+            tree,
+            **user,
+            llama_cpp_backend="auto",
+            llama_cpp_cuda_toolkit="12.7",  # which nobody has: another may lie where it is searched whatever PATH says
+            host_environment={"PATH": f"{fakes}:{path_without(folder / 'no_nvcc', 'nvcc')}"},
+        )
     return play(folder, hosts)
 
 
@@ -633,17 +659,17 @@ def went(poor: dict[str, Host], name: str) -> Host:
 
 def test_a_gpu_that_is_required_and_not_there_stops_the_host(poor: dict[str, Host]) -> None:
     assert poor["no_gpu"].failed
-    assert (
-        "nvidia-smi shows none. Install or mend the driver, or set llama_cpp_require_gpu: false" in poor["no_gpu"].msg
-    )
+    assert "no working NVIDIA GPU on " in poor["no_gpu"].msg
+    assert "or set llama_cpp_require_gpu: false for this host to serve on the processor" in poor["no_gpu"].msg
 
 
 def test_a_gpu_without_a_cuda_compiler_is_an_error_and_no_processor_build(poor: dict[str, Host]) -> None:
     host = went(poor, "no_toolkit")
     assert host.failed
     assert host.msg == (
-        "no_toolkit has NVIDIA L4, NVIDIA RTX A4000 but no CUDA compiler (nvcc): install NVIDIA's cuda-toolkit, or "
-        "set llama_cpp_backend: cpu to serve on the processor on purpose"
+        "no_toolkit lacks the CUDA toolkit 12.7 (nvcc) to build for NVIDIA L4, NVIDIA RTX A4000, and its user may not "
+        "install packages there: have root install it, name a host in llama_cpp_build_host that may, or set "
+        "llama_cpp_backend: cpu to serve on the processor on purpose"
     )
     assert host.changed == 0
 

@@ -60,6 +60,8 @@ def words(*said: object) -> Instances:
     return one(extra_args=list(said))
 
 
+COMPILED = {"gpu": True, "fa_quants": ["f16-f16", "q8_0-q8_0"]}
+
 CASES: dict[str, Case] = {
     "right": refused(one(flash_attn="on", api_keys={"alice": KEY, "ci": OTHER_KEY}, extra_args=["--seed", -1])),
     "no instances": refused({}),
@@ -192,6 +194,22 @@ CASES: dict[str, Case] = {
         one(), r"sampling preset mine in llama_sampling_presets: .*'top_k'.*many.*int",
         sampling_presets={"mine": {"top_k": "many"}},
     ),
+    "cache types without kernels": refused(
+        one(cache_type_k="q8_0", cache_type_v="q4_0"),
+        r"instance main on localhost: its K and V caches are q8_0-q4_0, for which the release has no FlashAttention "
+        r"kernels.*: add q8_0-q4_0 to llama_cpp_fa_quants, or use one of f16-f16, q8_0-q8_0",
+        **COMPILED,
+    ),
+    "cache types without kernels in a router": refused(
+        router(cache_type_k="q8_0"),
+        r"instance main on localhost: model chat: its K and V caches are q8_0-f16",
+        **COMPILED,
+    ),
+    "cache types with kernels": refused(one(cache_type_k="q8_0", cache_type_v="q8_0"), **COMPILED),
+    "every pair has kernels": refused(one(cache_type_k="q8_0", cache_type_v="q4_0"), gpu=True, fa_quants=["all"]),
+    "kernels don't matter on the processor": refused(one(cache_type_k="q8_0", n_gpu_layers=0), **COMPILED),
+    "nor in a release without a GPU": refused(one(cache_type_k="q8_0"), **{**COMPILED, "gpu": False}),
+    "nor where the cache is in host memory": refused(one(cache_type_k="q8_0", kv_offload=False), **COMPILED),
     "both embeddings and reranking": refused(
         one(embeddings=True, reranking=True), r".*: it can't serve both embeddings and reranking: make two instances"
     ),

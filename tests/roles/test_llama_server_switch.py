@@ -69,8 +69,9 @@ def boxable(release: Path, tiny_model: Path, bed: Bed) -> Iterator[Machine]:
         finally:
             runtime_utils.Docker(host.settings).forget("main")
             here.shut_down()
-            made_here = f"label=llama-nexus.path={copy}"
-            runtime_utils.run("docker", "image", "prune", "--all", "--force", "--filter", made_here)
+            for path in Path(folder).iterdir():
+                made_here = f"label=llama-nexus.path={path}"
+                runtime_utils.run("docker", "image", "prune", "--all", "--force", "--filter", made_here)
 
 
 def test_what_a_killed_change_of_runtime_left_is_removed(boxable: Machine, bed: Bed) -> None:
@@ -375,3 +376,23 @@ def test_what_supervisord_refuses_is_told_in_one_line(machine: Machine) -> None:
     proxy = runtime_utils.Supervisor(host.settings)._connect()
     with pytest.raises(host_utils.HostError, match="supervisord refuses: BAD_NAME: nobody"):
         proxy.supervisor.startProcess("nobody")
+
+
+def test_an_image_goes_with_its_release_and_not_before(boxable: Machine, bed: Bed) -> None:
+    def images() -> set[str]:
+        tags = runtime_utils.run("docker", "images", "llama-nexus/llama-server", "--format", "{{.Tag}}").split()
+        return {tag.partition("-")[0] for tag in tags if tag.startswith(("one-", "two-", "three-"))}
+
+    releases = [Path(shutil.copytree(boxable.release, boxable.folder / name)) for name in ("one", "two", "three")]
+    kept = []
+    for release in releases:
+        boxable.release = release
+        [row] = deploy(boxable.declaring(boxable.instance("main", runtime="docker", image={"base": bed.image("base")})))
+        assert (row["state"], row["error"]) == ("verified", None)
+        used = host_utils.used_releases(str(boxable.folder / "instances"))
+        kept.append((sorted(Path(path).name for path in used), images()))
+    assert kept == [
+        (["one"], {"one"}),
+        (["one", "two"], {"one", "two"}),
+        (["three", "two"], {"two", "three"}),
+    ]

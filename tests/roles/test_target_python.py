@@ -14,8 +14,8 @@ from tests.conftest import BIN, ROOT
 OLDEST = (3, 9)
 FILES = sorted(
     path
-    for place in ("library", "module_utils", "files")
-    for path in (ROOT / "roles").glob(f"*/{place}/**/*.py")
+    for place in ("roles/*/library", "roles/*/module_utils", "roles/*/files", "plugins/module_utils")
+    for path in ROOT.glob(f"{place}/**/*.py")
 )  # fmt: skip
 FUTURE = "from __future__ import annotations\n"
 
@@ -62,7 +62,7 @@ def too_new(source: str, folder: Path) -> str:
     return "".join(found) + (done.stdout if done.returncode else "")
 
 
-@pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(ROOT / "roles")) for path in FILES])
+@pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(ROOT)) for path in FILES])
 def test_python_3_9_has_all_that_it_uses(path: Path, tmp_path: Path) -> None:
     source = path.read_text()
     assert too_new(source, tmp_path) == ""

@@ -405,6 +405,14 @@ def choice_problems(values: Options, settings: Settings) -> Iterator[str]:
     if preset is not None and preset not in presets:
         known = ", ".join(sorted(presets)) or "none"
         yield f"there is no sampling preset {preset}: use one of {known}, or add it to llama_sampling_presets"
+    pair = f"{values.get('cache_type_k', 'f16')}-{values.get('cache_type_v', 'f16')}"
+    compiled = settings["fa_quants"] if settings["gpu"] and uses_gpu(values, "cuda") else []
+    on_gpu = values.get("flash_attn") != "off" and values.get("kv_offload") is not False
+    if on_gpu and compiled and not {pair, "all"} & {*compiled, "f16-f16"}:
+        yield (
+            f"its K and V caches are {pair}, for which the release has no FlashAttention kernels, so they would be "
+            f"converted at every step: add {pair} to llama_cpp_fa_quants, or use one of {', '.join(compiled)}"
+        )
 
 
 def mode_problems(values: Options, settings: Settings) -> Iterator[str]:

@@ -44,6 +44,10 @@ instances:
     where the old server was restored, C(restored).
   returned: always
   type: list
+releases:
+  description: The folders of the releases that an instance of this host may start or go back to.
+  returned: always
+  type: list
 wrong:
   description: What failed, for people; empty where all is well.
   returned: always
@@ -54,7 +58,7 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.llama_server_compare import ARGUMENTS, host_of, said
-from ansible.module_utils.llama_server_host import HostError, write_file
+from ansible.module_utils.llama_server_host import HostError, used_releases, write_file
 from ansible.module_utils.llama_server_switch import converge
 
 
@@ -74,8 +78,9 @@ def main() -> None:
             shown[0] = line
             write_file(module.params["progress"], line + "\n")
 
+    root = module.params["root"]
     try:
-        for folder in (module.params["root"], module.params["logs"]):
+        for folder in (root, module.params["logs"]):
             os.makedirs(folder, mode=0o755, exist_ok=True)
         progress("beginning, or waiting for another run")  # not the last line of the run before
         rows = converge(host_of(module.params, progress), module.params["names"])
@@ -83,7 +88,9 @@ def main() -> None:
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(msg=f"{error.strerror}: {error.filename}; what served before serves on")
-    module.exit_json(changed=any(row["changed"] for row in rows), instances=rows, wrong=said(rows))
+    module.exit_json(
+        changed=any(row["changed"] for row in rows), instances=rows, wrong=said(rows), releases=used_releases(root)
+    )
 
 
 if __name__ == "__main__":

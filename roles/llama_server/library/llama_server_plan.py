@@ -39,6 +39,10 @@ wrong:
   description: What can't be proven, for people; empty where all is well.
   returned: always
   type: str
+releases:
+  description: The folders of the releases that an instance of this host may start or go back to.
+  returned: always
+  type: list
 runtimes:
   description: The runtimes that the declared instances use on this host.
   returned: always
@@ -47,7 +51,7 @@ runtimes:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.llama_server_compare import ARGUMENTS, difference, host_of, plan, said
-from ansible.module_utils.llama_server_host import HostError
+from ansible.module_utils.llama_server_host import HostError, used_releases
 
 
 def main() -> None:
@@ -64,6 +68,7 @@ def main() -> None:
         "instances": rows,
         "names": [row["name"] for row in rows if row["changed"] and row["state"] == "planned"],
         "runtimes": sorted({declaration.config["runtime"] for declaration in host.declared.values()}),
+        "releases": used_releases(host.root),
         "diff": diff,
         "wrong": said(rows),
     }

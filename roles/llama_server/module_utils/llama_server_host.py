@@ -278,6 +278,12 @@ def folders(root: str) -> list[Folder]:
     return [Folder(root, name) for name in names if os.path.isdir(os.path.join(root, name, "generations"))]
 
 
+def used_releases(root: str) -> list[str]:
+    """The folders of the releases that an instance of this host may start or go back to."""
+    configs = [folder.linked(link) for folder in folders(root) for link in LINKS]
+    return sorted({str(config["release"]["path"]) for config in configs if config})
+
+
 def read_keys(config: Config) -> dict[str, str]:
     """The keys of a generation, by name. Raises HostError where they can't be read."""
     if not config["key_file"]:

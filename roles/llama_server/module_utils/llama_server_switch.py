@@ -31,10 +31,11 @@ from ansible.module_utils.llama_server_host import (
     old_keys,
     read_json,
     salt,
+    used_releases,
 )  # fmt: skip
 from ansible.module_utils.llama_server_placement import MIB
 from ansible.module_utils.llama_server_proof import ask, free_port, keep, prove
-from ansible.module_utils.llama_server_runtimes import RUNTIMES, Runtime, Status, attempt, remove_trial
+from ansible.module_utils.llama_server_runtimes import RUNTIMES, Runtime, Status, attempt, prune_images, remove_trial
 
 LOCK_SECONDS = 1800  # a switch of a big model on a slow disk
 LOOK_SECONDS = 5  # a server that is stuck must not keep whoever looks
@@ -61,7 +62,10 @@ def converge(host: Host, names: list[str]) -> list[Row]:
         except (HostError, OSError) as error:  # before anything was stopped: Switch handles what comes later
             rows.append(_untouched(name, error))
         if rows[-1]["error"]:
-            break
+            return rows
+    if any(declaration.config["runtime"] == "docker" for declaration in host.declared.values()):
+        with contextlib.suppress(HostError):  # what is left is tried again by the next run that changes something
+            prune_images(used_releases(host.root))
     return rows
 
 
