@@ -22,6 +22,8 @@ from typing import Any
 
 import httpx
 import pytest
+from ansible.module_utils import llama_cpp_recipe as recipe_utils
+from ansible.module_utils import nvidia, nvidia_host
 
 from tests import modules
 from tests.conftest import BIN, ROOT, cache_folder, run_server, wait_for
@@ -431,6 +433,41 @@ def test_without_a_working_driver_auto_is_the_processor_and_cuda_asks_what_for(t
     assert (seen["gpus"], seen["name"].startswith("b1-cpu-")) == ([], True)
     message = refusal(tmp_path, archive(tree), path, backend="cuda", _state="probed")
     assert "set llama_cpp_cuda_architectures, for example ['89']" in message
+
+
+def test_in_check_mode_the_gpus_on_the_bus_say_what_would_be_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    bare = nvidia_host.Seen(bus=[{"name": "NVIDIA AD104", "compute_cap": "8.9", "driver": None}], problem="it has none")
+    release_module = modules.load(MODULE)
+    recipe = {"require_gpu": True, "backend": "auto", "cuda_architectures": [], "cuda_toolkit": "", "portable": False}
+    monkeypatch.setattr(nvidia_host, "look", lambda: bare)
+    found = release_module.find_gpus(recipe, "rig", True)
+    assert release_module.choose_backend(recipe, found) == "cuda"
+    assert release_module.choose_architectures(recipe, found, "rig") == ["89"]
+    assert release_module.choose_toolkit(recipe, ["89"], found, {}) == nvidia.TOOLKITS[0]
+    with pytest.raises(
+        recipe_utils.ReleaseError, match="no working NVIDIA GPU on rig: it has none; or set llama_cpp_req"
+    ):
+        release_module.find_gpus(recipe, "rig", False)
+    bare.bus[0]["compute_cap"] = None  # a GPU that is not known
+    with pytest.raises(recipe_utils.ReleaseError, match="no working NVIDIA GPU on rig"):
+        release_module.find_gpus(recipe, "rig", True)
+
+
+def test_the_first_toolkit_that_fits_is_taken_and_else_one_that_can_be_installed() -> None:
+    release_module = modules.load(MODULE)
+
+    def chosen(architecture: str, driver: str, here: dict[str, str], wanted: str = "", portable: bool = False) -> str:
+        recipe = {"cuda_toolkit": wanted, "portable": portable}
+        return str(release_module.choose_toolkit(recipe, [architecture], [{"driver": driver}], here))
+
+    there = {"12.4": "/on/path", "13.0": "/usr/local/cuda"}
+    assert chosen("89", "580.95.05", there) == "12.4"
+    assert chosen("120", "580.95.05", there) == "13.0"
+    assert chosen("120", "570.10", there) == "12.9"  # the driver runs nothing of 13
+    assert chosen("70", "580.95.05", {"13.0": "/usr/local/cuda"}) == "12.9"
+    assert chosen("89", "580.95.05", there, portable=True) == "13.2"
+    with pytest.raises(nvidia.NvidiaError, match=r"CUDA 13\.2 can't compile for compute capability 70 any more"):
+        chosen("70", "580.95.05", there, wanted="13.2")
 
 
 # --- The role ---
