@@ -19,6 +19,7 @@ SOCKET = Path("/var/run/docker.sock")
 PACKAGES = {  # by the program that they bring
     "debootstrap": "debootstrap",
     "dockerd": "docker.io",
+    "gpg": "gnupg",
     "ssh": "openssh-client",
     "ssh-keygen": "openssh-client",
 }
