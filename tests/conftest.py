@@ -19,7 +19,11 @@ from typing import TypeVar
 import httpx
 import pytest
 
+from tests import modules
+
 T = TypeVar("T")
+
+modules.share()  # before any test imports it
 
 # What a shell runs in the background ignores Ctrl-C, and so would every program that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)

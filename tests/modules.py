@@ -11,9 +11,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tests import SHARED
+import ansible.module_utils
 
 # Ansible brings what modules share to the host with them; here it is found where it lies.
+_ROOT = Path(__file__).resolve().parent.parent
+SHARED = sorted(map(str, [*_ROOT.glob("roles/*/module_utils"), _ROOT / "plugins" / "module_utils"]))
 RUN = """\
 import runpy, sys
 import ansible.module_utils
@@ -22,6 +24,11 @@ del sys.argv[1:]
 ansible.module_utils.__path__ += shared
 runpy.run_path(module, run_name="__main__")
 """
+
+
+def share() -> None:
+    """Make what modules share importable as ``ansible.module_utils.NAME``, as it is on a host."""
+    ansible.module_utils.__path__ += [path for path in SHARED if path not in ansible.module_utils.__path__]
 
 
 def load(path: Path) -> ModuleType:
