@@ -275,9 +275,11 @@ def test_the_system_is_read_as_a_shell_would(nvidia_host: Any, machine: Machine)
     assert (found["ID"], found["VERSION_ID"], found["PRETTY_NAME"]) == ("rocky", "9.6", "Rocky Linux 9.6 (Blue Onyx)")
 
 
-ONE_LINE = "deb [arch=amd64] http://deb.debian.org/debian bookworm main\ndeb http://other.example.com/apt stable main\n"
+ONE_LINE = (
+    "deb [arch=amd64] http://mirror.example.com/debian bookworm main\ndeb http://other.example.com/apt stable main\n"
+)
 DEB822 = """Types: deb
-URIs: http://deb.debian.org/debian
+URIs: http://mirror.example.com/debian
 Suites: bookworm bookworm-updates
 Components: main contrib
 
@@ -300,5 +302,5 @@ def test_components_are_added_wherever_the_distributions_main_is_and_nowhere_els
     assert os.linesep not in packages.with_components("", "bookworm", added)
     for text in (ONE_LINE, DEB822):
         first, *_, last = packages.entries(packages.with_components(text, "bookworm", added))
-        assert (first.uris, first.components) == (["http://deb.debian.org/debian"], ["main", "contrib", "non-free"])
+        assert (first.uris, first.components) == (["http://mirror.example.com/debian"], ["main", "contrib", "non-free"])
         assert last == (["http://other.example.com/apt"], ["stable"], ["main"])
