@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 
 class NvidiaError(Exception):
@@ -346,7 +347,7 @@ class Driver(NamedTuple):
     kernel: tuple[str, ...]
     """Modules or headers for the running kernel."""
     follow: tuple[str, ...]
-    """Those for the kernels to come."""
+    """Those for the kernels to come; with signed modules also these kernels, or only a part of each would come."""
     extras: tuple[str, ...]
     """Installed where the repository has them for the branch."""
     components: tuple[str, ...]
@@ -425,7 +426,10 @@ def _driver(
             branch, flavour, offer.source, dkms=not signed, pin=(),
             packages=(f"nvidia-headless-no-dkms-{modules}" if signed else f"nvidia-headless-{modules}",
                       f"nvidia-utils-{tree}", *switch[:1]),
-            kernel=(stem + kernel,), follow=tuple(dict.fromkeys(stem + meta for meta in metas)),
+            kernel=(stem + kernel,),
+            follow=tuple(dict.fromkeys(
+                [*(stem + meta for meta in metas), *(f"linux-image-{meta}" for meta in kernel_metas if signed)]
+            )),
             extras=(), components=(),
         )  # fmt: skip
     if system.manager == "dnf":
@@ -503,7 +507,13 @@ CONTAINER_NAMES = "nvidia-container-* libnvidia-container*"
 
 
 def repository(url: str, system: System, machine: str) -> str:
-    """The address of NVIDIA's repository for a system."""
+    """The address of NVIDIA's repository for a system; NvidiaError where it would give a password away."""
+    if urlsplit(url).username is not None:
+        raise NvidiaError(
+            "nvidia_driver_repository_url holds a password, which would stand in a file that all may read: add that "
+            "repository to the package manager's own with what it takes (/etc/apt/auth.conf.d, or a .repo file of your "
+            "own), and name it here without"
+        )
     return f"{url.rstrip('/')}/{system.folder}/{ARCHITECTURES[machine][0]}"
 
 

@@ -138,12 +138,14 @@ def diagnose(seen: Seen) -> str:
             f"the loaded kernel module ({seen.loaded or 'of another version'}) and the driver's libraries have "
             "different versions, as after an upgrade: reboot the host"
         )
+    missing = [node for node in NODES if not os.path.exists(node)]
+    # A container sees the bus and the modules of the machine below it.
+    if (missing or not seen.loaded) and container():
+        return (
+            "this container was given none: start it with the host's GPUs, as docker does with --runtime nvidia "
+            "and the variable NVIDIA_VISIBLE_DEVICES=all"
+        )
     if not seen.loaded:
-        if container():
-            return (
-                "this container was given none: start it with the host's GPUs, as docker does with --runtime nvidia "
-                "and the variable NVIDIA_VISIBLE_DEVICES=all"
-            )
         rival = next((name for name in RIVALS if os.path.isdir(f"{MODULES}/{name}")), None)
         if rival and not installed:
             return f"{names} is driven by {rival}: run playbooks/provision.yml, which installs NVIDIA's driver"
@@ -154,7 +156,6 @@ def diagnose(seen: Seen) -> str:
                 "is due"
             )
         return f"{names} has no driver: run playbooks/provision.yml, which installs it"
-    missing = [node for node in NODES if not os.path.exists(node)]
     if missing:
         return (
             f"the driver {seen.loaded} is loaded, but {' and '.join(missing)} is not there: nvidia-modprobe -u -c=0 "

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from ansible.module_utils import container_engine as engine
 from ansible.module_utils import container_engine_host as host_utils
-from ansible.module_utils import openpgp
+from ansible.module_utils import nvidia_host, openpgp
 
 URL = "https://nvidia.github.io/libnvidia-container/stable"
 RHEL = "https://download.docker.com/linux/rhel"
@@ -183,6 +183,7 @@ def test_the_toolkit_has_the_version_that_is_asked_for(there: str | None, wanted
     plan = engine.decide(complete(toolkit=there), replace(WANTED, toolkit_version=wanted))
     installs = [step for step in plan.steps if step.startswith("install")]
     assert installs == ([f"install nvidia-container-toolkit {due}"] if due else [])
+    assert plan.disruptive is (there in ("1.18.1", "1.9.0"))  # its containers may lose their GPUs
     if due:
         expected = [f"{name}={wanted}-*" if wanted else f"{name}>=1.18.2" for name in TOOLKIT]
         assert plan.packages == expected
@@ -450,5 +451,5 @@ def test_the_system_is_the_one_that_it_says_it_is() -> None:
     said = subprocess.run(
         ["sh", "-c", ". /etc/os-release; echo $ID $VERSION_ID"], capture_output=True, text=True, check=True
     )
-    found = host_utils.os_release()
+    found = nvidia_host.os_release()
     assert f"{found['ID']} {found.get('VERSION_ID', '')}".strip() == said.stdout.strip()

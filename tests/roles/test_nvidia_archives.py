@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils import nvidia, nvidia_driver_steps, nvidia_packages
 
-from tests import modules
-from tests.conftest import ROOT, cache_folder
-
-nvidia: Any = modules.load(ROOT / "plugins/module_utils/nvidia.py")
+from tests.conftest import cache_folder
 
 # debootstrap knows where the archives are: the file, and how the address is written there.
 UBUNTU = ("/usr/share/debootstrap/scripts/gutsy", r"default_mirror (http://archive\S+)")
@@ -68,6 +66,11 @@ class Apt:
         assert done.returncode == 0, done.stdout + done.stderr
         return set(re.findall(r"^Inst (\S+)", done.stdout, re.MULTILINE))
 
+    def parts_of(self, meta: str) -> set[str]:
+        """The packages of the newest kernel: image, and where there are any more modules, those."""
+        told = self("apt-cache", "depends", f"linux-image-{meta}").stdout
+        return set(re.findall(r"Depends: (linux-\S+\d\S+)", told))
+
     def newest_kernel(self, meta: str) -> str:
         told = self("apt-cache", "depends", meta).stdout
         found = re.search(r"Depends: linux-(?:image|headers)-(\d\S+)", told)
@@ -107,8 +110,37 @@ def test_ubuntus_signed_modules_come_with_their_kernel_and_no_desktop(
     come = archive.would_install(*wanted.packages, *wanted.kernel, *wanted.follow)
     assert {*wanted.packages, *wanted.kernel, *wanted.follow, f"linux-image-{kernel}"} <= come
     assert {"nvidia-compute-utils-580-server", "libnvidia-compute-580-server"} <= come  # persistenced, libcuda
+    assert archive.parts_of(meta) <= come  # or the next boot is one without network cards
     assert "dkms" not in come
     assert [name for name in come if DESKTOP.search(name)] == []
+
+
+def test_on_a_kernel_whose_modules_are_of_an_older_driver_the_newest_kernel_comes(
+    apt: Callable[[str], Apt], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system = "Ubuntu 24.04"
+    archive = apt(system)
+    stem = "linux-modules-nvidia-580-server-open-"
+    newest = archive.newest_kernel("linux-image-generic")
+    names = archive("apt-cache", "pkgnames", stem + newest.partition("-")[0]).stdout.split()
+    kernels = [name.removeprefix(stem) for name in names if name.endswith("-generic")]
+    oldest = min(kernels, key=nvidia.version)
+    settings = tmp_path / "apt.conf"  # for programs that know nothing of the folder
+    settings.write_text("".join('{} "{}";\n'.format(*option.split("=")) for option in archive.options[1::2]))
+    monkeypatch.setenv("APT_CONFIG", str(settings))
+    manager = nvidia_packages.Apt(nvidia.system_of({"ID": "ubuntu", "VERSION_ID": "24.04"}), "noble")
+
+    def chosen(kernel: str, *, may_boot: bool = True) -> list[str]:
+        wanted = driver(system, "L4", kernel, kernel_metas=["generic"])
+        steps = nvidia_driver_steps.Installation(wanted, manager, "", "", kernel, may_boot=may_boot)
+        found: list[str] = steps.for_kernel("")
+        archive.would_install(*wanted.packages, *found)
+        return found
+
+    assert chosen(newest) == [f"{stem}{newest}", f"{stem}generic", "linux-image-generic"]
+    assert chosen(oldest) == [f"{stem}generic", "linux-image-generic"]
+    with pytest.raises(nvidia_packages.DriverError, match=f"{oldest} any more, .* nvidia_driver_reboot: true"):
+        chosen(oldest, may_boot=False)
 
 
 @pytest.mark.parametrize("system", ["Ubuntu 22.04", "Ubuntu 24.04"])

@@ -178,7 +178,7 @@ def test_the_packages_of_proprietary_modules() -> None:
 
 def test_modules_follow_new_kernels() -> None:
     ubuntu = driver("Ubuntu 24.04", "x86_64", "L4", kernel="7.0.0-43-generic", kernel_metas=["virtual-hwe-24.04"])
-    assert ubuntu.follow == ("linux-modules-nvidia-580-server-open-generic-hwe-24.04",)
+    assert ubuntu.follow == ("linux-modules-nvidia-580-server-open-generic-hwe-24.04", "linux-image-virtual-hwe-24.04")
     assert driver("Debian 12", "x86_64", "L4", kernel="6.1.0-50-cloud-amd64").follow == ("linux-headers-cloud-amd64",)
     assert driver("Debian 13", "x86_64", "L4", kernel="6.12.107+deb13-rt-amd64").follow == ("linux-headers-rt-amd64",)
 
@@ -299,6 +299,13 @@ def test_modules_that_are_compiled_here_need_an_enrolled_key() -> None:
 def test_each_system_has_a_folder_of_the_repository_or_its_mirror(system: str, machine: str) -> None:
     found = nvidia.repository("https://mirror.example.com/cuda/", nvidia.system_of(RELEASES[system]), machine)
     assert found == f"https://mirror.example.com/cuda/{REPOSITORIES[system, machine]}"
+
+
+def test_a_password_in_the_address_of_the_repository_is_refused() -> None:
+    system, url = nvidia.system_of(RELEASES["Debian 12"]), "https://ada:sesame@mirror.example.com/cuda"
+    with pytest.raises(nvidia.NvidiaError, match="nvidia_driver_repository_url holds a password") as told:
+        nvidia.repository(url, system, "x86_64")
+    assert "sesame" not in str(told.value)
 
 
 @pytest.mark.parametrize(

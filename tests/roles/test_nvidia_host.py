@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import os
+import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import ansible.module_utils
 import pytest
+from ansible.module_utils import nvidia, nvidia_driver_steps, nvidia_host, nvidia_packages
 
-from tests.conftest import ROOT
 from tests.fakes.gpus import FakeGpus, Gpu
-
-SHARED = [ROOT / "plugins/module_utils", ROOT / "roles/nvidia_driver/module_utils"]
-
-
-@pytest.fixture
-def nvidia_host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The module, as one that runs on a host finds it."""
-    before = set(sys.modules)
-    monkeypatch.setattr(ansible.module_utils, "__path__", [*ansible.module_utils.__path__, *map(str, SHARED)])
-    yield importlib.import_module("ansible.module_utils.nvidia_host")
-    for name in set(sys.modules) - before:
-        if name.startswith("ansible.module_utils."):
-            del sys.modules[name]
 
 
 class Machine(SimpleNamespace):
@@ -63,7 +48,7 @@ class Machine(SimpleNamespace):
 
 
 @pytest.fixture
-def machine(nvidia_host: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     """A bare machine: nothing on the bus, nothing loaded, no programs."""
     made = Machine(folder=tmp_path, bin=tmp_path / "bin")
     made.bin.mkdir()
@@ -84,7 +69,7 @@ FAILED = "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA 
 MISMATCH = "Failed to initialize NVML: Driver/library version mismatch\nNVML library version: 580.178"
 
 
-def test_gpus_of_the_bus_are_told_from_their_audio_usb_and_switches(nvidia_host: Any, machine: Machine) -> None:
+def test_gpus_of_the_bus_are_told_from_their_audio_usb_and_switches(machine: Machine) -> None:
     machine.gpu("0000:01:00.0", "0x2330")
     machine.gpu("0000:01:00.1", "0x22be", "0x040300")
     machine.gpu("0000:01:00.2", "0x1ad6", "0x0c0330")
@@ -99,7 +84,7 @@ def test_gpus_of_the_bus_are_told_from_their_audio_usb_and_switches(nvidia_host:
     assert nvidia_host.nvswitch()
 
 
-def test_a_driver_that_works_has_no_problem(nvidia_host: Any, machine: Machine, tmp_path: Path) -> None:
+def test_a_driver_that_works_has_no_problem(machine: Machine, tmp_path: Path) -> None:
     machine.gpu()
     machine.loaded()
     machine.nodes()
@@ -119,9 +104,7 @@ def test_a_driver_that_works_has_no_problem(nvidia_host: Any, machine: Machine, 
         ("x86_64 Kernel Module", "550.163.01", "proprietary"),
     ],
 )
-def test_the_loaded_module_says_its_version_and_kind(
-    nvidia_host: Any, machine: Machine, kind: str, version: str, flavour: str
-) -> None:
+def test_the_loaded_module_says_its_version_and_kind(machine: Machine, kind: str, version: str, flavour: str) -> None:
     machine.loaded(version, kind)
     assert nvidia_host.loaded_module() == (version, flavour)
 
@@ -182,6 +165,12 @@ def without_tools(machine: Machine) -> None:
 
 def in_docker(machine: Machine) -> None:
     machine.gpu()
+    machine.loaded()  # which is seen from inside, too
+    machine.file("dockerenv", "")
+
+
+def in_docker_without_driver(machine: Machine) -> None:
+    machine.gpu()
     machine.file("dockerenv", "")
 
 
@@ -199,12 +188,11 @@ def in_docker(machine: Machine) -> None:
         (no_devices, ["580.95.05 is loaded, but nvidia-smi shows none: No devices were found"]),
         (without_tools, ["580.95.05 is loaded, but nvidia-smi is not installed"]),
         (in_docker, ["this container was given none", "NVIDIA_VISIBLE_DEVICES=all"]),
+        (in_docker_without_driver, ["this container was given none", "NVIDIA_VISIBLE_DEVICES=all"]),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
-def test_one_line_says_why_no_gpu_works_and_what_to_do(
-    nvidia_host: Any, machine: Machine, prepare: Any, words: list[str]
-) -> None:
+def test_one_line_says_why_no_gpu_works_and_what_to_do(machine: Machine, prepare: Any, words: list[str]) -> None:
     prepare(machine)
     problem = nvidia_host.look().problem
     assert "\n" not in problem
@@ -227,7 +215,7 @@ def test_one_line_says_why_no_gpu_works_and_what_to_do(
     ],
 )
 def test_secure_boot_is_read_from_the_firmware_and_the_key_from_mokutils_words(
-    nvidia_host: Any, machine: Machine, variable: bytes | None, lax: bool, certificate: bool,
+    machine: Machine, variable: bytes | None, lax: bool, certificate: bool,
     mokutil: tuple[str, int] | None, state: str,
 ) -> None:  # fmt: skip
     if variable:
@@ -244,9 +232,7 @@ def test_secure_boot_is_read_from_the_firmware_and_the_key_from_mokutils_words(
 @pytest.mark.parametrize(
     ("license_", "flavour"), [("Dual MIT/GPL", "open"), ("NVIDIA", "proprietary")]
 )  # fmt: skip
-def test_the_module_on_the_disk_may_differ_from_the_loaded_one(
-    nvidia_host: Any, machine: Machine, license_: str, flavour: str
-) -> None:
+def test_the_module_on_the_disk_may_differ_from_the_loaded_one(machine: Machine, license_: str, flavour: str) -> None:
     assert nvidia_host.on_disk("6.1.0-50-amd64") is None
     script = f'#!/bin/sh\ncase "$4" in version) echo 580.178.04;; license) echo {license_};; esac\n'
     (machine.bin / "modinfo").write_text(script)
@@ -260,7 +246,7 @@ def test_the_module_on_the_disk_may_differ_from_the_loaded_one(
      ("none", True, "kubernetes")],
 )  # fmt: skip
 def test_containers_are_known_by_what_systemd_says_and_pods_by_their_service(
-    nvidia_host: Any, machine: Machine, monkeypatch: pytest.MonkeyPatch, says: str, kubernetes: bool, kind: str | None
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, says: str, kubernetes: bool, kind: str | None
 ) -> None:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     if kubernetes:
@@ -269,10 +255,75 @@ def test_containers_are_known_by_what_systemd_says_and_pods_by_their_service(
     assert nvidia_host.container() == kind
 
 
-def test_the_system_is_read_as_a_shell_would(nvidia_host: Any, machine: Machine) -> None:
+def test_the_system_is_read_as_a_shell_would(machine: Machine) -> None:
     machine.file("os-release", 'PRETTY_NAME="Rocky Linux 9.6 (Blue Onyx)"\n# comment\nID="rocky"\nVERSION_ID=9.6\n')
     found = nvidia_host.os_release()
     assert (found["ID"], found["VERSION_ID"], found["PRETTY_NAME"]) == ("rocky", "9.6", "Rocky Linux 9.6 (Blue Onyx)")
+
+
+# --- what follows from it
+
+
+def plan(machine: Machine, container: str | None = None, **settings: Any) -> Any:
+    """What the role makes of a machine with Debian 12, on which no driver is installed."""
+    machine.file("os-release", 'ID=debian\nVERSION_ID="12"\nVERSION_CODENAME=bookworm\n')
+    for program in ("apt-get", "apt-cache", "dpkg-query"):
+        machine.program(program, "")
+    given = nvidia_driver_steps.Settings(repository_url="https://mirror.example.com/cuda", **settings)
+    return nvidia_driver_steps.Plan(given, kernel="6.1.0-50-amd64", container=container, state={}).made()
+
+
+@pytest.mark.parametrize(
+    ("prepare", "settings", "message"),
+    [
+        (
+            nothing,
+            {"required": True},
+            r"no working NVIDIA GPU: there is none on the PCI bus.*llama_cpp_require_gpu: false",
+        ),
+        (nouveau, {"required": True, "manage": "never"}, "no working NVIDIA GPU: NVIDIA AD104 is driven by nouveau"),
+        (in_docker, {"required": True, "container": "docker"}, "no working NVIDIA GPU: this container was given none"),
+        (
+            in_docker,
+            {"manage": "always", "container": "docker"},
+            r"this is a container \(docker\), which uses the driver",
+        ),
+        (bus_only, {"branch": "615"}, r"has the drivers 580 .*, not 615"),
+        (unknown, {}, "10de:3401 is no GPU that is known here: set nvidia_driver_branch"),
+    ],
+)
+def test_what_can_not_be_is_refused_before_anything_is_touched(
+    machine: Machine, prepare: Any, settings: dict[str, Any], message: str
+) -> None:
+    prepare(machine)
+    with pytest.raises((nvidia.NvidiaError, nvidia_packages.DriverError), match=message):
+        plan(machine, **settings)
+
+
+def test_secure_boot_without_an_enrolled_key_is_refused_before_a_driver_is_installed(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    machine.gpu()
+    assert plan(machine).installation.driver.branch == "580"
+    machine.file("efi/SecureBoot", b"\x06\0\0\0\1")
+    with pytest.raises(nvidia.NvidiaError, match="Secure Boot is on and refuses kernel modules that are compiled here"):
+        plan(machine)
+
+
+def test_what_dpkg_left_is_finished_when_another_has_let_go_of_it(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, gone = machine.file("lock", ""), machine.folder / "gone"
+    monkeypatch.setattr(nvidia_packages.Apt, "LOCK", str(lock))
+    machine.program("dpkg", "")
+    (machine.bin / "dpkg").write_text(f'#!/bin/sh\n[ -e {gone} ] && [ "$DPKG_FRONTEND_LOCKED" = 1 ]\n')
+    holder = "import fcntl, pathlib, sys, time\nlock = open(sys.argv[1], 'a')\nfcntl.lockf(lock, fcntl.LOCK_EX)\n"
+    holder += "print(flush=True)\ntime.sleep(0.5)\npathlib.Path(sys.argv[2]).touch()\n"
+    with subprocess.Popen([sys.executable, "-c", holder, lock, gone], stdout=subprocess.PIPE) as other:
+        assert other.stdout
+        other.stdout.readline()
+        nvidia_packages.Apt(nvidia.SYSTEMS[2], "bookworm").unfinished()
 
 
 ONE_LINE = (
@@ -290,17 +341,16 @@ Components: main
 """
 
 
-def test_components_are_added_wherever_the_distributions_main_is_and_nowhere_else(nvidia_host: Any) -> None:
-    packages = importlib.import_module("ansible.module_utils.nvidia_packages")
+def test_components_are_added_wherever_the_distributions_main_is_and_nowhere_else() -> None:
     added = ["contrib", "non-free"]
-    assert packages.with_components(ONE_LINE, "bookworm", added) == ONE_LINE.replace(
+    assert nvidia_packages.with_components(ONE_LINE, "bookworm", added) == ONE_LINE.replace(
         "bookworm main", "bookworm main contrib non-free"
     )
-    new = packages.with_components(DEB822, "bookworm", added)
+    new = nvidia_packages.with_components(DEB822, "bookworm", added)
     assert new == DEB822.replace("Components: main contrib", "Components: main contrib non-free")
-    assert packages.with_components(new, "bookworm", added) == new
-    assert os.linesep not in packages.with_components("", "bookworm", added)
+    assert nvidia_packages.with_components(new, "bookworm", added) == new
+    assert os.linesep not in nvidia_packages.with_components("", "bookworm", added)
     for text in (ONE_LINE, DEB822):
-        first, *_, last = packages.entries(packages.with_components(text, "bookworm", added))
+        first, *_, last = nvidia_packages.entries(nvidia_packages.with_components(text, "bookworm", added))
         assert (first.uris, first.components) == (["http://mirror.example.com/debian"], ["main", "contrib", "non-free"])
         assert last == (["http://other.example.com/apt"], ["stable"], ["main"])

@@ -72,7 +72,7 @@ problem:
   returned: always
   type: str
 disruptive:
-  description: Whether the engine has to be restarted while containers run.
+  description: Whether containers that run may lose their GPUs, so that servers are to be stopped first.
   returned: always
   type: bool
 found:

@@ -30,6 +30,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from ansible.module_utils import nvidia
+
 RUNTIME = "nvidia"
 RUNTIME_ENTRY = {"args": [], "path": "nvidia-container-runtime"}  # as `nvidia-ctk runtime configure` writes it
 
@@ -61,8 +63,6 @@ SYSTEMS: dict[tuple[str, str], System] = {
     ("rhel", "9"): System("RHEL 9", "dnf", DOCKER_CE, "docker-ce-cli", own=False),
     ("rhel", "10"): System("RHEL 10", "dnf", DOCKER_CE, "docker-ce-cli", own=False),
 }
-RHEL_FAMILY = ("rhel", "rocky", "almalinux", "centos", "ol")
-SUPPORTED = "Ubuntu 22.04 and 24.04, Debian 12 and 13, RHEL, Rocky, AlmaLinux, Oracle and CentOS Stream 9 and 10"
 
 # The machines that NVIDIA's toolkit and Docker's repository are made for, and their names in apt's.
 MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -71,7 +71,7 @@ MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 def system_of(os_release: Mapping[str, str]) -> System | None:
     """The system that /etc/os-release tells of; None for one that is not supported."""
     name, version = os_release.get("ID", ""), os_release.get("VERSION_ID", "")
-    if name in RHEL_FAMILY:
+    if name in nvidia.RHEL_FAMILY:
         name, version = "rhel", version.partition(".")[0]
     return SYSTEMS.get((name, version))
 
@@ -251,7 +251,8 @@ class Plan:
     problem: str = ""
     """Why it can't be done, and what to do; then there are no steps."""
     disruptive: bool = False
-    """Whether the engine has to be restarted while containers run: never, see :func:`decide`."""
+    """Whether containers that run may lose their GPUs, as those of an older toolkit do when its packages are replaced:
+    that has systemd read its units again."""
     finish: bool = False
     keys: list[dict[str, str]] = field(default_factory=list)
     files: list[dict[str, str]] = field(default_factory=list)
@@ -295,6 +296,7 @@ def decide(found: Found, wanted: Wanted) -> Plan:
         plan.packages += [_specified(name, wanted.toolkit_version, system.manager) for name in TOOLKIT]
         version = wanted.toolkit_version or f"{TOOLKIT_MINIMUM} or newer"
         instead = f" in place of {found.toolkit}" if found.toolkit else ""
+        plan.disruptive = found.toolkit is not None and _older(found.toolkit, TOOLKIT_MINIMUM)
         plan.steps.append(f"install nvidia-container-toolkit {version}{instead}")
     if not _knows_runtime(found):
         plan.configure = True
@@ -350,7 +352,7 @@ def _problems(found: Found, wanted: Wanted, system: System | None) -> list[str]:
         missing = " and ".join(name for name, due in needed.items() if due)
         if system is None:
             name = found.os_release.get("PRETTY_NAME") or "an unknown system"
-            problems.append(f"{missing} can't be installed on {name}: supported are {SUPPORTED}")
+            problems.append(f"{missing} can't be installed on {name}: supported are {nvidia.SUPPORTED}")
         elif found.machine not in MACHINES and (upgrade or not system.own):
             problems.append(f"{missing} is not there for {found.machine}, only for {' and '.join(MACHINES)}")
     due = packages or upgrade or not found.docker or (found.has_gpu() and not _knows_runtime(found))
@@ -375,7 +377,8 @@ def _toolkit_due(found: Found, wanted: Wanted) -> bool:
     if not found.toolkit:
         return True
     if wanted.toolkit_version:
-        return _numbers(found.toolkit) != _numbers(wanted.toolkit_version)
+        other: bool = nvidia.version(found.toolkit) != nvidia.version(wanted.toolkit_version)
+        return other
     return _older(found.toolkit, TOOLKIT_MINIMUM)
 
 
@@ -414,12 +417,8 @@ def _specified(package: str, version: str, manager: str) -> str:
 
 
 def _older(version: str, minimum: str) -> bool:
-    return _numbers(version) < _numbers(minimum)
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    """A version as something to compare."""
-    return tuple(int(part) for part in re.findall(r"\d+", version))
+    older: bool = nvidia.version(version) < nvidia.version(minimum)
+    return older
 
 
 # --- the check -----------------------------------------------------------------------------------------------------

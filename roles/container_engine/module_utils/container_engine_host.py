@@ -43,7 +43,7 @@ def look(state: str) -> Found:
     toolkit, packaged, held = _toolkit()
     gpus = host_gpus()
     return Found(
-        os_release=os_release(),
+        os_release=nvidia_host.os_release(),
         machine=os.uname().machine,
         root=os.geteuid() == 0,
         systemd=os.path.isdir("/run/systemd/system"),
@@ -63,16 +63,6 @@ def look(state: str) -> Found:
         bus=[gpu["name"] for gpu in nvidia_host.bus_gpus()],
         checked=_checked(state),
     )
-
-
-def os_release() -> dict[str, str]:
-    """What /etc/os-release says."""
-    found = {}
-    for line in (read("/etc/os-release") or "").splitlines():
-        name, equals, value = line.partition("=")
-        if equals and not name.startswith("#"):
-            found[name.strip()] = value.strip().strip("\"'")
-    return found
 
 
 def engine_info() -> dict[str, Any]:
@@ -95,11 +85,6 @@ def driver_version() -> str | None:
     """The driver's version, as nvidia-smi says."""
     seen, _ = nvidia_host.driver_gpus()
     return seen[0]["driver"] if seen else None
-
-
-def toolkit_version() -> str | None:
-    """The toolkit's version; None where there is none."""
-    return _toolkit()[0]
 
 
 def _toolkit() -> tuple[str | None, bool, bool]:

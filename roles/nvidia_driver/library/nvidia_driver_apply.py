@@ -47,21 +47,14 @@ import os
 
 from ansible.module_utils import nvidia
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.nvidia_driver_steps import Settings, apply
+from ansible.module_utils.nvidia_driver_steps import ARGUMENTS, Settings, apply
 from ansible.module_utils.nvidia_packages import DriverError, write
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "manage": {"type": "str", "choices": ["auto", "always", "never"], "default": "auto"},
-            "required": {"type": "bool", "default": False},
-            "upgrade": {"type": "bool", "default": False},
-            "branch": {"type": "str", "default": ""},
-            "flavour": {"type": "str", "default": ""},
-            "repository_url": {"type": "str", "required": True},
-            "repository_fingerprint": {"type": "str", "default": ""},
-            "reboot": {"type": "bool", "default": False},
+            **ARGUMENTS,
             "rebooted": {"type": "bool", "default": False},
             "progress": {"type": "path"},
         },

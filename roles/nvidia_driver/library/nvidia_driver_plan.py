@@ -47,19 +47,8 @@ notes:
 
 from ansible.module_utils import nvidia
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.nvidia_driver_steps import Plan, Settings
+from ansible.module_utils.nvidia_driver_steps import ARGUMENTS, Plan, Settings
 from ansible.module_utils.nvidia_packages import DriverError
-
-ARGUMENTS = {
-    "manage": {"type": "str", "choices": ["auto", "always", "never"], "default": "auto"},
-    "required": {"type": "bool", "default": False},
-    "upgrade": {"type": "bool", "default": False},
-    "branch": {"type": "str", "default": ""},
-    "flavour": {"type": "str", "default": ""},
-    "repository_url": {"type": "str", "required": True},
-    "repository_fingerprint": {"type": "str", "default": ""},
-    "reboot": {"type": "bool", "default": False},
-}
 
 
 def main() -> None:

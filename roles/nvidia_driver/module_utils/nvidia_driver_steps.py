@@ -48,6 +48,18 @@ class RebootDue(Exception):
     """Why the host has to be rebooted before the driver can serve."""
 
 
+ARGUMENTS = {  # of the modules, for Settings
+    "manage": {"type": "str", "choices": ["auto", "always", "never"], "default": "auto"},
+    "required": {"type": "bool", "default": False},
+    "upgrade": {"type": "bool", "default": False},
+    "branch": {"type": "str", "default": ""},
+    "flavour": {"type": "str", "default": ""},
+    "repository_url": {"type": "str", "required": True},
+    "repository_fingerprint": {"type": "str", "default": ""},
+    "reboot": {"type": "bool", "default": False},
+}
+
+
 @dataclass
 class Settings:
     """The options of the role."""
@@ -83,6 +95,8 @@ class Installation:
     address: str
     signer: str
     kernel: str
+    may_boot: bool
+    """Whether the driver may be one that serves after the next boot only: none serves now, or a reboot is allowed."""
 
     def steps(self, found: nvidia_host.OnDisk | None, newer: list[str], *, in_use: bool) -> list[Step]:
         """What comes before the driver can be loaded."""
@@ -119,6 +133,7 @@ class Installation:
         names = [*self.for_kernel(told), *driver.packages]
         extras = manager.candidates(driver.extras) if driver.extras else {}
         names += [name for name, version in extras.items() if of_branch(version, driver.branch)]
+        _write_state("installing", driver)
         manager.install(names, say)
 
     def need(self, names: tuple[str, ...], told: str) -> dict[str, str]:
@@ -135,10 +150,20 @@ class Installation:
         driver, manager = self.driver, self.manager
         names = [*driver.kernel, *driver.follow]
         known = {**manager.candidates(names), **manager.installed(names)}
-        prepared = driver.dkms and os.path.isdir(f"/lib/modules/{self.kernel}/build")
-        if prepared or set(driver.kernel) <= set(known):
+        fit = set(driver.kernel) <= set(known)
+        if driver.dkms:
+            fit = fit or os.path.isdir(f"/lib/modules/{self.kernel}/build")
+        else:  # signed modules go with one version of the driver, and those for older kernels with one that is gone
+            fit = fit and manager.installable([*driver.kernel, *driver.packages])
+        if fit:
             return [name for name in names if name in known]
         # A newer kernel comes with what follows, and the driver after the next boot.
+        if not self.may_boot:
+            raise DriverError(
+                f"{driver} can't be had for the running kernel {self.kernel} any more, only with a newer one, and the "
+                "driver that serves would stop until the host is rebooted: set nvidia_driver_reboot: true; nothing was "
+                "installed"
+            )
         if manager.system.manager == "dnf":
             return list(manager.candidates(["kernel", "kernel-devel"]))
         follow = [name for name in driver.follow if name in known]
@@ -228,7 +253,7 @@ class Plan:
         if self.ours:
             self._settle(again=False)
         if not os.path.exists(UVM):
-            self.steps.append(Step("load nvidia-uvm, without which CUDA has no memory", self._load))
+            self.steps.append(Step("load nvidia-uvm, without which CUDA has no memory", _load_modules))
             if read(AT_BOOT) != AT_BOOT_TEXT and not self.ours:
                 self.steps.append(_at_boot())
 
@@ -254,20 +279,27 @@ class Plan:
             branch=self.settings.branch, flavour=self.settings.flavour, nvswitch=nvidia_host.nvswitch(),
         )  # fmt: skip
         suits = found is not None and of_branch(found.version, driver.branch) and found.flavour == driver.flavour
-        names = {*driver.packages, *driver.follow}
-        lacks = not names <= set(manager.installed(sorted(names)))
-        newer = manager.newer(driver.packages) if self.settings.upgrade and suits and not lacks else []
+        follow = manager.candidates(driver.follow) if driver.follow else {}
+        lacks = not {*driver.packages, *follow} <= set(manager.installed([*driver.packages, *driver.follow]))
+        # Signed modules bring the kernels that they are for, which are held with them.
+        moving = driver.packages if driver.dkms else (*driver.packages, *follow)
+        newer = manager.newer(moving) if self.settings.upgrade and suits and not lacks else []
         if self.seen.gpus and suits and not newer and not self.unfinished:
             self._keep()  # it was to be replaced, and is the right one
             return
         address = nvidia.repository(self.settings.repository_url, system, machine)
-        self.installation = Installation(driver, manager, address, self.settings.repository_fingerprint, self.kernel)
+        self.installation = Installation(
+            driver, manager, address, self.settings.repository_fingerprint, self.kernel,
+            may_boot=self.settings.reboot or not self.seen.gpus,
+        )  # fmt: skip
         install = bool(newer) or not suits or lacks
         if install:
             nvidia.check_secure_boot(driver, system, nvidia_host.secure_boot(nvidia.mok(system)))
             self.steps += self.installation.steps(found, newer, in_use=self.seen.loaded is not None)
         self._settle(again=True)
         self._add_load(found, replaced=install)
+        if nvidia_host.nvswitch():
+            self.steps.append(Step("start the fabric manager, without which CUDA can't use these GPUs", _start_fabric))
 
     def _against(self, found: nvidia_host.OnDisk) -> str | None:
         """Why the installed driver can't serve the GPUs, whoever installed it."""
@@ -320,19 +352,13 @@ class Plan:
                 _unload(rival, f"{rival} holds the GPUs")
         loaded, flavour = nvidia_host.loaded_module()
         if loaded and (loaded != found.version or (flavour and flavour != found.flavour)):
-            for service in SERVICES:
-                if _systemd() and _is_active(service):
-                    run(["systemctl", "stop", service])
-            for module in STACK:
-                if os.path.isdir(f"{nvidia_host.MODULES}/{module}"):
-                    _unload(module, f"driver {loaded} is in use, {found.version} is installed")
-        for module in ("nvidia", "nvidia-uvm"):
-            try:
-                run(["modprobe", module])
-            except DriverError as error:
-                raise DriverError(f"{error}{_hint(str(error))}") from error
-        if shutil.which("nvidia-modprobe"):
-            run(["nvidia-modprobe", "-u", "-c=0"])
+            with _services_stopped():
+                for module in STACK:
+                    if os.path.isdir(f"{nvidia_host.MODULES}/{module}"):
+                        _unload(module, f"driver {loaded} is in use, {found.version} is installed")
+                _load_modules(say)
+        else:
+            _load_modules(say)
         if _systemd() and os.path.exists(DROP_IN):
             run(["systemctl", "restart", "nvidia-persistenced"])
 
@@ -366,9 +392,6 @@ def apply(settings: Settings, say: Say, *, rebooted: bool = False) -> dict[str, 
         done: list[str] = []
         if not plan.steps:
             return _result(done, plan.seen)
-        chosen = plan.installation.driver._asdict() if plan.installation else plan.state.get("driver")
-        if chosen:
-            _write_state("installing", chosen)
         for step in plan.steps:
             say(step.text)
             try:
@@ -380,8 +403,8 @@ def apply(settings: Settings, say: Say, *, rebooted: bool = False) -> dict[str, 
             done.append(step.text)
         say("see whether the driver serves")
         now = plan.verify()
-        if chosen:
-            _write_state("installed", chosen)
+        if plan.installation:
+            _write_state("installed", plan.installation.driver)
         return _result(done, now)
 
 
@@ -398,9 +421,9 @@ def read_state() -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _write_state(phase: str, driver: dict[str, Any]) -> None:
+def _write_state(phase: str, driver: nvidia.Driver) -> None:
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    write(STATE, json.dumps({"phase": phase, "driver": driver, "at": at}, indent=1) + "\n")
+    write(STATE, json.dumps({"phase": phase, "driver": driver._asdict(), "at": at}, indent=1) + "\n")
 
 
 @contextlib.contextmanager
@@ -458,6 +481,37 @@ def _persistenced() -> bool:
     """Whether the service is there."""
     places = ("/usr/lib", "/lib", "/etc")
     return any(os.path.exists(f"{place}/systemd/system/nvidia-persistenced.service") for place in places)
+
+
+def _load_modules(say: Say) -> None:
+    for module in ("nvidia", "nvidia-uvm"):
+        try:
+            run(["modprobe", module])
+        except DriverError as error:
+            raise DriverError(f"{error}{_hint(str(error))}") from error
+    if shutil.which("nvidia-modprobe"):
+        run(["nvidia-modprobe", "-u", "-c=0"])
+
+
+@contextlib.contextmanager
+def _services_stopped() -> Iterator[None]:
+    """Without the services that keep the modules in use; those that ran run again afterwards, whatever happened."""
+    ran = [service for service in SERVICES if _systemd() and _is_active(service)]
+    for service in ran:
+        run(["systemctl", "stop", service])
+    try:
+        yield
+    except BaseException:
+        for service in ran:
+            with contextlib.suppress(DriverError):  # what happened before is the error to tell
+                run(["systemctl", "start", service])
+        raise
+    for service in ran:
+        run(["systemctl", "start", service])
+
+
+def _start_fabric(say: Say) -> None:
+    run(["systemctl", "enable", "--now", "nvidia-fabricmanager"])
 
 
 def _unload(module: str, why: str) -> None:

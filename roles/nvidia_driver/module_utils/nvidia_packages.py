@@ -5,6 +5,7 @@ Python 3.9's standard library only. What is installed is decided in ``nvidia.py`
 
 from __future__ import annotations
 
+import fcntl
 import glob
 import os
 import re
@@ -110,8 +111,12 @@ class Apt:
     KEY = "/usr/share/keyrings/llama-nexus-nvidia.gpg"
     SOURCES = "/etc/apt/sources.list.d/llama-nexus-nvidia.sources"
     PREFERENCES = "/etc/apt/preferences.d/llama-nexus-nvidia"
+    LOCK = "/var/lib/dpkg/lock-frontend"
     # Another apt may be at work, as just after a machine has booted.
     GET = ("apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=600", "-o", "Dpkg::Options::=--force-confold")
+    INSTALL = (
+        *GET, "install", "--no-install-recommends", "--allow-change-held-packages", "--allow-downgrades",
+    )  # fmt: skip
 
     def __init__(self, system: nvidia.System, codename: str) -> None:
         self.system = system
@@ -170,7 +175,9 @@ class Apt:
 
     def unfinished(self) -> None:
         """Finish what an interrupted run left half-configured."""
-        run(["dpkg", "--configure", "-a", "--force-confold"])
+        with open(self.LOCK, "a", encoding="utf-8") as lock:
+            fcntl.lockf(lock, fcntl.LOCK_EX)  # unlike apt-get, dpkg does not wait for another
+            run(["dpkg", "--configure", "-a", "--force-confold"], DPKG_FRONTEND_LOCKED="1")
 
     def refresh(self, say: Say) -> str:
         """Fetch the lists of packages; what went wrong on the way, which matters where a package is then missing."""
@@ -182,9 +189,6 @@ class Apt:
         missing = [name for name in driver.pin if name not in self.installed(driver.pin)]
         if missing:
             self.install(missing, say)
-
-    def pinned(self, driver: nvidia.Driver) -> bool:
-        return set(driver.pin) <= set(self.installed(driver.pin))
 
     def installed(self, patterns: Iterable[str]) -> dict[str, str]:
         """The versions of installed packages by name."""
@@ -214,9 +218,16 @@ class Apt:
     def _is_newer(self, version: str, than: str) -> bool:
         return subprocess.run(["dpkg", "--compare-versions", version, "gt", than], check=False).returncode == 0
 
+    def installable(self, names: Sequence[str]) -> bool:
+        """Whether what these depend on can be had, too, and for all of them together."""
+        try:
+            run([*self.INSTALL, "--simulate", *names])
+        except DriverError:
+            return False
+        return True
+
     def install(self, names: Sequence[str], say: Say) -> None:
-        change = ["--no-install-recommends", "--allow-change-held-packages", "--allow-downgrades"]
-        run([*self.GET, "install", *change, *names], say)
+        run([*self.INSTALL, *names], say)
 
     def to_hold(self, driver: nvidia.Driver) -> list[str]:
         """The packages of the driver, and on Ubuntu those that would bring a kernel without modules."""
@@ -316,16 +327,8 @@ class Dnf:
             shape = "%{name}-%{epoch}:%{version}-%{release}.*\n"
             told = run(["dnf", "-q", "repoquery", "--available", "--qf", shape, "*nvidia*"], ok=(0, 1))
             locks = [line for line in told.splitlines() if f":{driver.branch}." in line]
-            run(["dnf", "-q", "versionlock", "add", "--raw", *locks], say)
-
-    def pinned(self, driver: nvidia.Driver) -> bool:
-        if not self.installed(["python3-dnf-plugin-versionlock"]):
-            return False
-        if driver.pin:
-            stream = driver.pin[0].rpartition(":")[2]
-            told = read("/etc/dnf/modules.d/nvidia-driver.module")
-            return f"stream={stream}\n" in told and "state=enabled" in told
-        return any("nvidia" in name and nvidia.branch_of(version) == driver.branch for name, version in self._locks())
+            if locks:  # a repository without the branch is told of by what it lacks
+                run(["dnf", "-q", "versionlock", "add", "--raw", *locks], say)
 
     @staticmethod
     def _locks() -> list[tuple[str, str]]:
