@@ -111,11 +111,13 @@ class Behind:
 class Builds:
     """All that the records tell. ``hosts`` are sorted by name, ``builds`` and ``failures`` oldest first.
 
-    ``inputs`` says what each release was made of. ``until`` is when the last deployment began, ``unread`` holds one
-    line for each record that cannot be read.
+    ``builders`` are the hosts that only build for others, each with the releases that it built, the newest first; what
+    was removed there no record tells. ``inputs`` says what each release was made of. ``until`` is when the last
+    deployment began, ``unread`` holds one line for each record that cannot be read.
     """
 
     hosts: list[Host]
+    builders: dict[str, list[str]]
     inputs: dict[str, Row]
     builds: list[Build]
     failures: list[Failure]
@@ -182,6 +184,7 @@ def tell(records: Sequence[Record], unread: Sequence[str] = ()) -> Builds:
     serves = _served(ordered)
     return Builds(
         hosts=[replace(host, serves=serves.get(name, {})) for name, host in sorted(hosts.items())],
+        builders=_builders(real, builds.values(), hosts),
         inputs={
             row["name"]: row["inputs"] for record in real for row in record.releases if row["name"] and row["inputs"]
         },
@@ -267,10 +270,10 @@ def apart(state: Builds) -> tuple[dict[str, list[str]], list[str]]:
     return words, same
 
 
-def space(state: Builds, host: Host) -> tuple[int, list[str]]:
-    """The bytes of a host's releases, and the names of those of unknown size."""
-    sizes = {name: build.size for name in host.releases or () if (build := state.last_build(name))}
-    unknown = [name for name in host.releases or () if not sizes.get(name)]
+def space(state: Builds, releases: Sequence[str]) -> tuple[int, list[str]]:
+    """The bytes of these releases, and the names of those of unknown size."""
+    sizes = {name: build.size for name in releases if (build := state.last_build(name))}
+    unknown = [name for name in releases if not sizes.get(name)]
     return sum(filter(None, sizes.values())), unknown
 
 
@@ -378,6 +381,17 @@ def _builds(records: Sequence[Record]) -> dict[tuple[str, str, str] | None, Buil
             place = row["from"] or (found[key].place if key in found else row["build"]["built_on"])
             found[key] = Build(row["name"], place, datetime.fromisoformat(row["build"]["built_at"]), row["build"])
     return found
+
+
+def _builders(records: Sequence[Record], builds: Iterable[Build], hosts: Iterable[str]) -> dict[str, list[str]]:
+    """The hosts that built for others and are in no deployment themselves, with what they built."""
+    rows = [row for record in records for row in record.releases]
+    places = {row["from"] for row in rows if row["build"] and row["from"] and row["from"] != row["host"]}
+    newest = sorted(builds, key=lambda build: build.at, reverse=True)
+    return {
+        place: list(dict.fromkeys(build.release for build in newest if build.place == place))
+        for place in sorted(places.difference(hosts))
+    }
 
 
 def _served(records: Sequence[Record]) -> dict[str, dict[str, list[str]]]:

@@ -52,7 +52,7 @@ def hosts(state: Builds) -> Block:
         return note("No deployment has come as far as a release of llama.cpp.")
     return fill(
         "blocks/builds_hosts.html",
-        hosts=[_host(state, host) for host in state.hosts],
+        hosts=[_host(state, host) for host in state.hosts] + [_builder(state, name) for name in state.builders],
         caption="The release of the last deployment of each host that succeeded. A native release needs a processor "
         "like that of the host that built it; a portable one chooses its code when it starts. Age is from the build to "
         "the last deployment of any host.",
@@ -182,24 +182,26 @@ def space(state: Builds) -> Block:
         Column("Kept beside the one it runs", numeric=False),
         Column("Removed last", numeric=False),
     ]
+    there = [(host.name, host.releases, host.release, host.removed) for host in state.hosts]
+    there += [(name, built, "", []) for name, built in state.builders.items()]
     rows: Rows = []
-    for host in state.hosts:
-        taken, unknown = builds.space(state, host)
-        kept = [name for name in host.releases or () if name != host.release]
+    for name, names, running, removed in there:
+        taken, unknown = builds.space(state, names or ())
         rows.append(
             [
-                host.name,
-                str(len(host.releases)) if host.releases is not None else MISSING,
+                name,
+                str(len(names)) if names is not None else MISSING,
                 (_size(taken) + (f" and {len(unknown)} unknown" if unknown else "")) if taken else MISSING,
-                ", ".join(kept) or MISSING,
-                ", ".join(host.removed) or MISSING,
+                ", ".join(one for one in names or () if one != running) or MISSING,
+                ", ".join(removed) or MISSING,
             ]
         )
     return table(
         columns,
         rows,
         "Space is what the files of the releases take up, without models, build folders and the compiler's cache. A "
-        "release that was built before the records begin is of unknown size.",
+        "release that was built before the records begin is of unknown size. Of a host that only builds for others, "
+        "all that it built is counted: what was removed there since, no record tells.",
     )
 
 
@@ -254,6 +256,17 @@ def _host(state: Builds, host: Host) -> dict[str, Any]:
         "page": (inputs.get("web_page") if inputs else None) or MISSING,
         "size": _size(build.size) if build and build.size else MISSING,
         "age": builds.age(state.until - build.at) if build and state.until else MISSING,
+    }
+
+
+def _builder(state: Builds, name: str) -> dict[str, Any]:
+    served = [host.name for host in state.hosts if host.build and host.build.place == name]
+    return {
+        **dict.fromkeys(("instances", "commit", "architectures", "machine"), ""),
+        **dict.fromkeys(("release", "version", "backend", "processor", "page", "size", "age"), MISSING),
+        "name": name,
+        "came": f"builds for {_some(served)}" if served else "builds for others",
+        "trouble": [],
     }
 
 

@@ -15,8 +15,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -264,6 +266,12 @@ def test_what_comes_out_of_the_compiler_names_the_release(tree: Tree, tmp_path: 
     assert name(require_gpu=False, _jobs=7) == names[0]
 
 
+def test_what_cannot_name_a_release_or_be_built_is_refused(tree: Tree, tmp_path: Path) -> None:
+    for ref in ("feature/x", "--upload-pack=x", ""):
+        assert f"llama_cpp_ref is {ref!r}: name a tag, as in b11312" in refusal(tmp_path, archive(tree), ref=ref)
+    assert "llama_cpp_targets is empty" in refusal(tmp_path, archive(tree), targets=[])
+
+
 def test_a_release_is_the_same_under_every_prefix(tree: Tree, tmp_path: Path) -> None:
     one, other = (module(tmp_path / prefix, archive(tree)) for prefix in ("one", "another prefix"))
     assert one["manifest"]["files"] == other["manifest"]["files"]
@@ -312,6 +320,68 @@ def test_an_address_that_does_not_answer_with_the_archive_is_named(tree: Tree, t
         source = {**archive(tree), "url": f"{server.url}/drops"}
         assert f"not {tree.sha256}: it is not the archive" in refusal(tmp_path, source)
         assert module(tmp_path, source)["changed"]
+
+
+HIDDEN = "s3cr3t"
+
+
+def told(result: dict[str, Any], prefix: Path) -> str:
+    """All that a call says, and that it leaves in logs and manifests."""
+    files = [path for folder in ("logs", "releases") for path in (prefix / folder).rglob("*") if path.is_file()]
+    return json.dumps(result) + "".join(path.read_text(errors="replace") for path in files)
+
+
+def test_credentials_of_an_archives_address_are_used_and_stand_nowhere(tree: Tree, tmp_path: Path) -> None:
+    with serve() as server:
+        server.files[f"/tree.tar.gz?sig={HIDDEN}"] = Served(tree.archive.read_bytes())
+        url = f"{server.url}/tree.tar.gz?sig={HIDDEN}".replace("://", f"://ops:{HIDDEN}%40@")
+        source = {**archive(tree), "url": url}
+        made = module(tmp_path, source)
+        assert made["changed"]
+        assert [one.authorization for one in server.asked] == ["Basic b3BzOnMzY3IzdEA="]  # ops:s3cr3t@
+        assert made["manifest"]["inputs"]["source"]["url"] == f"{server.url}/tree.tar.gz"
+        other = module(tmp_path, {**source, "url": url.replace(HIDDEN, "0ther")}, _state="probed")
+        assert other["present"]  # new credentials make no new release
+        missing = module(tmp_path, {**source, "url": url.replace("tree", "none")})
+        assert f"cannot fetch {server.url}/none.tar.gz: HTTP Error 401" in missing["msg"]
+    for result in (made, other, missing):
+        assert HIDDEN not in told(result, tmp_path)
+
+
+def test_credentials_of_a_git_address_are_used_and_stand_nowhere(
+    tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A forge that lets one user in: it runs what it is asked for on this machine.
+    ssh = f'#!/bin/sh\necho "$@" >>{tmp_path}/asked\nfor last; do :; done\nexec sh -c "$last"\n'
+    monkeypatch.setenv("GIT_SSH", str(executable(tmp_path / "ssh", ssh)))
+    path = tree.git_url.removeprefix("file://")
+    for number, (user, form) in enumerate([("git", "{}@forge:{}"), (f"git:{HIDDEN}", "ssh://{}@forge{}")]):
+        made = module(tmp_path, {"kind": "git", "url": form.format(user, path)}, commit=tree.commit)
+        assert made["manifest"]["inputs"]["source"]["url"] == form.format("", path).replace("@", "")
+        assert f"{user}@forge" in (tmp_path / "asked").read_text().splitlines()[number]
+        assert f"{user}@" not in told(made, tmp_path)
+    probed = module(tmp_path, {"kind": "git", "url": f"git:{HIDDEN}@forge:x"}, _state="probed")
+    assert probed["inputs"]["source"]["url"] == "forge:x"
+    assert HIDDEN not in json.dumps(probed)
+
+    answers: list[str | None] = []
+
+    class Forge(BaseHTTPRequestHandler):
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class calls it so
+            pass
+
+        def do_GET(self) -> None:
+            answers.append(self.headers["Authorization"])
+            self.send_error(403)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Forge) as forge:
+        threading.Thread(target=forge.serve_forever, daemon=True).start()
+        place = f"127.0.0.1:{forge.server_port}/llama.cpp.git"
+        refused = module(tmp_path, {"kind": "git", "url": f"http://ops:{HIDDEN}@{place}"})
+        forge.shutdown()
+    assert answers == ["Basic b3BzOnMzY3IzdA=="]
+    assert f"git clone of b1 from http://{place} failed" in refused["msg"]
+    assert HIDDEN not in told(refused, tmp_path)
 
 
 def test_a_git_source_holds_the_pinned_commit_or_is_refused(tree: Tree, tmp_path: Path) -> None:
@@ -364,6 +434,14 @@ def test_a_full_disk_is_told_and_the_release_that_is_there_stays_whole(tree: Tre
         for options in ({"MIB": "460"}, {"A": "1"}):  # one that goes on, one that would begin
             message = refusal(tmp_path, archive(tree), cmake_options=options)
             assert f"no space left on the file system of {tmp_path} (0 MiB free)" in message
+        # Told before anything is installed for a build.
+        wanted = {**first["inputs"], "cmake_options": {"A": "1"}}
+        before = modules.call(MODULE, {"prefix": str(tmp_path), "inputs": wanted, "state": "probed"})
+        assert before["msg"].startswith("a build needs about 400 MiB: no space left on the file system of ")
+        page = modules.call(
+            MODULE, {"prefix": str(tmp_path), "inputs": {**wanted, "web_page": "npm"}, "state": "probed"}
+        )
+        assert page["msg"].startswith("a build needs about 1100 MiB: ")
         assert module(tmp_path, archive(tree), _state="probed")["present"]
         subprocess.run([f"{first['path']}/bin/llama-server", "--help"], check=True)
         (tmp_path / "filler").unlink()
@@ -390,8 +468,10 @@ def test_the_gpus_of_the_driver_choose_the_backend_and_the_architectures(tree: T
 
     executable(nvcc, NVCC.replace("12.8", "13.0"))
     assert not module(tmp_path, archive(tree), path, backend="auto", _state="probed")["present"]
-    told = module(tmp_path, archive(tree), path, backend="cuda", cuda_architectures=["120"], _state="probed")
-    assert told["name"].startswith("b1-cuda120-")
+    asked = module(tmp_path, archive(tree), path, backend="cuda", cuda_architectures=["120", "89"], _state="probed")
+    assert asked["name"].startswith("b1-cuda89-120-")
+    other = module(tmp_path, archive(tree), path, backend="cuda", cuda_architectures=["89", "120"], _state="probed")
+    assert other["name"] == asked["name"]
     assert module(tmp_path, archive(tree), path, backend="cpu", _state="probed")["name"].startswith("b1-cpu-")
 
 
@@ -684,7 +764,9 @@ def poor(tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Host
             llama_cpp_cuda_toolkit="12.7",  # which nobody has: another may lie where it is searched whatever PATH says
             host_environment={"PATH": f"{fakes}:{path_without(folder / 'no_nvcc', 'nvcc')}"},
         )
-    return play(folder, hosts)
+    refused: dict[str, dict[str, Any]] = {name: hosts[name] for name in ("no_compiler", "no_toolkit") if name in hosts}
+    checked = play(folder, refused, "--check") if refused else {}
+    return play(folder, hosts) | {f"{name} in check mode": host for name, host in checked.items()}
 
 
 def went(poor: dict[str, Host], name: str) -> Host:
@@ -700,8 +782,9 @@ def test_a_gpu_that_is_required_and_not_there_stops_the_host(poor: dict[str, Hos
     assert "or set llama_cpp_require_gpu: false for this host to serve on the processor" in poor["no_gpu"].msg
 
 
-def test_a_gpu_without_a_cuda_compiler_is_an_error_and_no_processor_build(poor: dict[str, Host]) -> None:
-    host = went(poor, "no_toolkit")
+@pytest.mark.parametrize("mode", ["", " in check mode"])
+def test_a_gpu_without_a_cuda_compiler_is_an_error_and_no_processor_build(poor: dict[str, Host], mode: str) -> None:
+    host = went(poor, f"no_toolkit{mode}")
     assert host.failed
     assert host.msg == (
         "no_toolkit lacks the CUDA toolkit 12.7 (nvcc) to build for NVIDIA L4, NVIDIA RTX A4000, and its user may not "
@@ -711,8 +794,9 @@ def test_a_gpu_without_a_cuda_compiler_is_an_error_and_no_processor_build(poor: 
     assert host.changed == 0
 
 
-def test_without_a_compiler_and_without_root_the_package_is_named(poor: dict[str, Host]) -> None:
-    host = went(poor, "no_compiler")
+@pytest.mark.parametrize("mode", ["", " in check mode"])
+def test_without_a_compiler_and_without_root_the_package_is_named(poor: dict[str, Host], mode: str) -> None:
+    host = went(poor, f"no_compiler{mode}")
     assert host.failed
     assert "no_compiler lacks compiler to build llama.cpp, and " in host.msg
     assert host.msg.endswith("may not install packages there: have root run apt-get install g++")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -237,10 +238,24 @@ def test_space_adds_up_the_releases_on_a_host_and_names_those_that_were_removed(
     write(tmp_path, NOON + DAY, one("a"), releases=[built])
     write(tmp_path, NOON + 2 * DAY, one("a"), releases=[release(NEW, "a", **there)])
     state = builds.read(tmp_path)
-    assert builds.space(state, state.hosts[0]) == (1100 << 20, [])
+    assert builds.space(state, state.hosts[0].releases or []) == (1100 << 20, [])
     html = builds_blocks.space(state).html
     for shown in (">2<", "1.07\N{NO-BREAK SPACE}GiB", OLD, "b11100-cuda89-0b"):
         assert shown in html, shown
+
+
+def test_a_host_that_only_builds_for_others_is_listed_with_what_it_built(tmp_path: Path) -> None:
+    write(tmp_path, NOON, one("a", OLD), releases=[release(OLD, "a", "taken", size=300 << 20)])
+    write(tmp_path, NOON + DAY, one("a"), one("b"), releases=[
+        release(NEW, "a", "taken", at=NOON + DAY), release(NEW, "b", "taken", at=NOON + DAY)
+    ])  # fmt: skip
+    state = builds.read(tmp_path)
+    assert state.builders == {"rig": [NEW, OLD]}
+    assert "<small>builds for a, b</small>" in builds_blocks.hosts(state).html
+    shown = re.sub(r"<[^>]*>|\s", " ", builds_blocks.space(state).html)
+    assert re.search(rf"rig +2 +1,000 MiB +{NEW}, {OLD} ", shown)
+    write(tmp_path, NOON + 2 * DAY, one("rig"), releases=[release(NEW, "rig", at=NOON + DAY)])
+    assert builds.read(tmp_path).builders == {}  # it has a row of its own now
 
 
 def test_the_figure_has_a_bar_a_build_and_says_what_it_leaves_out(tmp_path: Path) -> None:

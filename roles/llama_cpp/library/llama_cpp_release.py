@@ -85,7 +85,10 @@ options:
         default: "off"
         type: str
   inputs:
-    description: What a release for another host is made of, as it was found there with C(state=probed).
+    description: What the release is made of, as it was found with C(state=probed) on the host that it is for.
+    type: dict
+  source:
+    description: The recipe's C(source) again, for C(inputs), which are without the credentials of its addresses.
     type: dict
   jobs:
     description: Compiler processes at a time. 0 is one a processor.
@@ -170,7 +173,7 @@ import platform
 
 from ansible.module_utils import nvidia, nvidia_host
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.llama_cpp_build import build
+from ansible.module_utils.llama_cpp_build import build, require_room
 from ansible.module_utils.llama_cpp_recipe import (
     ARGUMENTS,
     ReleaseError,
@@ -180,6 +183,7 @@ from ansible.module_utils.llama_cpp_recipe import (
     read_manifest,
     release_name,
     releases,
+    secrets_of,
     wanted_inputs,
 )
 
@@ -205,12 +209,12 @@ def choose_backend(recipe: dict, gpus: list[dict]) -> str:
 
 def choose_architectures(recipe: dict, gpus: list[dict], host: str) -> list[str]:
     # The driver's own word, never a guess from the card's name: equal names hide different chips.
-    found = recipe["cuda_architectures"] or sorted({gpu["compute_cap"].replace(".", "") for gpu in gpus}, key=int)
+    found = set(recipe["cuda_architectures"]) or {gpu["compute_cap"].replace(".", "") for gpu in gpus}
     if not found:
         raise ReleaseError(
             f"no GPU on {host} says what to compile for: set llama_cpp_cuda_architectures, for example ['89']"
         )
-    return found
+    return sorted(found, key=lambda name: (len(name), name))
 
 
 def choose_toolkit(recipe: dict, architectures: list[str], gpus: list[dict], here: dict) -> str:
@@ -262,6 +266,8 @@ def probe(params: dict, check_mode: bool) -> tuple[dict, dict, dict]:
     path = os.path.join(params["prefix"], "releases", name)
     link = os.path.join(params["prefix"], "current")
     manifest = read_manifest(path, inputs)
+    if params["inputs"] and not manifest:  # this is the host that is to build it
+        require_room(params["prefix"], inputs, name)
     result = {
         "name": name,
         "path": path,
@@ -286,6 +292,7 @@ def main() -> None:
             "prefix": {"type": "path", "required": True},
             "recipe": {"type": "dict", "options": ARGUMENTS},
             "inputs": {"type": "dict"},
+            "source": {"type": "dict"},
             "jobs": {"type": "int", "default": 0},
             "tools_path": {"type": "path"},
             "progress": {"type": "path"},
@@ -295,6 +302,8 @@ def main() -> None:
         supports_check_mode=True,
     )
     params = module.params
+    params["source"] = params["source"] or (params["recipe"] or params["inputs"])["source"]
+    module.no_log_values |= secrets_of(params["source"])
     try:
         result, inputs, tools = probe(params, module.check_mode)
         if params["state"] == "probed":

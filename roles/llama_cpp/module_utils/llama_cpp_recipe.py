@@ -79,6 +79,35 @@ def cpu_fingerprint() -> str:
     return platform.machine()
 
 
+def public_url(url: str) -> str:
+    """An address without what may be secret: user and password, and what follows a question mark or a hash."""
+    return re.split("[?#]", without_user(url))[0] if "://" in url else without_user(url)
+
+
+def without_user(url: str) -> str:
+    """An address without user and password, be it SCHEME://… or git's short form, USER@HOST:PATH."""
+    return re.sub(r"^([^:/]+://)[^/]*@" if "://" in url else r"^()[^/]*@(?=[^/@:]+:)", r"\1", url)
+
+
+def secrets_of(source: dict[str, Any]) -> set[str]:
+    """What :func:`public_source` leaves out, in pieces."""
+    found = set()
+    for url in [source.get("url") or "", *(entry["url"] for entry in source.get("archives") or ())]:
+        start, bare = len(url) - len(re.sub(r"^[^:/]+://", "", url)), without_user(url)
+        found |= {url[start : start + len(url) - len(bare)], bare[len(public_url(url)) :]}
+    return found - {""}
+
+
+def public_source(source: dict[str, Any]) -> dict[str, Any]:
+    """A source as manifests and records show it. The same source with other credentials makes the same release."""
+    public = {key: value for key, value in sorted(source.items()) if value is not None}
+    if "url" in public:
+        public["url"] = public_url(public["url"])
+    if "archives" in public:
+        public["archives"] = [{**entry, "url": public_url(entry["url"])} for entry in public["archives"]]
+    return public
+
+
 def checked_fa_quants(pairs: list[str]) -> list[str]:
     """The K-V type pairs to compile FlashAttention for, as CMake takes them; ReleaseError for one that there is not."""
     wanted = {pair.strip().lower() for pair in pairs}
@@ -97,7 +126,11 @@ def wanted_inputs(
     recipe: dict[str, Any], backend: str, architectures: list[str], toolkit: str | None
 ) -> dict[str, Any]:
     """Everything that decides what comes out of the compiler; the release is named by its hash."""
-    source = {key: value for key, value in sorted(recipe["source"].items()) if value is not None}
+    if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", recipe["ref"]):  # a part of paths, and an argument of git
+        raise ReleaseError(f"llama_cpp_ref is {recipe['ref']!r}: name a tag, as in b11312")
+    if not recipe["targets"]:
+        raise ReleaseError("llama_cpp_targets is empty: name the programs to build, as in [llama-server]")
+    source = public_source(recipe["source"])
     inputs: dict[str, Any] = {
         "ref": recipe["ref"],
         "commit": recipe["commit"],
@@ -179,15 +212,31 @@ def sha256_of(path: str) -> str:
     return digest.hexdigest()
 
 
-def require_that_it_runs(folder: str, target: str) -> None:
+def main_program(targets: list[str]) -> str:
+    """The program by which a release is tried."""
+    return "llama-server" if "llama-server" in targets else targets[0]
+
+
+def require_that_it_runs(program: str) -> None:
     """Stop where a program of a release does not start: a library or an instruction set is not there."""
-    program = os.path.join(folder, "bin", target)
-    done = subprocess.run(
-        [program, "--help"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, check=False
-    )
+    try:
+        done = subprocess.run(
+            [program, "--help"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+            check=False,
+        )  # fmt: skip
+    except OSError as error:  # a program for another kind of machine
+        raise ReleaseError(f"{program} does not run: {error.strerror}") from error
     if done.returncode != 0:
         said = " / ".join(done.stderr.decode(errors="replace").strip().splitlines())[:300]
         raise ReleaseError(f"{program} does not run: exit status {done.returncode}. It said: {said}")
+
+
+def set_aside(path: str) -> str:
+    """Take a release's name from it, at one stroke; where it is now, to be removed however long that takes."""
+    gone = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.removed")
+    shutil.rmtree(gone, ignore_errors=True)  # of a removal that was cut short
+    os.rename(path, gone)
+    return gone
 
 
 def releases(prefix: str) -> Iterator[str]:
