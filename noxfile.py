@@ -123,9 +123,33 @@ def benchmark(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def compare(session: nox.Session) -> None:
+    """Tell whether one benchmark is better than another."""
+    task(session, "compare", *session.posargs)
+
+
+@nox.session(default=False)
+def monitor(session: nox.Session) -> None:
+    """Show the fleet live: slots, tokens/s, memory, temperature."""
+    task(session, "monitor", *session.posargs)
+
+
+@nox.session(default=False)
+def accuracy(session: nox.Session) -> None:
+    """Measure the load generator: its errors, and what it costs."""
+    task(session, "accuracy", *session.posargs)
+
+
+@nox.session(default=False)
 def report(session: nox.Session) -> None:
     """Render the reports that are not up to date, and their index."""
     task(session, "report", *session.posargs)
+
+
+@nox.session(default=False)
+def export(session: nox.Session) -> None:
+    """Write a benchmark's rows as CSV, Parquet or JSON."""
+    task(session, "export", *session.posargs)
 
 
 @nox.session(default=False)
@@ -161,6 +185,6 @@ def lock(session: nox.Session) -> None:
     toolkit = ROOT / "tests" / "cuda" / "toolkit.in"
     session.run(*compile_, "--python-version", "3.11", "--no-deps", str(toolkit), "--output-file",
                 str(toolkit.with_suffix(".txt")), external=True)  # fmt: skip
-    for source in sorted((ROOT / "roles" / "host_tools" / "files").glob("*.in")):
+    for source in sorted((ROOT / "roles").glob("*/files/*.in")):
         session.run(*compile_, "--python-version", "3.9", str(source), "--output-file",
                     str(source.with_suffix(".txt")), external=True)  # fmt: skip

@@ -1,7 +1,7 @@
 """The tables and notes of a report, as HTML blocks that a notebook cell shows.
 
     blocks.head(record, past)
-    blocks.summary(record)
+    blocks.generator(record)
     blocks.fleet_head(state)
 
 Each takes a record, or the history that :func:`nexus_tasks.frames.history` makes of it; those of the fleet take what
@@ -15,79 +15,123 @@ import shlex
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-from nexus_tasks import fleet, frames, runs
+from nexus_tasks import fleet, frames, runs, stories
 from nexus_tasks.fleet import Deployment, Fleet, Instance
 from nexus_tasks.frames import Change, History
-from nexus_tasks.markup import MISSING, Block, Cell, Column, Rows, fill, moment, note, number, percent, table
+from nexus_tasks.markup import (
+    MISSING,
+    Block,
+    Cell,
+    Column,
+    Rows,
+    fill,
+    interval,
+    moment,
+    note,
+    number,
+    percent,
+    table,
+)
 from nexus_tasks.results import Record, Row
 
 # What the report calls a metric, its unit, and whether more of it is better.
 METRICS: dict[str, tuple[str, str, bool]] = {
     "ttft_ms": ("Time to first token", "ms", False),
+    "ttft_visible_ms": ("Time to first visible token", "ms", False),
+    "queue_ms": ("TTFT that was not prefill", "ms", False),
     "itl_ms": ("Inter-token latency", "ms", False),
+    "tpot_ms": ("Time per output token", "ms", False),
     "total_ms": ("Whole request", "ms", False),
-    "decode_tps": ("Decode rate", "tokens/s", True),
+    "decode_tps": ("Decode rate of a request", "tokens/s", True),
     "prefill_tps": ("Prefill rate (server)", "tokens/s", True),
+    "late_ms": ("Sent too late", "ms", False),
 }
-TILES = {"ttft_ms": "TTFT", "decode_tps": "Decode", "itl_ms": "ITL", "prefill_tps": "Prefill"}
+TILES = {"ttft_ms": "TTFT", "itl_ms": "ITL", "decode_tps": "Decode", "prefill_tps": "Prefill"}
+RATES = {"output_tps": ("Output", "tokens/s"), "requests_per_s": ("Requests", "requests/s")}
+LISTED_REQUESTS = 40  # more requests than this, and the table has those that stand out
+IN_FLIGHT_MIN, CPU_MAX, LAG_P99_MAX_MS = 0.97, 0.7, 3.0  # a generator beyond these was part of what it measured
 
 
 def head(record: Record, past: History) -> Block:
-    """The top of the page: what was measured, the verdict, and the main numbers."""
-    tone, sentence = runs.verdict(record)
-    measured = runs.metrics(record)
-    tiles = []
-    for name, label in TILES.items():
-        if name in measured:
-            stats, unit = measured[name], METRICS[name][1]
-            tail = f"p99 {number(stats['p99'])}" if stats["p99"] is not None else f"n = {stats['n']}"
-            tiles.append(
-                {
-                    "label": f"{label}, median",
-                    "value": number(stats["median"]),
-                    "unit": unit,
-                    "detail": f"{number(stats['min'])} to {number(stats['max'])}, {tail}",
-                    "change": _change_cell(name, past.changes.get(name)),
-                }
-            )
-    agreed = frames.agreement(record)
-    if agreed is not None:
-        tiles.append(
-            {
-                "label": "Client against server",
-                "value": percent(agreed[2]).rstrip("%").rstrip(),
-                "unit": "%",
-                "detail": f"decode {number(agreed[0])} against {number(agreed[1])} ms",
-                "change": None,
-            }
-        )
+    """The top of the page: what was measured, what happened in three sentences, and the main numbers."""
+    return page_head(record, past, stories.benchmark(record), "Benchmark")
+
+
+def page_head(record: Record, past: History, sentences: Sequence[str], kind: str) -> Block:
+    """The top of a page about one run."""
+    tone, _ = runs.verdict(record)
     return fill(
         "blocks/head.html",
+        kicker=" · ".join(filter(None, [kind, moment(record.started_at), record.header["tag"]])),
         target=record.header["target"],
-        model=runs.model_name(record),
-        when=moment(record.started_at),
-        workload=_workload(record),
-        partial=record.summary is None,
+        title=runs.model_name(record),
+        subtitle=f"on {record.header['target']}",
+        subject=f"{runs.sizes(record)} tokens, {runs.load_name(record)}",
         tone=tone,
-        verdict=sentence,
-        tiles=tiles,
+        badge=runs.badge(record),
+        sentences=sentences,
+        tiles=tiles(record, past),
+        since="the last like it",
     )
+
+
+def tiles(record: Record, past: History) -> list[dict[str, Any]]:
+    """The main numbers of a run with interval, tail, and how they moved; of several levels, those of the one that the
+    first sentence names."""
+    stages = runs.stages(record)
+    several = len(stages) > 1
+    stage = stories.told(record)
+    at = f"at {stage['level']}"
+    found = stage["metrics"] if several else runs.metrics(record)
+    found = {name: stats for name, stats in found.items() if stats}
+    rates = stage["throughput"] or {}
+    made: list[dict[str, Any]] = []
+    for name, (label, unit) in RATES.items():
+        if (rates.get(name) or 0) > 0 and (name == "output_tps" or not rates["output_tps"]):
+            made.append(_tile(f"{label}, all requests", number(rates[name]), unit, at))
+    for name, label in (TILES if found.keys() & TILES.keys() else {"total_ms": "Whole request"}).items():
+        if name in found:
+            stats, unit = found[name], METRICS[name][1]
+            sure = interval((stats.get("ci") or {}).get("median"))
+            tail = f"p99 {number(stats['p99'])}" if stats["p99"] is not None else f"n = {stats['n']}"
+            ends = f"95 %: {sure}" if sure else f"{number(stats['min'])} to {number(stats['max'])}"
+            change = None if several else _change_cell(name, past.changes.get(name))
+            made.append(_tile(f"{label}, median", number(stats["median"]), unit, f"{ends}; {tail}", change))
+    goodput = stage["goodput"]
+    if goodput and goodput["share"] is not None:
+        detail = f"{number(goodput['requests_per_s'])} requests/s met the SLOs"
+        made.append(_tile("Goodput", f"{goodput['share'] * 100:.0f}", "%", detail))
+    energy = (record.summary or {}).get("energy")
+    if energy and energy["joules_per_token"] is not None:
+        detail = f"{number(energy['joules'], 'J')} in all"
+        made.append(_tile("Energy", number(energy["joules_per_token"]), "J/token", detail))
+    return made
+
+
+def _tile(label: str, value: str, unit: str, detail: str, change: Cell | None = None) -> dict[str, Any]:
+    return {"label": label, "value": value, "unit": unit, "detail": detail, "change": change}
 
 
 def measured(record: Record) -> Block:
     """What was measured, with what, on what."""
     header = record.header
     endpoint, model, server = header["endpoint"], header["model"], header["server"]
-    client, git, workload = header["client"], header["git"], header["workload"]
-    size = model["size_bytes"]
+    client, git, workload, load = header["client"], header["git"], header["workload"], header["load"]
+    state, size = header["host_state"], model["size_bytes"]
+    counts = [plan.get("requests") for plan in load["planned"]]
     groups: dict[str, dict[str, Any]] = {
         "Server": {
             "Address": endpoint["base_url"],
+            "Reached": f"by an ssh tunnel to {endpoint['tunnel']['host']}" if endpoint["tunnel"] else None,
             "Engine": endpoint["engine"],
             "Build": server["build"],
             "Release": server["release"],
             "Context": _count(server["n_ctx"], "tokens"),
             "Slots": _count(server["total_slots"]),
+            "Driver": runs.driver_name(record),
+            "Power limit": ", ".join(f"{watts:g} W" for watts in state["power_limit_w"] or []) or None,
+            "Clocks, at most": ", ".join(f"{mhz:g} MHz" for mhz in state["clocks_max_mhz"] or []) or None,
+            "Governor": state["governor"],
         },
         "Model": {
             "Name": model["name"] or endpoint["model"],
@@ -106,14 +150,23 @@ def measured(record: Record) -> Block:
             "Python": client["python"],
         },
         "Workload": {
-            "Preset": workload["preset"] or "explicit sizes",
-            "Prompt": _count(workload["prompt_tokens"], "tokens")
-            + (", the same each time" if workload["prompts"] == "same" else ", different each time"),
-            "Output": _count(workload["output_tokens"], "tokens")
-            + (", end of text ignored" if workload["ignore_eos"] else ""),
-            "Requests": f"{workload.get('runs')} after {workload.get('warmup')} to warm up",
+            "Preset": workload["preset"] or ("explicit sizes" if workload["kind"] == "synthetic" else None),
+            "Kind": workload["kind"],
+            "File": _file(workload["file"]),
+            "Prompt": _length(workload["prompt_tokens"], _prompts(workload)),
+            "Output": _length(workload["output_tokens"], ", end of text ignored" if workload["ignore_eos"] else ""),
+            "Turns": workload["turns"] if workload["turns"] > 1 else None,
             "API": workload["api"],
             "Temperature": workload["temperature"],
+            "Seed": workload["seed"],
+        },
+        "Load": {
+            "Load": runs.load_name(record),
+            "Requests": f"{sum(counts):,} that count" if all(counts) and counts else None,
+            "Until": f"{load['until']['metric']} is known to {load['until']['percent']:g} %" if load["until"] else None,
+            "SLO": ", ".join(runs.objective_text(*one) for one in load["slo"].items()) or None,
+            "Processes": load["processes"] if load["processes"] > 1 else None,
+            "Interleaved with": load["interleaved_with"],
             "Git revision": _revision(git),
         },
     }
@@ -121,31 +174,155 @@ def measured(record: Record) -> Block:
     return fill(
         "blocks/measured.html",
         groups={
-            title: {key: value for key, value in facts.items() if value not in (None, MISSING)}
+            title: {key: value for key, value in facts.items() if value not in (None, MISSING, "")}
             for title, facts in groups.items()
         },
         command=_command(argv) if argv else None,
     )
 
 
+def generator(record: Record) -> Block:
+    """Whether the generator was the bottleneck: what it says of itself at each level, against its bounds."""
+    found = [row for row in runs.stages(record) if row["watch"]]
+    if record.header["load"]["engine"] != "http":
+        return note("llama.cpp's own tool measured on the host itself, so there was no load generator to be too slow.")
+    if not found:
+        return note(
+            "This record is older than the generator's watch over itself, or was cut short before a level ended."
+        )
+    rows: Rows = []
+    for row in found:
+        watch = row["watch"]
+        asked = watch["in_flight_asked"]
+        low = asked and watch["in_flight"] < IN_FLIGHT_MIN * asked
+        rows.append(
+            [
+                row["level"],
+                Cell(number(watch["in_flight"]) + (f" of {asked:g}" if asked else ""), "bad" if low else ""),
+                Cell(number(watch["cpu_per_process"]), "bad" if watch["cpu_per_process"] >= CPU_MAX else ""),
+                Cell(number(watch["lag_ms"]["p99"]), "bad" if watch["lag_ms"]["p99"] > LAG_P99_MAX_MS else ""),
+                number(watch["late_ms"]["p50"]),
+                number(watch["late_ms"]["p99"]),
+                number(watch["late_ms"]["max"]),
+                {"enough": "known well enough", "errors": "too many errors", "exhausted": "no more prompts"}.get(
+                    watch["stopped"] or "", "done"
+                ),
+                Cell("yes", "good") if watch["valid"] else Cell("no", "bad"),
+            ]
+        )
+    columns = [
+        Column("Level", numeric=False),
+        Column("In flight", "mean"),
+        Column("CPU", "cores a process"),
+        Column("Loop lag", "p99, ms"),
+        Column("Late", "median, ms"),
+        Column("Late", "p99, ms"),
+        Column("Late", "most, ms"),
+        Column("Ended", numeric=False),
+        Column("Valid", numeric=False),
+    ]
+    caption = (
+        f"Valid: at least {IN_FLIGHT_MIN * 100:.0f} % of the requests asked for in flight, less than {CPU_MAX:g} of a "
+        f"core in each process, and at most {LAG_P99_MAX_MS:g} ms of lag. Late is from the moment at which a request "
+        "was due to that at which it was sent; its latency counts from the former."
+    )
+    reasons = [f"{row['level']}: {reason}." for row in found for reason in row["watch"]["reasons"]]
+    said = fill("blocks/tally.html", lines=[(reason, "bad") for reason in reasons]).html if reasons else ""
+    return Block(said + table(columns, rows, caption).html)
+
+
+def tally(record: Record) -> Block:
+    """What was asked against what the server says it worked on, and which backends answered."""
+    counted = frames.counted(frames.requests(record))
+    lines = []
+    prompts = counted.dropna(subset=["server_prompt_tokens", "prompt_tokens"])
+    worked = prompts["server_prompt_tokens"] + prompts["server_cached_tokens"].fillna(0)
+    if len(prompts):
+        off = int((worked != prompts["prompt_tokens"]).sum())
+        lines.append(
+            (f"{off} of {len(prompts):,} prompts had another number of tokens than asked.", "bad")
+            if off
+            else (f"All {len(prompts):,} prompts had as many tokens at the server as asked.", "good")
+        )
+    answers = counted.dropna(subset=["server_output_tokens", "output_tokens"])
+    if len(answers):
+        off = int((answers["server_output_tokens"] != answers["output_tokens"]).sum())
+        lines.append(
+            (f"{off} of {len(answers):,} answers arrived with another number of tokens than the server counted.", "bad")
+            if off
+            else (f"All {len(answers):,} answers arrived with as many tokens as the server counted.", "good")
+        )
+    cached = int((counted["cached_tokens"] > 0).sum())
+    if cached:
+        share = counted["cached_tokens"].sum() / counted["prompt_tokens"].sum() * 100
+        told = (
+            f"{cached:,} of {len(counted):,} prompts came from the server's cache in part ({share:.0f} % of all tokens)"
+        )
+        lines.append((f"{told}: they count in every figure but the prefill rate.", "muted"))
+    drafts = [row["draft"] for row in stories.counted(record) if row.get("draft") and row["draft"]["n"]]
+    if drafts:
+        share = sum(draft["accepted"] for draft in drafts) / sum(draft["n"] for draft in drafts) * 100
+        lines.append((f"{share:.0f} % of the drafted tokens were accepted.", "muted"))
+    reasoning = counted["reasoning_tokens"].sum()
+    if reasoning > 0:
+        share = reasoning / counted["output_tokens"].sum() * 100
+        lines.append((f"{share:.0f} % of the output tokens were reasoning, which a user doesn't see.", "muted"))
+    share, why = frames.throttled(record)
+    if share:
+        lines.append((f"A GPU was slowed down in {share * 100:.0f} % of the samples: {', '.join(why)}.", "bad"))
+    backends = counted["backend"].dropna().value_counts()
+    if len(backends):
+        told = ", ".join(f"{name} {count:,}" for name, count in backends.items())
+        lines.append((f"Answered by: {told}.", "muted"))
+    return fill("blocks/tally.html", lines=lines) if lines else Block("")
+
+
 def summary(record: Record) -> Block:
-    """The statistics of each metric, as the record's trailer has them."""
-    measured = runs.metrics(record)
-    if not measured:
+    """The statistics of each metric, as the record's trailer has them, with intervals."""
+    found = runs.metrics(record)
+    if not found:
         return note("No statistics: no request succeeded.", "bad")
     parts = ("min", "median", "mean", "p90", "p95", "p99", "max", "stdev")
     columns = [Column("Metric", numeric=False), Column("n"), *(Column(part) for part in parts)]
-    rows = [
-        [f"{title}, {unit}", f"{measured[name]['n']:,}", *(number(measured[name].get(p)) for p in parts)]
-        for name, (title, unit, _) in METRICS.items()
-        if name in measured
-    ]
+    rows: Rows = []
+    if (found.get("ttft_visible_ms") or {}).get("mean") == (found.get("ttft_ms") or {}).get("mean"):
+        found.pop("ttft_visible_ms", None)  # every token was visible: the line would be the same
+    for name, (title, unit, _) in METRICS.items():
+        if name in found:
+            stats, sure = found[name], found[name].get("ci") or {}
+            values = [Cell(number(stats.get(part)), detail=interval(sure.get(part))) for part in parts]
+            rows.append([f"{title}, {unit}", f"{stats['n']:,}", *values])
+    several = " Requests of all levels together." if len(runs.stages(record)) > 1 else ""
     return table(
         columns,
         rows,
-        "Percentiles are given from 20 points on; below that, the points themselves are drawn further down. "
-        "Warm-up requests don't count.",
+        "Below a figure is its interval at 95 % of confidence, by bootstrap over the requests. Percentiles are given "
+        f"from 20 points on. Warm-up, ramp and failures don't count.{several}",
     )
+
+
+def objectives(record: Record) -> Block:
+    """The SLOs, each with the share of the requests that met it; empty where none was given."""
+    slo: Mapping[str, float] = record.header["load"]["slo"]
+    counted = [row for row in record.requests if row["phase"] == "run"]
+    if not slo or not counted:
+        return Block("")
+    columns = [
+        Column("SLO", numeric=False),
+        Column("Met by", "of the requests"),
+        Column("Worst"),
+        Column("Unit", numeric=False),
+    ]
+    rows: Rows = []
+    for name, limit in slo.items():
+        values = [frames.value(row, name) for row in counted if row["ok"]]
+        known = [value for value in values if value is not None]
+        better = METRICS.get(runs.objective(name)[0], ("", "", False))[2]
+        met = sum(value >= limit if better else value <= limit for value in known)
+        unit = METRICS.get(runs.objective(name)[0], ("", MISSING, False))[1]
+        worst = (min(known) if better else max(known)) if known else None
+        rows.append([runs.objective_text(name, limit), f"{met / len(counted) * 100:.1f} %", number(worst), unit])
+    return table(columns, rows, "A request that failed met none.")
 
 
 def failures(record: Record) -> Block:
@@ -160,7 +337,7 @@ def failures(record: Record) -> Block:
             Cell(str(row["error_kind"]), "bad"),
             str(row["error_message"]),
         ]
-        for row in failed
+        for row in failed[:LISTED_REQUESTS]
     ]
     columns = [
         Column("Request", numeric=False),
@@ -168,43 +345,59 @@ def failures(record: Record) -> Block:
         Column("Cause", numeric=False),
         Column("Message", numeric=False),
     ]
-    return fill("blocks/failures.html", table=table(columns, rows).html, count=len(rows))
+    return fill("blocks/failures.html", table=table(columns, rows).html, count=len(failed), shown=len(rows))
 
 
 def requests(record: Record) -> Block:
-    """Every request, warm-ups and failures too."""
+    """Every request, those that don't count too; of many, those that failed, stalled or took longest."""
     frame = frames.requests(record)
     if frame.empty:
         return note("No request was completed.", "bad")
+    caption = ""
+    if len(frame) > LISTED_REQUESTS:
+        apart = frame[~frame["ok"] | (frame["stalls"] > 0)].head(LISTED_REQUESTS // 2)
+        slow = frame.drop(index=apart.index).nlargest(LISTED_REQUESTS // 2, "total_ms")
+        caption = (
+            f"{len(apart) + len(slow)} of {len(frame):,}: what failed or stalled, and the slowest of the others. An "
+            "export has all of them."
+        )
+        frame = frame.loc[sorted([*apart.index, *slow.index])]
+    measures = {
+        "queue_ms": ("Queue", "ms"),
+        "ttft_ms": ("TTFT", "ms"),
+        "decode_ms": ("Decode", "ms"),
+        "total_ms": ("Total", "ms"),
+        "decode_tps": ("Decode", "tokens/s"),
+        "prefill_tps": ("Prefill", "tokens/s"),
+        "itl_median_ms": ("ITL median", "ms"),
+        "itl_max_ms": ("ITL max", "ms"),
+    }
+    shown = {key: title for key, title in measures.items() if frame[key].notna().any()}
+    names = runs.level_names(record)
+    several = len(set(names.values())) > 1
     columns = [
         Column("Request", numeric=False),
+        *([Column("Level", numeric=False)] if several else []),
         Column("Sent at", "s"),
         Column("Prompt", "tokens"),
         Column("Output", "tokens"),
-        Column("TTFT", "ms"),
-        Column("Decode", "ms"),
-        Column("Total", "ms"),
-        Column("Decode", "tokens/s"),
-        Column("Prefill", "tokens/s"),
-        Column("ITL median", "ms"),
-        Column("ITL max", "ms"),
+        *(Column(*title) for title in shown.values()),
         Column("End", numeric=False),
     ]
-    measures = (
-        "ttft_ms", "decode_ms", "total_ms", "decode_tps", "prefill_tps", "itl_median_ms", "itl_max_ms",
-    )  # fmt: skip
-    rows = []
+    rows: Rows = []
     for row in frame.to_dict("records"):
-        tone = "muted" if row["phase"] == "warmup" else "" if row["ok"] else "bad"
+        tone = "bad" if not row["ok"] else "muted" if row["phase"] != "run" else ""
+        end = str((row["finish_reason"] if row["ok"] else row["error_kind"]) or MISSING)
         texts = [
             _request_name(row),
+            *([names.get(row["stage"], MISSING)] if several else []),
             number(row["start_s"]),
             *(_count(row[key]) for key in ("prompt_tokens", "output_tokens")),
-            *(number(row[key]) for key in measures),
-            str((row["finish_reason"] if row["ok"] else row["error_kind"]) or MISSING),
+            *(number(row[key]) for key in shown),
+            end + (f", {_count(row['stalls'])} stalled" if row["stalls"] > 0 else ""),
         ]
         rows.append([Cell(text, tone) for text in texts])
-    return table(columns, rows)
+    return table(columns, rows, caption)
 
 
 def agreement(record: Record, limit_percent: float) -> Block:
@@ -226,42 +419,67 @@ def history(past: History) -> Block:
     if len(past.runs) == 1:
         lines = ["No earlier run of this target."]
     elif not past.changes:
-        lines = ["No earlier run of this target had the same workload and the same model."]
+        lines = ["No earlier run of this target had the same workload, load and model."]
     else:
         lines = []
+    measures = ("output_tps", "ttft_ms", "itl_ms", "decode_tps", "prefill_tps")
     columns = [
         Column("Run", numeric=False),
         Column("Workload", numeric=False),
+        Column("Load", numeric=False),
         Column("Model", numeric=False),
         Column("Build", numeric=False),
+        Column("Output", "tokens/s"),
         Column("TTFT", "ms"),
         Column("ITL", "ms"),
         Column("Decode", "tokens/s"),
         Column("Prefill", "tokens/s"),
     ]
-    rows = []
+    rows: Rows = []
     for position, row in enumerate(past.runs.to_dict("records")):
         tone = "" if row["comparable"] else "muted"
         texts = [
             moment(row["started_at"]) + (" (this run)" if position == 0 else "" if row["ok"] else " (not ok)"),
             row["workload"],
+            row["load"],
             row["model"],
             row["build"] + (" (other options)" if row["argv_changed"] else ""),
-            *(number(row[f"{name}_median"]) for name in ("ttft_ms", "itl_ms", "decode_tps", "prefill_tps")),
+            *(number(row[name] if name in row else row[f"{name}_median"]) for name in measures),
         ]
         rows.append([Cell(text, tone) for text in texts])
         if position == 0 and past.changes:
-            changes = [
-                _change_cell(name, past.changes.get(name)) or Cell(MISSING, "muted")
-                for name in ("ttft_ms", "itl_ms", "decode_tps", "prefill_tps")
-            ]
-            rows.append([Cell("change since the last like it", "muted"), Cell(""), Cell(""), Cell(""), *changes])
+            changes = [_change_cell(name, past.changes.get(name)) or Cell(MISSING, "muted") for name in measures]
+            rows.append([Cell("change since the last like it", "muted"), *[Cell("")] * 4, *changes])
     lines += [f"Left out, unreadable: {line}" for line in past.unread]
     caption = (
-        "Medians. Grey runs had another workload or another model. A change is coloured when the ranges of "
-        "the two runs don't overlap; otherwise it may be noise."
+        "Medians, and the best throughput. Grey runs had another workload, load or model. A change is coloured when "
+        "the intervals of the two medians don't overlap; otherwise it may be noise."
     )
     return Block("".join(note(line).html for line in lines) + table(columns, rows, caption).html)
+
+
+def serving(record: Record, past: History) -> Block:
+    """What serving costs: the decode rate of this run beside that of llama.cpp's own tools on the same host.
+
+    Empty where none of them was run with this model before.
+    """
+    mine = runs.metrics(record).get("decode_tps")
+    raw = [
+        row
+        for row in past.runs.to_dict("records")
+        if row["engine"] != "http" and row["model"] == runs.model_name(record) and row["decode_tps_median"] > 0
+    ]
+    if record.header["load"]["engine"] != "http" or not mine or not raw:
+        return Block("")
+    newest = raw[0]
+    share = mine["median"] / newest["decode_tps_median"] * 100
+    raw_speed = number(newest["decode_tps_median"], "tokens/s")
+    raw_load = newest["load"].removesuffix(f", {newest['engine']}")
+    return note(
+        f"{newest['engine']} decoded {raw_speed} on this host at {raw_load} ({moment(newest['started_at'])}). "
+        f"A request that was served here reached {number(mine['median'])}, {share:.0f} % of that, at "
+        f"{runs.load_name(record)}."
+    )
 
 
 def footer(record: Record) -> Block:
@@ -367,10 +585,22 @@ def _change_cell(name: str, change: Change | None) -> Cell | None:
     return Cell(percent(change.percent), ("good" if better else "bad") if change.distinct else "muted")
 
 
-def _workload(record: Record) -> str:
-    workload: Mapping[str, Any] = record.header["workload"]
-    sizes = f"{workload.get('prompt_tokens')} prompt and {workload.get('output_tokens')} output tokens"
-    return f"{workload['preset']}: {sizes}" if workload["preset"] else sizes
+def _length(length: Mapping[str, Any] | None, suffix: str) -> str | None:
+    """``512 tokens, different each time``."""
+    if length is None:
+        return None
+    how = {"uniform": ", evenly spread", "lognormal": ", log-normal"}.get(length["kind"], "")
+    return f"{runs.tokens(length)} tokens{how}{suffix}"
+
+
+def _prompts(workload: Mapping[str, Any]) -> str:
+    if workload["prefix_tokens"]:
+        return f", the first {workload['prefix_tokens']:,} the same each time"
+    return ", the same each time" if workload["prompts"] == "same" else ", different each time"
+
+
+def _file(file: Mapping[str, Any] | None) -> str | None:
+    return f"{file['name']}, {file['entries']:,} entries, SHA-256 {file['sha256'][:12]}" if file else None
 
 
 def _count(value: float | None, unit: str = "") -> str:
@@ -378,7 +608,7 @@ def _count(value: float | None, unit: str = "") -> str:
 
 
 def _request_name(row: Mapping[Hashable, Any]) -> str:
-    return f"{row['index']} warm-up" if row["phase"] == "warmup" else f"{row['index']}"
+    return f"{row['index']}" if row["phase"] == "run" else f"{row['index']} {row['phase'].replace('warmup', 'warm-up')}"
 
 
 def _gpu(gpu: Mapping[str, Any]) -> str:

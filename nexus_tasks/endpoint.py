@@ -24,9 +24,12 @@ from nexus_tasks.errors import EndpointDown, EndpointError, NotOpenAI, Unauthori
 API_KEY_VARIABLE = "LLAMA_NEXUS_API_KEY"
 LLAMA_CPP = "llama.cpp"
 OPENAI = "openai"
+API_PATH = "/v1"
+"""Where the OpenAI API is below a base URL, on nearly every server."""
 
 CONNECT_TIMEOUT_S = 10.0
 PROBE_TIMEOUT_S = 30.0
+MODELS_NAMED = 8
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Endpoint:
     tensor_bytes: int | None = None
     model_path: str | None = None
     build: str | None = None
+    api_path: str = API_PATH
     n_ctx: int | None = None
     """The context of one slot: what a prompt and its answer share."""
     total_slots: int | None = None
@@ -110,10 +114,15 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def probe(client: httpx.Client) -> Endpoint:
+def probe(client: httpx.Client, *, model: str | None = None, api_path: str = API_PATH) -> Endpoint:
     """Ask a server what it is.
 
+    Args:
+        model: the one to ask for, of those that it serves; None takes the first.
+        api_path: where its OpenAI API is below the base URL.
+
     Raises:
+        UsageError: it does not serve this model.
         EndpointDown: nothing answers, or it is still loading its model.
         Unauthorized: it wants a key, or another one.
         NotOpenAI: it answers, but not as an OpenAI-compatible server does.
@@ -125,21 +134,22 @@ def probe(client: httpx.Client) -> Endpoint:
             f"{address} is not ready: {_message(health)}",
             hint="wait until its model is loaded; the server's log shows how far it is",
         )
-    model = _first_model(client, address)
+    served = _model(client, address, api_path, model)
     props = _props(client)
-    meta = _object(model.get("meta"))
+    meta = _object(served.get("meta"))
     settings = _object(props.get("default_generation_settings"))
     is_llama_server = "build_info" in props and bool(_count(props.get("total_slots")))
     return Endpoint(
         base_url=address,
         engine=LLAMA_CPP if is_llama_server else OPENAI,
-        model=str(model["id"]),
+        model=str(served["id"]),
         n_params=_count(meta.get("n_params")),
         n_ctx_train=_count(meta.get("n_ctx_train")),
         tensor_bytes=_count(meta.get("size")),
         model_path=_text(props.get("model_path")) if is_llama_server else None,
         build=_text(props.get("build_info")),
-        n_ctx=_count(settings.get("n_ctx")) or _count(meta.get("n_ctx")) or _count(model.get("max_model_len")),
+        n_ctx=_count(settings.get("n_ctx")) or _count(meta.get("n_ctx")) or _count(served.get("max_model_len")),
+        api_path=api_path,
         total_slots=_count(props.get("total_slots")),
     )
 
@@ -164,8 +174,9 @@ def apply_template(client: httpx.Client, messages: list[dict[str, str]]) -> str:
 _NOT_OPENAI_HINT = "give the address of an OpenAI-compatible server, such as llama-server's http://HOST:PORT"
 
 
-def _first_model(client: httpx.Client, address: str) -> dict[str, Any]:
-    response = _get(client, "/v1/models")
+def _model(client: httpx.Client, address: str, api_path: str, wanted: str | None) -> dict[str, Any]:
+    where = f"{api_path}/models"
+    response = _get(client, where)
     status = response.status_code
     if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
         given = "refuses the key it was given" if "authorization" in client.headers else "wants an API key"
@@ -178,18 +189,26 @@ def _first_model(client: httpx.Client, address: str) -> dict[str, Any]:
         to = response.headers.get("location", "").partition("?")[0]
         raise NotOpenAI(f"{address} redirects to {to or 'elsewhere'}", hint="give the address it redirects to")
     if status != httpx.codes.OK:
-        raise NotOpenAI(f"{address}/v1/models answers HTTP {status}: {_message(response)}", hint=_NOT_OPENAI_HINT)
+        raise NotOpenAI(f"{address}{where} answers HTTP {status}: {_message(response)}", hint=_NOT_OPENAI_HINT)
     try:
         answer = response.json()
     except ValueError as error:
         kind = response.headers.get("content-type", "something").partition(";")[0]
-        raise NotOpenAI(f"{address}/v1/models answers with {kind} instead of JSON", hint=_NOT_OPENAI_HINT) from error
+        raise NotOpenAI(f"{address}{where} answers with {kind} instead of JSON", hint=_NOT_OPENAI_HINT) from error
     models = answer.get("data") if isinstance(answer, dict) else None
     if not isinstance(models, list) or not all(isinstance(m, dict) and "id" in m for m in models):
-        raise NotOpenAI(f"{address}/v1/models answers with JSON that is no list of models", hint=_NOT_OPENAI_HINT)
+        raise NotOpenAI(f"{address}{where} answers with JSON that is no list of models", hint=_NOT_OPENAI_HINT)
     if not models:
         raise NotOpenAI(f"{address} serves no model", hint="load one, then measure again")
-    return dict(models[0])
+    if wanted is None:
+        return dict(models[0])
+    # llama-server knows its model by further names.
+    for model in models:
+        if wanted == model["id"] or wanted in (model.get("aliases") or ()):
+            return {**model, "id": wanted}
+    served = ", ".join(str(model["id"]) for model in models[:MODELS_NAMED])
+    more = f" and {len(models) - MODELS_NAMED} more" if len(models) > MODELS_NAMED else ""
+    raise UsageError(f"{address} does not serve {wanted!r}", hint=f"it serves {served}{more}")
 
 
 def _props(client: httpx.Client) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import html
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,7 +28,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from nexus_tasks import blocks, fleet, frames, runs
 from nexus_tasks.fleet import Deployment, Fleet
 from nexus_tasks.frames import Floats, History
-from nexus_tasks.markup import SKIN, Block, fill, note, number, percent
+from nexus_tasks.markup import SKIN, Block, fill, note, number, percent, span
 from nexus_tasks.results import Record, Row
 
 PALETTE = {
@@ -40,11 +40,15 @@ PALETTE = {
     "purple": "#9a62ab",
     "bad": "#cc4a40",
 }
-BLUE, ORANGE, GREEN, PURPLE, INK, BAD = (PALETTE[name] for name in ("blue", "orange", "green", "purple", "ink", "bad"))
+BLUE, ORANGE, GREEN, PURPLE, INK, BAD, GRID = (
+    PALETTE[name] for name in ("blue", "orange", "green", "purple", "ink", "bad", "grid")
+)
 SERIES = (BLUE, ORANGE, GREEN, PURPLE)
 
 WIDE_IN, HALF_IN = 9.4, 4.9
 LABELLED_ROWS = 30  # more requests than this, and a bar chart's labels run into each other
+DRAWN = 600  # more marks than this, and a page takes a browser's breath
+STAGES_NAMED = 12  # more levels than this, and their names run into each other
 MARKS = {  # of a host in a deployment: shape, colour, filled
     "verified": ("o", GREEN, True),
     "unchanged": ("o", INK, False),
@@ -57,21 +61,121 @@ LOG_SPREAD = 8.0  # a linear axis whose longest value is this many medians hides
 
 
 def latencies(record: Record) -> Block:
-    """TTFT and inter-token latency side by side: points where there are few, else their distribution."""
-    requests = frames.counted(frames.requests(record)).dropna(subset=["ttft_ms"])
-    measured = runs.metrics(record)
-    gaps = frames.inter_token_ms(record)
+    """TTFT and inter-token latency side by side, of answers without tokens the whole request: points where there are
+    few, else their distribution, with the SLOs of the run."""
+    requests = frames.counted(frames.requests(record))
+    measured, slo = runs.metrics(record), record.header["load"]["slo"]
+    if "ttft_ms" not in measured and "total_ms" in measured:
+        total = requests["total_ms"].to_numpy()
+        limits = _limits(slo, "total_ms")
+        return _side_by_side(_distribution("total", "Whole request", total, measured["total_ms"], limits))
+    first, gaps = requests["ttft_ms"].dropna().to_numpy(), frames.inter_token_ms(record)
     return _side_by_side(
-        _distribution("ttft", "Time to first token", requests["ttft_ms"].to_numpy(), measured.get("ttft_ms")),
-        _distribution("itl", "Inter-token latency", gaps, measured.get("itl_ms")),
+        _distribution("ttft", "Time to first token", first, measured.get("ttft_ms"), _limits(slo, "ttft_ms")),
+        _distribution("itl", "Inter-token latency", gaps, measured.get("itl_ms"), _limits(slo, "itl_ms")),
     )
 
 
-def breakdown(record: Record) -> Block:
-    """What each request's time went into: waiting for the first token, decoding, and the rest."""
-    frame = frames.requests(record).dropna(subset=["ttft_ms", "decode_ms", "total_ms"])
+def waiting(record: Record) -> Block:
+    """The client's time to first token beside the server's own prefill; what is between is no work on the prompt."""
+    frame = frames.counted(frames.requests(record)).dropna(subset=["ttft_ms", "server_prompt_ms"])
     if frame.empty:
-        return note("No request got as far as a token, so there is no time to break down.", "bad")
+        return Block("")
+    names = runs.level_names(record)
+    if len(set(names.values())) > 1:
+        return _waiting_by_level(record, frame.assign(level=frame["stage"].map(names)))
+    drawn = _thinned(frame, "ttft_ms")
+    with drawing(WIDE_IN, 2.7) as figure:
+        axes = figure.subplots()
+        gaps = np.full(len(drawn), np.nan)  # one path with breaks: a line each would make a page of megabytes
+        ends = np.column_stack([drawn["server_prompt_ms"], drawn["ttft_ms"], gaps]).ravel()
+        axes.plot(np.repeat(drawn["start_s"], 3), ends, color=GRID, linewidth=0.8)
+        axes.plot(drawn["start_s"], drawn["ttft_ms"], "o", color=BLUE, markersize=3.5)
+        axes.plot(drawn["start_s"], drawn["server_prompt_ms"], "D", color=ORANGE, markersize=3)
+        axes.set_ylim(0, float(drawn["ttft_ms"].max()) * 1.1)
+        axes.set_xlim(*_spread(drawn["start_s"]))
+        end_labels(
+            axes,
+            [
+                (float(drawn["ttft_ms"].iloc[-5:].median()), "client's TTFT", BLUE),
+                (float(drawn["server_prompt_ms"].iloc[-5:].median()), "server's prefill", ORANGE),
+            ],
+        )
+        axes.set_xlabel("seconds since the run began, when the request was sent")
+        axes.set_title("Time to first token and prefill, ms")
+        own, server = frame["ttft_ms"].median(), frame["server_prompt_ms"].median()
+        return block(
+            figure,
+            "waiting",
+            alt=f"Of {len(frame)} requests the median TTFT is {span(own)} and the median prefill {span(server)}.",
+            caption="The grey line between the two is queue, chat template and network." + _left_out(frame, drawn),
+        )
+
+
+def _waiting_by_level(record: Record, frame: pd.DataFrame) -> Block:
+    order = [row["level"] for row in runs.stages(record) if row["level"] in set(frame["level"])]
+    middle = frame.groupby("level")[["ttft_ms", "server_prompt_ms"]].median().loc[order]
+    rest = (middle["ttft_ms"] - middle["server_prompt_ms"]).clip(lower=0)
+    with drawing(WIDE_IN, 0.95 + 0.3 * len(order)) as figure:
+        axes = figure.subplots()
+        rows = np.arange(len(order))
+        work = middle["server_prompt_ms"]
+        axes.barh(rows, work, height=0.66, color=ORANGE, label="prefill by the server's clock")
+        axes.barh(rows, rest, left=work, height=0.66, color=BLUE, label="queue, template, network")
+        for row, total in zip(rows, middle["ttft_ms"], strict=True):
+            axes.annotate(span(total), (float(total), float(row)), xytext=(5, 0), textcoords="offset points",
+                          va="center", fontsize=8.5)  # fmt: skip
+        axes.set_yticks(rows, order)
+        axes.invert_yaxis()
+        axes.grid(False, axis="y")
+        axes.set_xlim(0, float(middle["ttft_ms"].max()) * 1.12)
+        axes.set_xlabel("median time to first token, ms")
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, handlelength=1)
+        parts = ", ".join(f"{name} {span(rest[name])}" for name in order)
+        return block(
+            figure, "waiting", alt=f"Of the median TTFT, queue, template and network took: {parts}.",
+            caption="Medians of the counted requests of each level.",
+        )  # fmt: skip
+
+
+def cache(record: Record) -> Block:
+    """Conversations: how much of each turn's prompt the server had in its cache, and what a turn's first token took."""
+    frame = frames.counted(frames.requests(record)).dropna(subset=["prompt_tokens", "cached_tokens", "ttft_ms"])
+    if frame.empty or frame["turn"].nunique() < 2:
+        return Block("")
+    by_turn = frame.groupby("turn")[["prompt_tokens", "cached_tokens", "ttft_ms"]].median()
+    fresh = (by_turn["prompt_tokens"] - by_turn["cached_tokens"]).clip(lower=0)
+    with drawing(WIDE_IN, 2.6) as figure:
+        left, right = figure.subplots(1, 2)
+        turns = by_turn.index.to_numpy() + 1
+        left.bar(turns, by_turn["cached_tokens"], width=0.7, color=GREEN, label="from the cache")
+        left.bar(turns, fresh, bottom=by_turn["cached_tokens"], width=0.7, color=ORANGE, label="worked on")
+        left.set_title("Prompt tokens of a turn")
+        left.legend(loc="upper left", handlelength=1)
+        right.plot(turns, by_turn["ttft_ms"], "-o", color=BLUE, markersize=4.5)
+        right.set_ylim(0, float(by_turn["ttft_ms"].max()) * 1.2)
+        right.set_title("Time to first token of a turn, ms")
+        for axes in (left, right):
+            axes.set_xlabel("turn of the conversation")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.grid(False, axis="x")
+        share = by_turn["cached_tokens"].iloc[-1] / by_turn["prompt_tokens"].iloc[-1] * 100
+        return block(
+            figure,
+            "cache",
+            alt=f"Of the prompt of turn {turns[-1]}, {share:.0f} % came from the cache.",
+            caption="Medians over the conversations. A prompt that grows while its first token stays as fast shows a "
+            "prefix cache that works.",
+        )
+
+
+def breakdown(record: Record) -> Block:
+    """What each request's time went into: waiting for the first token, decoding, and the rest; of many, when it was
+    sent and how long it took."""
+    everything = frames.requests(record)
+    frame = everything.dropna(subset=["ttft_ms", "decode_ms", "total_ms"])
+    if len(everything) > LABELLED_ROWS or frame.empty:
+        return _every_request(everything)
     rest = (frame["total_ms"] - frame["ttft_ms"] - frame["decode_ms"]).clip(lower=0)
     parts = [
         ("to first token", frame["ttft_ms"], BLUE),
@@ -79,30 +183,26 @@ def breakdown(record: Record) -> Block:
         ("end", rest, INK),
     ]
     rows = np.arange(len(frame))
-    with drawing(WIDE_IN, min(0.9 + 0.27 * len(frame), 6.5)) as figure:
+    with drawing(WIDE_IN, 0.9 + 0.27 * len(frame)) as figure:
         axes = figure.subplots()
         left = np.zeros(len(frame))
-        faded = [0.45 if phase == "warmup" else 1.0 for phase in frame["phase"]]
+        faded = [1.0 if phase == "run" else 0.45 for phase in frame["phase"]]
         for _, values, colour in parts:
             bars = axes.barh(rows, values, left=left, height=0.72, color=colour)
             for bar, alpha in zip(bars, faded, strict=True):
                 bar.set_alpha(alpha)
             left += values.to_numpy()
-        labelled = len(frame) <= LABELLED_ROWS
-        if labelled:
-            for row, end, rate in zip(rows, left, frame["decode_tps"], strict=True):
-                axes.annotate(
-                    f"{number(end)} ms, {number(rate)} tokens/s",
-                    (float(end), float(row)),
-                    xytext=(5, 0),
-                    textcoords="offset points",
-                    va="center",
-                    fontsize=8.5,
-                )
-            axes.set_yticks(rows, [_request_name(i, p) for i, p in zip(frame["index"], frame["phase"], strict=True)])
-        else:
-            axes.set_ylabel("request")
-        axes.set_xlim(0, float(left.max()) * (1.24 if labelled else 1.02))
+        for row, end, rate in zip(rows, left, frame["decode_tps"], strict=True):
+            axes.annotate(
+                f"{number(end)} ms, {number(rate)} tokens/s",
+                (float(end), float(row)),
+                xytext=(5, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8.5,
+            )
+        axes.set_yticks(rows, [_request_name(i, p) for i, p in zip(frame["index"], frame["phase"], strict=True)])
+        axes.set_xlim(0, float(left.max()) * 1.24)
         axes.set_ylim(-0.6, len(frame) - 0.4)
         axes.invert_yaxis()
         axes.grid(False, axis="y")
@@ -115,64 +215,89 @@ def breakdown(record: Record) -> Block:
             "breakdown",
             alt=f"Bars of {len(frame)} requests. A median one took {number(typical['total_ms'], 'ms')}, "
             f"{number(typical['ttft_ms'], 'ms')} of it to the first token.",
-            caption="One bar a request; warm-ups are pale. The end is what passed between the last token and "
-            "the end of the stream.",
+            caption="One bar a request; those that don't count are pale. The end is what passed between the last token "
+            "and the end of the stream.",
+        )
+
+
+def _every_request(frame: pd.DataFrame) -> Block:
+    """When each request was sent and how long it took: one mark each, those that failed or stalled in their own."""
+    shown = frame.dropna(subset=["total_ms"])
+    if shown.empty:
+        return note("No request got as far as an answer, so there is no time to show.", "bad")
+    drawn = _thinned(shown, "total_ms")
+    kinds = (
+        ("warm-up or ramp", drawn[drawn["ok"] & (drawn["phase"] != "run")], "o", INK, "none"),
+        ("counted", drawn[drawn["ok"] & (drawn["phase"] == "run")], "o", BLUE, BLUE),
+        ("with a stall", drawn[drawn["ok"] & (drawn["stalls"] > 0)], "D", ORANGE, ORANGE),
+        ("failed", drawn[~drawn["ok"]], "X", BAD, BAD),
+    )
+    with drawing(WIDE_IN, 2.8) as figure:
+        axes = figure.subplots()
+        said = []
+        for label, rows, marker, colour, face in kinds:
+            if len(rows):
+                large = 3.2 if marker == "o" else 6
+                axes.plot(rows["start_s"], rows["total_ms"] / 1000, marker, color=colour, markerfacecolor=face,
+                          markersize=large, markeredgewidth=0.8, linestyle="none", label=label)  # fmt: skip
+                said.append(f"{len(rows)} {label}")
+        axes.set_ylim(0, float(drawn["total_ms"].max()) / 1000 * 1.08)
+        axes.set_xlim(*_spread(drawn["start_s"]))
+        axes.set_xlabel("seconds since the run began, when the request was sent")
+        axes.set_title("Whole request, s")
+        axes.legend(loc="lower right", ncols=len(said), bbox_to_anchor=(1, 1), borderaxespad=0, handletextpad=0.1)
+        return block(
+            figure,
+            "breakdown",
+            alt=f"Durations of {len(shown)} requests ({', '.join(said)} drawn), up to {span(shown['total_ms'].max())}.",
+            caption="One mark a request; none is dropped for being slow." + _left_out(shown, drawn),
         )
 
 
 def timeline(record: Record) -> Block:
-    """Tokens per second over the run, with the telemetry of the same seconds below."""
+    """Tokens per second over the run, with the load and the telemetry of the same seconds below."""
     rate, samples, requests = frames.token_rate(record), frames.samples(record), frames.requests(record)
-    panels = _telemetry_panels(samples)
+    panels, constant = _moving(_telemetry_panels(record, samples))
     if rate.empty and not panels:
         return note("There is neither a token nor a sample to draw over time.", "bad")
-    with drawing(WIDE_IN, 2.3 + 1.25 * len(panels)) as figure:
+    heights = ([1.7] if len(rate) else []) + [1.0] * len(panels)
+    with drawing(WIDE_IN, 0.6 + 1.15 * sum(heights)) as figure:
         grid = figure.subplots(
-            1 + len(panels),
-            1,
-            sharex=True,
-            squeeze=False,
-            gridspec_kw={"height_ratios": [1.7] + [1] * len(panels)},
-        )
-        top: Axes = grid[0, 0]
-        top.stairs(
-            rate["tokens_per_second"].to_numpy(),
-            np.append(rate["t_s"].to_numpy(), _end_s(rate)),
-            color=ORANGE,
-            fill=True,
-            alpha=0.25,
-            linewidth=0,
-        )
-        top.step(rate["t_s"], rate["tokens_per_second"], where="post", color=ORANGE)
-        top.set_title("Tokens decoded, tokens/s")
-        for axes, (title, columns) in zip(grid[1:, 0], panels.items(), strict=True):
-            for colour, (label, values) in zip(SERIES * 8, columns.items(), strict=False):
-                axes.plot(samples["t_s"], values, color=colour, label=label if len(columns) > 1 else None)
-            axes.set_title(title)
-            axes.yaxis.set_major_locator(MaxNLocator(4))
-            if title.endswith("%"):
-                axes.set_ylim(0, 105)
-            elif not title.endswith("°C"):
-                axes.set_ylim(bottom=0, top=max(float(v.max()) for v in columns.values()) * 1.15 or 1)
-            if len(columns) > 1:
-                axes.legend(loc="lower right", ncols=len(columns), bbox_to_anchor=(1, 1), borderaxespad=0)
-        for axes in grid[:, 0]:
-            for start, wait in zip(requests["start_s"], requests["ttft_ms"], strict=True):
-                if wait == wait:
-                    axes.axvspan(start, start + wait / 1000, color=BLUE, alpha=0.13, linewidth=0)
-        top.set_ylim(bottom=0)
-        grid[-1, 0].set_xlabel("seconds since the run began")
-        grid[-1, 0].set_xlim(left=0)
+            len(heights), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights}
+        )[:, 0]  # fmt: skip
+        if len(rate):
+            top: Axes = grid[0]
+            edges = np.append(rate["t_s"].to_numpy(), _end_s(rate))
+            top.stairs(rate["tokens_per_second"].to_numpy(), edges, color=ORANGE, fill=True, alpha=0.25, linewidth=0)
+            top.step(rate["t_s"], rate["tokens_per_second"], where="post", color=ORANGE)
+            top.set_title("Tokens decoded, tokens/s")
+            top.set_ylim(bottom=0)
+        for axes, (title, lines) in zip(grid[len(heights) - len(panels) :], panels.items(), strict=True):
+            _panel(axes, title, lines)
+        few = len(requests) <= LABELLED_ROWS
+        for axes in grid:
+            if few:
+                for start, wait in zip(requests["intended_s"], requests["ttft_ms"], strict=True):
+                    if wait == wait:
+                        axes.axvspan(start, start + wait / 1000, color=BLUE, alpha=0.13, linewidth=0)
+            for begun, ended in _uncounted(requests):
+                axes.axvspan(begun, ended, color=INK, alpha=0.12, linewidth=0)
+        _stage_marks(grid, record)
+        grid[-1].set_xlabel("seconds since the run began")
+        grid[-1].set_xlim(left=0)
         width_ms = (_end_s(rate) - float(rate["t_s"].iloc[-1])) * 1000 if len(rate) else float("nan")
         busy = rate.loc[rate["tokens_per_second"] > 0, "tokens_per_second"]
         seen = [f"{title.split(',')[0]}" for title in panels]
+        words = [f"Steps of {number(width_ms, 'ms')}, first tokens left out."] if len(rate) else []
+        words += ["The blue bands are the waits for a first token."] if few and len(rate) else []
+        words += ["Grey is what doesn't count: warm-up and ramp."] if _uncounted(requests) else []
+        words += [f"Hardly moved: {', '.join(constant)}."] if constant else []
         return block(
             figure,
             "timeline",
             alt=f"Tokens per second over {number(_end_s(rate), 's')}, "
             f"at most {number(busy.max(), 'tokens/s')}" + (f"; below it {', '.join(seen)}." if seen else "."),
-            caption=f"Steps of {number(width_ms, 'ms')}, first tokens left out. The blue bands are the waits "
-            "for a first token." + ("" if panels else " No telemetry was recorded."),
+            caption=" ".join(words),
         )
 
 
@@ -342,7 +467,14 @@ def _trend(past: pd.DataFrame, name: str, colour: str) -> Block:
         )
 
 
-def _distribution(name: str, title: str, values: Floats, stats: Row | None) -> Block:
+def _limits(slo: Row, metric: str) -> list[tuple[str, float]]:
+    """The SLOs that bound a metric, as labels and values."""
+    return [("SLO", float(limit)) for name, limit in slo.items() if runs.objective(name)[0] == metric]
+
+
+def _distribution(
+    name: str, title: str, values: Floats, stats: Row | None, limits: Sequence[tuple[str, float]] = ()
+) -> Block:
     """Points in the order they came where there are fewer than 20, else a histogram with its percentiles."""
     if not len(values):
         return note(f"{title}: nothing was measured.", "bad")
@@ -362,7 +494,8 @@ def _distribution(name: str, title: str, values: Floats, stats: Row | None) -> B
             _histogram(axes, values)
         axes.set_title(f"{title}, ms")
         marks = [("median", "median"), *((p, p) for p in ("p95", "p99"))]
-        _mark(axes, [(label, stats[key]) for label, key in marks if stats and stats.get(key) is not None])
+        _mark(axes, [(label, stats[key], ORANGE) for label, key in marks if stats and stats.get(key) is not None]
+              + [(label, limit, BAD) for label, limit in limits])  # fmt: skip
         spread = f"{number(values.min())} to {number(values.max(), 'ms')}"
         middle = f", median {number(stats['median'], 'ms')}" if stats else ""
         outliers = "" if few else " Ticks along the foot are the slowest 1 %."
@@ -397,15 +530,15 @@ def _histogram(axes: Axes, values: Floats) -> None:
     axes.set_ylabel("count")
 
 
-def _mark(axes: Axes, marks: Sequence[tuple[str, float]]) -> None:
+def _mark(axes: Axes, marks: Sequence[tuple[str, float, str]]) -> None:
     """Vertical lines, each labelled on a height of its own above the data, so that near ones stay legible."""
     bottom, top = axes.get_ylim()
     room = (top - bottom) * 0.1
     axes.set_ylim(bottom, top + room * (len(marks) + 0.3))
     middle = axes.transData.inverted().transform(axes.transAxes.transform((0.5, 0)))[0]
-    for step, (label, value) in enumerate(reversed(marks)):
+    for step, (label, value, colour) in enumerate(reversed(marks)):
         height = top + room * (step + 0.9)
-        axes.vlines(value, bottom, height, color=ORANGE, linewidth=1)
+        axes.vlines(value, bottom, height, color=colour, linewidth=1, linestyles="-" if colour == ORANGE else "--")
         left = value <= middle
         axes.annotate(
             f"{label} {number(value)}",
@@ -414,28 +547,151 @@ def _mark(axes: Axes, marks: Sequence[tuple[str, float]]) -> None:
             textcoords="offset points",
             ha="left" if left else "right",
             va="top",
-            color=ORANGE,
+            color=colour,
             fontsize=8.5,
         )
 
 
-def _telemetry_panels(samples: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Titles with units, and under each the lines to draw; readings that nobody reported are left out."""
-    panels: dict[str, dict[str, Any]] = {
-        "Processor, %": {"all cores": samples["cpu_percent"]},
-        "Memory in use, GiB": {"memory": samples["memory_used_mib"] / 1024},
-    }
+def _telemetry_panels(record: Record, samples: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Titles with units, and under each the lines to draw, times and values; readings that nobody reported are left
+    out.
+    """
+    panels: dict[str, dict[str, Any]] = {}
+    flight = frames.in_flight(record)
+    if flight["in_flight"].max() > 1:
+        panels["Requests in flight, server's slots and queue"] = {"in flight": (flight["t_s"], flight["in_flight"])}
+    sources = list(dict.fromkeys(samples["source"].dropna()))
     readings = {
         "GPU load, %": ("utilization_percent", 1),
         "GPU memory in use, GiB": ("memory_used_mib", 1024),
         "GPU power, W": ("power_w", 1),
+        "GPU clock, MHz": ("clock_mhz", 1),
         "GPU temperature, °C": ("temperature_c", 1),
     }
-    for title, (reading, divisor) in readings.items():
-        columns = [column for column in samples if re.fullmatch(rf"gpu\d+_{reading}", str(column))]
-        panels[title] = {str(c).split("_")[0].replace("gpu", "GPU "): samples[c] / divisor for c in columns}
-    filled = {title: {k: v for k, v in lines.items() if v.notna().any()} for title, lines in panels.items()}
-    return {title: lines for title, lines in filled.items() if lines}
+    for source in sources:
+        rows = samples[samples["source"] == source]
+        of = "" if len(sources) == 1 else f"{source} "
+
+        def add(title: str, label: str, values: Any, times: Any = rows["t_s"]) -> None:
+            if values.notna().any():
+                panels.setdefault(title, {})[label] = (times[values.notna()], values.dropna())
+
+        for column, label in (("slots_busy", "slots busy"), ("waiting", "waiting in the server")):
+            add("Requests in flight, server's slots and queue", f"{of}{label}", rows[column])
+        add("Processor, %", f"{of}all cores", rows["cpu_percent"])
+        add("Memory in use, GiB", f"{of}memory", rows["memory_used_mib"] / 1024)
+        for title, (reading, divisor) in readings.items():
+            for column in [str(column) for column in samples if re.fullmatch(rf"gpu\d+_{reading}", str(column))]:
+                name = column.split("_")[0].replace("gpu", "GPU ")
+                add(title, f"{of}{name}", rows[column] / divisor)
+                slowed = rows.get(f"{column.split('_')[0]}_throttled")
+                if reading == "clock_mhz" and slowed is not None and slowed.fillna("").ne("").any():
+                    marked = slowed.fillna("").ne("") & rows[column].notna()
+                    panels[title][f"{of}{name} slowed down"] = (rows["t_s"][marked], rows[column][marked])
+    return panels
+
+
+def _moving(panels: dict[str, dict[str, Any]]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """The panels worth drawing, and in words those whose only line is level to within two percent."""
+    moving, level = {}, []
+    for title, lines in panels.items():
+        (_, values), *more = lines.values()
+        middle = float(values.median())
+        if not more and values.max() - values.min() <= 0.02 * abs(middle):
+            name, _, unit = title.partition(", ")
+            level.append(f"{name[0].lower() if name[1].islower() else name[0]}{name[1:]} {number(middle, unit)}")
+        else:
+            moving[title] = lines
+    return moving, level
+
+
+def _panel(axes: Axes, title: str, lines: Row) -> None:
+    """One strip of the timeline: a line each, named at its side where there are several."""
+    for colour, (label, (times, values)) in zip(SERIES * 8, lines.items(), strict=False):
+        name = label if len(lines) > 1 else None
+        if label.endswith("slowed down"):
+            axes.plot(times, values, "X", color=BAD, markersize=4, label=name, linestyle="none")
+        else:
+            axes.plot(times, values, color=colour, label=name, linewidth=1.2)
+    axes.set_title(title)
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    if title.endswith("%"):
+        axes.set_ylim(0, 105)
+    elif not title.endswith(("°C", "MHz")):
+        axes.set_ylim(bottom=0, top=max(float(values.max()) for _, values in lines.values()) * 1.15 or 1)
+    if len(lines) > 1:
+        axes.legend(loc="lower right", ncols=len(lines), bbox_to_anchor=(1, 1), borderaxespad=0)
+
+
+def _uncounted(requests: pd.DataFrame) -> list[tuple[float, float]]:
+    """The spans, one a stage, in which every request that was sent doesn't count."""
+    spans = []
+    for _, rows in requests.groupby("stage"):
+        counted = rows.loc[rows["phase"] == "run", "start_s"]
+        before = rows.loc[rows["phase"] != "run", "start_s"]
+        if len(before) and len(counted) and before.min() < counted.min():
+            spans.append((float(before.min()), float(counted.min())))
+    return spans
+
+
+def _stage_marks(grid: Iterable[Axes], record: Record) -> None:
+    """Where the levels of a run change."""
+    marks = [(row["watch"]["begun_s"], runs.level_name(row)) for row in record.stages if row["watch"]]
+    if len(marks) < 2:
+        return
+    top, *_ = grid
+    for axes in grid:
+        for begun, _ in marks:
+            axes.axvline(begun, color=INK, linewidth=0.6, linestyle=":")
+    for begun, name in marks if len(marks) <= STAGES_NAMED else []:
+        top.annotate(
+            name.removeprefix("concurrency ").removesuffix(" prompt tokens"), (begun, 1), xytext=(2, -2), fontsize=8,
+            xycoords=("data", "axes fraction"), textcoords="offset points", va="top",
+        )  # fmt: skip
+
+
+def _thinned(frame: pd.DataFrame, slowest_by: str) -> pd.DataFrame:
+    """At most DRAWN rows, in order: what failed, what stalled, the slowest, and of the others one in so many."""
+    if len(frame) <= DRAWN:
+        return frame.sort_values("start_s")
+    slow = frame[slowest_by].rank(ascending=False) <= DRAWN // 4
+    kept = frame[~frame["ok"] | (frame["stalls"] > 0) | slow].head(DRAWN // 2)
+    others = frame.drop(index=kept.index)
+    step = -(-len(others) // (DRAWN - len(kept)))
+    return pd.concat([kept, others.iloc[::step]]).sort_values("start_s")
+
+
+def _left_out(frame: pd.DataFrame, drawn: pd.DataFrame) -> str:
+    more = len(frame) - len(drawn)
+    return f" Of {len(frame):,} requests {len(drawn):,} are drawn, the slowest among them." if more else ""
+
+
+def _spread(values: pd.Series) -> tuple[float, float]:
+    """The limits of an axis on which the outermost marks are seen whole."""
+    low, high = float(values.min()), float(values.max())
+    pad = (high - low) * 0.02 or 0.5
+    return low - pad, high + pad
+
+
+def end_labels(axes: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
+    """Names of lines at their right ends, apart from each other where the lines come close."""
+    bottom, top = axes.get_ylim()
+    log = axes.get_yscale() == "log"
+    place = np.log10 if log else np.asarray
+    low, high = (float(place(end)) for end in (bottom, top))
+    room = (high - low) * 13 / (axes.bbox.height * 72 / mpl.rcParams["figure.dpi"])
+    places, at = [], -np.inf
+    for value, text, colour in sorted(labels):
+        at = max(float(place(value)), at + room)
+        places.append((at, text, colour))
+    ceiling = high
+    for at, text, colour in reversed(places):
+        at = min(at, ceiling)
+        ceiling = at - room
+        axes.annotate(
+            text, (1, 10**at if log else at), xytext=(5, 0), xycoords=("axes fraction", "data"), va="center",
+            textcoords="offset points", color=colour, fontsize=8.5, annotation_clip=False,
+        )  # fmt: skip
 
 
 def _end_s(rate: pd.DataFrame) -> float:
@@ -449,7 +705,7 @@ def _count(count: int, noun: str) -> str:
 
 
 def _request_name(index: int, phase: str) -> str:
-    return f"warm-up {index}" if phase == "warmup" else f"request {index}"
+    return f"request {index}" if phase == "run" else f"{'warm-up' if phase == 'warmup' else phase} {index}"
 
 
 @contextmanager
@@ -478,10 +734,20 @@ def _inline(svg: str, name: str, alt: str) -> str:
     names = {old: f"{name}-{position}" for position, old in enumerate(used)}
     svg = re.sub(r' id="([^"]+)"', lambda at: f' id="{names[at[1]]}"' if at[1] in names else "", svg)
     svg = re.sub(r'((?:url\(|href=")#)([^")]+)', lambda at: at[1] + names[at[2]], svg)
+    svg = re.sub(r"<[^>]+>", lambda tag: re.sub(r"(\.\d\d)\d+", r"\1", tag[0]), svg)  # a hundredth of a point is enough
+    svg = re.sub(r'<g( clip-path="[^"]*")?>\s*((?:<use [^>]*?( style="[^"]*")/>\s*)+)</g>', _styled_once, svg)
     for colour, value in PALETTE.items():
         svg = re.sub(re.escape(value), f"var(--{colour}, {value})", svg, flags=re.IGNORECASE)
     label = html.escape(alt)
     return svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+
+
+def _styled_once(group: re.Match[str]) -> str:
+    """Marks that look the same, with their looks said once."""
+    styles = set(re.findall(r' style="[^"]*"', group[2]))
+    if len(styles) > 1:
+        return group[0]
+    return f"<g{group[1] or ''}{group[3]}>{group[2].replace(group[3], '')}</g>"
 
 
 def _side_by_side(*parts: Block) -> Block:

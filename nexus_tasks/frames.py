@@ -1,6 +1,7 @@
 """Run records as pandas frames: what the figures and tables of a report are drawn from.
 
     requests = frames.requests(record)              # one row a request, warm-ups and failures too
+    stages = frames.stages(record)                  # one row a level of load
     rate = frames.token_rate(record)                # tokens per second over the run
     past = frames.history(record, Path("results"))  # this run and earlier ones of the same target
 
@@ -9,6 +10,7 @@ Nothing here measures and nothing draws. Units are in the columns' names.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from nexus_tasks import results, runs
+from nexus_tasks import results, runs, summary
 from nexus_tasks.errors import RecordError
 from nexus_tasks.results import Record, Row
 
@@ -28,31 +30,48 @@ BINS = 120
 
 REQUEST_COLUMNS = {
     "index": "int64",
+    "stage": "int64",
     "phase": "object",
+    "key": "object",
+    "turn": "int64",
     "ok": "bool",
+    "intended_s": "float64",
     "start_s": "float64",
+    "late_ms": "float64",
     "prompt_tokens": "float64",
+    "cached_tokens": "float64",
     "output_tokens": "float64",
+    "reasoning_tokens": "float64",
     "ttft_ms": "float64",
+    "ttft_visible_ms": "float64",
+    "queue_ms": "float64",
     "decode_ms": "float64",
     "total_ms": "float64",
     "decode_tps": "float64",
     "prefill_tps": "float64",
+    "stalls": "float64",
+    "backend": "object",
     "itl_median_ms": "float64",
     "itl_max_ms": "float64",
+    "server_prompt_ms": "float64",
+    "server_prompt_tokens": "float64",
+    "server_cached_tokens": "float64",
+    "server_output_tokens": "float64",
     "server_decode_ms": "float64",
     "difference_percent": "float64",
     "finish_reason": "object",
     "error_kind": "object",
     "error_message": "object",
 }
+STAGE_METRICS = ("ttft_ms", "itl_ms", "tpot_ms", "total_ms", "queue_ms", "decode_tps", "prefill_tps")
 
 
 @dataclass(frozen=True)
 class Change:
     """How a median moved since the last comparable run.
 
-    ``distinct`` is False while the ranges (min to max) of the two runs overlap: the change may be noise.
+    ``distinct`` is False while the intervals of the two medians overlap (95 % of confidence), or, where a run has
+    too few points for one, the ranges: the change may be noise.
     """
 
     since: str
@@ -66,9 +85,8 @@ class Change:
 class History:
     """This run and earlier ones of its target, newest first.
 
-    ``runs`` has one row a run: ``run_id``, ``started_at``, ``workload``, ``model``, ``build``, ``ok``,
-    ``comparable`` (same workload, same model), ``argv_changed`` (against this run), and ``_median``, ``_min``,
-    ``_max`` of ``ttft_ms``, ``itl_ms``, ``decode_tps`` and ``prefill_tps``.
+    ``runs`` has one row a run, as :func:`run` makes it, with ``comparable`` (same workload, load and model) and
+    ``argv_changed`` (against this run).
     ``changes`` are this run's, by metric; empty where no earlier run compares. ``unread`` holds one line for
     each earlier record that cannot be read.
     """
@@ -98,6 +116,58 @@ def inter_token_ms(record: Record) -> Floats:
     return np.concatenate([np.asarray(g, dtype=np.float64) for g in gaps] or [np.empty(0)])
 
 
+def stages(record: Record) -> pd.DataFrame:
+    """One row a level of load, by its number on the axis: what was asked, what came out, and whether it is valid.
+
+    ``stage``, ``name``, ``level``; ``requests``, ``failed``, ``short``, ``stalls``; ``output_tps``, ``requests_per_s``,
+    ``prompt_tps``; ``goodput_share``; of the generator ``in_flight``, ``in_flight_asked``, ``cpu``, ``lag_p99_ms``,
+    ``late_p99_ms``, ``valid``; and of each metric ``_median``, its interval ``_low`` and ``_high``, ``_p95``, ``_p99``
+    and ``_max``. NaN where unknown.
+    """
+    rows = []
+    for row in runs.stages(record):
+        watch, throughput = row["watch"] or {}, row["throughput"] or {}
+        flat: Row = {
+            "stage": row["stage"],
+            "name": row["level"],
+            "level": runs.level(row),
+            **{key: row[key] for key in ("requests", "failed", "short", "stalls")},
+            **{key: _float(throughput.get(key)) for key in ("output_tps", "requests_per_s", "prompt_tps")},
+            "goodput_share": _float((row["goodput"] or {}).get("share")),
+            "in_flight": _float(watch.get("in_flight")),
+            "in_flight_asked": _float(watch.get("in_flight_asked")),
+            "cpu": _float(watch.get("cpu_per_process")),
+            "lag_p99_ms": _float((watch.get("lag_ms") or {}).get("p99")),
+            "late_p99_ms": _float((watch.get("late_ms") or {}).get("p99")),
+            "valid": bool(watch.get("valid", True)),
+        }
+        for name in STAGE_METRICS:
+            found = row["metrics"].get(name) or {}
+            low, high = (found.get("ci") or {}).get("median") or (None, None)
+            parts = {part: found.get(part) for part in ("median", "p95", "p99", "max")} | {"low": low, "high": high}
+            flat |= {f"{name}_{part}": _float(value) for part, value in parts.items()}
+        rows.append(flat)
+    return pd.DataFrame(rows).sort_values("level", kind="stable", ignore_index=True)
+
+
+def in_flight(record: Record) -> pd.DataFrame:
+    """How many requests were under way over the run: ``t_s`` (start of a bin) and ``in_flight``, the mean within it."""
+    begun = np.sort([row["start_s"] for row in record.requests])
+    ended = np.sort([row["start_s"] + (row["total_ms"] or 0.0) / 1000 for row in record.requests])
+    if not len(begun):
+        return pd.DataFrame({"t_s": np.empty(0), "in_flight": np.empty(0)})
+    width = max(MIN_BIN_S, float(ended[-1]) / BINS)
+    edges = np.arange(0.0, float(ended[-1]) + width, width)
+    spent = _elapsed_s(edges, begun) - _elapsed_s(edges, ended)
+    return pd.DataFrame({"t_s": edges[:-1], "in_flight": np.diff(spent) / width})
+
+
+def _elapsed_s(until: Floats, since: Floats) -> Floats:
+    """At each moment, the sum of the times that have passed since each of the (sorted) moments before it."""
+    before = np.searchsorted(since, until)
+    return np.asarray(until * before - np.concatenate([[0.0], np.cumsum(since)])[before])
+
+
 def token_rate(record: Record) -> pd.DataFrame:
     """Tokens decoded per second over the run: ``t_s`` (start of a bin) and ``tokens_per_second``.
 
@@ -118,14 +188,23 @@ def token_rate(record: Record) -> pd.DataFrame:
 
 
 def samples(record: Record) -> pd.DataFrame:
-    """Telemetry: ``t_s``, ``cpu_percent``, ``memory_used_mib``, and ``gpu<index>_<reading>`` for each GPU."""
+    """Telemetry: ``source``, ``t_s``, ``cpu_percent``, ``memory_used_mib``, what the server said of itself
+    (``slots_busy``, ``waiting``), and ``gpu<index>_<reading>`` for each GPU; ``_throttled`` is a text, empty
+    where none.
+    """
     rows = []
     for row in record.samples:
-        flat: dict[str, Any] = {key: row.get(key) for key in ("t_s", "cpu_percent", "memory_used_mib")}
+        flat: dict[str, Any] = {key: row.get(key) for key in ("source", "t_s", "cpu_percent", "memory_used_mib")}
+        flat |= {key: (row.get("server") or {}).get(key) for key in ("slots_busy", "waiting")}
         for gpu in row.get("gpus") or []:
-            flat |= {f"gpu{gpu['index']}_{key}": value for key, value in gpu.items() if key != "index"}
+            told = {key: value for key, value in gpu.items() if key not in ("index", "throttled")}
+            flat |= {f"gpu{gpu['index']}_{key}": value for key, value in told.items()}
+            flat[f"gpu{gpu['index']}_throttled"] = ", ".join(gpu.get("throttled") or [])
         rows.append(flat)
-    return pd.DataFrame(rows, columns=None if rows else ["t_s", "cpu_percent", "memory_used_mib"], dtype=float)
+    columns = ["source", "t_s", "cpu_percent", "memory_used_mib", "slots_busy", "waiting"]
+    frame = pd.DataFrame(rows, columns=None if rows else columns)
+    texts = {column for column in frame if column == "source" or str(column).endswith("_throttled")}
+    return frame.astype({column: "object" if column in texts else "float64" for column in frame})
 
 
 def history(record: Record, root: Path, limit: int = 10) -> History:
@@ -142,8 +221,47 @@ def history(record: Record, root: Path, limit: int = 10) -> History:
         if other.header["target"] == record.header["target"] and other.started_at < record.started_at:
             found.append(other)
     found.sort(key=lambda one: one.started_at, reverse=True)
-    rows = pd.DataFrame([_run(other, record) for other in found])
+    rows = pd.DataFrame(
+        [
+            {
+                **run(other),
+                "comparable": _alike(other, record),
+                "argv_changed": other.header["server"]["argv_sha256"] != record.header["server"]["argv_sha256"],
+            }
+            for other in found
+        ]
+    )
     return History(rows, _changes(record, found[1:]), unread)
+
+
+def target(records: Iterable[Record]) -> pd.DataFrame:
+    """Every run of a target, oldest first, as :func:`run` makes them, each with the number of its ``series``.
+
+    Runs of a series asked the same of the same model, so their numbers can be compared. Series are numbered by how many
+    runs they have; of equally many, the one with the newest run is first. No more than one record is held in full.
+    """
+    headers: list[Record] = []
+    rows = []
+    for record in records:
+        rows.append(run(record))
+        headers.append(Record(record.path, record.header))
+    order = sorted(range(len(rows)), key=lambda place: rows[place]["started_at"])
+    groups: list[list[int]] = []
+    for position, place in enumerate(order):
+        like = (group for group in groups if _alike(headers[order[group[0]]], headers[place]))
+        group = next(like, None)
+        if group is None:
+            groups.append([position])
+        else:
+            group.append(position)
+    groups.sort(key=lambda group: (len(group), group[-1]), reverse=True)
+    series = {position: number for number, group in enumerate(groups) for position in group}
+    frame = pd.DataFrame([rows[place] for place in order])
+    return frame.assign(series=[series[position] for position in range(len(frame))])
+
+
+def _alike(one: Record, other: Record) -> bool:
+    return runs.same_workload(one, other) and runs.same_model(one, other)
 
 
 def agreement(record: Record) -> tuple[float, float, float] | None:
@@ -159,6 +277,22 @@ def agreement(record: Record) -> tuple[float, float, float] | None:
     return (client, server, (client - server) / server * 100) if server else None
 
 
+def value(row: Row, objective: str) -> float | None:
+    """What a request has to show for an SLO: its own ``ttft_ms``, for ``itl_p95_ms`` the p95 of its gaps; or None."""
+    if objective in summary.SLO_GAPS:
+        return float(np.percentile(row["itl_ms"], summary.SLO_GAPS[objective])) if row.get("itl_ms") else None
+    found = row.get(objective)
+    return None if found is None else float(found)
+
+
+def throttled(record: Record) -> tuple[float, list[str]]:
+    """The share of the samples with a GPU in which one was slowed down, and why."""
+    with_gpus = [row["gpus"] for row in record.samples if row.get("gpus")]
+    slowed = [[reason for gpu in gpus for reason in gpu.get("throttled") or []] for gpus in with_gpus]
+    share = sum(map(bool, slowed)) / len(with_gpus) if with_gpus else 0.0
+    return share, sorted({reason for reasons in slowed for reason in reasons})
+
+
 def _request(row: Row) -> Row:
     error, server, gaps = row.get("error") or {}, row.get("server") or {}, row.get("itl_ms") or []
     decode, server_decode = row.get("decode_ms"), server.get("predicted_ms")
@@ -168,6 +302,10 @@ def _request(row: Row) -> Row:
     return {key: row.get(key) for key in REQUEST_COLUMNS} | {
         "itl_median_ms": float(np.median(gaps)) if gaps else None,
         "itl_max_ms": max(gaps) if gaps else None,
+        "server_prompt_ms": server.get("prompt_ms"),
+        "server_prompt_tokens": server.get("prompt_n"),
+        "server_cached_tokens": server.get("cache_n"),
+        "server_output_tokens": server.get("predicted_n"),
         "server_decode_ms": server_decode,
         "difference_percent": difference,
         "error_kind": error.get("kind"),
@@ -176,11 +314,11 @@ def _request(row: Row) -> Row:
 
 
 def _arrivals_s(row: Row) -> Floats:
-    """When each token of a request came, in seconds after the run began."""
+    """When each token of a request came, in seconds after the run began; latency counts from the intended start."""
     if row.get("ttft_ms") is None:
         return np.empty(0)
     gaps_ms = np.concatenate([[row["ttft_ms"]], row.get("itl_ms") or []])
-    return np.asarray(row["start_s"] + np.cumsum(gaps_ms) / 1000, dtype=np.float64)
+    return np.asarray(row["intended_s"] + np.cumsum(gaps_ms) / 1000, dtype=np.float64)
 
 
 def _same_target(record: Record, root: Path) -> list[Path]:
@@ -204,32 +342,55 @@ def _same_target(record: Record, root: Path) -> list[Path]:
     ]
 
 
-def _run(record: Record, against: Record) -> Row:
+def run(record: Record) -> Row:
+    """A run in one row: names, versions, the verdict, and the figures of its main metrics.
+
+    ``_median``, ``_min``, ``_max``, ``_low`` and ``_high`` (95 % interval of the median, else the range) of
+    ``ttft_ms``, ``itl_ms``, ``total_ms``, ``decode_tps`` and ``prefill_tps``, and the best throughput of any level of
+    load.
+    """
+    header = record.header
     row: Row = {
         "run_id": record.run_id,
+        "file": record.path.stem,
+        "target": str(header["target"]),
         "started_at": record.started_at,
         "workload": runs.sizes(record),
+        "load": runs.load_name(record),
         "model": runs.model_name(record),
         "build": runs.build_name(record),
-        "ok": bool(record.summary and record.summary["ok"]),
-        "comparable": runs.same_workload(record, against) and runs.same_model(record, against),
-        "argv_changed": record.header["server"]["argv_sha256"] != against.header["server"]["argv_sha256"],
+        "release": header["server"]["release"],
+        "driver": runs.driver_name(record),
+        "tag": header["tag"],
+        "engine": header["load"]["engine"],
+        "ok": bool(record.summary and record.summary["ok"] and record.summary["valid"]),
+        "argv_sha256": header["server"]["argv_sha256"],
     }
+    throughput = stages(record)[["output_tps", "requests_per_s"]].max()
+    row |= {name: float(throughput[name]) for name in ("output_tps", "requests_per_s")}
     measured = runs.metrics(record)
-    for name in ("ttft_ms", "itl_ms", "decode_tps", "prefill_tps"):
-        for part in ("median", "min", "max"):
-            row[f"{name}_{part}"] = measured.get(name, {}).get(part, float("nan"))
+    for name in ("ttft_ms", "itl_ms", "total_ms", "decode_tps", "prefill_tps"):
+        found = measured.get(name) or {}
+        low, high = likely(found) if found else (None, None)
+        parts = {part: found.get(part) for part in ("median", "min", "max")} | {"low": low, "high": high}
+        row |= {f"{name}_{part}": _float(value) for part, value in parts.items()}
     return row
+
+
+def likely(stats: Row) -> tuple[float, float]:
+    """Where the true median is: its interval at 95 % of confidence, else (too few points for one) the range."""
+    low, high = (stats.get("ci") or {}).get("median") or (stats["min"], stats["max"])
+    return float(low), float(high)
+
+
+def _float(value: float | None) -> float:
+    return float("nan") if value is None else float(value)
 
 
 def _changes(record: Record, earlier: list[Record]) -> dict[str, Change]:
     """Against the newest earlier run of the same workload and model that was finished and has the metric."""
     changes: dict[str, Change] = {}
-    comparable = [
-        other
-        for other in earlier
-        if other.summary is not None and runs.same_workload(other, record) and runs.same_model(other, record)
-    ]
+    comparable = [other for other in earlier if other.summary is not None and _alike(other, record)]
     for name, now in runs.metrics(record).items():
         then, since = next(
             ((runs.metrics(other)[name], other) for other in comparable if name in runs.metrics(other)),
@@ -237,11 +398,12 @@ def _changes(record: Record, earlier: list[Record]) -> dict[str, Change]:
         )
         if then is None or since is None or not then["median"]:
             continue
+        before, after = likely(then), likely(now)
         changes[name] = Change(
             since=since.run_id,
             before=then["median"],
             after=now["median"],
             percent=(now["median"] - then["median"]) / then["median"] * 100,
-            distinct=now["min"] > then["max"] or now["max"] < then["min"],
+            distinct=after[0] > before[1] or after[1] < before[0],
         )
     return changes

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,7 +26,9 @@ class Instance:
     """One llama-server as deployed on a host.
 
     ``model`` has ``name``, ``path``, ``size_bytes`` and ``sha256``, and is None for a router; ``release`` has ``name``,
-    ``path``, ``ref`` and ``commit``; ``api_key`` is None where none is set, and is not shown.
+    ``path``, ``ref`` and ``commit``; ``api_key`` is None where none is set, and is not shown. ``ssh`` is the command
+    that reaches the host of a server that listens on loopback there (``base_url`` is good there only), else None.
+    ``here`` is whether the host is this machine.
     """
 
     host: str
@@ -36,6 +39,8 @@ class Instance:
     release: dict[str, Any]
     argv: list[str]
     log: str
+    ssh: tuple[str, ...] | None = None
+    here: bool = False
 
     @property
     def target(self) -> str:
@@ -61,7 +66,7 @@ def deployed_instances(target: str | None = None) -> list[Instance]:
         target: an inventory pattern, or ``HOST/INSTANCE``.
 
     Raises:
-        DeployError: nothing is deployed there, a server can't be reached from here, or Ansible failed.
+        DeployError: nothing is deployed there, or Ansible failed.
         UsageError: the pattern matches no host, or the host has no such instance.
     """
     pattern, _, wanted = (target or "").partition("/")
@@ -81,14 +86,18 @@ def deployed_instances(target: str | None = None) -> list[Instance]:
 
 
 def _ask_ansible(pattern: str) -> list[dict[str, Any]]:
+    hosts: list[dict[str, Any]] = answer(pattern or default_pattern(), "playbooks/endpoints.yml", "endpoints_file")
+    return hosts
+
+
+def answer(pattern: str, play: str, variable: str) -> Any:
+    """What a playbook writes as JSON to the file that ``variable`` names."""
     with tempfile.TemporaryDirectory(prefix="llama-nexus-") as folder:
-        answer = Path(folder) / "endpoints.json"
-        variables = json.dumps({"endpoints_file": str(answer)})
-        outcome = playbook.run_on(pattern or default_pattern(), "playbooks/endpoints.yml", "--extra-vars", variables)
+        file = Path(folder) / "answer.json"
+        outcome = playbook.run_on(pattern, play, "--extra-vars", json.dumps({variable: str(file)}))
         if outcome.status != 0:
             raise DeployError(outcome.problem(), hint="nox -s status shows how its servers are")
-        hosts: list[dict[str, Any]] = json.loads(answer.read_text(encoding="utf-8"))
-    return hosts
+        return json.loads(file.read_text(encoding="utf-8"))
 
 
 def _of_host(host: Mapping[str, Any], wanted: str) -> list[Instance]:
@@ -110,18 +119,43 @@ def _of_host(host: Mapping[str, Any], wanted: str) -> list[Instance]:
                 release=deployed["config"]["release"],
                 argv=deployed["config"]["argv"],
                 log=deployed["log"],
+                here=host["local"],
+                ssh=ssh_to(host) if not host["local"] and _on_loopback(deployed["config"]) else None,
             )
         )
     return found
 
 
 def _address(host: Mapping[str, Any], name: str, config: Mapping[str, Any]) -> str:
-    if host["local"]:
+    if host["local"] or _on_loopback(config):
         return str(config["local_url"])
-    if config["host"] in ("127.0.0.1", "::1", "localhost"):
-        raise DeployError(
-            f"instance {name} on {host['host']} listens on loopback there, out of reach from here",
-            hint="set its host option to an address of the network, and api_keys with it",
-        )
     address = f"[{host['address']}]" if ":" in host["address"] else host["address"]
     return f"http://{address}:{config['port']}"
+
+
+def _on_loopback(config: Mapping[str, Any]) -> bool:
+    return config["host"] in ("127.0.0.1", "::1", "localhost")
+
+
+def ssh_to(host: Mapping[str, Any]) -> tuple[str, ...]:
+    """How Ansible logs in there: the program first, the host last."""
+    way = host["ssh"]
+    port = ["-p", str(way["port"])] if way["port"] else []
+    key = ["-i", way["key"]] if way["key"] else []
+    user = ["-l", way["user"]] if way["user"] else []
+    return ("ssh", *shlex.split(way["arguments"]), *port, *key, *user, host["address"])
+
+
+def external_endpoints() -> dict[str, Any]:
+    """``llama_endpoints`` of the inventory: servers of others, by name.
+
+    Raises:
+        DeployError: Ansible can't read the inventory.
+        UsageError: it is not a dict of dicts.
+    """
+    found = answer("localhost", "playbooks/external.yml", "external_file")
+    if not isinstance(found, dict) or not all(isinstance(entry, dict) for entry in found.values()):
+        raise UsageError(
+            "llama_endpoints is no list of endpoints by name", hint="write it as group_vars/all/endpoints.yml"
+        )
+    return found

@@ -43,11 +43,13 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """A value of a table; ``tone`` is good, bad, muted or empty; ``link`` is a relative address or empty."""
+    """A value of a table; ``tone`` is good, bad, muted or empty; ``link`` is a relative address or empty; ``detail``
+    stands below it in small type."""
 
     text: str
     tone: str = ""
     link: str = ""
+    detail: str = ""
 
 
 Rows = list[list[Cell | str]]
@@ -60,6 +62,20 @@ def number(value: float | None, unit: str = "") -> str:
     size = abs(value)
     digits = 0 if size >= 100 or value == 0 else 1 if size >= 10 else 2 if size >= 1 else 3
     return f"{value:,.{digits}f}" + (f"{SPACE}{unit}" if unit else "")
+
+
+def span(milliseconds: float | None) -> str:
+    """A time with its unit, in seconds where it is long: ``12.4 ms``, ``1.93 s``; a dash where unknown."""
+    if milliseconds is None or abs(milliseconds) < 1000:
+        return number(milliseconds, "ms")
+    return number(milliseconds / 1000, "s")
+
+
+def interval(ends: Sequence[float] | None) -> str:
+    """The two ends of an interval with a dash between them; empty where there is none."""
+    if not ends:
+        return ""
+    return f"{number(ends[0])}\N{EN DASH}{number(ends[1])}"
 
 
 def percent(value: float | None) -> str:

@@ -119,7 +119,7 @@ def execute(source: Path, output: Path, parameters: Mapping[str, Any], *, cwd: P
         ensure_event_loop().close()  # jupyter's: one a thread, which nobody else closes
 
 
-def export(executed: NotebookNode, *, template: Path, title: str, inputs: str) -> str:
+def export(executed: NotebookNode, *, template: Path, title: str, inputs: str, sides: str = "") -> str:
     """A page without code, scripts or anything to load.
 
     Args:
@@ -127,12 +127,13 @@ def export(executed: NotebookNode, *, template: Path, title: str, inputs: str) -
         template: a Jinja template of a whole page; its folder is searched for what it includes.
         title: the page's title.
         inputs: a fingerprint that the page carries.
+        sides: the run ids that it was made of, as JSON, where somebody chose them.
     """
     make: Callable[..., HTMLExporter] = HTMLExporter  # its constructor has no types
     exporter = make(
         template_file=str(template), exclude_input=True, mathjax_url="", require_js_url="", anchor_link_text=""
     )
-    html, _ = exporter.from_notebook_node(executed, {"metadata": {"name": title, "inputs": inputs}})
+    html, _ = exporter.from_notebook_node(executed, {"metadata": {"name": title, "inputs": inputs, "sides": sides}})
     return str(html)
 
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from nexus_tasks import benchmark, playbook, report, results
+from nexus_tasks import measure, playbook, progress, report, results, targets
 from nexus_tasks.errors import command_line
 
 
@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
 @command_line
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
-    workload = benchmark.preset(arguments.preset)  # a wrong name is said now, not after a build
+    plan = measure.preset(arguments.preset)  # a wrong name is said now, not after a build
     console = Console()
     started = time.monotonic()
 
@@ -50,8 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     records: list[results.Record] = []
     places: list[tuple[str, str]] = []
-    for target in benchmark.targets("local"):
-        path = benchmark.run(target, workload, console=console)
+    for target in targets.find(["local"]):
+        path = measure.run(target, plan, console=console)
         console.print("rendering the report")
         page = report.render(path)
         records.append(results.load(path))
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     for record in records:
         console.print()
-        benchmark.print_summary(record, console)
+        progress.print_summary(record, console)
     console.print()
     for name, place in places:
         console.print(f"{name:<12} {place}", soft_wrap=True, highlight=False)

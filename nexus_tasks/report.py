@@ -3,37 +3,39 @@
     python -m nexus_tasks.report                       every report that is not up to date
     python -m nexus_tasks.report --run RUN_ID --force  one record, whatever there is
     python -m nexus_tasks.report -p history_runs 5     with another value for a notebook parameter
+    python -m nexus_tasks.report compare RUN RUN       a page of chosen records: compare, tuning or models
+    python -m nexus_tasks.report history TARGET        the history of one target
 
 A record ``results/<kind>/<run id>.jsonl`` becomes ``reports/<kind>/<run id>.html`` with the executed notebook
-beside it; all deployment records together become ``reports/fleet/fleet.html`` and ``reports/builds/builds.html``.
-``reports/index.html`` lists the pages. Everything in a report comes from records, so ``reports/`` may be deleted at
-any time. A page carries a fingerprint of what it was made from (records, notebook, skin, the code that draws,
-parameters); it is up to date as long as that is unchanged. A run's page shows history up to that run only, so a new
-record never changes it.
+beside it; all deployment records together become ``reports/fleet/fleet.html`` and ``reports/builds/builds.html``, and
+those of a target with more than one run ``reports/history/<target>.html``. ``reports/index.html`` lists the pages.
+Everything in a report comes from records, so ``reports/`` may be deleted at any time. A page carries a fingerprint of
+what it was made from (records, notebook, skin, the code that draws, parameters); it is up to date as long as that is
+unchanged. A run's page shows history up to that run only, so a new record never changes it. A page of chosen records
+carries their names, so it is rendered again like the others.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import functools
 import hashlib
 import importlib
 import json
 import os
-import re
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
-from nexus_tasks import builds, fleet, markup, results, runs
-from nexus_tasks.errors import NexusError, RecordError, ReportError, UsageError, command_line
+from nexus_tasks import comparable, compare, index, markup, results, runs
+from nexus_tasks.errors import NexusError, RecordError, UsageError, command_line
 from nexus_tasks.results import Record
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,13 +43,14 @@ NOTEBOOKS = ROOT / "notebooks"
 REPORTS = Path("reports")
 
 TOGETHER = {"deployment": ("fleet", "builds")}  # kinds whose records are shown together, and what the pages are called
-RESERVED = frozenset({"record_path", "results_dir"})
+HISTORY = "history"
+RESERVED = frozenset({"record_path", "results_dir", "sides", "record_paths"})
 DRAWING_CODE = (
-    "blocks.py", "builds.py", "builds_blocks.py", "figures.py", "fleet.py", "frames.py", "markup.py", "notebook.py",
-    "role.py", "runs.py", "summary.py",
+    "blocks.py", "builds.py", "builds_blocks.py", "comparable.py", "compare_blocks.py", "estimates.py", "figures.py",
+    "fleet.py", "frames.py", "history_blocks.py", "markup.py", "notebook.py", "role.py", "runs.py", "schema.py",
+    "stage_blocks.py", "stories.py", "summary.py", "verdicts.py",
 )  # fmt: skip
 LATEST_SHOWN = 5
-HEAD_BYTES = 2048  # the fingerprint is among a page's first lines
 
 Progress = Callable[[str], None]
 
@@ -56,15 +59,17 @@ Progress = Callable[[str], None]
 class Page:
     """A page to be: its notebook, the records that it shows, and where it goes.
 
-    ``set_by_us`` are the notebook's parameters that say which records, ``given`` those that the user typed.
+    ``set_by_us`` are the notebook's parameters that say which records, ``given`` those that the user typed; ``sides``
+    are the run ids of a page of chosen records, which it carries.
     """
 
     path: Path
     source: Path
     records: tuple[Path, ...]
     title: str
-    set_by_us: Mapping[str, str] = field(default_factory=dict)
+    set_by_us: Mapping[str, Any] = field(default_factory=dict)
     given: Mapping[str, str] = field(default_factory=dict)
+    sides: Sequence[Sequence[str]] = ()
 
 
 def render(
@@ -81,7 +86,7 @@ def render(
         record_path: a run record.
         results_dir: where earlier runs of the same target are looked for.
         reports_dir: the page becomes ``<reports_dir>/<kind>/<run id>.html``.
-        notebooks_dir: holds ``<kind>.ipynb``.
+        notebooks_dir: holds ``<kind>.ipynb``, and ``sweep.ipynb`` for those benchmarks.
         parameters: notebook parameters by name, as typed.
 
     Raises:
@@ -90,7 +95,8 @@ def render(
         ReportError: a cell failed (an earlier page is left as it was), or the folder cannot be written.
     """
     record = results.load(record_path)
-    return _render(_page_of_run(record, results_dir, reports_dir, notebooks_dir, parameters or {}))
+    page = _page_of_run(record, results_dir, reports_dir, notebooks_dir)
+    return _render(replace(page, given=parameters or {}))
 
 
 def fingerprint(records: Sequence[Path], source: Path, parameters: Mapping[str, str]) -> str:
@@ -98,48 +104,34 @@ def fingerprint(records: Sequence[Path], source: Path, parameters: Mapping[str, 
     digest = hashlib.sha256(_code_digest())
     for path in [*records, source]:
         try:
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
+            state = path.stat()
+            digest.update(_file_digest(path, state.st_size, state.st_mtime_ns))
         except OSError:  # a record that nobody can read is told of in the page
             digest.update(b"unreadable")
     digest.update(json.dumps(dict(parameters), sort_keys=True).encode())
     return digest.hexdigest()
 
 
+@functools.lru_cache(maxsize=10_000)
+def _file_digest(path: Path, size: int, modified_ns: int) -> bytes:
+    """The hash of a file, taken once for all pages that it goes into; the other arguments say that it is the same."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
+
+
 def is_current(page: Path, inputs: str) -> bool:
     """Whether a page exists and was made from these inputs."""
-    try:
-        with page.open("rb") as stream:
-            head = stream.read(HEAD_BYTES).decode("utf-8", errors="replace")
-    except OSError:
-        return False
-    found = re.search(r'<meta content="(\w+)" name="llama-nexus-inputs"', head) or re.search(
-        r'<meta name="llama-nexus-inputs" content="(\w+)"', head
-    )
-    return found is not None and found[1] == inputs
+    return index.inputs(page) == inputs
 
 
 def write_index(results_dir: Path = results.ROOT, reports_dir: Path = REPORTS) -> Path:
-    """Write ``<reports_dir>/index.html``: the pages of all deployments, and the records that have one; return its path.
+    """Write ``<reports_dir>/index.html``, the list of all pages; return its path.
 
     Raises:
         ReportError: the folder cannot be written.
     """
-    records = []
-    for kind in [kind for kind in results.KINDS if kind not in TOGETHER]:
-        for path in (results_dir / kind).glob("*.jsonl"):
-            if (reports_dir / kind / f"{path.stem}.html").is_file():
-                try:
-                    records.append(results.load(path))
-                except RecordError:
-                    continue  # who renders it hears of it; a list isn't the place
-    records.sort(key=lambda record: record.started_at, reverse=True)
     _make_writable(reports_dir)
-    index = reports_dir / "index.html"
-    try:
-        _replace(index, _index_page(records, _told(results_dir, reports_dir)))
-    except OSError as error:
-        raise _unwritable(reports_dir, error) from error
-    return index
+    return index.write(results_dir, reports_dir)
 
 
 def report(
@@ -174,59 +166,186 @@ def report(
     """
     found = _found(kinds, run, results_dir)
     _make_writable(reports_dir)
-    names = [name for kind in found for name in TOGETHER.get(kind, (kind,))]
-    sources = {name: notebooks_dir / f"{name}.ipynb" for name in names}
-    given = _for_each(list(sources.values()), parameters or {})
     readable: dict[str, list[Record]] = {kind: [] for kind in found}
     unreadable = 0
     for kind, path in [(kind, path) for kind, paths in found.items() for path in paths]:
         try:
-            readable[kind].append(results.load(path))
+            readable[kind].append(_without_rows(results.load(path)))
         except RecordError as error:
             unreadable += 1
             warn(f"{error.message}: skipped ({error.hint})")
     pages = []
     for kind, records in readable.items():
-        if kind not in TOGETHER:
-            pages += [
-                _page_of_run(record, results_dir, reports_dir, notebooks_dir, given[sources[kind]])
-                for record in records
-            ]
-        elif records:
-            pages += [
-                _page_of_all(name, found[kind], results_dir, reports_dir, sources[name], given[sources[name]])
-                for name in TOGETHER[kind]
-            ]
+        if kind in TOGETHER:
+            names = TOGETHER[kind] if records else ()
+            pages += [_page_of_all(name, found[kind], results_dir, reports_dir, notebooks_dir) for name in names]
+            continue
+        pages += [_page_of_run(record, results_dir, reports_dir, notebooks_dir) for record in records]
+        if run is None:
+            pages += _pages_of_targets(records, reports_dir, notebooks_dir)
+            pages += _pages_chosen_before(records, reports_dir, notebooks_dir)
+    listed = readable.get(comparable.KIND) if run is None else None
+    rendered, failed = _bring_up_to_date(pages, parameters or {}, force, say, warn)
+    say(_tally(len(pages) + unreadable, rendered, unreadable + failed))
+    return index.write(results_dir, reports_dir, listed), unreadable + failed
+
+
+def chosen(
+    kind: str,
+    names: Sequence[str],
+    *,
+    results_dir: Path = results.ROOT,
+    reports_dir: Path = REPORTS,
+    notebooks_dir: Path = NOTEBOOKS,
+    parameters: Mapping[str, str] | None = None,
+    force: bool = False,
+    say: Progress = lambda line: None,
+    warn: Progress = lambda line: None,
+) -> tuple[Path, int]:
+    """Render one page of chosen records, unless it is up to date, and write the index.
+
+    Args:
+        kind: ``compare``, ``tuning``, ``models`` or ``history``.
+        names: for ``history`` one target; else runs as :func:`nexus_tasks.compare.find` knows them, of a comparison
+            each a side.
+
+    Returns:
+        The path of the page, and how many pages could not be rendered (0 or 1).
+
+    Raises:
+        UsageError: there is no such run or target, too few or too many were named, or they can't be compared.
+        RecordError: a record is damaged.
+        ReportError: the reports folder cannot be written.
+    """
+    if kind == HISTORY:
+        page = _page_of_target(*_named_target(names, results_dir), reports_dir, notebooks_dir)
+    else:
+        page = _page_of_sides(kind, _sides(kind, names, results_dir), reports_dir, notebooks_dir)
+    _make_writable(reports_dir)
+    _, failed = _bring_up_to_date([page], parameters or {}, force, say, warn)
+    index.write(results_dir, reports_dir)
+    return page.path, failed
+
+
+def _bring_up_to_date(
+    pages: Sequence[Page], parameters: Mapping[str, str], force: bool, say: Progress, warn: Progress
+) -> tuple[int, int]:
+    """Render the pages that are not up to date; how many were rendered, and how many could not be."""
+    given = _for_each(list(dict.fromkeys(page.source for page in pages)), parameters)
+    pages = [replace(page, given=given[page.source]) for page in pages]
     stale = [page for page in pages if force or not is_current(page.path, _inputs(page))]
     failed = _render_all(stale, say, warn)
-    say(_tally(len(pages) + unreadable, len(stale) - failed, unreadable + failed))
-    return write_index(results_dir, reports_dir), unreadable + failed
+    return len(stale) - failed, failed
 
 
-def _page_of_run(
-    record: Record, results_dir: Path, reports_dir: Path, notebooks_dir: Path, given: Mapping[str, str]
-) -> Page:
-    kind = str(record.header["kind"])
+def _without_rows(record: Record) -> Record:
+    """A record without what only its own page needs: all records together may be larger than memory."""
+    return record if record.summary is None else replace(record, requests=[], samples=[])
+
+
+def _sides(kind: str, names: Sequence[str], results_dir: Path) -> list[list[Record]]:
+    """The records of a page, by sides. A tag or a baseline can stand for several: of models each is a side."""
+    last_good = [place for place, name in enumerate(names) if name == compare.LAST_GOOD]
+    found = {
+        place: compare.find(name, results_dir) for place, name in enumerate(names) if place not in last_good
+    }  # fmt: skip
+    others = [record for records in found.values() for record in records]
+    found |= {place: compare.find(names[place], results_dir, other=others) for place in last_good}
+    sides = [found[place] for place in range(len(names))]
+    if kind == "models":
+        sides = [[record] for side in sides for record in side]
+    if len(sides) < 2 or (kind == "tuning" and len(sides) > 2):
+        wanted = "two runs, before and after" if kind == "tuning" else "two runs or more"
+        raise UsageError(f"{kind} is of {wanted}, not of {len(sides)}", hint=f"nox -s report -- {kind} RUN RUN")
+    for side in sides[1:] if kind != "models" else []:
+        comparable.check(sides[0], side)
+    return sides
+
+
+def _named_target(names: Sequence[str], results_dir: Path) -> tuple[str, list[Path]]:
+    if len(names) != 1:
+        raise UsageError(f"a history is of one target, not of {len(names)}", hint="nox -s report -- history TARGET")
+    headers: dict[str, list[Path]] = {}
+    for path in results.paths(comparable.KIND, results_dir):
+        headers.setdefault(str(results.load(path).header["target"]), []).append(path)
+    if names[0] not in headers:
+        raise UsageError(
+            f"no run of target {names[0]!r} in {results_dir}", hint=f"there is {', '.join(sorted(headers))}"
+        )
+    return names[0], headers[names[0]]
+
+
+def _pages_of_targets(records: Sequence[Record], reports_dir: Path, notebooks_dir: Path) -> list[Page]:
+    """The histories of the targets that have one: more than one run."""
+    by_target: dict[str, list[Path]] = {}
+    for record in records:
+        by_target.setdefault(str(record.header["target"]), []).append(record.path)
+    return [
+        _page_of_target(target, paths, reports_dir, notebooks_dir)
+        for target, paths in by_target.items()
+        if len(paths) > 1
+    ]
+
+
+def _page_of_target(target: str, paths: Sequence[Path], reports_dir: Path, notebooks_dir: Path) -> Page:
     return Page(
-        path=reports_dir / kind / f"{record.path.stem}.html",
-        source=notebooks_dir / f"{kind}.ipynb",
-        records=(record.path,),
-        title=f"{record.header['target']}, {record.started_at:%Y-%m-%d %H:%M} UTC",
-        set_by_us={"record_path": str(record.path.resolve()), "results_dir": str(results_dir.resolve())},
-        given=given,
+        path=index.history_page(target, reports_dir),
+        source=notebooks_dir / f"{HISTORY}.ipynb",
+        records=tuple(paths),
+        title=f"{target} over time",
+        set_by_us={"record_paths": [str(path.resolve()) for path in paths]},
     )
 
 
-def _page_of_all(
-    name: str, paths: Sequence[Path], results_dir: Path, reports_dir: Path, source: Path, given: Mapping[str, str]
-) -> Page:
+def _page_of_sides(kind: str, sides: Sequence[Sequence[Record]], reports_dir: Path, notebooks_dir: Path) -> Page:
+    stems = [[record.path.stem for record in side] for side in sides]
+    flat = [stem for side in stems for stem in side]
+    name = "--".join(flat)
+    if len(flat) > 2:
+        made = hashlib.sha256(json.dumps(stems).encode()).hexdigest()[:6]
+        name = f"{max(flat)}-and-{len(flat) - 1}-more-{made}"
+    of = [f"{side[0].header['tag'] or side[0].header['target']}, {side[0].started_at:%Y-%m-%d %H:%M}" for side in sides]
+    return Page(
+        path=reports_dir / kind / f"{name}.html",
+        source=notebooks_dir / f"{kind}.ipynb",
+        records=tuple(record.path for side in sides for record in side),
+        title=f"{index.CHOSEN[kind]}: {' and '.join(of)} UTC",
+        set_by_us={"sides": [[str(record.path.resolve()) for record in side] for side in sides]},
+        sides=stems,
+    )
+
+
+def _pages_chosen_before(records: Sequence[Record], reports_dir: Path, notebooks_dir: Path) -> list[Page]:
+    """The pages of chosen records that there are, as far as their records are still there."""
+    known = {record.path.stem: record for record in records}
+    pages = []
+    for kind, path in [(name, path) for name in index.CHOSEN for path in (reports_dir / name).glob("*.html")]:
+        sides = json.loads(index.meta(path, "llama-nexus-sides") or "[]")
+        if sides and all(stem in known for side in sides for stem in side):
+            found = [[known[stem] for stem in side] for side in sides]
+            pages.append(_page_of_sides(kind, found, reports_dir, notebooks_dir))
+    return pages
+
+
+def _page_of_run(record: Record, results_dir: Path, reports_dir: Path, notebooks_dir: Path) -> Page:
+    kind = str(record.header["kind"])
+    name = "sweep" if kind == comparable.KIND and runs.swept(record) else kind
+    return Page(
+        path=reports_dir / kind / f"{record.path.stem}.html",
+        source=notebooks_dir / f"{name}.ipynb",
+        records=(record.path,),
+        title=f"{record.header['target']}, {record.started_at:%Y-%m-%d %H:%M} UTC",
+        set_by_us={"record_path": str(record.path.resolve()), "results_dir": str(results_dir.resolve())},
+    )
+
+
+def _page_of_all(name: str, paths: Sequence[Path], results_dir: Path, reports_dir: Path, notebooks_dir: Path) -> Page:
     return Page(
         path=reports_dir / name / f"{name}.html",
-        source=source,
+        source=notebooks_dir / f"{name}.ipynb",
         records=tuple(paths),
         title=name.capitalize(),
         set_by_us={"results_dir": str(results_dir.resolve())},
-        given=given,
     )
 
 
@@ -249,11 +368,17 @@ def _render(page: Page) -> Path:
             {**page.set_by_us, **values},
             cwd=ROOT,
         )
-        html = notebook.export(executed, template=markup.SKIN / "page.html", title=page.title, inputs=inputs)
+        html = notebook.export(
+            executed,
+            template=markup.SKIN / "page.html",
+            title=page.title,
+            inputs=inputs,
+            sides=json.dumps(page.sides) if page.sides else "",
+        )
         failed.replace(page.path.with_suffix(".ipynb"))
-        _replace(page.path, html)
+        index.replace(page.path, html)
     except OSError as error:
-        raise _unwritable(page.path.parent, error) from error
+        raise index.unwritable(page.path.parent, error) from error
     return page.path
 
 
@@ -332,58 +457,6 @@ def _code_digest() -> bytes:
     return digest.digest()
 
 
-def _told(results_dir: Path, reports_dir: Path) -> list[tuple[str, str, str, list[str]]]:
-    """The pages of all deployments as the index shows them: title, link, tone and sentences, of each that there is."""
-    told = []
-    for name, tell in (("fleet", _tell_fleet), ("builds", _tell_builds)):
-        page = reports_dir / name / f"{name}.html"
-        with contextlib.suppress(RecordError):
-            if page.is_file():
-                told.append((name.capitalize(), f"{name}/{page.name}", *tell(results_dir)))
-    return told
-
-
-def _tell_fleet(results_dir: Path) -> tuple[str, list[str]]:
-    state = fleet.read(results_dir)
-    return "good" if state.well else "bad", fleet.sentences(state)
-
-
-def _tell_builds(results_dir: Path) -> tuple[str, list[str]]:
-    state = builds.read(results_dir)
-    return builds.tone(state), builds.sentences(state)
-
-
-def _index_page(records: Sequence[Record], told: Sequence[tuple[str, str, str, list[str]]]) -> str:
-    columns = [
-        markup.Column("When", "UTC", numeric=False),
-        markup.Column("Target", numeric=False),
-        markup.Column("Model", numeric=False),
-        markup.Column("Workload", "prompt/output tokens", numeric=False),
-        markup.Column("TTFT", "ms"),
-        markup.Column("Decode", "tokens/s"),
-        markup.Column("Verdict", numeric=False),
-    ]
-    rows: markup.Rows = []
-    for record in records:
-        measured = runs.metrics(record)
-        tone, verdict = runs.verdict(record)
-        rows.append(
-            [
-                markup.Cell(
-                    f"{record.started_at:%Y-%m-%d %H:%M:%S}",
-                    link=f"{record.header['kind']}/{record.path.stem}.html",
-                ),
-                str(record.header["target"]),
-                runs.model_name(record),
-                runs.sizes(record),
-                markup.number(measured.get("ttft_ms", {}).get("median")),
-                markup.number(measured.get("decode_tps", {}).get("median")),
-                markup.Cell(verdict, tone),
-            ]
-        )
-    return markup.fill("index.html", table=markup.table(columns, rows).html, count=len(rows), told=told).html
-
-
 def _make_writable(folder: Path) -> None:
     """Make a folder, and prove before any work is done that files can be written there."""
     try:
@@ -391,21 +464,7 @@ def _make_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise _unwritable(folder, error) from error
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old one or the new one, never a part."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
-
-
-def _unwritable(folder: Path, error: OSError) -> ReportError:
-    return ReportError(
-        f"cannot write reports to {folder}: {error.strerror}",
-        hint="make the folder writable, or choose another one with --reports",
-    )
+        raise index.unwritable(folder, error) from error
 
 
 def _count(number: int, noun: str) -> str:
@@ -422,10 +481,12 @@ def _parser() -> argparse.ArgumentParser:
         prog="nox -s report --", description="Render run records into HTML reports, those that are not up to date."
     )
     parser.add_argument(
-        "kinds",
+        "words",
         metavar="KIND",
         nargs="*",
-        help=f"kinds of records to render (default: all): {', '.join(results.KINDS)}",
+        help=f"kinds of records to render (default: all): {', '.join(results.KINDS)}; or a page of chosen records: "
+        "compare RUN RUN, tuning BEFORE AFTER, models RUN RUN, history TARGET, where RUN is a run id or its beginning, "
+        "a tag, a baseline, last or last-good",
     )
     parser.add_argument("--run", metavar="RUN_ID", help="render this run only")
     parser.add_argument(
@@ -451,21 +512,25 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line of this module; see the module's docstring."""
     options = _parser().parse_args(argv)
-    unknown = [kind for kind in options.kinds if kind not in results.KINDS]
-    if unknown:
-        raise UsageError(f"unknown kind of record {unknown[0]!r}", hint=f"there is {', '.join(results.KINDS)}")
     out, err = (Console(stderr=stderr, highlight=False, markup=False, soft_wrap=True) for stderr in (False, True))
-    index, failures = report(
-        options.kinds or results.KINDS,
-        run=options.run,
-        results_dir=options.results,
-        reports_dir=options.reports,
-        parameters=dict(options.parameter),
-        force=options.force,
-        say=out.print,
-        warn=lambda line: err.print(f"warning: {line}"),
-    )
-    out.print(str(index))
+    shared: dict[str, Any] = {
+        "results_dir": options.results,
+        "reports_dir": options.reports,
+        "parameters": dict(options.parameter),
+        "force": options.force,
+        "say": out.print,
+        "warn": lambda line: err.print(f"warning: {line}"),
+    }
+    kind, *names = options.words or [""]
+    if kind in (*index.CHOSEN, HISTORY):
+        path, failures = chosen(kind, names, **shared)
+    else:
+        unknown = [kind for kind in options.words if kind not in results.KINDS]
+        if unknown:
+            there = ", ".join((*results.KINDS, *index.CHOSEN, HISTORY))
+            raise UsageError(f"unknown kind of record {unknown[0]!r}", hint=f"there is {there}")
+        path, failures = report(options.words or results.KINDS, run=options.run, **shared)
+    out.print(str(path))
     return 1 if failures else 0
 
 

@@ -10,9 +10,10 @@
 A record is a JSONL file, written row by row and only ever appended to, so that a run cut short leaves what it
 measured. Each row has a ``type``:
 
-``header``   first row. ``schema`` (this module's SCHEMA), ``kind``, ``run_id``, ``started_at`` (UTC, ISO
+``header``   first row. ``schema`` (of its kind: schema.NEWEST), ``kind``, ``run_id``, ``started_at`` (UTC, ISO
              8601), then whatever the kind adds (docs/records.md).
 ``request``  one request, failed ones too.
+``stage``    one level of a benchmark's load, when it has ended.
 ``sample``   telemetry at one moment.
 ``host``     what a deployment did to one host. A later row of the same host replaces an earlier one.
 ``release``  the release of llama.cpp that a deployment found or left on one host. The last one of a host counts, too.
@@ -34,23 +35,24 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from nexus_tasks import schema
 from nexus_tasks.errors import RecordError
 
-SCHEMA = 1
 MADE_BY = {
     "benchmark": "measure something first: nox -s benchmark",
     "deployment": "deploy something first: ansible-playbook deploy.yml",
 }
 KINDS = tuple(MADE_BY)
 ROOT = Path(os.environ.get("NEXUS_RESULTS") or "results")
-ROW_TYPES = ("header", "request", "sample", "host", "release", "summary")
+ROW_TYPES = ("header", "request", "sample", "stage", "host", "release", "summary")
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Record:
-    """One run, read back. Rows are as written; ``summary`` is None when the run was interrupted.
+    """One run, read back. ``summary`` is None when the run was interrupted. Rows are as written, or upgraded where
+    they were written by an older version.
 
     ``hosts`` and ``releases`` have one row a host, its last; ``releases`` is empty in records that are older than it.
     """
@@ -59,6 +61,7 @@ class Record:
     header: Row
     requests: list[Row] = field(default_factory=list)
     samples: list[Row] = field(default_factory=list)
+    stages: list[Row] = field(default_factory=list)
     summary: Row | None = None
     hosts: list[Row] = field(default_factory=list)
     releases: list[Row] = field(default_factory=list)
@@ -128,7 +131,9 @@ def new_run_id(target: str) -> str:
     return f"{datetime.now(UTC).strftime('%Y%m%dT%H%M%S%f')[:-3]}Z-{slug}-{secrets.token_hex(2)}"
 
 
-def create(kind: str, header: Mapping[str, Any], *, target: str, root: Path = ROOT) -> Writer:
+def create(
+    kind: str, header: Mapping[str, Any], *, target: str, root: Path = ROOT, run_id: str | None = None
+) -> Writer:
     """Start a record in ``root/kind`` and write its header.
 
     Args:
@@ -136,28 +141,32 @@ def create(kind: str, header: Mapping[str, Any], *, target: str, root: Path = RO
         header: what the kind says about the run; ``type``, ``schema``, ``kind``, ``run_id`` and
             ``started_at`` are added here.
         target: the name that goes into the run id.
+        run_id: one of :func:`new_run_id`, where another record names this one; None draws it here.
 
     Raises:
         RecordError: the folder cannot be written.
     """
     if kind not in KINDS:
         raise ValueError(f"unknown kind of record {kind!r}")
-    run_id, path = "", root / kind
+    given, path = run_id, root / kind
     stream: FileIO | None = None
     try:
         path.mkdir(parents=True, exist_ok=True)
         while stream is None:
-            run_id = new_run_id(target)
+            run_id = given or new_run_id(target)
             path = root / kind / f"{run_id}.jsonl"
-            with contextlib.suppress(FileExistsError):  # two runs of one second drew the same id: draw again
+            try:
                 stream = FileIO(path, "x")
+            except FileExistsError:  # two runs of one moment drew the same id: draw again
+                if given:
+                    raise
     except OSError as error:
         raise RecordError(
             f"cannot write a run record to {path}: {error.strerror}",
             hint="make the folder writable, or choose another one with --results or NEXUS_RESULTS",
         ) from error
     writer = Writer(path, stream)
-    row = {"schema": SCHEMA, "kind": kind, "run_id": run_id, "started_at": utc_now()}
+    row = {"schema": schema.NEWEST[kind], "kind": kind, "run_id": run_id, "started_at": utc_now()}
     try:
         writer.append({"type": "header", **row, **header})
     except RecordError:
@@ -175,11 +184,7 @@ def load(path: Path) -> Record:
             not a header, or the schema is unknown. The message names the file and the line.
     """
     header: Row | None = None
-    requests: list[Row] = []
-    samples: list[Row] = []
-    hosts: dict[str, Row] = {}
-    releases: dict[str, Row] = {}
-    summary: Row | None = None
+    rows: list[Row] = []
     try:
         # Only a line feed ends a row: str.splitlines would also split at line separators inside of strings.
         *lines, rest = path.read_bytes().split(b"\n")
@@ -193,38 +198,56 @@ def load(path: Path) -> Record:
             row = json.loads(line.decode())
         except ValueError as error:
             raise _damaged(path, number, "it is not JSON") from error
-        if summary is not None:
+        if rows and rows[-1]["type"] == "summary":
             raise _damaged(path, number, "it follows the summary, which is the last row of a record")
         match row:
-            case {"type": "header"} if header is None and number == 1:
+            case {"type": "header"} if number == 1:
                 header = row
-                if row.get("schema") != SCHEMA:
-                    raise RecordError(
-                        f"{path} has schema {row.get('schema')!r}; this version reads schema {SCHEMA}",
-                        hint="read it with the version of Llama Nexus that wrote it",
-                    )
-                missing = [key for key in ("kind", "run_id", "started_at") if key not in row]
-                if missing:
-                    raise _damaged(path, number, f"the header lacks {', '.join(missing)}")
-                try:
-                    datetime.fromisoformat(row["started_at"])
-                except (TypeError, ValueError) as error:
-                    raise _damaged(path, number, "started_at is not a date and time") from error
-            case {"type": "request"} if header is not None:
-                requests.append(row)
-            case {"type": "sample"} if header is not None:
-                samples.append(row)
-            case {"type": "host", "host": str(host)} if header is not None:
-                hosts[host] = row
-            case {"type": "release", "host": str(host)} if header is not None:
-                releases[host] = row
-            case {"type": "summary"} if header is not None:
-                summary = row
+                _check_header(path, row)
+            case {"type": "host" | "release", "host": str()} if header is not None:
+                rows.append(row)
+            case {"type": "request" | "sample" | "stage" | "summary"} if header is not None:
+                rows.append(row)
             case _:
                 raise _damaged(path, number, "it is not a row of a run record")
     if header is None:
         raise RecordError(f"{path} is empty", hint="delete it: the run that made it stopped before it began")
-    return Record(path, header, requests, samples, summary, list(hosts.values()), list(releases.values()))
+    try:
+        header, rows = schema.upgrade(header, rows)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise RecordError(
+            f"{path} can't be read as its schema {header['schema']}: {type(error).__name__} {error}", hint=_MOVE_IT
+        ) from error
+    of_type = {name: [row for row in rows if row["type"] == name] for name in ROW_TYPES}
+    return Record(
+        path,
+        header,
+        requests=of_type["request"],
+        samples=of_type["sample"],
+        stages=of_type["stage"],
+        summary=of_type["summary"][0] if of_type["summary"] else None,
+        # A later row of the same host replaces an earlier one.
+        hosts=list({row["host"]: row for row in of_type["host"]}.values()),
+        releases=list({row["host"]: row for row in of_type["release"]}.values()),
+    )
+
+
+def _check_header(path: Path, header: Row) -> None:
+    missing = [key for key in ("schema", "kind", "run_id", "started_at") if key not in header]
+    if missing:
+        raise _damaged(path, 1, f"the header lacks {', '.join(missing)}")
+    if header["kind"] not in schema.NEWEST:
+        raise _damaged(path, 1, f"there is no kind {header['kind']!r}")
+    newest = schema.NEWEST[header["kind"]]
+    if header["schema"] not in range(1, newest + 1):
+        raise RecordError(
+            f"{path} has schema {header['schema']!r}; this version reads up to {newest} of kind {header['kind']}",
+            hint="read it with the version of Llama Nexus that wrote it",
+        )
+    try:
+        datetime.fromisoformat(header["started_at"])
+    except (TypeError, ValueError) as error:
+        raise _damaged(path, 1, "started_at is not a date and time") from error
 
 
 def paths(kind: str, root: Path = ROOT, *, required: bool = True) -> list[Path]:
@@ -253,8 +276,11 @@ def load_all(kind: str, root: Path = ROOT) -> Iterator[Record]:
         yield load(path)
 
 
+_MOVE_IT = "move the file out of the results folder; a record is never edited by hand"
+
+
 def _damaged(path: Path, number: int, why: str) -> RecordError:
     return RecordError(
         f"{path}, line {number}: {why}",
-        hint="move the file out of the results folder; a record is never edited by hand",
+        hint=_MOVE_IT,
     )

@@ -66,6 +66,20 @@ def show(page: Path, scratch: Path, *, dark: bool = False, width: int = 1100) ->
     )  # fmt: skip
 
 
+def visit(address: str, scratch: Path) -> str:
+    """What a page of a web server became once it was still, in a browser that keeps what it was told to keep."""
+    assert CHROMIUM is not None
+    done = subprocess.run(
+        [
+            CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-extensions",
+            "--disable-background-networking", "--disable-component-update", "--disable-sync",
+            f"--user-data-dir={scratch / 'profile'}", "--virtual-time-budget=10000", "--dump-dom", address,
+        ],
+        capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    return done.stdout
+
+
 def requests(net_log: Path) -> set[str]:
     """The addresses that a page asked for, by the browser's log; its own calls home have no origin."""
     asked = (event.get("params", {}) for event in json.loads(net_log.read_text())["events"])

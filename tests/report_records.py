@@ -1,84 +1,173 @@
-"""Benchmark records with made-up numbers, written and summarised by the code that writes real ones."""
+"""Benchmark records with made-up numbers, in the present schema.
+
+    write(root)                                                 four requests, one after another, the first to warm up
+    write(root, **simulate([{"concurrency": 8, "requests": 64}], slots=4))
+
+``simulate`` is a small model of a server with slots: requests beyond them wait, and decoding slows down as slots fill.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from nexus_tasks import benchmark, results
+import numpy as np
+
+from nexus_tasks import results, summary
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
-WORKLOAD: Mapping[str, Any] = {
-    "preset": "quick",
-    "prompt_tokens": 128,
-    "output_tokens": 5,
-    "runs": 3,
-    "warmup": 1,
-    "api": "completion",
-    "prompts": "unique",
-    "temperature": 0,
-    "ignore_eos": True,
-}
 Row = dict[str, Any]
+PLAN: Mapping[str, Any] = {"concurrency": 1, "requests": 3, "warmup": 1, "ramp_s": 0.0}
+
+
+def fixed(tokens: int) -> Row:
+    """The length of each prompt or output, as a header has it."""
+    return {"kind": "fixed", "mean": tokens}
 
 
 def request(
-    index: int, start_s: float = 0.0, *, ttft_ms: float = 100.0, itl_ms: Sequence[float] = (3.0, 4.0, 3.0, 2.0)
+    index: int,
+    start_s: float = 0.0,
+    *,
+    ttft_ms: float = 100.0,
+    itl_ms: Sequence[float] = (3.0, 4.0, 3.0, 2.0),
+    prompt_tokens: int = 128,
+    **changes: Any,
 ) -> Row:
-    """A request that succeeded; the server says that it decoded 1 % faster than the client saw."""
+    """A request that succeeded, after two milliseconds of queue; the server says that it decoded 1 % faster."""
     decode_ms = sum(itl_ms)
+    gaps = np.asarray(itl_ms)
     return {
         "type": "request",
         "index": index,
+        "stage": 0,
+        "round": 0,
         "phase": "run" if index else "warmup",
+        "key": None,
+        "conversation": index,
+        "turn": 0,
+        "worker": 0,
+        "intended_s": start_s,
         "start_s": start_s,
+        "late_ms": 0.0,
         "ok": True,
         "error": None,
-        "prompt_tokens": 128,
+        "prompt_tokens": prompt_tokens,
         "output_tokens": len(itl_ms) + 1,
+        "reasoning_tokens": 0,
+        "cached_tokens": 0,
+        "draft": None,
         "finish_reason": "limit",
         "ttft_ms": ttft_ms,
+        "ttft_visible_ms": ttft_ms,
+        "queue_ms": 2.0,
         "decode_ms": decode_ms,
         "total_ms": ttft_ms + decode_ms + 1,
+        "tpot_ms": decode_ms / len(itl_ms) if itl_ms else None,
         "itl_ms": list(itl_ms),
-        "decode_tps": len(itl_ms) / decode_ms * 1000,
-        "prefill_tps": 128 / ttft_ms * 1000,
+        "stalls": int(np.sum(gaps > max(500.0, 10 * float(np.median(gaps))))) if itl_ms else 0,
+        "decode_tps": len(itl_ms) / decode_ms * 1000 if decode_ms else None,
+        "prefill_tps": prompt_tokens / (ttft_ms - 2) * 1000,
         "server": {
-            "prompt_n": 128,
-            "prompt_ms": ttft_ms,
+            "prompt_n": prompt_tokens,
+            "prompt_ms": ttft_ms - 2,
             "predicted_n": len(itl_ms) + 1,
             "predicted_ms": decode_ms / 1.01,
             "cache_n": 0,
         },
+        "backend": None,
+        **changes,
     }
 
 
-def failure(index: int, kind: str, message: str) -> Row:
+def failure(index: int, kind: str, message: str, **changes: Any) -> Row:
     """A request that failed before its first token."""
     unknown = dict.fromkeys(
-        ("prompt_tokens", "output_tokens", "finish_reason", "ttft_ms", "decode_ms", "decode_tps", "prefill_tps")
-    )
+        (
+            "prompt_tokens", "output_tokens", "reasoning_tokens", "cached_tokens", "finish_reason", "ttft_ms",
+            "ttft_visible_ms", "queue_ms", "decode_ms", "tpot_ms", "decode_tps", "prefill_tps", "server",
+        )
+    )  # fmt: skip
     return {
         **request(index),
         **unknown,
         "ok": False,
         "error": {"kind": kind, "message": message},
         "itl_ms": [],
-        "server": None,
+        **changes,
     }
 
 
-def sample(t_s: float, gpus: Sequence[Row] = ()) -> Row:
+def embedding(index: int, start_s: float, total_ms: float, **changes: Any) -> Row:
+    """A request for an embedding that succeeded: no token comes back."""
+    unknown = dict.fromkeys(("output_tokens", "ttft_ms", "ttft_visible_ms", "queue_ms", "decode_ms", "tpot_ms",
+                             "decode_tps", "prefill_tps", "server", "finish_reason"))  # fmt: skip
+    return {**request(index, start_s), **unknown, "itl_ms": [], "total_ms": total_ms, **changes}
+
+
+def sample(t_s: float, gpus: Sequence[Row] = (), **changes: Any) -> Row:
     """Telemetry at one moment."""
     return {
         "type": "sample",
+        "source": "client",
         "t_s": t_s,
         "cpu_percent": 90.0,
         "memory_used_mib": 2048.0,
         "gpus": list(gpus),
+        "server": None,
+        **changes,
     }
+
+
+def watch(begun_s: float, ended_s: float, asked: int | None = 1, **changes: Any) -> Row:
+    """What a generator says of itself that had nothing to do with the figures."""
+    return {
+        "begun_s": begun_s,
+        "ended_s": ended_s,
+        "stopped": None,
+        "in_flight": asked * 0.995 if asked else 3.2,
+        "in_flight_asked": asked,
+        "cpu_per_process": 0.11,
+        "processes": 1,
+        "lag_ms": {"p50": 0.02, "p99": 0.4, "max": 1.9},
+        "late_ms": {"p50": 0.03, "p99": 0.3, "max": 1.1},
+        "valid": True,
+        "reasons": [],
+        **changes,
+    }
+
+
+def figures(rows: Sequence[Row], window_s: float, slo: Mapping[str, float]) -> Row:
+    """What a stage or a summary says of its requests."""
+    return summary.of_requests(rows, slo=slo, window_s=window_s)
+
+
+def stages_of(
+    rows: Sequence[Row], plans: Sequence[Mapping[str, Any]], slo: Mapping[str, float], watches: Mapping[int, Row]
+) -> list[Row]:
+    """A row for each stage, made of its requests."""
+    made = []
+    for number, plan in enumerate(plans):
+        own = [row for row in rows if row["stage"] == number]
+        counted = [row for row in own if row["phase"] == "run"]
+        begun = min((row["start_s"] for row in counted), default=0.0)
+        ended = max((row["start_s"] + (row["total_ms"] or 0) / 1000 for row in counted), default=begun + 1.0)
+        told = watch(begun, ended, plan.get("concurrency"))
+        levels = {key: plan[key] for key in ("concurrency", "rate_per_s", "prompt_tokens") if key in plan}
+        made.append(
+            {
+                "type": "stage",
+                "stage": number,
+                "round": 0,
+                **levels,
+                "watch": {**told, **watches.get(number, {})},
+                **figures(own, ended - begun, slo),
+            }
+        )
+    return made
 
 
 def write(
@@ -88,14 +177,29 @@ def write(
     target: str = "localhost/main",
     requests: Sequence[Row] | None = None,
     samples: Sequence[Row] | None = None,
+    plans: Sequence[Mapping[str, Any]] = (PLAN,),
+    mode: str = "closed",
+    axis: str | None = None,
+    slo: Mapping[str, float] = {},
+    watches: Mapping[int, Row] = {},
+    model: Mapping[str, Any] = {},
+    server: Mapping[str, Any] = {},
+    header: Mapping[str, Any] = {},
+    trailer: Mapping[str, Any] = {},
     sha256: str = "ab" * 32,
     finished: bool = True,
     **workload: Any,
 ) -> Path:
-    """A record of a run that began at ``when``; four requests, the first to warm up, unless told otherwise."""
-    rows = [request(index, index * 0.2) for index in range(4)] if requests is None else requests
-    run_id = f"{when:%Y%m%dT%H%M%SZ}-{results.new_run_id(target).partition('-')[2]}"
-    header: Row = {
+    """A record of a run that began at ``when``; four requests, the first to warm up, unless told otherwise.
+
+    ``watches`` changes what the generator said of a stage, ``model``, ``server``, ``header`` and ``trailer`` what the
+    header and the summary say, and further keywords are keys of the workload.
+    """
+    made = results.new_run_id(target).partition("-")[2]
+    run_id = f"{when:%Y%m%dT%H%M%S%f}"[:-3] + f"Z-{made}"
+    rows = [request(index, index * 0.2) for index in range(4)] if requests is None else list(requests)
+    stages = stages_of(rows, plans, slo, watches)
+    head: Row = {
         "run_id": run_id,
         "started_at": when.isoformat(timespec="microseconds"),
         "target": target,
@@ -105,6 +209,8 @@ def write(
             "instance": "main",
             "engine": "llama.cpp",
             "model": "tiny",
+            "tunnel": None,
+            "preset": None,
         },
         "model": {
             "name": "tiny",
@@ -113,6 +219,7 @@ def write(
             "sha256": sha256,
             "n_params": 38_000_000,
             "n_ctx_train": 4096,
+            **model,
         },
         "server": {
             "build": "b1-abc",
@@ -121,6 +228,7 @@ def write(
             "argv_sha256": "cd" * 32,
             "n_ctx": 4096,
             "total_slots": 1,
+            **server,
         },
         "client": {
             "hostname": "bench",
@@ -134,11 +242,172 @@ def write(
         "gpus": [],
         "nvml_error": None,
         "git": {"commit": "0123456789abcdef", "dirty": False},
-        "workload": {**WORKLOAD, **workload},
+        "workload": {
+            "preset": "quick",
+            "kind": "synthetic",
+            "api": "completion",
+            "prompt_tokens": fixed(128),
+            "output_tokens": fixed(5),
+            "prompts": "unique",
+            "turns": 1,
+            "prefix_tokens": 0,
+            "lengths": None,
+            "file": None,
+            "documents": None,
+            "temperature": 0,
+            "ignore_eos": True,
+            "seed": 0,
+            **workload,
+        },
+        "load": {
+            "engine": "http",
+            "mode": mode,
+            "axis": axis,
+            "planned": [dict(plan) for plan in plans],
+            "until": None,
+            "slo": dict(slo),
+            "limits": {"token_s": 300.0, "request_s": None, "max_error_rate": None},
+            "processes": 1,
+            "rounds": 1,
+            "interleaved_with": None,
+        },
+        "tag": None,
+        "host_state": {"driver": None, "power_limit_w": None, "clocks_max_mhz": None, "governor": None},
+        **header,
     }
-    with results.create("benchmark", header, target=target, root=root) as record:
+    with results.create("benchmark", head, target=target, root=root) as record:
         for row in [*rows, *([sample(0.0), sample(0.5)] if samples is None else samples)]:
             record.append(row)
         if finished:
-            record.finish(benchmark.summarise(rows, interrupted=False, wall_s=1.0))
+            for row in stages:
+                record.append(row)
+            record.finish({**summary_of(rows, stages, slo), **trailer})
     return record.path.rename(record.path.with_name(f"{run_id}.jsonl"))
+
+
+def summary_of(rows: Sequence[Row], stages: Sequence[Row], slo: Mapping[str, float]) -> Row:
+    """The trailer of a run that came to its end."""
+    ended = max((stage["watch"]["ended_s"] for stage in stages), default=1.0)
+    begun = min((stage["watch"]["begun_s"] for stage in stages), default=0.0)
+    told = figures(rows, max(ended - begun, 0.001), slo)
+    failed = sum(not row["ok"] for row in rows)
+    both = [row for row in rows if row["ok"] and row["phase"] == "run" and row["server"] and row["decode_ms"]]
+    client, server = (
+        sum(row["decode_ms"] for row in both),
+        sum(row["server"]["predicted_ms"] for row in both),
+    )
+    return {
+        **told,
+        "ok": failed == 0,
+        "valid": all(stage["watch"]["valid"] for stage in stages),
+        "reasons": [reason for stage in stages for reason in stage["watch"]["reasons"]],
+        "interrupted": False,
+        "stopped": None,
+        "requests": len(rows),
+        "failed": failed,
+        "wall_s": ended,
+        "knee": None,
+        "agreement": {
+            "client_decode_ms": client,
+            "server_decode_ms": server,
+            "difference_percent": (client - server) / server * 100,
+        }
+        if server
+        else None,
+        "energy": None,
+    }
+
+
+def simulate(
+    plans: Sequence[Mapping[str, Any]],
+    *,
+    slots: int = 4,
+    prompt_tokens: int = 512,
+    output_tokens: int = 64,
+    prefill_tps: float = 4000.0,
+    itl_ms: float = 8.0,
+    slowdown: float = 0.10,
+    noise: float = 0.03,
+    turns: int = 1,
+    gpu: bool = True,
+    seed: int = 7,
+) -> dict[str, Any]:
+    """Requests and samples of a run at a server with slots, as keywords of :func:`write`.
+
+    Prompts wait for a free slot; the gap between tokens grows by ``slowdown`` for each other slot that is taken.
+    """
+    rng = np.random.default_rng(seed)
+    rows: list[Row] = []
+    samples: list[Row] = []
+    origin = 0.0
+    for number, plan in enumerate(plans):
+        free = [origin] * slots
+        size = plan.get("prompt_tokens") or prompt_tokens
+        for position, (worker, begun, wait) in enumerate(_arrivals(plan, origin, rng)):
+            start = heapq.heappop(wait) if wait is not None else begun
+            ready = max(start, heapq.heappop(free))
+            taken = 1 + sum(1 for until in free if until > ready)
+            turn = position % turns
+            cached = turn * size
+            prompt_ms = size / prefill_tps * 1000 * rng.normal(1, noise)
+            pace = itl_ms * (1 + slowdown * (taken - 1)) * (1 + 0.00001 * (size + cached))
+            gaps = np.abs(rng.normal(pace, pace * noise * 2, output_tokens - 1))
+            gaps[rng.random(output_tokens - 1) < 0.01] *= 3
+            queue_ms = (ready - start) * 1000 + abs(rng.normal(1.5, 0.3))
+            ttft_ms = queue_ms + prompt_ms
+            total_ms = ttft_ms + float(gaps.sum()) + 0.3
+            ended = start + total_ms / 1000
+            heapq.heappush(free, ended)
+            if wait is not None:
+                heapq.heappush(wait, ended)
+            warm = position < plan.get("warmup", 0)
+            rows.append(
+                request(
+                    len(rows), round(start, 6), ttft_ms=ttft_ms, itl_ms=gaps.round(4).tolist(),
+                    prompt_tokens=size + cached,
+                    stage=number, phase="warmup" if warm else "run", worker=worker, queue_ms=queue_ms,
+                    cached_tokens=cached, conversation=position // turns, turn=turn, key=f"entry-{position}",
+                    prefill_tps=None if cached else size / prompt_ms * 1000, late_ms=abs(float(rng.normal(0, 0.05))),
+                    server={
+                        "prompt_n": size, "prompt_ms": prompt_ms, "predicted_n": output_tokens,
+                        "predicted_ms": float(gaps.sum()) / 1.004, "cache_n": cached,
+                    },
+                )
+            )  # fmt: skip
+        ended = max(row["start_s"] + row["total_ms"] / 1000 for row in rows)
+        own = [row for row in rows if row["stage"] == number]
+        for t_s in np.arange(origin, ended, 0.5):
+            active = [r for r in own if r["start_s"] <= t_s < r["start_s"] + r["total_ms"] / 1000]
+            waiting = sum(1 for r in active if r["start_s"] + r["queue_ms"] / 1000 > t_s + 0.002)
+            busy = len(active) - waiting
+            told = {
+                "slots_busy": busy,
+                "slots": slots,
+                "waiting": waiting,
+                "prompt_tokens_total": None,
+                "predicted_tokens_total": None,
+            }
+            hot = bool(gpu and busy >= slots and t_s > 0.4 * ended)
+            gpus = [{
+                "index": 0, "utilization_percent": min(99.0, 12.0 + 88.0 * busy / slots),
+                "memory_used_mib": 21_400.0 + 40 * busy,
+                "power_w": 90 + 250 * busy / slots + float(rng.normal(0, 4)), "temperature_c": 45.0 + 30 * t_s / ended,
+                "power_limit_w": 350.0, "clock_mhz": 2520.0 - (180.0 if hot else 0.0),
+                "throttled": ["power cap"] if hot else [],
+            }] if gpu else []  # fmt: skip
+            samples.append(sample(round(float(t_s), 3), gpus, cpu_percent=22.0 + 3 * float(rng.random()), server=told))
+        origin = ended + 0.4
+    return {"requests": rows, "samples": samples, "plans": plans, "server": {"total_slots": slots}}
+
+
+def _arrivals(
+    plan: Mapping[str, Any], origin: float, rng: np.random.Generator
+) -> Iterable[tuple[int, float, list[float] | None]]:
+    """Worker, earliest start and, where users wait for their answers, when each of them is free."""
+    count = plan["requests"] + plan.get("warmup", 0)
+    if plan.get("rate_per_s"):
+        begun = origin + np.cumsum(rng.exponential(1 / plan["rate_per_s"], count))
+        return [(0, float(at), None) for at in begun]
+    users = plan["concurrency"]
+    free = [origin] * users
+    return [(position % users, origin, free) for position in range(count)]

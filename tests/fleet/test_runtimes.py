@@ -6,14 +6,18 @@ Docker with an engine of the host's own, supervisor as an unprivileged user of a
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nexus_tasks import results
 from tests.bed import Bed
-from tests.conftest import changed, said, wait_for
+from tests.conftest import ROOT, changed, said, wait_for
 from tests.fleet.targets import Target, target
 
 BASE: dict[str, Any] = {
@@ -55,6 +59,27 @@ def test_a_second_run_changes_nothing(served: Target) -> None:
     assert served.get("main", "/props", KEY)[0] == 200
     assert changed(served.deploy({"main": BASE})) == 0
     assert served.pid("main") == before
+
+
+def test_a_server_on_loopback_of_its_host_is_measured_through_a_tunnel(served: Target, tmp_path: Path) -> None:
+    target = f"{served.host.name}/main"
+    sizes = ["--prompt-tokens", "16", "--output-tokens", "8", "--runs", "3", "--results", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-m", "nexus_tasks.benchmark", target, *sizes], cwd=ROOT, check=False, text=True,
+        env={**os.environ, "ANSIBLE_INVENTORY": str(served.inventory)}, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    [path] = results.paths("benchmark", tmp_path)
+    record = results.load(path)
+    assert record.summary
+    assert record.summary["ok"], done.stdout
+    assert record.header["endpoint"]["tunnel"] == {"via": "ssh", "host": served.host.name}
+    assert record.header["endpoint"]["base_url"] == "http://127.0.0.1:8600"
+    assert record.header["client"]["local"] is False
+    assert [row["ok"] for row in record.requests] == [True] * 4
+    assert KEY not in path.read_text() + done.stdout
+    # The tunnel is gone with the run.
+    assert subprocess.run(["pgrep", "-f", r"ssh .*-N .*:127\.0\.0\.1:8600"], check=False).returncode == 1
 
 
 def test_a_killed_server_is_back_and_proven_within_ten_seconds(served: Target) -> None:

@@ -97,7 +97,8 @@ def test_the_page_holds_hosts_releases_builds_space_and_failures(page: Path) -> 
 
 def test_the_index_leads_to_the_builds_and_their_page_back(folder: Path, page: Path) -> None:
     index = (folder / "reports" / "index.html").read_text()
-    assert '<p class="note bad"><b><a href="builds/builds.html">Builds</a></b> 5 hosts run 4 releases' in index
+    assert '<p class="note bad"><b><a href="builds/builds.html?' in index
+    assert "Builds</a></b> 5 hosts run 4 releases" in index
     assert 'href="../index.html"' in page.read_text()
 
 

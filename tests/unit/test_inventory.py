@@ -24,7 +24,7 @@ def host(name: str, *, local: bool = False, address: str = "192.0.2.7", **listen
     ]  # fmt: skip
     return {
         "host": name, "address": address, "local": local, "declared": list(listening), "deployed": deployed,
-        "api_keys": {},
+        "api_keys": {}, "ssh": {"user": "ops", "port": "2222", "key": "/my key", "arguments": "-o 'A=b c'"},
     }  # fmt: skip
 
 
@@ -50,10 +50,19 @@ def test_a_server_of_another_machine_is_asked_at_the_address_of_its_host(
     assert [found.base_url for found in inventory.deployed_instances()] == [url]
 
 
-def test_a_server_on_the_loopback_of_another_machine_is_out_of_reach(hosts: list[dict[str, Any]]) -> None:
-    hosts.append(host("rig", main="127.0.0.1"))
-    with pytest.raises(DeployError, match="instance main on rig listens on loopback there"):
-        inventory.deployed_instances()
+def test_a_server_on_the_loopback_of_another_machine_is_reached_as_ansible_reaches_the_machine(
+    hosts: list[dict[str, Any]],
+) -> None:
+    hosts.append(host("rig", private="127.0.0.1", public="::"))
+    private, public = inventory.deployed_instances()
+    assert private.base_url == "http://127.0.0.1:8600"
+    assert private.ssh == ("ssh", "-o", "A=b c", "-p", "2222", "-i", "/my key", "-l", "ops", "192.0.2.7")
+    assert public.ssh is None
+
+
+def test_a_server_on_the_loopback_of_this_machine_needs_no_ssh(hosts: list[dict[str, Any]]) -> None:
+    hosts.append(host("localhost", local=True, main="127.0.0.1"))
+    assert [found.ssh for found in inventory.deployed_instances()] == [None]
 
 
 def test_an_instance_that_is_not_asked_for_does_no_harm(hosts: list[dict[str, Any]]) -> None:

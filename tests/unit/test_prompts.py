@@ -3,61 +3,121 @@
 from __future__ import annotations
 
 import itertools
-import random
+import json
+import re
+from collections.abc import Callable, Sequence
 
+import httpx
+import numpy as np
 import pytest
 
 from nexus_tasks import prompts
-from nexus_tasks.errors import UsageError
+from nexus_tasks.errors import EndpointError
 
 
-def test_drawn_prompts_have_the_length_and_differ_from_the_first_token_on() -> None:
-    drawn = prompts.draw(range(100, 150), 128, 50, random.SystemRandom())
-    assert {len(prompt) for prompt in drawn} == {128}
-    assert len({prompt[0] for prompt in drawn}) == 50
-    assert {token for prompt in drawn for token in prompt} <= set(range(100, 150))
+def ids(first: int, last: int) -> list[bytes]:
+    return [b",%d" % token for token in range(first, last)]
+
+
+def cut_many(pieces: Sequence[bytes], length: int, count: int, seed: int | None = None) -> list[list[int]]:
+    rng = np.random.default_rng(seed)
+    cut = prompts.Stock(pieces, rng, longest=length).cutter(rng)
+    return [json.loads(b"[" + cut(length) + b"]") for _ in range(count)]
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 128, 3000])
+def test_cut_prompts_have_the_length_and_differ_from_the_first_token_on(length: int) -> None:
+    cut = cut_many(ids(100, 150), length, 50)
+    assert {len(prompt) for prompt in cut} == {length}
+    assert len({prompt[0] for prompt in cut}) == 50
+    assert {token for prompt in cut for token in prompt} <= set(range(100, 150))
 
 
 def test_a_small_vocabulary_still_gives_neighbours_that_begin_differently() -> None:
-    drawn = prompts.draw([1, 2, 3], 4, 10, random.SystemRandom())
-    assert all(one[0] != next_[0] for one, next_ in itertools.pairwise(drawn))
+    cut = cut_many(ids(1, 4), 4, 10)
+    assert all(one[0] != next_[0] for one, next_ in itertools.pairwise(cut))
 
 
-def test_a_prompt_of_one_token_is_possible() -> None:
-    assert [len(prompt) for prompt in prompts.draw([1, 2, 3], 1, 2, random.SystemRandom())] == [1, 1]
+def test_prompts_that_begin_at_one_place_of_the_stock_differ_as_well() -> None:
+    assert len({tuple(prompt[:4]) for prompt in cut_many(ids(0, 1000), 16, 5000)}) == 5000
 
 
-def chars_with_template(content: str) -> int:
-    """A tokenizer of single characters, with a template of ten tokens."""
-    return 10 + len(content)
+def test_a_prompt_can_be_longer_than_the_usual_stock() -> None:
+    length = 2 * prompts.STOCK_TOKENS
+    assert [len(prompt) for prompt in cut_many(ids(0, 9), length, 2)] == [length] * 2
 
 
-def pairs(content: str) -> int:
-    """A tokenizer that merges two characters into one token, as vocabularies do."""
-    return (len(content) + 1) // 2
+def test_a_seed_makes_the_same_prompts_again_and_none_makes_new_ones() -> None:
+    assert cut_many(ids(0, 99), 64, 20, seed=7) == cut_many(ids(0, 99), 64, 20, seed=7)
+    assert cut_many(ids(0, 99), 64, 20, seed=7) != cut_many(ids(0, 99), 64, 20, seed=8)
+    assert cut_many(ids(0, 99), 64, 20) != cut_many(ids(0, 99), 64, 20)
 
 
-@pytest.mark.parametrize("length", [10, 11, 12, 13, 64, 511, 2048])
-def test_a_fitted_text_has_exactly_the_length(length: int) -> None:
-    rng = random.SystemRandom()
-    assert chars_with_template(prompts.fit(length, chars_with_template, rng)) == length
-    assert pairs(prompts.fit(length, pairs, rng)) == length
+def test_words_of_a_cut_text_are_separated_and_none_is_broken() -> None:
+    rng = np.random.default_rng()
+    pieces = prompts.plain_words(rng)
+    text = prompts.Stock(pieces, rng, longest=500).cutter(rng)(500)
+    assert len(text.split(b" ")) == 500
+    assert {b" " + word for word in text.split(b" ")} <= set(pieces)
 
 
-def test_a_length_below_the_templates_own_is_refused_with_the_numbers() -> None:
-    with pytest.raises(UsageError, match="no chat has 9 prompt tokens here: the chat template alone takes 10"):
-        prompts.fit(9, chars_with_template, random.SystemRandom())
+# --- tokenizers, behind the part of llama-server's interface that prompts ask
 
 
-def test_a_length_that_cannot_be_hit_is_refused() -> None:
-    with pytest.raises(UsageError, match="found no chat of exactly 7 prompt tokens"):
-        prompts.fit(7, lambda content: 2 * len(content), random.SystemRandom())
+def by_words(text: str) -> list[int]:
+    """Splits as vocabularies do: words with the space before them, and what is no word by itself."""
+    return [sum(part.encode()) for part in re.findall(r" ?[a-z]+|[^a-z]", text)]
 
 
-@pytest.mark.parametrize("answer", range(6))
-def test_the_search_finds_the_last_number_that_fits(answer: int) -> None:
-    assert prompts.most(5, lambda number: number <= answer) == min(answer, 5)
+def by_pairs_of_words(text: str) -> list[int]:
+    """Makes one token of two neighbouring words, as none should."""
+    return [sum(part.encode()) for part in re.findall(r"(?: ?[a-z]+){1,2}|[^a-z]", text)]
 
 
-def test_texts_are_different_every_time() -> None:
-    assert len(set(map(str, prompts.of_about(64, 20)))) == 20
+def by_letters(text: str) -> list[int]:
+    return list(text.encode())
+
+
+def server(tokens: Callable[[str], list[int]], template: str = "<user>{}</user><answer>") -> httpx.Client:
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked = json.loads(request.content)
+        if request.url.path == "/tokenize":
+            return httpx.Response(200, json={"tokens": tokens(asked["content"])})
+        messages = asked["messages"]
+        return httpx.Response(200, json={"prompt": "".join(template.format(each["content"]) for each in messages)})
+
+    return httpx.Client(transport=httpx.MockTransport(answer), base_url="http://tokens")
+
+
+def test_words_of_one_token_each_are_found() -> None:
+    def short_words_are_tokens(text: str) -> list[int]:
+        return [sum(part.encode()) for part in re.findall(r" [a-z]{2}(?![a-z])|.|\n", text)]
+
+    found = prompts.single_words(server(short_words_are_tokens), np.random.default_rng())
+    assert len(found) >= prompts.WORDS_NEEDED
+    assert {len(word) for word in found} == {3}
+
+
+def test_a_vocabulary_without_words_is_refused_with_the_way_out() -> None:
+    with pytest.raises(EndpointError, match="too few words are one token") as caught:
+        prompts.single_words(server(by_letters), np.random.default_rng())
+    assert "--api completion" in caught.value.hint
+
+
+def test_a_server_without_tokens_for_letters_is_refused() -> None:
+    with pytest.raises(EndpointError, match="no tokens of English letters"):
+        prompts.token_ids(server(lambda _: []), np.random.default_rng())
+    with pytest.raises(EndpointError, match="too few words are one token"):
+        prompts.single_words(server(lambda _: []), np.random.default_rng())
+
+
+def test_what_a_template_adds_is_counted_for_the_first_message_and_for_further_ones() -> None:
+    client = server(by_words)
+    pieces = [b" ba", b" mi", b" ro"]
+    # <, user, >, ba, <, /, user, >, <, answer, >: ten beside one word. A turn has an answer and a question.
+    assert prompts.chat_overhead(client, pieces) == prompts.Overhead(first=10, further=20)
+
+
+def test_a_tokenizer_that_joins_words_is_refused_instead_of_miscounted() -> None:
+    with pytest.raises(EndpointError, match="joins words of a chat to common tokens"):
+        prompts.chat_overhead(server(by_pairs_of_words), [b" ba", b" mi"])

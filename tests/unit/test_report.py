@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from nexus_tasks import report, results
+from nexus_tasks import index, report, results
 from tests import deployment_records
-from tests.report_records import NOON, request, write
+from tests.report_records import NOON, request, simulate, write
 
 HOUR = timedelta(hours=1)
 
@@ -53,7 +55,8 @@ def test_an_unknown_run_is_an_error_that_lists_the_latest(tmp_path: Path, capsys
 def test_an_unknown_kind_is_an_error_that_lists_the_kinds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _main(tmp_path, "benchmrk") == 1
     assert capsys.readouterr().err == (
-        f"error: unknown kind of record 'benchmrk'\n hint: there is {', '.join(results.KINDS)}\n"
+        "error: unknown kind of record 'benchmrk'\n"
+        " hint: there is benchmark, deployment, compare, tuning, models, history\n"
     )
 
 
@@ -143,9 +146,10 @@ def test_the_index_lists_rendered_runs_newest_first_with_relative_links(tmp_path
         _pretend_rendered(tmp_path, record)
     write(tmp_path / "results", NOON + 9 * HOUR)  # has no report yet
     html = report.write_index(tmp_path / "results", tmp_path / "reports").read_text()
-    places = [html.index(f'href="benchmark/{record.stem}.html"') for record in reversed(made)]
+    runs = html[html.index("Benchmarks</h2>") :]
+    places = [runs.index(f'href="benchmark/{record.stem}.html?') for record in reversed(made)]
     assert places == sorted(places)
-    assert html.count("<a href=") == 5
+    assert runs.count("<a href=") == 5
 
 
 def test_the_index_shows_medians_and_verdicts(tmp_path: Path) -> None:
@@ -153,7 +157,7 @@ def test_the_index_shows_medians_and_verdicts(tmp_path: Path) -> None:
     _pretend_rendered(tmp_path, write(tmp_path / "results", NOON, requests=rows))
     _pretend_rendered(tmp_path, write(tmp_path / "results", NOON + HOUR, finished=False))
     html = report.write_index(tmp_path / "results", tmp_path / "reports").read_text()
-    for shown in ("77.7", "quick 128/5", "All 4 requests succeeded", "Interrupted: the run was cut short"):
+    for shown in ("77.7", "quick 128/5", "concurrency 1", '<td class="good">ok', '<td class="bad">cut short'):
         assert shown in html
 
 
@@ -192,11 +196,11 @@ def test_the_index_opens_with_the_fleet_and_the_builds(tmp_path: Path) -> None:
     assert "fleet.html" not in before  # there is no such page yet
     _pretend_all_rendered(tmp_path)
     html = report.write_index(tmp_path / "results", tmp_path / "reports").read_text()
-    links = ('href="fleet/fleet.html"', 'href="builds/builds.html"', 'href="benchmark/')
+    links = ('href="fleet/fleet.html?', 'href="builds/builds.html?', 'href="benchmark/')
     assert sorted(links, key=html.index) == list(links)
     assert "The fleet has 1 host with 1 instance. The one instance is verified. No deployment has failed." in html
     assert "1 host runs 1 release of llama.cpp b11312. No record tells of a build." in html
-    assert html.count("<a href=") == 3
+    assert html.count("<a href=") == 4  # the run, in the list of targets too
 
 
 def test_a_kind_that_was_asked_for_and_has_no_records_says_how_to_make_one(
@@ -242,3 +246,112 @@ def test_a_damaged_deployment_record_is_named_and_the_fleet_shown_without_it(
     assert f"warning: {damaged}, line 1: it is not JSON: skipped" in captured.err
     assert "3 reports: 0 rendered, 2 up to date already, 1 failed" in captured.out
     assert "The fleet has 1 host" in (tmp_path / "reports" / "index.html").read_text()
+
+
+def _pretend_history(tmp_path: Path, target: str) -> Path:
+    """A target's history, such as rendering makes it, without what it shows."""
+    records = results.paths("benchmark", tmp_path / "results")
+    page = index.history_page(target, tmp_path / "reports")
+    page.parent.mkdir(parents=True, exist_ok=True)
+    inputs = report.fingerprint(records, report.NOTEBOOKS / "history.ipynb", {})
+    page.write_text(f'<meta content="{inputs}" name="llama-nexus-inputs"/>')
+    return page
+
+
+def test_a_target_with_more_than_one_run_has_a_history_that_is_renewed_with_each(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for hours in range(2):
+        _pretend_rendered(tmp_path, write(tmp_path / "results", NOON + hours * HOUR))
+    page = _pretend_history(tmp_path, "localhost/main")
+    assert _main(tmp_path) == 0
+    assert capsys.readouterr().out.startswith("3 reports: 0 rendered, 3 up to date already\n")
+    html = (tmp_path / "reports" / "index.html").read_text()
+    assert f'<a href="history/{page.name}?' in html[: html.index("Benchmarks</h2>")]
+    write(tmp_path / "results", NOON + 2 * HOUR)
+    inputs = report.fingerprint(
+        results.paths("benchmark", tmp_path / "results"), report.NOTEBOOKS / "history.ipynb", {}
+    )
+    assert not report.is_current(page, inputs)
+
+
+def test_targets_that_differ_in_punctuation_alone_have_histories_of_their_own(tmp_path: Path) -> None:
+    pages = {index.history_page(target, tmp_path).name for target in ("gpu/main", "gpu-main", "http://gpu:main/")}
+    assert len(pages) == 3
+
+
+def test_a_sweep_has_a_page_of_its_own_kind(tmp_path: Path) -> None:
+    plans = [{"concurrency": users, "requests": 4} for users in (1, 2)]
+    record = write(tmp_path / "results", **simulate(plans, output_tokens=4), mode="sweep", axis="concurrency")
+    page = tmp_path / "reports" / "benchmark" / f"{record.stem}.html"
+    page.parent.mkdir(parents=True)
+    inputs = report.fingerprint([record], report.NOTEBOOKS / "sweep.ipynb", {})
+    page.write_text(f'<meta content="{inputs}" name="llama-nexus-inputs"/>')
+    before = page.read_bytes()
+    assert _main(tmp_path) == 0
+    assert page.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["compare", "last"], "compare is of two runs or more, not of 1"),
+        (["tuning", "a", "b", "c"], "tuning is of two runs, before and after, not of 3"),
+        (["models", "nosuch", "a"], "no run, tag or baseline 'nosuch'"),
+        (["compare", "a", "b"], "asked different things: temperature 0 against 1"),
+        (["history"], "a history is of one target, not of 0"),
+        (["history", "gpu9/main"], "no run of target 'gpu9/main'"),
+    ],
+)
+def test_records_that_make_no_page_are_refused_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    for place, tag in enumerate("abc"):
+        write(tmp_path / "results", NOON + place * HOUR, header={"tag": tag}, temperature=int(tag == "b"))
+    assert _main(tmp_path, *words) == 1
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert "rendering" not in captured.out
+
+
+def _pretend_compared(tmp_path: Path, records: list[Path]) -> Path:
+    """A page of chosen records, such as rendering makes it, with its first sentence alone."""
+    page = tmp_path / "reports" / "compare" / f"{'--'.join(record.stem for record in records)}.html"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    inputs = report.fingerprint(records, report.NOTEBOOKS / "compare.ipynb", {})
+    sides = json.dumps([[record.stem] for record in records])
+    page.write_text(
+        f'<meta content=\'{sides}\' name="llama-nexus-sides"/><meta content="{inputs}" name="llama-nexus-inputs"/>'
+        '<title>Comparison: a &amp; b</title><p class="note bad"><b>B is worse in decode &lt;1&gt;.</b> And so on.</p>'
+    )
+    return page
+
+
+def test_a_comparison_is_kept_up_to_date_and_listed_with_its_first_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = [write(tmp_path / "results", NOON + place * HOUR) for place in range(2)]
+    for record in records:
+        _pretend_rendered(tmp_path, record)
+    _pretend_history(tmp_path, "localhost/main")
+    page = _pretend_compared(tmp_path, records)
+    assert _main(tmp_path) == 0
+    assert capsys.readouterr().out.startswith("4 reports: 0 rendered, 4 up to date already\n")
+    assert _main(tmp_path, "compare", records[0].stem, "last") == 0
+    assert capsys.readouterr().out == f"{page}\n"
+    html = (tmp_path / "reports" / "index.html").read_text()
+    assert f'<a href="compare/{page.name}?' in html
+    assert ">Comparison: a &amp; b</a>" in html
+    assert '<td class="bad">B is worse in decode &lt;1&gt;.</td>' in html
+
+
+def test_a_page_that_was_rendered_anew_has_another_address_in_the_index(tmp_path: Path) -> None:
+    record = write(tmp_path / "results")
+    page = _pretend_rendered(tmp_path, record)
+    pattern = rf'href="(benchmark/{record.stem}\.html\?\w+)"'
+    before = re.findall(pattern, report.write_index(tmp_path / "results", tmp_path / "reports").read_text())
+    page.write_text('<meta content="0123456789abcdef" name="llama-nexus-inputs"/>')
+    after = re.findall(pattern, report.write_index(tmp_path / "results", tmp_path / "reports").read_text())
+    assert before
+    assert after == [f"benchmark/{record.stem}.html?0123456789ab"] * 2
+    assert not set(before) & set(after)

@@ -68,7 +68,7 @@ def test_only_a_distinct_change_is_coloured(tmp_path: Path) -> None:
         ("good", "-33.3"),  # TTFT: less is better
         ("muted", "+0.00"),
         ("muted", "+0.00"),
-        ("good", "+50.0"),  # prefill: more is better
+        ("good", "+51.0"),  # prefill: more is better
     ]
 
 
@@ -106,8 +106,9 @@ def test_a_figure_names_its_colours_and_says_what_it_shows(record: Record) -> No
 
 def test_figures_of_one_page_share_no_ids(tmp_path: Path) -> None:
     gpus = [{"index": 0, "utilization_percent": 50.0, "memory_used_mib": 1024.0, "power_w": 300.0}]
+    hot = [{**gpus[0], "utilization_percent": 98.0, "power_w": 350.0}]
     write(tmp_path, NOON - timedelta(hours=1))
-    record = results.load(write(tmp_path, samples=[sample(0.0, gpus), sample(0.5, gpus)]))
+    record = results.load(write(tmp_path, samples=[sample(0.0, gpus), sample(0.5, hot)]))
     page = "".join(
         figure.html
         for figure in (
@@ -123,6 +124,7 @@ def test_figures_of_one_page_share_no_ids(tmp_path: Path) -> None:
     assert set(re.findall(r'(?:href="|url\()#([^")]+)', page)) <= set(ids)
     assert "GPU load, %" in page
     assert "GPU power, W" in page
+    assert "Hardly moved: processor 90.0" in page
 
 
 def test_few_points_are_drawn_themselves_and_many_as_a_histogram(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nexus_tasks import frames, results, runs
-from tests.report_records import NOON, failure, request, sample, write
+from tests.report_records import NOON, failure, fixed, request, sample, write
 
 HOUR = timedelta(hours=1)
 
@@ -83,9 +83,9 @@ def test_history_keeps_the_newest_runs_when_it_is_limited(tmp_path: Path) -> Non
 def test_the_change_is_against_the_last_run_of_the_same_workload_and_model(tmp_path: Path) -> None:
     like = write(tmp_path, NOON - 4 * HOUR, requests=[request(1, ttft_ms=80.0)])
     write(tmp_path, NOON - 3 * HOUR, requests=[request(1, ttft_ms=10.0)], sha256="ef" * 32)
-    write(tmp_path, NOON - 2 * HOUR, requests=[request(1, ttft_ms=20.0)], prompt_tokens=512)
+    write(tmp_path, NOON - 2 * HOUR, requests=[request(1, ttft_ms=20.0)], prompt_tokens=fixed(512))
     write(tmp_path, NOON - HOUR, requests=[request(1, ttft_ms=30.0)], finished=False)
-    record = results.load(write(tmp_path, NOON, requests=[request(1, ttft_ms=100.0)], runs=1))
+    record = results.load(write(tmp_path, NOON, requests=[request(1, ttft_ms=100.0)], seed=5))
     change = frames.history(record, tmp_path).changes["ttft_ms"]
     assert (change.since, change.before, change.after) == (like.stem, 80.0, 100.0)
     assert change.percent == pytest.approx(25.0)

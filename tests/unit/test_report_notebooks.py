@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from nexus_tasks import report, results
+from nexus_tasks import index, report, results
 
 SOURCES = sorted(report.NOTEBOOKS.glob("*.ipynb"))
 ALLOWED_MODULES = {"pathlib", "nexus_tasks"}
@@ -25,9 +25,9 @@ def _source(cell: Any) -> str:
     return "".join(cell["source"])
 
 
-def test_every_kind_of_record_has_a_notebook() -> None:
+def test_every_kind_of_page_has_a_notebook() -> None:
     pages = {name for kind in results.KINDS for name in report.TOGETHER.get(kind, (kind,))}
-    assert {source.stem for source in SOURCES} == pages
+    assert {source.stem for source in SOURCES} == pages | {"sweep", report.HISTORY, *index.CHOSEN}
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)
@@ -50,7 +50,12 @@ def test_a_notebook_has_one_cell_of_parameters_with_those_that_reports_set(sourc
         if isinstance(target, ast.Name)
     }
     together = {name for pages in report.TOGETHER.values() for name in pages}
-    assert names & report.RESERVED == ({"results_dir"} if source.stem in together else report.RESERVED)
+    wanted = {
+        **{name: {"results_dir"} for name in together},
+        **{name: {"sides"} for name in index.CHOSEN},
+        report.HISTORY: {"record_paths"},
+    }
+    assert names & report.RESERVED == wanted.get(source.stem, {"record_path", "results_dir"})
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)

@@ -1,0 +1,87 @@
+"""Older run records, brought to the schema of today when they are read. The files stay as they are.
+
+    header, rows = schema.upgrade(header, rows)
+
+The number is that of a kind's rows, since kinds change at different times. docs/records.md says what each key means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+Row = dict[str, Any]
+
+NEWEST = {"benchmark": 2, "deployment": 1}
+
+
+def upgrade(header: Row, rows: Sequence[Row]) -> tuple[Row, list[Row]]:
+    """The rows of a record in the newest schema of its kind; ``header`` is one of them, ``rows`` are the others."""
+    kind, rows = header["kind"], list(rows)
+    while header["schema"] < NEWEST[kind]:
+        header, rows = _STEPS[kind, header["schema"]](header, rows)
+    return header, rows
+
+
+def _benchmark_2(header: Row, rows: Sequence[Row]) -> tuple[Row, list[Row]]:
+    """Schema 1 knew requests that go out one after another, and nothing else: one stage with one user."""
+    work = header["workload"]
+    sizes = {name: {"kind": "fixed", "mean": work[name]} for name in ("prompt_tokens", "output_tokens")}
+    planned = {"concurrency": 1, "requests": work.get("runs"), "warmup": work.get("warmup"), "ramp_s": 0.0}
+    upgraded = {
+        **header,
+        "schema": 2,
+        "endpoint": {**header["endpoint"], "tunnel": None, "preset": None},
+        "workload": {
+            "preset": work["preset"], "kind": "synthetic", "api": work["api"], **sizes, "prompts": work["prompts"],
+            "turns": 1, "prefix_tokens": 0, "lengths": None, "file": None, "documents": None,
+            "temperature": work["temperature"], "ignore_eos": work["ignore_eos"], "seed": None,
+        },
+        "load": {
+            "engine": "http", "mode": "closed", "axis": None, "planned": [planned], "until": None, "slo": {},
+            "limits": {"token_s": None, "request_s": None, "max_error_rate": None}, "processes": 1,
+            "rounds": 1, "interleaved_with": None, "commands": None, "servers_beside": None,
+        },
+        "tag": None,
+        "host_state": {"driver": None, "power_limit_w": None, "clocks_max_mhz": None, "governor": None},
+    }  # fmt: skip
+    turned = {"request": _request_2, "sample": _sample_2, "summary": _summary_2}
+    return upgraded, [turned.get(row["type"], dict)(row) for row in rows]
+
+
+def _request_2(row: Row) -> Row:
+    server = row.get("server") or {}
+    ttft_ms, prompt_ms = row.get("ttft_ms"), server.get("prompt_ms")
+    decode_ms, tokens = row.get("decode_ms"), row.get("output_tokens")
+    return {
+        **row,
+        "stage": 0, "round": 0, "key": None, "conversation": row["index"], "turn": 0, "worker": 0,
+        "intended_s": row.get("start_s"), "late_ms": 0.0,
+        "reasoning_tokens": None, "cached_tokens": server.get("cache_n"), "draft": None, "ttft_visible_ms": None,
+        "queue_ms": ttft_ms - prompt_ms if ttft_ms is not None and prompt_ms is not None else None,
+        "tpot_ms": decode_ms / (tokens - 1) if decode_ms is not None and tokens and tokens > 1 else None,
+        "stalls": 0, "backend": None,
+    }  # fmt: skip
+
+
+def _sample_2(row: Row) -> Row:
+    gpus = [
+        {**gpu, "power_limit_w": None, "clock_mhz": None, "throttled": None, "energy_j": None}
+        for gpu in row.get("gpus") or []
+    ]
+    return {**row, "source": "client", "gpus": gpus, "server": None}
+
+
+def _summary_2(row: Row) -> Row:
+    def figures(old: Row | None) -> Row | None:
+        return None if old is None else {**old, "ci": None}
+
+    return {
+        **row,
+        "valid": True, "reasons": [], "stopped": None, "short": 0, "stalls": 0, "throughput": None, "goodput": None,
+        "knee": None, "energy": None,
+        "metrics": {name: figures(old) for name, old in row["metrics"].items()},
+    }  # fmt: skip
+
+
+_STEPS: dict[tuple[str, int], Callable[[Row, Sequence[Row]], tuple[Row, list[Row]]]] = {("benchmark", 1): _benchmark_2}

@@ -1,0 +1,159 @@
+"""Which servers a command means, and the way to them.
+
+for target in targets.find(["gpu-hosts"]):          # or HOST/INSTANCE, http://..., @NAME of llama_endpoints
+    with targets.reach(target) as reached:          # opens an ssh tunnel where the server listens on loopback there
+        endpoint.connect(reached.base_url, reached.api_key)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from nexus_tasks import endpoint, inventory
+from nexus_tasks.errors import EndpointDown, UsageError
+from nexus_tasks.inventory import Instance
+
+TUNNEL_SECONDS = 20.0
+"""For ssh to log in."""
+EXTERNAL_KEYS = {"base_url", "api_path", "api_key_env", "model"}
+
+
+@dataclass(frozen=True)
+class Target:
+    """A server. ``name`` is the key of its history in reports.
+
+    ``api_path`` is where its OpenAI API is below ``base_url``; ``model`` is asked for by name, or None for the first.
+    ``tunnel`` is the host through which a reached target is reached, and ``external`` its name in llama_endpoints.
+    """
+
+    name: str
+    base_url: str
+    api_key: str | None = field(default=None, repr=False)
+    instance: Instance | None = field(default=None, repr=False)
+    api_path: str = endpoint.API_PATH
+    model: str | None = None
+    external: str | None = None
+    tunnel: str | None = None
+
+
+def find(texts: Sequence[str] = (), environment: Mapping[str, str] = os.environ) -> list[Target]:
+    """The servers that the TARGETs of a command name, each once.
+
+    Args:
+        texts: inventory patterns, ``HOST/INSTANCE``, base URLs, ``@NAME``; none means the inventory's default.
+        environment: where the keys of base URLs and of external endpoints come from.
+
+    Raises:
+        UsageError, DeployError: as :func:`inventory.deployed_instances` does, or a key is missing.
+    """
+    found = [target for text in texts or (None,) for target in _find(text, environment)]
+    return list({target.name: target for target in found}.values())
+
+
+def _find(text: str | None, environment: Mapping[str, str]) -> list[Target]:
+    if text is not None and text.startswith("@"):
+        return [_external(text[1:], environment)]
+    if text is not None and "://" in text:
+        address = endpoint.base_url(text)
+        return [Target(address, address, environment.get(endpoint.API_KEY_VARIABLE) or None)]
+    if text is not None and re.fullmatch(r"[\w.-]+:\d+(/.*)?", text):
+        raise UsageError(f"{text} looks like an address without http://", hint=f"write http://{text}")
+    return [
+        Target(instance.target, instance.base_url, instance.api_key, instance)
+        for instance in inventory.deployed_instances(text)
+    ]
+
+
+def _external(name: str, environment: Mapping[str, str]) -> Target:
+    known = inventory.external_endpoints()
+    where = f"llama_endpoints.{name} in group_vars"
+    if name not in known:
+        raise UsageError(
+            f"llama_endpoints has no {name!r}", hint=f"it has {', '.join(sorted(known)) or 'none'}; see group_vars/all"
+        )
+    entry: Mapping[str, Any] = known[name]
+    unknown = sorted(set(entry) - EXTERNAL_KEYS)
+    if unknown or not all(isinstance(value, str) and value for value in entry.values()) or "base_url" not in entry:
+        raise UsageError(
+            f"{where} is no endpoint" + (f": unknown {', '.join(unknown)}" if unknown else ""),
+            hint="give it base_url, and where needed api_path, api_key_env and model, each a text",
+        )
+    variable = entry.get("api_key_env")
+    key = environment.get(variable) if variable else None
+    if variable and not key:
+        raise UsageError(f"{where} needs an API key", hint=f"put it into the environment variable {variable}")
+    return Target(
+        f"@{name}",
+        endpoint.base_url(entry["base_url"]),
+        key,
+        api_path="/" + entry.get("api_path", endpoint.API_PATH).strip("/"),
+        model=entry.get("model"),
+        external=name,
+    )
+
+
+@contextlib.contextmanager
+def reach(target: Target) -> Iterator[Target]:
+    """The target as it can be reached from here, for as long as the block lasts.
+
+    Raises:
+        EndpointDown: ssh does not get there.
+    """
+    if target.instance is None or target.instance.ssh is None:
+        yield target
+        return
+    there = target.base_url.removeprefix("http://")
+    with tunnel(target.instance.ssh, there, target.instance.host) as here:
+        yield dataclasses.replace(target, base_url=f"http://127.0.0.1:{here}", tunnel=target.instance.host)
+
+
+@contextlib.contextmanager
+def tunnel(ssh: Sequence[str], there: str, host: str) -> Iterator[int]:
+    """A port of this machine's loopback that leads to an address and port of the host's."""
+    here = _free_port()
+    options = ["-N", "-T", "-o", "BatchMode=yes", "-o", "ExitOnForwardFailure=yes", "-o", "ServerAliveInterval=15",
+               # One of Ansible's own connections would keep the forwarding after this process is gone.
+               "-o", "ControlMaster=no", "-o", "ControlPath=none",
+               "-L", f"127.0.0.1:{here}:{there}"]  # fmt: skip
+    command = [ssh[0], *options, *ssh[1:]]
+    # A group of its own: Ctrl-C is for the measurement, which ends the tunnel when it has written its record.
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+    ) as process:
+        try:
+            deadline = time.monotonic() + TUNNEL_SECONDS
+            while not _accepts(here):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    process.terminate()
+                    lines = (process.communicate()[1] or b"").decode(errors="replace").strip().splitlines()
+                    said = lines[-1] if lines else f"ssh was not there within {TUNNEL_SECONDS:g} s"
+                    raise EndpointDown(
+                        f"no ssh tunnel to {host}: {said}",
+                        hint=f"the server listens on loopback there; see that this works: ssh {ssh[-1]} true",
+                    )
+                time.sleep(0.05)
+            yield here
+        finally:
+            process.terminate()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _accepts(port: int) -> bool:
+    """Whether something listens there: ssh does as soon as it is logged in."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -1,0 +1,165 @@
+"""Serve this machine's telemetry as Prometheus metrics: ``exporter.py --host 127.0.0.1 --port 8599``.
+
+``telemetry.py``, which reads it, lies beside this file. Nothing is read between two scrapes, and NVML is let go of when
+nobody asks for a while: a driver that is to be replaced can be unloaded then, and the next scrape finds the new one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import psutil
+import telemetry
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+IDLE_S = 5.0
+MIB = telemetry.MIB
+# By the key of a GPU's reading: the metric, in base units, and what the reading is multiplied by.
+READINGS: dict[str, tuple[str, str, float]] = {
+    "utilization_percent": ("utilization_ratio", "Part of the last period in which the GPU was busy, 0 to 1", 0.01),
+    "memory_used_mib": ("memory_used_bytes", "Memory that is taken", MIB),
+    "power_w": ("power_watts", "Power that it draws", 1),
+    "power_limit_w": ("power_limit_watts", "Power that it may draw", 1),
+    "temperature_c": ("temperature_celsius", "Temperature of the GPU", 1),
+    "clock_mhz": ("clock_hertz", "Clock of its processors", 1e6),
+}
+
+
+class Machine(Collector):
+    """What a scrape gives. Scrapes come in threads of the server's; one is answered after the other."""
+
+    def __init__(self, configuration: str) -> None:
+        self.outdated = False
+        """Whether NVML stopped working: the library of a driver that was replaced stays in the process."""
+        self._configuration = configuration
+        self._lock = threading.Lock()
+        self._gpus: telemetry.Gpus | None = None
+        self._asked = 0.0
+        self._worked = False
+
+    def collect(self) -> Iterable[Metric]:
+        """All metrics. A GPU that does not offer one is missing in it."""
+        with self._lock:
+            self._asked = time.monotonic()
+            return [*self._machine(), *self._of_gpus(self._opened())]
+
+    def let_go(self) -> None:
+        """Close NVML when nobody has asked for a while."""
+        with self._lock:
+            if self._gpus and time.monotonic() - self._asked > IDLE_S:
+                self._close()
+
+    def _opened(self) -> telemetry.Gpus:
+        if self._gpus is None or not _works(self._gpus):
+            self._close()
+            self._gpus = telemetry.Gpus().__enter__()
+            self.outdated = self._worked and not _works(self._gpus)
+            self._worked = self._worked or _works(self._gpus)
+        return self._gpus
+
+    def _close(self) -> None:
+        if self._gpus:
+            self._gpus.__exit__(None, None, None)
+            self._gpus = None
+
+    def _machine(self) -> list[Metric]:
+        times, memory = psutil.cpu_times(), psutil.virtual_memory()
+        idle = times.idle + getattr(times, "iowait", 0.0)
+        # A guest's time is the user's as well.
+        guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
+        cpu = CounterMetricFamily("llama_nexus_cpu_seconds", "Time of all cores together", labels=["mode"])
+        cpu.add_metric(["busy"], sum(times) - guests - idle)
+        cpu.add_metric(["idle"], idle)
+        used = GaugeMetricFamily(
+            "llama_nexus_memory_used_bytes", "Memory that is taken", value=memory.total - memory.available
+        )
+        total = GaugeMetricFamily("llama_nexus_memory_total_bytes", "Memory of the machine", value=memory.total)
+        info = GaugeMetricFamily(
+            "llama_nexus_exporter_info", "What this exporter was started with", labels=["configuration"]
+        )
+        info.add_metric([self._configuration], 1)
+        governor = GaugeMetricFamily(
+            "llama_nexus_cpu_governor_info", "What decides the clock of the processor's cores", labels=["governor"]
+        )
+        if found := telemetry.governor():
+            governor.add_metric([found], 1)
+        return [info, cpu, governor, used, total]
+
+    def _of_gpus(self, gpus: telemetry.Gpus) -> list[Metric]:
+        up = GaugeMetricFamily("llama_nexus_nvml_up", "Whether NVML works, 0 on a machine without NVIDIA's driver")
+        up.add_metric([], _works(gpus))
+        labels = ["gpu", "uuid"]
+        info = GaugeMetricFamily("llama_nexus_gpu_info", "A GPU", labels=[*labels, "name", "driver"])
+        memory = GaugeMetricFamily("llama_nexus_gpu_memory_total_bytes", "Memory of the GPU", labels=labels)
+        highest = GaugeMetricFamily("llama_nexus_gpu_clock_max_hertz", "Highest clock of its processors", labels=labels)
+        joules = CounterMetricFamily("llama_nexus_gpu_energy_joules", "Since the driver was loaded", labels=labels)
+        throttled = GaugeMetricFamily(
+            "llama_nexus_gpu_throttled", "Whether it is slowed down for this reason", labels=[*labels, "reason"]
+        )
+        families = {
+            key: GaugeMetricFamily(f"llama_nexus_gpu_{name}", text, labels=labels)
+            for key, (name, text, _) in READINGS.items()
+        }
+        names = {gpu.index: [str(gpu.index), gpu.uuid or ""] for gpu in gpus.inventory}
+        for gpu in gpus.inventory:
+            info.add_metric([*names[gpu.index], gpu.name or "", gpu.driver or ""], 1)
+            _add(memory, names[gpu.index], gpu.memory_total_mib, MIB)
+        for limit in gpus.limits():
+            _add(highest, names[limit["index"]], limit["clock_max_mhz"], 1e6)
+        for state in gpus.read():
+            own = names[state["index"]]
+            for key, (_, _, factor) in READINGS.items():
+                _add(families[key], own, state[key], factor)
+            _add(joules, own, state["energy_j"], 1)
+            if state["throttled"] is not None:
+                for reason in telemetry.REASONS.values():
+                    throttled.add_metric([*own, reason], reason in state["throttled"])
+        return [up, info, memory, highest, *families.values(), joules, throttled]
+
+
+def _works(gpus: telemetry.Gpus) -> bool:
+    """Whether NVML does; with GPUs that answer, others may have been lost."""
+    return gpus.nvml_error is None or bool(gpus.inventory)
+
+
+def _add(family: Any, labels: list[str], value: float | None, factor: float) -> None:
+    if value is not None:
+        family.add_metric(labels, value * factor)
+
+
+def main() -> int:
+    """Serve until the process is ended; 1 when it has to be started over, for NVML's sake."""
+    parser = argparse.ArgumentParser(description="Serve this machine's telemetry as Prometheus metrics.")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8599, help="(default: %(default)s)")
+    parser.add_argument("--configuration", default="", help="a name of what decides this exporter, told to who asks")
+    options = parser.parse_args()
+    registry = CollectorRegistry()
+    machine = Machine(options.configuration)
+    try:
+        registry.register(machine)
+        start_http_server(options.port, options.host, registry)
+    except OSError as error:
+        return _say(f"can't listen on {options.host} port {options.port}: {error.strerror}")
+    _say(f"listening on {options.host} port {options.port}")
+    while not machine.outdated:
+        time.sleep(1)
+        machine.let_go()
+    return _say("NVML does not work any more: starting over, with the library that is there now")
+
+
+def _say(line: str) -> int:
+    sys.stderr.write(f"exporter: {line}\n")
+    sys.stderr.flush()
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,221 @@
+"""What is made of what servers and exporters say, and of those that say something else."""
+
+from __future__ import annotations
+
+import http.server
+import ipaddress
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import pytest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from nexus_tasks import inventory, scrape
+from nexus_tasks.scrape import Machine, Server, Source
+
+COUNTERS = """\
+# TYPE llamacpp:prompt_tokens_total counter
+llamacpp:prompt_tokens_total 700
+# TYPE llamacpp:tokens_predicted_total counter
+llamacpp:tokens_predicted_total {predicted}
+# TYPE llamacpp:requests_processing gauge
+llamacpp:requests_processing 1
+# TYPE llamacpp:requests_deferred gauge
+llamacpp:requests_deferred 3
+"""
+Answer = tuple[int, str]
+
+
+def slot(number: int, task: int, generated: int, *, held: int = 0, busy: bool = True) -> dict[str, Any]:
+    return {
+        "id": number, "n_ctx": 2048, "is_processing": busy, "id_task": task, "n_prompt_tokens": held,
+        "n_prompt_tokens_processed": 7, "next_token": [{"n_decoded": generated}],
+    }  # fmt: skip
+
+
+def families(text: str) -> dict[str, Metric]:
+    return {family.name: family for family in text_string_to_metric_families(text)}
+
+
+class Scripted(http.server.BaseHTTPRequestHandler):
+    """Answers by path, and notes what it was asked."""
+
+    answers: ClassVar[dict[str, Answer]]
+    asked: ClassVar[list[str]]
+    keys: ClassVar[set[str | None]]
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        self.keys.add(self.headers["Authorization"])
+        status, text = self.answers.get(self.path, (404, ""))
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(text.encode())))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name in the base class
+        """Nothing on stderr."""
+
+
+@pytest.fixture
+def served() -> Iterator[tuple[str, type[Scripted]]]:
+    """An HTTP server whose answers a test gives; its base URL."""
+    handler = type("Handler", (Scripted,), {"answers": {}, "asked": [], "keys": set()})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", handler
+        server.shutdown()
+        thread.join()
+
+
+def test_tokens_that_are_being_generated_count_with_those_of_requests_that_ended() -> None:
+    slots = [slot(0, 5, 20, held=27), slot(1, 6, 30, held=137), slot(2, 4, 0, held=50, busy=False), {"id": 3}]
+    assert scrape.server_of(families(COUNTERS.format(predicted=100)), slots) == Server(
+        slots_busy=2, slots=4, waiting=3, prompt_tokens_total=700, predicted_tokens_total=150, cached_tokens=214,
+        tasks={(0, 5): (7, 20), (1, 6): (7, 30), (2, 4): (7, 0)},
+    )  # fmt: skip
+
+
+def test_without_counters_there_are_slots_only() -> None:
+    server = scrape.server_of({}, [slot(0, 5, 20)])
+    assert (server.slots_busy, server.slots) == (1, 1)
+    assert (server.waiting, server.prompt_tokens_total, server.predicted_tokens_total) == (None, None, None)
+
+
+def test_without_slots_there_are_counters_only() -> None:
+    server = scrape.server_of(families(COUNTERS.format(predicted=100)), None)
+    assert (server.slots_busy, server.slots, server.waiting, server.predicted_tokens_total) == (1, None, 3, 100)
+
+
+def test_the_count_of_generated_tokens_goes_back_only_when_the_server_was_started_again(
+    served: tuple[str, type[Scripted]],
+) -> None:
+    url, handler = served
+    counts = []
+    with Source("main", url) as source:
+        # A request ends between the two answers: its tokens are in neither for a moment.
+        for predicted, generated in ((100, 40), (100, 0), (140, 0), (140, 2), (0, 0), (0, 5)):
+            handler.answers["/metrics"] = (200, COUNTERS.format(predicted=predicted))
+            handler.answers["/slots"] = (200, json.dumps([slot(0, 5, generated)]))
+            server = source.look().server
+            assert server
+            counts.append(server.predicted_tokens_total)
+    assert counts == [140, 140, 140, 142, 0, 5]
+
+
+def test_what_a_server_does_not_offer_is_asked_once_and_again_when_it_was_away(
+    served: tuple[str, type[Scripted]],
+) -> None:
+    url, handler = served
+    handler.answers |= {"/metrics": (501, "{}"), "/slots": (200, json.dumps([slot(0, 5, 1)]))}
+    with Source("main", url) as source:
+        assert [source.look().problem for _ in range(3)] == [None] * 3
+        assert handler.asked == ["/metrics", "/slots", "/slots", "/slots"]
+        handler.answers["/slots"] = (503, "{}")
+        assert source.look().problem == "is loading its model"
+        handler.answers |= {"/metrics": (200, COUNTERS.format(predicted=1)), "/slots": (200, "[]")}
+        look = source.look()
+    assert look.server
+    assert look.server.prompt_tokens_total == 700
+
+
+def test_a_server_that_offers_neither_is_there_and_tells_nothing(served: tuple[str, type[Scripted]]) -> None:
+    url, _ = served
+    with Source("router", url) as source:
+        look = source.look()
+        assert (look.problem, look.server) == (None, Server())
+        assert source.sample()["server"]["slots"] is None
+
+
+@pytest.mark.parametrize(
+    ("answers", "problem"),
+    [
+        ({"/metrics": (401, "{}")}, "wants an API key"),
+        ({"/metrics": (500, "")}, "answers HTTP 500 at /metrics"),
+        ({"/metrics": (200, "<html>hello</html>")}, "what it has at /metrics is not Prometheus' format"),
+        ({"/metrics": (200, "other_total 3\n")}, "is neither a llama-server nor an exporter of role telemetry"),
+        ({"/slots": (200, "<html>hello</html>")}, "what it has at /slots are not llama-server's"),
+        ({"/slots": (200, '{"a": 1}')}, "what it has at /slots are not llama-server's"),
+        ({"/slots": (200, '[{"id_task": 1, "next_token": "x"}]')}, "answers something else than this version knows"),
+        ({"/metrics": (200, "llama_nexus_gpu_info 1\n")}, "answers something else than this version knows"),
+    ],
+)
+def test_what_is_wrong_with_an_answer_is_said_in_a_few_words(
+    served: tuple[str, type[Scripted]], answers: dict[str, Answer], problem: str
+) -> None:
+    url, handler = served
+    handler.answers |= answers
+    with Source("main", url) as source:
+        assert source.look().problem == problem
+        assert source.sample() == scrape.NOTHING
+
+
+def test_one_that_was_closed_meanwhile_tells_nothing(served: tuple[str, type[Scripted]]) -> None:
+    source = Source("main", served[0])
+    source.close()
+    source.close()
+    assert source.look().problem == "was closed meanwhile"
+
+
+def test_the_key_is_in_a_header_and_nowhere_else(served: tuple[str, type[Scripted]]) -> None:
+    url, handler = served
+    handler.answers["/metrics"] = (403, "{}")
+    with Source("main", url, "sesame-0123456789") as source:
+        look = source.look()
+    assert look.problem == "refuses its key"
+    assert handler.keys == {"Bearer sesame-0123456789"}
+    assert "sesame" not in f"{look}{vars(source)}"
+
+
+def machine(busy: float, idle: float) -> Machine:
+    return Machine(busy, idle, 0, 0, [], [], None)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "percent"),
+    [
+        (None, machine(5, 5), None),
+        (machine(5, 5), machine(6, 8), 25.0),
+        (machine(5, 5), machine(5, 5), None),  # no time went by
+        (machine(500, 500), machine(1, 3), None),  # it was started again
+    ],
+)
+def test_the_processor_is_as_busy_as_between_two_looks(
+    before: Machine | None, now: Machine, percent: float | None
+) -> None:
+    assert scrape.cpu_percent(before, now) == percent
+
+
+EVERYWHERE = str(ipaddress.ip_address(0))
+WAY = {"user": "ops", "port": "2222", "key": "/k", "arguments": "-o A=b"}
+
+
+@pytest.mark.parametrize(
+    ("local", "address", "listens", "base", "through_ssh"),
+    [
+        (False, "192.0.2.1", "127.0.0.1", "127.0.0.1:8599", True),
+        (False, "192.0.2.1", EVERYWHERE, "192.0.2.1:8599", False),
+        (False, "2001:db8::1", "::", "[2001:db8::1]:8599", False),
+        (False, "2001:db8::1", "::1", "[::1]:8599", True),
+        (True, "localhost", EVERYWHERE, "127.0.0.1:8599", False),
+        (True, "localhost", "127.0.0.1", "127.0.0.1:8599", False),
+    ],
+)
+def test_exporters_on_loopback_of_another_host_are_reached_through_ssh(
+    monkeypatch: pytest.MonkeyPatch, local: bool, address: str, listens: str, base: str, through_ssh: bool
+) -> None:
+    host = {"host": "rig", "ssh": WAY, "local": local, "address": address}
+    without = {**host, "host": "plain", "exporter": None}
+    hosts = [{**host, "exporter": {"host": listens, "port": 8599}}, without]
+    monkeypatch.setattr(inventory, "answer", lambda *_: hosts)
+    found = scrape.exporters("gpu-hosts")
+    assert list(found) == ["rig"]
+    assert found["rig"].address == base
+    assert (found["rig"].ssh is not None) is through_ssh
+    if found["rig"].ssh:
+        assert found["rig"].ssh[0] == "ssh"
+        assert found["rig"].ssh[-1] == address
