@@ -54,7 +54,8 @@ def environment(session: nox.Session) -> None:
 def run(session: nox.Session, program: str, *args: str) -> None:
     """Run a program of the environment; its exit status is the session's."""
     environment(session)
-    session.run(str(VENV / "bin" / program), *args, external=True)
+    # By default nox kills 0.3 s after Ctrl-C: records have to be finished, and what was begun on hosts has to be told.
+    session.run(str(VENV / "bin" / program), *args, external=True, interrupt_timeout=60, terminate_timeout=10)
 
 
 def task(session: nox.Session, module: str, *args: str) -> None:

@@ -240,7 +240,12 @@ def _spec(options: argparse.Namespace, base: Spec) -> Spec:
     }
     _at_most_one(one_of)
     for name in ("--turns", "--prefix-tokens"):
-        _at_most_one({name: vars(options)[name[2:].replace("-", "_")], **one_of})
+        _at_most_one({name: _given(options, name), **one_of})
+    for name, others in (
+        ("--prompt-tokens", ("--lengths", "--prompts-file")),
+        ("--output-tokens", ("--embeddings", "--rerank")),
+    ):
+        _at_most_one({name: _given(options, name), **{other: one_of[other] for other in others}})
     changed = dataclasses.replace(
         base,
         prompt_tokens=workload.size(options.prompt_tokens) if options.prompt_tokens else base.prompt_tokens,
@@ -293,6 +298,8 @@ def _stages(options: argparse.Namespace, base: Stage, spec: Spec) -> tuple[tuple
             raise UsageError(f"{name} needs a rate", hint="give --rate requests per second, or --sweep rate")
     if options.most is not None and not options.sweep:
         raise UsageError("--most is for sweeps", hint="add --sweep")
+    if options.most is not None and options.most < FIRST[options.sweep]:
+        raise UsageError(f"--most {options.most:g} is too few", hint=f"at least {FIRST[options.sweep]:g}")
     mode = "closed" if not by_rate else "poisson" if options.poisson else "burst" if options.burst else "constant"
     pattern = Stage(
         mode, burst=options.burst, requests=options.requests, duration_s=options.duration, ramp_s=options.ramp,
@@ -300,6 +307,8 @@ def _stages(options: argparse.Namespace, base: Stage, spec: Spec) -> tuple[tuple
     )  # fmt: skip
     if options.until and not (options.requests or options.duration):
         pattern = dataclasses.replace(pattern, duration_s=UNTIL_SECONDS)
+    if options.sweep and spec.lengths:
+        raise UsageError("--sweep and --lengths exclude each other", hint="sweep one length, with --prompt-tokens")
     if options.sweep:
         axis = "rate_per_s" if by_rate else "concurrency"
         if by_rate and not (pattern.requests or pattern.duration_s):
@@ -364,6 +373,11 @@ def _limits(options: argparse.Namespace) -> Limits:
     )
 
 
+def _given(options: argparse.Namespace, name: str) -> Any:
+    """What an option was given, by its name on the command line."""
+    return vars(options)[name.removeprefix("--").replace("-", "_")]
+
+
 def _at_most_one(options: dict[str, object]) -> None:
     given = [name for name, value in options.items() if value]
     if len(given) > 1:
@@ -405,6 +419,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check_targets(options: argparse.Namespace, found: Sequence[Target]) -> None:
+    if options.engine != "http":
+        _check_raw(options, found)
     if options.interleave and len(found) != 2:
         names = ", ".join(target.name for target in found)
         raise UsageError(f"--interleave is for two targets, not {len(found)}: {names}", hint="name the two of them")
@@ -412,8 +428,21 @@ def _check_targets(options: argparse.Namespace, found: Sequence[Target]) -> None
         raise UsageError("--save-baseline is for one target", hint="name one, or save each with nox -s compare")
     if options.stop_server and options.engine == "http":
         raise UsageError("--stop-server leaves nothing to measure", hint="it is for --engine llama-bench")
-    if options.engine != "http" and any(target.instance is None for target in found):
+
+
+NOT_RAW = (
+    "--interleave", "--warmup", "--ramp", "--rate", "--sweep", "--api", "--same-prompt", "--keep-answers", "--slo",
+    "--until", "--duration", "--max-error-rate", "--request-timeout", "--processes", "--seed", "--model",
+)  # fmt: skip
+
+
+def _check_raw(options: argparse.Namespace, found: Sequence[Target]) -> None:
+    if any(target.instance is None for target in found):
         raise UsageError(f"{options.engine} runs on hosts of the inventory only", hint="name HOST/INSTANCE")
+    for name in NOT_RAW:
+        if _given(options, name):
+            hint = "it has --prompt-tokens, --output-tokens, --runs and --concurrency"
+            raise UsageError(f"{options.engine} has no {name}", hint=hint)
 
 
 def _measure(
@@ -431,7 +460,7 @@ def _measure(
                 paths.append(path)
             else:
                 paths.append(_raw(options, plan, target, console))
-        except EndpointError as error:  # the others may well be up
+        except (EndpointError, UsageError) as error:  # the others may well be up, and have room for it
             errors.append(error)
     return paths, errors
 
@@ -446,10 +475,8 @@ def _raw(options: argparse.Namespace, plan: Plan, target: Target, console: Conso
     """Measure with a tool of llama.cpp, what it has of the plan."""
     spec, users = plan.spec, [stage.concurrency for stage in plan.stages]
     sizes = (spec.prompt_tokens, spec.output_tokens)
-    if spec.kind != "synthetic" or plan.sweep or any(size is None or size.kind != "fixed" for size in sizes):
+    if spec.kind != "synthetic" or any(size is None or size.kind != "fixed" for size in sizes):
         raise UsageError(f"{options.engine} measures prompts and answers of fixed lengths only", hint="see --help")
-    if None in users or plan.slo or plan.until or options.duration:
-        raise UsageError(f"{options.engine} has no requests: only lengths, --concurrency and --runs", hint="see --help")
     instance, (prompt, output) = target.instance, sizes
     assert instance  # noqa: S101 - checked with the targets
     assert prompt  # noqa: S101 - synthetic has both

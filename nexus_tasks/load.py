@@ -40,7 +40,7 @@ import numpy as np
 
 from nexus_tasks import endpoint, wire
 from nexus_tasks.errors import EndpointDown, UsageError
-from nexus_tasks.stream import Answer, Reading, Segment, StreamError
+from nexus_tasks.stream import COMPLETION, Answer, Reading, Segment, StreamError
 
 Row = dict[str, Any]
 Body = bytes | Callable[[Sequence[str]], bytes]
@@ -52,6 +52,7 @@ STOP_REASONS = ("stop", "eos", "word", "tool_calls", "function_call", "content_f
 MIN_IN_FLIGHT = 0.97
 MAX_CPU = 0.7
 MAX_LAG_P99_MS = 3.0
+MAX_BEGUN_LATE_P99_MS = 10.0
 STALL_MS = 500.0
 STALL_FACTOR = 10.0
 MASK = "***"
@@ -250,6 +251,8 @@ def request_row(
     failure = reading.failure or _wrong_length(request, reading, output)
     ended = reading.end if reading.end is not None else ended
     decode_s = tokens[-1] - tokens[0] if tokens and complete else None
+    # llama-server says how many tokens an event brings; those that come with the very last have no moment of their own.
+    timed = len(tokens) if request.path == COMPLETION else output
     gaps: list[float] = np.round(np.diff(tokens) * 1000, 3).tolist() if len(tokens) > 1 else []
     prompt_n, prompt_ms = timings.get("prompt_n"), timings.get("prompt_ms")
     cached = bool(reading.cached_tokens)
@@ -276,10 +279,10 @@ def request_row(
         "queue_ms": round((tokens[0] - sent) * 1000 - prompt_ms, 3) if tokens and prompt_ms is not None else None,
         "decode_ms": _ms(decode_s) if decode_s is not None else None,
         "total_ms": _ms(ended - intended),
-        "tpot_ms": round(decode_s * 1000 / (output - 1), 4) if decode_s and output and output > 1 else None,
+        "tpot_ms": round(decode_s * 1000 / (timed - 1), 4) if decode_s and timed and timed > 1 else None,
         "itl_ms": gaps,
         "stalls": stalls(gaps),
-        "decode_tps": (output - 1) / decode_s if decode_s and output is not None else None,
+        "decode_tps": (timed - 1) / decode_s if decode_s and timed is not None else None,
         "prefill_tps": prompt_n / prompt_ms * 1000 if prompt_n and prompt_ms and not cached else None,
         "server": {key: timings.get(key) for key in SERVER_TIMINGS} if timings else None,
         "backend": reading.backend,
@@ -583,6 +586,7 @@ class _Run:
         self._rows: list[tuple[float, Row]] = []
         self._spans: tuple[array[float], array[float]] = (array("d"), array("d"))
         self._late: array[float] = array("d")
+        self._begun_late: array[float] = array("d")  # before there was a connection: this machine's part, in ms
         self._window: tuple[float, float] | None = None
         self._paused = False
         self._asked_enough = time.perf_counter()
@@ -601,6 +605,7 @@ class _Run:
             go = self._encoder.encode((self._begin, self._stage.ramp_s, duration_s))
             for worker in self._workers:
                 worker.tell(b"g", go)
+            self._feed()  # what is due at a rate can't wait for the first news
             while (self._sent or self._allowed()) and not self._interrupts.came:
                 self._poll()
                 self._feed()
@@ -783,6 +788,8 @@ class _Run:
             self._counted += 1
             self._failed += not row["ok"]
             self._late.append(row["late_ms"])
+            if done.intended is not None:
+                self._begun_late.append((begun - done.intended) * 1000)
             begin, end = self._window or (intended, ended)
             self._window = min(begin, intended), max(end, ended)
         if row["error"] and "retry_after_s" in row["error"]:
@@ -795,7 +802,9 @@ class _Run:
             else:
                 self._promised -= len(done.item.requests) - done.turn - 1
                 if closed:
-                    worker.tell(b"r")
+                    kind, retry_after_s = broken.kind if broken else None, (row["error"] or {}).get("retry_after_s")
+                    waits_s = wire.pause_s(kind, retry_after_s, answered=bool(reading.tokens))
+                    worker.tell(b"r", self._encoder.encode(waits_s))
 
     def _hidden(self, text: str) -> str:
         """The key masked: some servers repeat it."""
@@ -847,12 +856,16 @@ class _Run:
             reasons.append(f"{in_flight:.1f} requests were in flight of {asked} asked for{why}")
         if asked and len(self._spans[0]) < asked:
             reasons.append(f"there were {len(self._spans[0])} requests for {asked} users")
+        elif asked and asked > 1 and len(self._spans[0]) == asked:
+            reasons.append(f"each of {asked} users sent one request: nothing but the first wave was measured")
         if cpu >= MAX_CPU:
             reasons.append(f"the load generator used {cpu:.0%} of a core: give it more processes")
         if (late_loop["p99"] or 0) > MAX_LAG_P99_MS:
             reasons.append(
                 f"the load generator's loop was late by {late_loop['p99']:.1f} ms (p99): this machine is too busy"
             )
+        if self._begun_late and (begun_late_ms := float(np.percentile(self._begun_late, 99))) > MAX_BEGUN_LATE_P99_MS:
+            reasons.append(f"requests were begun {begun_late_ms:.0f} ms late (p99): the load generator did not keep up")
         if any(entry["behind"] for entry in stats):
             reasons.append("answers came faster than they could be read: users waited for this machine")
         return Watch(

@@ -203,6 +203,7 @@ class _Run:
         self._all = summary.Collector(plan.slo)
         self._agreement = _Agreement()
         self._watches: list[load.Watch] = []
+        self._window: tuple[float, float] | None = None  # what counts so far of the stage under way
         self._levels: dict[float, float] = {}
         self._stage_of: dict[float, int] = {}
         self._stages = 0
@@ -277,6 +278,10 @@ class _Run:
                 collector.add(row)
                 self._all.add(row)
                 self._agreement.add(row)
+                if row["phase"] == "run":
+                    begun, ended = row["intended_s"], row["intended_s"] + row["total_ms"] / 1000
+                    first, last = self._window or (begun, ended)
+                    self._window = min(first, begun), max(last, ended)
                 self.record.append(row)
                 ticker.add(row)
             self._requests += len(rows)
@@ -293,6 +298,7 @@ class _Run:
                 enough=enough,
             )  # fmt: skip
         self._watches.append(watch)
+        self._window = None
         figures = collector.figures(watch.ended_s - watch.begun_s)
         row = {
             "type": "stage",
@@ -313,7 +319,9 @@ class _Run:
         self._sampler.stop()
         self._take_samples()
         wall_s = time.perf_counter() - self._origin
-        counted_s = sum(watch.ended_s - watch.begun_s for watch in self._watches) or wall_s
+        windows = [(watch.begun_s, watch.ended_s) for watch in self._watches]
+        windows += [self._window] if self._window else []
+        counted_s = sum(ended - begun for begun, ended in windows)
         figures = self._all.figures(counted_s)
         reasons = list(dict.fromkeys(reason for watch in self._watches for reason in watch.reasons))
         complete = bool(self._all.counted) and not figures["failed"]
@@ -329,7 +337,7 @@ class _Run:
                 "wall_s": round(wall_s, 3),
                 "knee": None if best is None else self._stage_of[best],
                 "agreement": self._agreement.as_row(),
-                "energy": self._energy((figures["throughput"]["output_tps"] or 0.0) * counted_s),
+                "energy": self._energy(windows, (figures["throughput"]["output_tps"] or 0.0) * counted_s),
             }
         )
 
@@ -341,12 +349,12 @@ class _Run:
     def _number_of_stages(self) -> int | None:
         return None if self.plan.sweep else len(self.plan.stages) * self.plan.rounds
 
-    def _energy(self, tokens: float) -> Row | None:
+    def _energy(self, windows: Sequence[tuple[float, float]], tokens: float) -> Row | None:
         if not self._local:  # the GPUs of this machine had no part in it
             samples = [row for row in self._samples if row["source"] != telemetry.CLIENT]
         else:
             samples = self._samples
-        found = [telemetry.energy(samples, watch.begun_s, watch.ended_s) for watch in self._watches]
+        found = [telemetry.energy(samples, begun_s, ended_s) for begun_s, ended_s in windows]
         known = [one for one in found if one is not None]
         if not known or len(known) < len(found):
             return None

@@ -113,10 +113,17 @@ def _outcome(row: Row) -> str:
 def print_summary(record: results.Record, console: Console) -> None:
     """The figures of a finished record, in tables that fit 80 columns."""
     outcome = record.summary or {}
-    console.print(_metrics(record.header["target"], outcome))
+    # Figures of several levels together are those of none.
+    if not record.header["load"]["axis"]:
+        console.print(_metrics(record.header["target"], outcome))
     if len(record.stages) > 1:
         console.print(_stages(record))
-    _print_throughput(record, console)
+    if not record.header["load"]["axis"]:
+        _print_throughput(record, console)
+    until = record.header["load"]["until"]
+    if until and any((row["watch"] or {}).get("stopped") != "enough" for row in record.stages):
+        text = f"{until['metric']} is not known to {until['percent']:g} %: requests or time ran out before"
+        console.print(text, style="bold yellow", markup=False)
     if outcome["agreement"]:
         difference = outcome["agreement"]["difference_percent"]
         console.print(f"decode time against the server's own timings: {difference:+.2f} %")
@@ -167,14 +174,18 @@ def _stages(record: results.Record) -> Table:
     """A line for each stage, with what differs between them first."""
     load, knee = record.header["load"], (record.summary or {}).get("knee")
     axis = load["axis"] or ("round" if load["rounds"] > 1 else "stage")
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(
+        title=record.header["target"] if load["axis"] else None, title_justify="left", title_style="bold",
+        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False,
+    )  # fmt: skip
     for column in (AXES.get(axis, axis), "n", "failed", "tokens/s", "requests/s", "TTFT, ms", "ITL, ms"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for row in sorted(record.stages, key=lambda row: row[axis]):
         medians = [number((row["metrics"][name] or {}).get("median")) for name in ("ttft_ms", "itl_ms")]
         rates = [number(row["throughput"][name]) for name in ("output_tps", "requests_per_s")]
-        marks = [*(["knee"] if row["stage"] == knee else []), *([] if row["watch"]["valid"] else ["invalid"])]
+        watch = row["watch"] or {"valid": True}  # llama.cpp's own tools need no load generator
+        marks = [*(["knee"] if row["stage"] == knee else []), *([] if watch["valid"] else ["invalid"])]
         counts = [str(row["requests"]), str(row["failed"])]
         table.add_row(number(row[axis]), *counts, *rates, *medians, ", ".join(marks))
     return table

@@ -13,6 +13,7 @@ import os
 import re
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -126,18 +127,24 @@ def tunnel(ssh: Sequence[str], there: str, host: str) -> Iterator[int]:
                "-L", f"127.0.0.1:{here}:{there}"]  # fmt: skip
     command = [ssh[0], *options, *ssh[1:]]
     # A group of its own: Ctrl-C is for the measurement, which ends the tunnel when it has written its record.
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
-    ) as process:
+    # What it says goes to a file: in a pipe that nobody reads, a line for each broken connection would stop it.
+    with (
+        tempfile.TemporaryFile() as said,
+        subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True
+        ) as process,
+    ):
         try:
             deadline = time.monotonic() + TUNNEL_SECONDS
             while not _accepts(here):
                 if process.poll() is not None or time.monotonic() > deadline:
                     process.terminate()
-                    lines = (process.communicate()[1] or b"").decode(errors="replace").strip().splitlines()
-                    said = lines[-1] if lines else f"ssh was not there within {TUNNEL_SECONDS:g} s"
+                    process.wait()
+                    said.seek(0)
+                    lines = said.read().decode(errors="replace").strip().splitlines()
+                    why = lines[-1] if lines else f"ssh was not there within {TUNNEL_SECONDS:g} s"
                     raise EndpointDown(
-                        f"no ssh tunnel to {host}: {said}",
+                        f"no ssh tunnel to {host}: {why}",
                         hint=f"the server listens on loopback there; see that this works: ssh {ssh[-1]} true",
                     )
                 time.sleep(0.05)

@@ -47,9 +47,9 @@ _SWEEP_S = 0.25
 _PROBE_S = 0.02
 _HANGS_UP_S = 1.0
 """A connection that is closed so soon after an answer shows that the server always does it."""
-_RETRY_AFTER_MAX_S = 30.0
-_CONNECT_PAUSE_S = 0.25
-"""A user who could not connect waits so long: nobody can ask a server that is not there without a pause."""
+RETRY_AFTER_MAX_S = 30.0
+CONNECT_PAUSE_S = 0.25
+"""A user whom nobody answered waits so long: a server that is not there can't be asked without a pause."""
 _UNTIL_CLOSED, _CHUNKED = -1, -2
 _BUCKETS = 2000
 BUCKET_S = 1e-4
@@ -85,6 +85,13 @@ class Ask(msgspec.Struct, array_like=True):
     hold: bool = False
     continues: bool = False
     counts: bool = True
+
+
+def pause_s(failure_kind: str | None, retry_after_s: float | None, *, answered: bool) -> float:
+    """How long a user waits before it asks again: seconds that the server named, or because nobody was there."""
+    if failure_kind in ("connect", "disconnected") and not answered:
+        return CONNECT_PAUSE_S
+    return min(retry_after_s or 0.0, RETRY_AFTER_MAX_S)
 
 
 class Failure(Exception):
@@ -403,7 +410,7 @@ class Wire(asyncio.Protocol):
         elif letter == b"g":
             self._go(*msgspec.msgpack.decode(content, type=tuple[float, float, float | None]))
         elif letter == b"r":
-            self._free += 1
+            self._user_waits(msgspec.msgpack.decode(content, type=float))
         elif letter == b"s":
             self._stop()
         elif letter == b"x":
@@ -514,14 +521,14 @@ class Wire(asyncio.Protocol):
                 connection.send(transfer)
                 return
         transfer.sent = perf_counter()
-        self._report(transfer, [], [], failure, pause_s=_CONNECT_PAUSE_S)
+        self._report(transfer, [], [], failure, CONNECT_PAUSE_S)
 
     def ended(self, connection: Connection, transfer: Transfer, failure: Failure | None) -> None:
         """A request ended: its connection may serve another, its user as well."""
         self._active.pop(connection, None)
-        pause_s = 0.0
-        if connection.status in (429, 503):
-            pause_s = min(connection.retry_after, _RETRY_AFTER_MAX_S)
+        retry_after_s = connection.retry_after if connection.status in (429, 503) else 0.0
+        kind = failure.kind if failure else None
+        waits_s = pause_s(kind, retry_after_s, answered=bool(connection.times))
         times, parts = connection.times[:], connection.parts[:]
         connection.times.clear()
         connection.parts.clear()
@@ -531,10 +538,10 @@ class Wire(asyncio.Protocol):
             else:
                 connection.closing = True
                 connection.transport.close()
-        self._report(transfer, times, parts, failure, pause_s)
+        self._report(transfer, times, parts, failure, waits_s)
 
     def _report(
-        self, transfer: Transfer, times: list[float], parts: list[bytes], failure: Failure | None, pause_s: float
+        self, transfer: Transfer, times: list[float], parts: list[bytes], failure: Failure | None, waits_s: float
     ) -> None:
         ended = perf_counter()
         self._last_end, self._cpu_end = ended, process_time()
@@ -545,8 +552,11 @@ class Wire(asyncio.Protocol):
         self._pack(meta, times, parts)
         if self.config.users is None or transfer.ask.hold:
             return
-        if pause_s:
-            self._loop.call_later(pause_s, self._user_free)
+        self._user_waits(waits_s)
+
+    def _user_waits(self, seconds: float) -> None:
+        if seconds:
+            self._loop.call_later(seconds, self._user_free)
         else:
             self._user_free()
 

@@ -619,6 +619,22 @@ def test_bursts_begin_together() -> None:
     assert len({row["intended_s"] for row in rows}) == 2
 
 
+def test_the_first_requests_at_a_rate_are_not_held_back_and_sent_together() -> None:
+    with serving(quick) as address:
+        rows, _ = drive(address, Stage("constant", rate_per_s=50, requests=12))
+    starts = sorted(row["start_s"] for row in rows)
+    assert starts[9] - starts[0] > 0.1
+
+
+def test_a_generator_that_begins_requests_late_is_not_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "MAX_BEGUN_LATE_P99_MS", -1.0)  # nothing can be as early as that
+    with serving(quick) as address:
+        _, at_a_rate = drive(address, Stage("constant", rate_per_s=50, requests=5))
+        _, closed = drive(address, Stage("closed", concurrency=1, requests=5))
+    assert any("the load generator did not keep up" in reason for reason in at_a_rate.reasons)
+    assert not any("did not keep up" in reason for reason in closed.reasons)
+
+
 def test_a_rate_stage_of_a_duration_begins_as_many_as_are_due() -> None:
     with serving(quick) as address:
         rows, watch = drive(address, Stage("constant", rate_per_s=50, duration_s=0.5), processes=2)
@@ -663,6 +679,12 @@ def test_fewer_requests_than_users_make_the_stage_invalid() -> None:
     assert "there were 3 requests for 4 users" in watch.reasons
 
 
+def test_a_request_of_each_user_makes_the_stage_invalid_too() -> None:
+    with serving(quick) as address:
+        _, watch = drive(address, Stage("closed", concurrency=4, requests=4))
+    assert "each of 4 users sent one request: nothing but the first wave was measured" in watch.reasons
+
+
 def answered(texts: Sequence[str], ending: str) -> bytes:
     return json.dumps({"said": [*texts, ending]}).encode()
 
@@ -702,6 +724,35 @@ def test_a_conversation_whose_turn_failed_is_given_up_and_its_user_goes_on() -> 
     assert [(row["conversation"], row["turn"], row["ok"]) for row in rows] == [
         (0, 0, False), (1, 0, True), (1, 1, True), (1, 2, True),
     ]  # fmt: skip
+
+
+def test_a_conversation_that_nobody_answers_is_not_asked_for_again_without_a_pause() -> None:
+    turns = tuple(Request("/completion", b"{}") for _ in range(3))
+    items = itertools.repeat(Item(turns))
+    rows, _ = drive(f"http://127.0.0.1:{free_port()}", Stage("closed", concurrency=1, duration_s=1.0), items=items)
+    assert {error(row)[0] for row in rows} == {"connect"}
+    assert len(rows) <= 6  # a pause is a quarter of a second
+
+
+def test_a_user_whose_connection_breaks_without_an_answer_pauses_too() -> None:
+    with serving(lambda peer: None) as address:
+        rows, _ = drive(address, Stage("closed", concurrency=1, duration_s=1.0))
+    assert {error(row)[0] for row in rows} == {"disconnected"}
+    assert len(rows) <= 6
+
+
+def test_tokens_that_came_with_the_end_have_no_part_in_the_speed() -> None:
+    def answer(peer: Peer) -> bool:
+        peer.raw(EVENTS)
+        peer.say(token(1))
+        time.sleep(0.1)
+        peer.say(token(2), stop(4))  # two more were held back
+        peer.end()
+        return True
+
+    row = one(answer, output_tokens=4)
+    assert row["output_tokens"] == 4
+    assert row["decode_tps"] == pytest.approx(1000 / row["decode_ms"], rel=1e-4)
 
 
 def test_the_wall_clock_plays_no_part(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from nexus_tasks import benchmark, measure, provenance, workload
+from nexus_tasks import benchmark, inventory, measure, provenance, workload
 from nexus_tasks.errors import UsageError
+from nexus_tasks.inventory import Instance
 from nexus_tasks.measure import PRESETS, Plan
 
 
@@ -122,6 +123,10 @@ def test_objectives_and_an_end_come_from_their_options() -> None:
         (["--most", "4"], "--most is for sweeps"),
         (["--interleave", "3", "--sweep"], "--interleave and --sweep exclude each other"),
         (["--slo", "speed=1"], "no request has a 'speed'"),
+        (["--sweep", "--lengths", "100,200"], "--sweep and --lengths exclude each other"),
+        (["--sweep", "--most", "0"], "--most 0 is too few"),
+        (["--lengths", "100,200", "--prompt-tokens", "5"], "--prompt-tokens and --lengths exclude each other"),
+        (["--embeddings", "--output-tokens", "5"], "--output-tokens and --embeddings exclude each other"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options: list[str], message: str) -> None:
@@ -154,6 +159,16 @@ def test_what_can_not_be_done_with_the_targets_is_said_before_they_are_asked(
     said = told(capsys, *argv)
     assert f"error: {error}" in said
     assert hint in said
+
+
+def test_llama_cpps_own_tools_refuse_what_they_do_not_have(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    instance = Instance("rig", "main", "http://127.0.0.1:1", None, None, {}, [], "log", here=True)
+    monkeypatch.setattr(inventory, "deployed_instances", lambda pattern: [instance])
+    for option in (["--interleave", "2"], ["--api", "chat"], ["--rate", "1"], ["--slo", "ttft_ms=5"], ["--seed", "1"]):
+        said = told(capsys, "rig/main", "--engine", "llama-bench", *option)
+        assert f"error: llama-bench has no {option[0]}" in said
 
 
 def test_the_help_names_every_preset(capsys: pytest.CaptureFixture[Any]) -> None:
