@@ -20,6 +20,7 @@ from nexus_tasks.fleet import Deployment, Fleet, Instance
 from nexus_tasks.frames import Change, History
 from nexus_tasks.markup import (
     MISSING,
+    SPACE,
     Block,
     Cell,
     Column,
@@ -30,6 +31,7 @@ from nexus_tasks.markup import (
     note,
     number,
     percent,
+    span,
     table,
 )
 from nexus_tasks.results import Record, Row
@@ -50,6 +52,7 @@ TILES = {"ttft_ms": "TTFT", "itl_ms": "ITL", "decode_tps": "Decode", "prefill_tp
 RATES = {"output_tps": ("Output", "tokens/s"), "requests_per_s": ("Requests", "requests/s")}
 LISTED_REQUESTS = 40  # more requests than this, and the table has those that stand out
 IN_FLIGHT_MIN, CPU_MAX, LAG_P99_MAX_MS = 0.97, 0.7, 3.0  # a generator beyond these was part of what it measured
+HELD_BACK_MAX_PERCENT = 5.0  # a few wait for the rest of a character; more were lost on the way
 
 
 def head(record: Record, past: History) -> Block:
@@ -93,13 +96,15 @@ def tiles(record: Record, past: History) -> list[dict[str, Any]]:
         if name in found:
             stats, unit = found[name], METRICS[name][1]
             sure = interval((stats.get("ci") or {}).get("median"))
-            tail = f"p99 {number(stats['p99'])}" if stats["p99"] is not None else f"n = {stats['n']}"
-            ends = f"95 %: {sure}" if sure else f"{number(stats['min'])} to {number(stats['max'])}"
+            count = f"n{SPACE}={SPACE}{stats['n']}"
+            tail = f"p99{SPACE}{number(stats['p99'])}" if stats["p99"] is not None else count
+            ends = f"95{SPACE}%:{SPACE}{sure}" if sure else f"{number(stats['min'])} to {number(stats['max'])}"
             change = None if several else _change_cell(name, past.changes.get(name))
-            made.append(_tile(f"{label}, median", number(stats["median"]), unit, f"{ends}; {tail}", change))
+            detail = f"{ends}; {tail}" if stats["n"] > 1 else count
+            made.append(_tile(f"{label}, median", number(stats["median"]), unit, detail, change))
     goodput = stage["goodput"]
     if goodput and goodput["share"] is not None:
-        detail = f"{number(goodput['requests_per_s'])} requests/s met the SLOs"
+        detail = f"{number(goodput['requests_per_s'], 'requests/s')} met the SLOs"
         made.append(_tile("Goodput", f"{goodput['share'] * 100:.0f}", "%", detail))
     energy = (record.summary or {}).get("energy")
     if energy and energy["joules_per_token"] is not None:
@@ -134,7 +139,7 @@ def measured(record: Record) -> Block:
             "Governor": state["governor"],
         },
         "Model": {
-            "Name": model["name"] or endpoint["model"],
+            "Name": runs.model_name(record),
             "File": model["path"],
             "Size": f"{size / 2**20:,.1f} MiB" if size else None,
             "Parameters": _count(model["n_params"]),
@@ -154,10 +159,13 @@ def measured(record: Record) -> Block:
             "Kind": workload["kind"],
             "File": _file(workload["file"]),
             "Prompt": _length(workload["prompt_tokens"], _prompts(workload)),
+            "Prompts": ", ".join(f"{length:,}" for length in workload.get("lengths") or []) + " tokens"
+            if workload.get("lengths")
+            else None,
             "Output": _length(workload["output_tokens"], ", end of text ignored" if workload["ignore_eos"] else ""),
             "Turns": workload["turns"] if workload["turns"] > 1 else None,
             "API": workload["api"],
-            "Temperature": workload["temperature"],
+            "Temperature": _plain(workload["temperature"]),
             "Seed": workload["seed"],
         },
         "Load": {
@@ -194,13 +202,13 @@ def generator(record: Record) -> Block:
     for row in found:
         watch = row["watch"]
         asked = watch["in_flight_asked"]
-        low = asked and watch["in_flight"] < IN_FLIGHT_MIN * asked
+        low = asked and watch["in_flight"] is not None and watch["in_flight"] < IN_FLIGHT_MIN * asked
         rows.append(
             [
                 row["level"],
                 Cell(number(watch["in_flight"]) + (f" of {asked:g}" if asked else ""), "bad" if low else ""),
                 Cell(number(watch["cpu_per_process"]), "bad" if watch["cpu_per_process"] >= CPU_MAX else ""),
-                Cell(number(watch["lag_ms"]["p99"]), "bad" if watch["lag_ms"]["p99"] > LAG_P99_MAX_MS else ""),
+                Cell(number(watch["lag_ms"]["p99"]), "bad" if (watch["lag_ms"]["p99"] or 0) > LAG_P99_MAX_MS else ""),
                 number(watch["late_ms"]["p50"]),
                 number(watch["late_ms"]["p99"]),
                 number(watch["late_ms"]["max"]),
@@ -231,26 +239,46 @@ def generator(record: Record) -> Block:
     return Block(said + table(columns, rows, caption).html)
 
 
+def _held_back(record: Record) -> tuple[int, int]:
+    """Tokens that llama-server generated in good answers, and how many of them came without a moment of their own.
+
+    Only its own completions say with each event how many tokens there are.
+    """
+    if record.header["workload"]["api"] != "completion" or record.header["endpoint"]["engine"] != "llama.cpp":
+        return 0, 0
+    generated = arrived = 0
+    for row in stories.counted(record):
+        if row["server"] and row["server"]["predicted_n"] is not None and row["ttft_ms"] is not None:
+            generated += int(row["server"]["predicted_n"])
+            arrived += len(row["itl_ms"]) + 1
+    return generated, generated - arrived
+
+
 def tally(record: Record) -> Block:
     """What was asked against what the server says it worked on, and which backends answered."""
     counted = frames.counted(frames.requests(record))
     lines = []
-    prompts = counted.dropna(subset=["server_prompt_tokens", "prompt_tokens"])
-    worked = prompts["server_prompt_tokens"] + prompts["server_cached_tokens"].fillna(0)
-    if len(prompts):
-        off = int((worked != prompts["prompt_tokens"]).sum())
+    prompts = [
+        row for row in record.requests if row["phase"] == "run" and (row["server"] or {}).get("prompt_n") is not None
+    ]
+    if prompts and record.header["workload"]["prompt_tokens"]:
+        off = sum(not row["ok"] and row["error"]["message"].startswith("the server saw") for row in prompts)
         lines.append(
             (f"{off} of {len(prompts):,} prompts had another number of tokens than asked.", "bad")
             if off
             else (f"All {len(prompts):,} prompts had as many tokens at the server as asked.", "good")
         )
-    answers = counted.dropna(subset=["server_output_tokens", "output_tokens"])
-    if len(answers):
-        off = int((answers["server_output_tokens"] != answers["output_tokens"]).sum())
+    generated, late = _held_back(record)
+    if generated:
+        share = late / generated * 100
         lines.append(
-            (f"{off} of {len(answers):,} answers arrived with another number of tokens than the server counted.", "bad")
-            if off
-            else (f"All {len(answers):,} answers arrived with as many tokens as the server counted.", "good")
+            (
+                f"{late:,} of {generated:,} tokens came with the end of their answers ({share:.2g} %): they have no "
+                "moment of their own, and no part in the speeds.",
+                "bad" if share > HELD_BACK_MAX_PERCENT else "muted",
+            )
+            if late
+            else (f"All {generated:,} tokens that the server generated arrived, each with its moment.", "good")
         )
     cached = int((counted["cached_tokens"] > 0).sum())
     if cached:
@@ -272,7 +300,7 @@ def tally(record: Record) -> Block:
         lines.append((f"A GPU was slowed down in {share * 100:.0f} % of the samples: {', '.join(why)}.", "bad"))
     backends = counted["backend"].dropna().value_counts()
     if len(backends):
-        told = ", ".join(f"{name} {count:,}" for name, count in backends.items())
+        told = ", ".join(f"{name} ({_plural(count, 'request')})" for name, count in backends.items())
         lines.append((f"Answered by: {told}.", "muted"))
     return fill("blocks/tally.html", lines=lines) if lines else Block("")
 
@@ -287,6 +315,8 @@ def summary(record: Record) -> Block:
     rows: Rows = []
     if (found.get("ttft_visible_ms") or {}).get("mean") == (found.get("ttft_ms") or {}).get("mean"):
         found.pop("ttft_visible_ms", None)  # every token was visible: the line would be the same
+    if not (found.get("late_ms") or {}).get("max"):
+        found.pop("late_ms", None)  # in a closed loop a request is due when it is sent
     for name, (title, unit, _) in METRICS.items():
         if name in found:
             stats, sure = found[name], found[name].get("ci") or {}
@@ -350,9 +380,9 @@ def failures(record: Record) -> Block:
 
 def requests(record: Record) -> Block:
     """Every request, those that don't count too; of many, those that failed, stalled or took longest."""
-    frame = frames.requests(record)
+    frame = frames.requests(record).sort_values("index", ignore_index=True)
     if frame.empty:
-        return note("No request was completed.", "bad")
+        return Block("")  # the figure above says so
     caption = ""
     if len(frame) > LISTED_REQUESTS:
         apart = frame[~frame["ok"] | (frame["stalls"] > 0)].head(LISTED_REQUESTS // 2)
@@ -369,16 +399,16 @@ def requests(record: Record) -> Block:
         "total_ms": ("Total", "ms"),
         "decode_tps": ("Decode", "tokens/s"),
         "prefill_tps": ("Prefill", "tokens/s"),
-        "itl_median_ms": ("ITL median", "ms"),
-        "itl_max_ms": ("ITL max", "ms"),
+        "itl_median_ms": ("ITL", "median, ms"),
+        "itl_max_ms": ("ITL", "most, ms"),
     }
     shown = {key: title for key, title in measures.items() if frame[key].notna().any()}
-    names = runs.level_names(record)
-    several = len(set(names.values())) > 1
+    levels = {int(row["stage"]): runs.level(row) for row in record.stages}
+    several = len(set(levels.values())) > 1
     columns = [
         Column("Request", numeric=False),
-        *([Column("Level", numeric=False)] if several else []),
-        Column("Sent at", "s"),
+        *([Column("Level")] if several else []),
+        Column("Sent", "s"),
         Column("Prompt", "tokens"),
         Column("Output", "tokens"),
         *(Column(*title) for title in shown.values()),
@@ -388,27 +418,30 @@ def requests(record: Record) -> Block:
     for row in frame.to_dict("records"):
         tone = "bad" if not row["ok"] else "muted" if row["phase"] != "run" else ""
         end = str((row["finish_reason"] if row["ok"] else row["error_kind"]) or MISSING)
+        phase = "" if row["phase"] == "run" else row["phase"].replace("warmup", "warm-up")
         texts = [
-            _request_name(row),
-            *([names.get(row["stage"], MISSING)] if several else []),
+            *([f"{levels[row['stage']]:,g}" if row["stage"] in levels else MISSING] if several else []),
             number(row["start_s"]),
             *(_count(row[key]) for key in ("prompt_tokens", "output_tokens")),
             *(number(row[key]) for key in shown),
-            end + (f", {_count(row['stalls'])} stalled" if row["stalls"] > 0 else ""),
         ]
-        rows.append([Cell(text, tone) for text in texts])
+        stalled = _plural(int(row["stalls"]), "stall") if row["stalls"] > 0 else ""
+        name = Cell(f"{row['index']}", tone, detail=phase)
+        rows.append([name, *(Cell(text, tone) for text in texts), Cell(end, tone, detail=stalled)])
     return table(columns, rows, caption)
 
 
 def agreement(record: Record, limit_percent: float) -> Block:
     """The client's decode times beside the server's own, and whether they agree."""
     agreed = frames.agreement(record)
+    if agreed is None and not stories.counted(record):
+        return Block("")
     if agreed is None:
         return note("This server reports no timings of its own, so there is nothing to hold the client's against.")
     client, server, difference = agreed
     within = abs(difference) <= limit_percent
     return note(
-        f"Decoding took {number(client)} ms by the client's clock and {number(server)} ms by the server's: "
+        f"Decoding took {span(client)} in all by the client's clock and {span(server)} by the server's: "
         f"{percent(difference)}, {'within' if within else 'outside'} the mark of ±{limit_percent:g} %.",
         "good" if within else "bad",
     )
@@ -419,12 +452,12 @@ def history(past: History) -> Block:
     if len(past.runs) == 1:
         lines = ["No earlier run of this target."]
     elif not past.changes:
-        lines = ["No earlier run of this target had the same workload, load and model."]
+        lines = [_nothing_to_compare(past)]
     else:
         lines = []
     measures = ("output_tps", "ttft_ms", "itl_ms", "decode_tps", "prefill_tps")
     columns = [
-        Column("Run", numeric=False),
+        Column("Run", "UTC", numeric=False),
         Column("Workload", numeric=False),
         Column("Load", numeric=False),
         Column("Model", numeric=False),
@@ -438,15 +471,17 @@ def history(past: History) -> Block:
     rows: Rows = []
     for position, row in enumerate(past.runs.to_dict("records")):
         tone = "" if row["comparable"] else "muted"
+        which = ["this run"] if position == 0 else []
+        which += [] if row["ok"] else ["not ok"]
         texts = [
-            moment(row["started_at"]) + (" (this run)" if position == 0 else "" if row["ok"] else " (not ok)"),
             row["workload"],
             row["load"],
             row["model"],
             row["build"] + (" (other options)" if row["argv_changed"] else ""),
             *(number(row[name] if name in row else row[f"{name}_median"]) for name in measures),
         ]
-        rows.append([Cell(text, tone) for text in texts])
+        when = Cell(f"{row['started_at']:%Y-%m-%d %H:%M}", tone, detail=", ".join(which))
+        rows.append([when, *(Cell(text, tone) for text in texts)])
         if position == 0 and past.changes:
             changes = [_change_cell(name, past.changes.get(name)) or Cell(MISSING, "muted") for name in measures]
             rows.append([Cell("change since the last like it", "muted"), *[Cell("")] * 4, *changes])
@@ -456,6 +491,12 @@ def history(past: History) -> Block:
         "the intervals of the two medians don't overlap; otherwise it may be noise."
     )
     return Block("".join(note(line).html for line in lines) + table(columns, rows, caption).html)
+
+
+def _nothing_to_compare(past: History) -> str:
+    if not past.runs["comparable"].iloc[1:].any():
+        return "No earlier run of this target had the same workload, load and model."
+    return "Of this run and the earlier ones like it no two are valid and finished, so no change is told."
 
 
 def serving(record: Record, past: History) -> Block:
@@ -595,7 +636,7 @@ def _length(length: Mapping[str, Any] | None, suffix: str) -> str | None:
 
 def _prompts(workload: Mapping[str, Any]) -> str:
     if workload["prefix_tokens"]:
-        return f", the first {workload['prefix_tokens']:,} the same each time"
+        return f", after {workload['prefix_tokens']:,} that are the same each time"
     return ", the same each time" if workload["prompts"] == "same" else ", different each time"
 
 
@@ -605,6 +646,14 @@ def _file(file: Mapping[str, Any] | None) -> str | None:
 
 def _count(value: float | None, unit: str = "") -> str:
     return MISSING if value is None or value != value else f"{value:,.0f} {unit}".rstrip()
+
+
+def _plain(value: float | None) -> str | None:
+    return None if value is None else f"{value:g}"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _request_name(row: Mapping[Hashable, Any]) -> str:

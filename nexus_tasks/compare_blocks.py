@@ -155,8 +155,9 @@ def judged(compared: Compared) -> Block:
                 ]
             )
         caption = (
-            "Changes within the margin matter to nobody. Better or worse: the whole interval is beyond it; the same: "
-            f"it is within; else it can't be told. {_NOISE[one.noise]}"
+            "Changes within the margin matter to nobody. The same: the whole interval is within it; better or worse: "
+            "the interval lies on one side of zero and not within the margin; else it can't be told. "
+            f"{_NOISE[one.noise]}"
         )
         parts.append(table(columns, rows, caption).html)
     return Block("".join(parts))
@@ -300,6 +301,15 @@ def sides(compared: Compared) -> Block:
     return table(columns, rows)
 
 
+def _apart(compared: Compared) -> str:
+    """What comparable runs differ in by being two: the moment, the target."""
+    targets = {str(record.header["target"]) for record in compared.records}
+    judged = [one for one in compared.found if isinstance(one, Comparison)]
+    parts = [] if any(one.noise == "rounds" for one in judged) else ["the moment"]
+    parts += ["the target"] if len(targets) > 1 else []
+    return f" but {' and '.join(parts)}" if parts else ""
+
+
 def doubts(compared: Compared) -> Block:
     """What was changed on purpose, and what else differs and makes the comparison doubtful."""
     lines: list[tuple[str, str]] = []
@@ -310,7 +320,8 @@ def doubts(compared: Compared) -> Block:
             doubts_ = [stories.with_letters(line, compared.sides) for line in one.warnings]
             lines += [(f"{to}, doubtful: {line}", "bad") for line in doubts_]
     return fill(
-        "blocks/tally.html", lines=lines or [("Nothing but the moment differs, as far as the records know.", "muted")]
+        "blocks/tally.html",
+        lines=lines or [(f"Nothing{_apart(compared)} differs, as far as the records know.", "muted")],
     )
 
 

@@ -28,7 +28,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from nexus_tasks import blocks, fleet, frames, runs
 from nexus_tasks.fleet import Deployment, Fleet
 from nexus_tasks.frames import Floats, History
-from nexus_tasks.markup import SKIN, Block, fill, note, number, percent, span
+from nexus_tasks.markup import SKIN, SPACE, Block, fill, note, number, percent, span
 from nexus_tasks.results import Record, Row
 
 PALETTE = {
@@ -57,6 +57,8 @@ MARKS = {  # of a host in a deployment: shape, colour, filled
     "stopped": ("s", INK, False),
 }
 PANELS = 12  # more instances than this, and their decode speeds fill the page
+REQUESTS_PANEL = "Requests in flight, slots and queue"
+LABEL_ROOM = 0.7  # of a half-wide axis: a label that begins further right would leave it
 LOG_SPREAD = 8.0  # a linear axis whose longest value is this many medians hides the rest
 
 
@@ -80,7 +82,7 @@ def waiting(record: Record) -> Block:
     """The client's time to first token beside the server's own prefill; what is between is no work on the prompt."""
     frame = frames.counted(frames.requests(record)).dropna(subset=["ttft_ms", "server_prompt_ms"])
     if frame.empty:
-        return Block("")
+        return note("There is no first token of which the server says how long its prefill took.")
     names = runs.level_names(record)
     if len(set(names.values())) > 1:
         return _waiting_by_level(record, frame.assign(level=frame["stage"].map(names)))
@@ -173,7 +175,7 @@ def breakdown(record: Record) -> Block:
     """What each request's time went into: waiting for the first token, decoding, and the rest; of many, when it was
     sent and how long it took."""
     everything = frames.requests(record)
-    frame = everything.dropna(subset=["ttft_ms", "decode_ms", "total_ms"])
+    frame = everything.dropna(subset=["ttft_ms", "decode_ms", "total_ms"]).sort_values("index")
     if len(everything) > LABELLED_ROWS or frame.empty:
         return _every_request(everything)
     rest = (frame["total_ms"] - frame["ttft_ms"] - frame["decode_ms"]).clip(lower=0)
@@ -498,7 +500,7 @@ def _distribution(
               + [(label, limit, BAD) for label, limit in limits])  # fmt: skip
         spread = f"{number(values.min())} to {number(values.max(), 'ms')}"
         middle = f", median {number(stats['median'], 'ms')}" if stats else ""
-        outliers = "" if few else " Ticks along the foot are the slowest 1 %."
+        outliers = "" if few else f" Ticks along the foot are the slowest 1{SPACE}%."
         return block(
             figure,
             name,
@@ -535,11 +537,13 @@ def _mark(axes: Axes, marks: Sequence[tuple[str, float, str]]) -> None:
     bottom, top = axes.get_ylim()
     room = (top - bottom) * 0.1
     axes.set_ylim(bottom, top + room * (len(marks) + 0.3))
-    middle = axes.transData.inverted().transform(axes.transAxes.transform((0.5, 0)))[0]
-    for step, (label, value, colour) in enumerate(reversed(marks)):
+    edge = axes.transData.inverted().transform(axes.transAxes.transform((LABEL_ROOM, 0)))[0]
+    # Labels stand to the right of their line where there is room. The outermost are highest and cross no line.
+    outwards = sorted(marks, key=lambda mark: (mark[1] <= edge, -mark[1] if mark[1] <= edge else mark[1]))
+    for step, (label, value, colour) in enumerate(outwards):
         height = top + room * (step + 0.9)
         axes.vlines(value, bottom, height, color=colour, linewidth=1, linestyles="-" if colour == ORANGE else "--")
-        left = value <= middle
+        left = value <= edge
         axes.annotate(
             f"{label} {number(value)}",
             (value, height),
@@ -559,7 +563,7 @@ def _telemetry_panels(record: Record, samples: pd.DataFrame) -> dict[str, dict[s
     panels: dict[str, dict[str, Any]] = {}
     flight = frames.in_flight(record)
     if flight["in_flight"].max() > 1:
-        panels["Requests in flight, server's slots and queue"] = {"in flight": (flight["t_s"], flight["in_flight"])}
+        panels[REQUESTS_PANEL] = {"in flight": (flight["t_s"], flight["in_flight"])}
     sources = list(dict.fromkeys(samples["source"].dropna()))
     readings = {
         "GPU load, %": ("utilization_percent", 1),
@@ -576,8 +580,9 @@ def _telemetry_panels(record: Record, samples: pd.DataFrame) -> dict[str, dict[s
             if values.notna().any():
                 panels.setdefault(title, {})[label] = (times[values.notna()], values.dropna())
 
+        several = samples.loc[samples["slots_busy"].notna(), "source"].nunique() > 1
         for column, label in (("slots_busy", "slots busy"), ("waiting", "waiting in the server")):
-            add("Requests in flight, server's slots and queue", f"{of}{label}", rows[column])
+            add(REQUESTS_PANEL, f"{of if several else ''}{label}", rows[column])
         add("Processor, %", f"{of}all cores", rows["cpu_percent"])
         add("Memory in use, GiB", f"{of}memory", rows["memory_used_mib"] / 1024)
         for title, (reading, divisor) in readings.items():
@@ -637,7 +642,7 @@ def _uncounted(requests: pd.DataFrame) -> list[tuple[float, float]]:
 def _stage_marks(grid: Iterable[Axes], record: Record) -> None:
     """Where the levels of a run change."""
     marks = [(row["watch"]["begun_s"], runs.level_name(row)) for row in record.stages if row["watch"]]
-    if len(marks) < 2:
+    if len({name for _, name in marks}) < 2:
         return
     top, *_ = grid
     for axes in grid:

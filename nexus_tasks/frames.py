@@ -388,9 +388,14 @@ def _float(value: float | None) -> float:
 
 
 def _changes(record: Record, earlier: list[Record]) -> dict[str, Change]:
-    """Against the newest earlier run of the same workload and model that was finished and has the metric."""
+    """Against the newest earlier run of the same workload and model that was finished, is valid and has the metric;
+    none of a run that is itself not valid."""
     changes: dict[str, Change] = {}
-    comparable = [other for other in earlier if other.summary is not None and _alike(other, record)]
+    if record.summary is not None and not record.summary["valid"]:
+        return changes
+    comparable = [
+        other for other in earlier if other.summary is not None and other.summary["valid"] and _alike(other, record)
+    ]
     for name, now in runs.metrics(record).items():
         then, since = next(
             ((runs.metrics(other)[name], other) for other in comparable if name in runs.metrics(other)),

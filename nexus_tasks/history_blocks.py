@@ -174,7 +174,7 @@ def _marks(axes: Axes, past: Past, rows: pd.DataFrame, *, named: bool) -> None:
 def changes(past: Past) -> Block:
     """What was changed between runs, oldest first."""
     if not past.marks:
-        return note("Model, release, driver and options were the same in all runs.")
+        return note(stories.unchanged(past.runs))
     columns = [
         Column("", numeric=False),
         Column("First run with it", "UTC", numeric=False),
@@ -185,10 +185,12 @@ def changes(past: Past) -> Block:
 
 def listed(past: Past, limit: int) -> Block:
     """The last runs, newest first."""
+    drivers = past.runs["driver"].notna().any()
     measures = ("output_tps", "ttft_ms", "itl_ms", "decode_tps", "prefill_tps")
     columns = [
         Column("Run", "UTC", numeric=False), Column("Workload", numeric=False), Column("Load", numeric=False),
-        Column("Model", numeric=False), Column("Build", numeric=False), Column("Driver", numeric=False),
+        Column("Model", numeric=False), Column("Build", numeric=False),
+        *([Column("Driver", numeric=False)] if drivers else []),
         Column("Output", "tokens/s"), Column("TTFT", "ms"), Column("ITL", "ms"), Column("Decode", "tokens/s"),
         Column("Prefill", "tokens/s"),
     ]  # fmt: skip
@@ -199,7 +201,8 @@ def listed(past: Past, limit: int) -> Block:
             [
                 Cell(f"{row['started_at']:%Y-%m-%d %H:%M}", tone, f"../benchmark/{row['file']}.html",
                      _text(row["tag"], "")),
-                row["workload"], row["load"], row["model"], row["build"], _text(row["driver"]),
+                row["workload"], row["load"], row["model"], row["build"],
+                *([_text(row["driver"])] if drivers else []),
                 *(number(row[name] if name in row else row[f"{name}_median"]) for name in measures),
             ]
         )  # fmt: skip

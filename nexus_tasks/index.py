@@ -203,7 +203,10 @@ def _numbers(record: Record) -> list[Cell | str]:
     """The best throughput of any level, two medians, and the verdict."""
     tone, _ = runs.verdict(record)
     measured = runs.metrics(record)
-    rates = [row["throughput"] or {} for row in runs.stages(record)]
+    levels = runs.stages(record)
+    # Of one level the summary has it, also where it was measured in rounds and the requests weren't read.
+    rates = [(record.summary or {}).get("throughput") or {}] if len(levels) == 1 else []
+    rates += [row["throughput"] or {} for row in levels]
     tokens, answers = (
         max((rate.get(key) or 0 for rate in rates), default=0) for key in ("output_tps", "requests_per_s")
     )

@@ -108,11 +108,16 @@ def same_model(one: Record, other: Record) -> bool:
     first, second = one.header["model"], other.header["model"]
     if first["sha256"] and second["sha256"]:
         return bool(first["sha256"] == second["sha256"])
-    return model_name(one) == model_name(other)
+    return _model_id(one) == _model_id(other)
 
 
 def model_name(record: Record) -> str:
-    """What a reader calls the model: the profile's name, else the id that the server gives."""
+    """What a reader calls the model: the profile's name, else the id that the server gives; of a path its last part."""
+    name = _model_id(record)
+    return name.rpartition("/")[2] if name.endswith(".gguf") else name
+
+
+def _model_id(record: Record) -> str:
     return str(record.header["model"]["name"] or record.header["endpoint"]["model"])
 
 
@@ -152,6 +157,8 @@ def sizes(record: Record) -> str:
     kind = None if workload["kind"] == "synthetic" else (workload["file"] or {}).get("name") or workload["kind"]
     lengths = workload.get("lengths") or []
     prompt = f"{min(lengths):,}\N{EN DASH}{max(lengths):,}" if lengths else tokens(workload["prompt_tokens"])
+    if workload["prefix_tokens"]:
+        prompt = f"{workload['prefix_tokens']:,}+{prompt}"
     both = "/".join(filter(None, [prompt, tokens(workload["output_tokens"])]))
     return " ".join(dict.fromkeys(filter(None, [workload["preset"], kind, both])))
 
@@ -162,9 +169,9 @@ def load_name(record: Record) -> str:
     planned = [row for row in (record.stages or load["planned"]) if any(row.get(key) for key in LEVELS)]
     if not planned:
         return str(load["mode"])
-    names = [level_name(row) for row in planned]
+    names = list(dict.fromkeys(level_name(row) for row in planned))
     text = names[0]
-    if len(names) > 1:
+    if len(names) > 1:  # the rounds of an interleaved run are of one level
         levels = sorted((level(row) for row in planned), key=float)
         prefix, suffix = _AROUND[_axis(planned[0])]
         text = f"{prefix}{levels[0]:,g} to {levels[-1]:,g}{suffix}"
@@ -240,7 +247,7 @@ def _merged(record: Record, rows: Sequence[Row]) -> Row:
         "watch": {
             **watches[0],
             "ended_s": watches[-1]["ended_s"],
-            "in_flight": min(watch["in_flight"] for watch in watches),
+            "in_flight": min((one["in_flight"] for one in watches if one["in_flight"] is not None), default=None),
             "in_flight_asked": asked[0] if asked else None,
             "cpu_per_process": max(watch["cpu_per_process"] for watch in watches),
             **{name: _worst([watch[name] for watch in watches]) for name in ("lag_ms", "late_ms")},
@@ -251,7 +258,7 @@ def _merged(record: Record, rows: Sequence[Row]) -> Row:
 
 
 def _worst(figures: Sequence[Row]) -> Row:
-    return {part: max(one[part] for one in figures) for part in figures[0]}
+    return {part: max((one[part] for one in figures if one[part] is not None), default=None) for part in figures[0]}
 
 
 def _asked(record: Record) -> tuple[Any, ...]:

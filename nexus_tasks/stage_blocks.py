@@ -57,7 +57,7 @@ def levels(record: Record) -> Block:
     goals = bool(record.header["load"]["slo"])
     columns = [
         Column("Level", numeric=False),
-        Column("Requests"),
+        Column("Requests", "warm-up too"),
         *shown.values(),
         *([Column("Met SLOs", "%")] if goals else []),
         Column("Told", numeric=False),
@@ -68,7 +68,7 @@ def levels(record: Record) -> Block:
             "the knee" if row["stage"] == knee else "",
             f"{row['failed']} failed" if row["failed"] else "",
             f"{row['short']} short" if row["short"] else "",
-            f"{row['stalls']} stalls" if row["stalls"] else "",
+            f"{row['stalls']} stall{'' if row['stalls'] == 1 else 's'}" if row["stalls"] else "",
             "" if row["valid"] else "not valid",
         ]
         amiss = row["failed"] or row["short"] or not row["valid"]
@@ -155,7 +155,9 @@ def against_latency(record: Record) -> Block:
                 if runs.objective(name)[0] == metric:
                     _slo(axes, float(limit))
             axes.set_xlim(0, float(stages[rate].max()) * 1.12)
-            _name(axes, stages[rate].to_numpy(), latency.to_numpy(), [f"{level:g}" for level in stages["level"]])
+            names = [f"{level:g}" for level in stages["level"]]
+            ringed = [int(stage) == int(knee["stage"]) for stage in stages["stage"]]
+            _name(axes, stages[rate].to_numpy(), latency.to_numpy(), names, ringed)
             axes.set_title(f"{LATENCIES[metric]}, {part}, ms")
             axes.set_xlabel(f"throughput, {stories.unit_of(rate)}")
         queueing = any(_beyond(record, value) for value in stages["level"])
@@ -282,12 +284,13 @@ def _ring(axes: Axes, x: float, y: float, text: str) -> None:
     axes.annotate(text, (x, y), xytext=(-9, 7), textcoords="offset points", ha="right", color=BLUE, fontsize=8.5)
 
 
-def _name(axes: Axes, x: Floats, y: Floats, names: Sequence[str]) -> None:
-    """A name at each mark, above it where there is room, else beside or below."""
+def _name(axes: Axes, x: Floats, y: Floats, names: Sequence[str], ringed: Sequence[bool]) -> None:
+    """A name at each mark, above it where there is room, else beside or below; clear of the ring of the knee."""
     marks = axes.transData.transform(np.column_stack([x, y]))
     taken: list[tuple[float, float]] = []
-    for name, mark, (left, bottom) in zip(names, zip(x, y, strict=True), marks, strict=True):
-        for right, up in ((0, 10), (0, -10), (11, 0), (-11, 0), (12, 10), (-12, 10), (12, -10), (-12, -10), (0, 20)):
+    for name, mark, (left, bottom), ring in zip(names, zip(x, y, strict=True), marks, ringed, strict=True):
+        around = ((0, 10), (0, -10), (11, 0), (-11, 0), (12, 10), (-12, 10), (12, -10), (-12, -10), (0, 20))
+        for right, up in [(1.5 * a, 1.5 * b) for a, b in around] if ring else around:
             place = (left + right * POINT, bottom + up * POINT)
             others = [(a, b) for a, b in [*taken, *map(tuple, marks)] if (a, b) != (left, bottom)]
             if all(abs(place[0] - a) > 11 * POINT or abs(place[1] - b) > 9 * POINT for a, b in others):

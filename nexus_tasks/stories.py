@@ -7,6 +7,7 @@ stories.sweep(record)
 from __future__ import annotations
 
 import itertools
+import re
 import string
 from collections.abc import Sequence
 from typing import Any
@@ -53,8 +54,22 @@ def sweep(record: Record) -> list[str]:
 def outcome(record: Record) -> str:
     """The verdict, with the reasons of a run that is not valid; without a full stop."""
     _, said = runs.verdict(record)
-    reasons = (record.summary or {}).get("reasons") or []
+    reasons = _worst_reasons((record.summary or {}).get("reasons") or [])
     return f"{said} ({'; '.join(reasons)})" if reasons else said.removesuffix(", warm-up included")
+
+
+def _worst_reasons(reasons: Sequence[str]) -> list[str]:
+    """Reasons that differ only in their numbers, one for each level, as one: the one with the largest number."""
+    kinds: dict[str, list[str]] = {}
+    for reason in reasons:
+        kinds.setdefault(re.sub(r"[\d.,]+", "", reason), []).append(reason)
+    worst = [
+        max(alike, key=lambda one: float((re.findall(r"\d+(?:\.\d+)?", one) or ["0"])[0])) for alike in kinds.values()
+    ]
+    return [
+        one if len(alike) == 1 else f"{one}; at {len(alike) - 1} other level{'s' if len(alike) > 2 else ''} likewise"
+        for one, alike in zip(worst, kinds.values(), strict=True)
+    ]
 
 
 def told(record: Record) -> Row:
@@ -127,8 +142,8 @@ def _output(record: Record, stages: pd.DataFrame) -> str:
         return f"one request at a time decoded {number(speed['median'], 'tokens/s')}" if speed else load
     if asked and stage["requests_per_s"] > 0:
         share = stage["requests_per_s"] / asked * 100
-        answered = f"{number(stage['requests_per_s'])} were answered ({share:.0f}{SPACE}%)"
-        return f"of {number(asked, 'requests/s')} that were sent, {answered}, {rates[0]}"
+        answered = f"{number(stage['requests_per_s'])} a second were answered ({share:.0f}{SPACE}%)"
+        return f"of {number(asked, 'requests/s')} asked, {answered}, with {rates[0]}"
     return f"at {load} the server gave {said}"
 
 
@@ -201,6 +216,9 @@ def _held_back(record: Record, stages: pd.DataFrame) -> str:
     asked = max((row.get("concurrency") or 0 for row in record.header["load"]["planned"]), default=0)
     if slots and asked > slots:
         found.append(f"the server has {_count(slots, 'slot')}, so of {asked} requests at a time {asked - slots} waited")
+    flying = float(stages["in_flight"].max())
+    if slots and not asked and flying > slots:  # a rate, at which requests begin whether there is a slot or not
+        found.append(f"{number(flying)} requests were under way on average, more than the server has slots ({slots})")
     share, why = frames.throttled(record)
     if share >= 0.01:
         found.append(f"a GPU was slowed down in {share * 100:.0f}{SPACE}% of the samples ({', '.join(why)})")
@@ -217,7 +235,7 @@ def _held_back(record: Record, stages: pd.DataFrame) -> str:
         )
     if not found:
         cpu, lag = stages["cpu"].max(), stages["lag_p99_ms"].max()
-        if cpu != cpu:
+        if cpu != cpu or not stages["valid"].all():
             return "No stall and no short answer was seen."
         found.append(
             f"nothing was seen to stand in the way: no stall, no short answer, and the generator used {number(cpu)} of "
@@ -235,7 +253,8 @@ def _beyond(record: Record, stages: pd.DataFrame, knee: Level) -> str:
         text += f", at {last['name']} {span(last[name])}"
     if slots and runs.axis(record) == "concurrency":
         text += f"; the server has {slots} slot{'' if slots == 1 else 's'}"
-        text += ", and what is beyond them waits" if last["level"] > slots else ", which were never all taken"
+        beyond, reached = last["level"] > slots, last["level"] == slots
+        text += ", and what is beyond them waits" if beyond else "" if reached else ", which were never all taken"
     return sentence([text])
 
 
@@ -248,14 +267,17 @@ def _objectives(record: Record, stages: pd.DataFrame) -> str:
     if good.empty:
         return f"No level met {wanted} in 95{SPACE}% of its requests."
     rate = rate_column(stages)
-    best = most(good)
+    best, highest = most(good), levels(good)[-1]
     output = number(best[rate], unit_of(rate))
-    return f"{wanted} held in 95{SPACE}% of the requests up to {best['name']}, that is {output}."
+    gave = f"that is {output}" if best["stage"] == highest["stage"] else f"with at most {output}, at {best['name']}"
+    broken = int((~meets(record, stages) & (stages["level"] < highest["level"])).sum())
+    text = f"{wanted} held in 95{SPACE}% of the requests up to {highest['name']}, {gave}"
+    return f"{text}, but not at {_count(broken, 'level')} below it." if broken else f"{text}."
 
 
 def _first_error(record: Record) -> str:
     row = next((row for row in record.requests if row["error"]), None)
-    return f"The first failure: {row['error']['message']}" if row else "It was cut off before that."
+    return f"The first failure: {row['error']['message']}" if row else "It ended before the first answer."
 
 
 def _count(count: int, noun: str) -> str:
@@ -377,18 +399,24 @@ def history(frame: pd.DataFrame, target: str, marks: Sequence[Row]) -> list[str]
         marks: as :func:`nexus_tasks.history_blocks.marks` finds them.
     """
     days = (frame["started_at"].iloc[-1] - frame["started_at"].iloc[0]).total_seconds() / 86400
+    when = f"in {_count(round(days), 'day')}" if days >= 1.5 else "within a day" if days < 1 else "in about a day"
     main = frame[frame["series"] == 0]
     one = levels(main)[0]
-    first = (
-        f"{_count(len(frame), 'run')} of {target} in {_count(max(1, round(days)), 'day')}: "
-        f"{len(main)} of {one['workload']} at {one['load']}"
-        + (f", {len(frame) - len(main)} of other workloads, loads or models." if len(frame) > len(main) else ".")
+    first = f"{_count(len(frame), 'run')} of {target} {when}: {len(main)} of {one['workload']} at {one['load']}" + (
+        f", {len(frame) - len(main)} of other workloads, loads or models." if len(frame) > len(main) else "."
     )
     name = next((name for name in ("decode_tps_median", "total_ms_median") if main[name].notna().sum() > 1), None)
     if name is None:
-        return [first, "No figure was measured twice in the same way.", _changes_said(marks)]
+        return [first, "No figure was measured twice in the same way.", _changes_said(frame, marks)]
     word, unit = {"decode_tps_median": ("decoding", "tokens/s"), "total_ms_median": ("a whole request", "ms")}[name]
-    rows = [row for row in levels(main) if row[name] == row[name]]
+    rows = [row for row in levels(main) if row[name] == row[name] and row["ok"]]
+    if len(rows) < 2:
+        told = "None" if not rows else "Only one"
+        return [
+            first,
+            f"{told} of these was finished and is valid, so there is no change to tell.",
+            _changes_said(frame, marks),
+        ]
     moved = (rows[-1][name] / rows[0][name] - 1) * 100
     second = (
         f"{word.capitalize()} went from {number(rows[0][name])} to {number(rows[-1][name], unit)} ({percent(moved)})"
@@ -399,18 +427,31 @@ def history(frame: pd.DataFrame, target: str, marks: Sequence[Row]) -> list[str]
         after[f"{name[:-7]}_low"] > before[f"{name[:-7]}_high"]
         or after[f"{name[:-7]}_high"] < before[f"{name[:-7]}_low"]
     )
-    if clear:
+    if clear and len(steps) == 1:
+        came = [mark["what"] for mark in marks if before["started_at"] < mark["at"] <= after["started_at"]]
+        second += f", with {AND.join(came)}" if came else ", with no change on record"
+    elif clear:
         came = [mark["what"] for mark in marks if before["started_at"] < mark["at"] <= after["started_at"]]
         second += f"; the largest step, {percent(size * 100)}, came on {after['started_at']:%Y-%m-%d}"
         second += f" with {AND.join(came)}" if came else ", with no change on record"
     else:
         second += "; no step is larger than what runs differ by themselves"
-    return [first, f"{second}.", _changes_said(marks)]
+    return [first, f"{second}.", _changes_said(frame, marks)]
 
 
-def _changes_said(marks: Sequence[Row]) -> str:
+def unchanged(frame: pd.DataFrame) -> str:
+    """What was the same in all runs of a target, and what no record knows; ``frame`` is as in :func:`history`."""
+    words = {"model": "model", "build": "build", "release": "release", "driver": "driver", "argv_sha256": "options"}
+    known = [word for name, word in words.items() if frame[name].dropna().ne("unknown").any()]
+    unknown = [word for word in words.values() if word not in known]
+    texts = [f"{_list(known).capitalize()} {'were' if len(known) > 1 else 'was'} the same in all runs"] if known else []
+    texts += [f"{_list(unknown)} {'are' if len(unknown) > 1 else 'is'} not on record"] if unknown else []
+    return sentence(texts)
+
+
+def _changes_said(frame: pd.DataFrame, marks: Sequence[Row]) -> str:
     if not marks:
-        return "Model, release, driver and options were the same in all of them."
+        return unchanged(frame)
     times = f"{len(marks)} times" if len(marks) > 1 else "once"
     return f"Model, release, driver or options were changed {times}; the last change was {marks[-1]['what']}."
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nexus_tasks import frames, results, runs
+from nexus_tasks import blocks, frames, results, runs
 from tests.report_records import NOON, failure, fixed, request, sample, write
 
 HOUR = timedelta(hours=1)
@@ -98,6 +98,16 @@ def test_a_change_is_distinct_when_the_ranges_of_both_runs_do_not_overlap(
     write(tmp_path, NOON - HOUR, requests=[request(i, ttft_ms=t) for i, t in enumerate(before, start=1)])
     record = results.load(write(tmp_path, NOON, requests=[request(1, ttft_ms=100.0), request(2, ttft_ms=110.0)]))
     assert frames.history(record, tmp_path).changes["ttft_ms"].distinct is distinct
+
+
+@pytest.mark.parametrize("which", ["earlier", "later"])
+def test_there_is_no_change_from_or_to_a_run_that_is_not_valid(tmp_path: Path, which: str) -> None:
+    lost = {"valid": False, "reasons": ["too busy"]}
+    write(tmp_path, NOON, trailer=lost if which == "earlier" else {})
+    now = results.load(write(tmp_path, NOON + HOUR, trailer=lost if which == "later" else {}))
+    past = frames.history(now, tmp_path, limit=10)
+    assert past.changes == {}
+    assert "no two are valid and finished" in blocks.history(past).html
 
 
 def test_a_damaged_earlier_record_is_named_and_does_not_stop_the_history(tmp_path: Path) -> None:

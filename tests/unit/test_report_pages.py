@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections import Counter
@@ -13,8 +14,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from nexus_tasks import blocks, compare_blocks, export, figures, frames, history_blocks, results, stage_blocks
+from nexus_tasks import blocks, compare_blocks, export, figures, frames, history_blocks, index, results, stage_blocks
 from nexus_tasks.compare_blocks import Compared
+from nexus_tasks.markup import number
 from nexus_tasks.results import Record
 from tests.report_records import NOON, failure, fixed, request, simulate, write
 
@@ -83,10 +85,12 @@ def test_one_level_needs_no_figure_of_levels(tmp_path: Path) -> None:
 
 def test_tokens_that_were_lost_on_the_way_are_told(tmp_path: Path) -> None:
     lost = request(2)
-    lost["server"] = {**lost["server"], "predicted_n": 9, "prompt_n": 100, "cache_n": 20}
-    html = blocks.tally(results.load(write(tmp_path, requests=[request(1), lost]))).html
-    assert "1 of 2 prompts had another number of tokens than asked." in html
-    assert "1 of 2 answers arrived with another number of tokens than the server counted." in html
+    lost["server"] = {**lost["server"], "predicted_n": len(lost["itl_ms"]) + 5}
+    other = {**request(3), "ok": False, "error": {"kind": "protocol", "message": "the server saw 9 of 8 prompt tokens"}}
+    html = blocks.tally(results.load(write(tmp_path, requests=[request(1), lost, other]))).html
+    assert "1 of 3 prompts had another number of tokens than asked." in html
+    assert '<li class="bad">4 of ' in html
+    assert "tokens came with the end of their answers" in html
 
 
 def test_prompts_from_the_cache_are_told_and_drawn_by_turn(tmp_path: Path) -> None:
@@ -111,7 +115,7 @@ def test_of_many_requests_the_table_lists_what_stands_out_and_the_figure_stays_s
     rows[3000] = request(3001, 30.0, ttft_ms=9000.0)
     record = results.load(write(tmp_path, requests=rows))
     table = blocks.requests(record).html
-    for shown in ("of 3,999", "disconnected", "1 stalled", "9,000"):
+    for shown in ("of 3,999", "disconnected", "1 stall<", "9,000"):
         assert shown in table
     assert table.count("<tr>") <= 1 + blocks.LISTED_REQUESTS
     for figure in (figures.breakdown(record), figures.waiting(record)):
@@ -238,3 +242,30 @@ def test_a_run_of_llama_bench_has_every_block_and_serving_is_held_against_it(tmp
     html = blocks.serving(served, frames.history(served, tmp_path)).html
     assert "llama-bench decoded 333\N{NO-BREAK SPACE}tokens/s" in html
     assert "reached 250, 75 % of that" in html
+
+
+def test_the_index_knows_the_throughput_of_rounds_whose_requests_were_not_read(tmp_path: Path) -> None:
+    plans = [{"concurrency": 2, "requests": 10}] * 3
+    record = results.load(write(tmp_path, **simulate(plans, output_tokens=16), prompt_tokens=fixed(512)))
+    page = tmp_path / "reports" / "benchmark" / f"{record.path.stem}.html"
+    page.parent.mkdir(parents=True)
+    page.write_text("<p>a page</p>")
+    listed = index.write(tmp_path, tmp_path / "reports", [dataclasses.replace(record, requests=[])]).read_text()
+    assert record.summary is not None
+    assert f">{number(record.summary['throughput']['output_tps'])}<" in listed
+
+
+def test_a_comparison_of_two_targets_says_that_these_differ(tmp_path: Path) -> None:
+    plans = [{"concurrency": 2, "requests": 10}]
+    paths = [
+        [str(write(tmp_path, NOON + timedelta(hours=place), target=f"gpu{place}/main", **simulate(plans, seed=place)))]
+        for place in range(2)
+    ]
+    said = compare_blocks.doubts(compare_blocks.read(paths)).html
+    assert "Nothing but the moment and the target differs, as far as the records know." in said
+
+
+def test_requests_of_several_levels_are_named_by_the_number_of_theirs(sweep: Record) -> None:
+    table = blocks.requests(sweep).html
+    assert '<th scope="col" class="number">Level</th>' in table
+    assert "concurrency" not in table

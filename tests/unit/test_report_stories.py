@@ -44,13 +44,25 @@ def test_a_run_whose_generator_was_too_slow_opens_with_that(tmp_path: Path) -> N
     assert said.startswith("Not valid: the generator was part of what was measured (5.1 of 8 requests were in flight);")
 
 
+def test_reasons_that_differ_in_their_numbers_are_told_once_with_the_largest(tmp_path: Path) -> None:
+    late = "the load generator's loop was late by {} ms (p99): this machine is too busy"
+    watches = {stage: {"valid": False, "reasons": [late.format(ms)]} for stage, ms in enumerate((7.1, 27.6, 16.0))}
+    plans = [{"concurrency": users, "requests": 8} for users in (1, 2, 4)]
+    record = _record(tmp_path, **simulate(plans, slots=4, output_tokens=16, gpu=False), **SIZES, watches=watches)
+    said = _said(stories.benchmark(record))
+    assert f"({late.format(27.6)}; at 2 other levels likewise)" in said
+    assert said.count("was late by") == 1
+    assert "nothing was seen to stand in the way" not in said.lower()
+
+
 def test_a_rate_that_the_server_did_not_keep_up_with_is_told(tmp_path: Path) -> None:
     plans = [{"rate_per_s": 20.0, "requests": 60}]
     record = _record(
         tmp_path, **simulate(plans, slots=1, output_tokens=16), **SIZES, mode="constant", slo={"ttft_ms": 200}
     )
     said = _said(stories.benchmark(record))
-    assert "of 20.0 requests/s that were sent, " in said
+    assert "of 20.0 requests/s asked, " in said
+    assert re.search(r"[\d.]+ requests were under way on average, more than the server has slots \(1\)", said)
     assert "% of the requests met TTFT ≤ 200 ms" in said
 
 
@@ -107,6 +119,25 @@ def test_a_sweep_tells_its_knee_what_is_beyond_and_how_far_the_slos_hold(tmp_pat
     assert "the server has 4 slots, and what is beyond them waits" in said
     held = stages[stages["goodput_share"] >= 0.95]["name"].iloc[-1]
     assert f"TTFT ≤ 300 ms held in 95 % of the requests up to {held}" in said
+
+
+def test_a_sweep_that_just_filled_the_slots_does_not_say_that_they_were_never_all_taken(tmp_path: Path) -> None:
+    plans = [{"concurrency": users, "requests": 4 * users} for users in (1, 2, 4)]
+    made = simulate(plans, slots=4, output_tokens=16)
+    record = _record(tmp_path, **made, mode="sweep", axis="concurrency", slo={"ttft_ms": 60_000}, **SIZES)
+    assert "the server has 4 slots." in _said(stories.sweep(record))
+
+
+def test_slos_that_all_levels_met_held_up_to_the_highest_not_to_the_one_with_the_most_throughput(
+    tmp_path: Path,
+) -> None:
+    record = _sweep(tmp_path, slo={"ttft_ms": 60_000})
+    record.stages[-1]["throughput"]["output_tps"] = 100.0
+    best = stories.most(frames.stages(record))
+    assert best["level"] < 16
+    said = _said(stories.sweep(record))
+    output = f"{best['output_tps']:.0f} tokens/s, at {best['name']}"
+    assert f"held in 95 % of the requests up to concurrency 16, with at most {output}" in said
 
 
 def test_a_sweep_whose_knee_is_not_on_record_has_it_where_5_percent_are_left(tmp_path: Path) -> None:
@@ -188,6 +219,31 @@ def test_a_history_tells_the_largest_step_and_what_came_with_it(tmp_path: Path) 
     )
     assert "the largest step, +3" in said
     assert "came on 2026-11-25 with release b1-cuda → b2-cuda" in said
+
+
+def test_a_history_tells_nothing_of_runs_that_are_not_valid_and_of_what_no_record_knows(tmp_path: Path) -> None:
+    unknown = {"argv": None, "argv_sha256": None, "release": None}
+    lost: Mapping[str, Any] = {"valid": False, "reasons": ["too busy"]}
+    paths = [
+        str(write(tmp_path, NOON + timedelta(hours=hour), server=unknown, trailer=lost if hour else {}))
+        for hour in range(3)
+    ]
+    past = history_blocks.read(paths)
+    said = _said(stories.history(past.runs, past.target, past.marks))
+    assert said.startswith("3 runs of localhost/main within a day: 3 of quick 128/5 at concurrency 1.")
+    assert "Only one of these was finished and is valid, so there is no change to tell." in said
+    assert said.endswith("Model and build were the same in all runs; release, driver and options are not on record.")
+
+
+def test_rounds_of_one_level_are_one_load(tmp_path: Path) -> None:
+    plans = [{"concurrency": 2, "requests": 10}] * 3
+    assert runs.load_name(_record(tmp_path, **simulate(plans, output_tokens=16), **SIZES)) == "concurrency 2"
+
+
+def test_a_model_that_is_known_by_its_path_alone_is_called_by_its_file(tmp_path: Path) -> None:
+    record = _record(tmp_path, model={"name": "/opt/models/tiny.gguf"})
+    assert runs.model_name(record) == "tiny.gguf"
+    assert runs.model_name(_record(tmp_path, model={"name": "maker/tiny"})) == "maker/tiny"
 
 
 def test_a_level_of_several_rounds_is_one(tmp_path: Path) -> None:
