@@ -69,7 +69,7 @@ def test_the_page_holds_the_instances_the_proof_the_history_and_the_deployments(
 
 def test_the_index_leads_to_the_fleet_and_its_page_back(folder: Path, page: Path) -> None:
     index = (folder / "reports" / "index.html").read_text()
-    assert index.index('href="fleet/fleet.html?') < index.index("Benchmarks</h2>") < index.index('href="benchmark/')
+    assert index.index('href="fleet/fleet.html?') < index.index('href="benchmark/')
     assert 'href="../index.html"' in page.read_text()
     assert not (folder / "reports" / "deployment").exists()
 
@@ -98,7 +98,8 @@ def test_the_page_loads_nothing_and_runs_nothing(folder: Path) -> None:
     for path in (folder / "reports").rglob("*.html"):
         loads = browser.Loads()
         loads.feed(path.read_text())
-        assert loads.found == [], path.name
+        # The index asks whether there is a newer one of it.
+        assert loads.found == (["script"] if path.name == "index.html" else []), path.name
 
 
 @browser.needed

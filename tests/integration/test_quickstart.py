@@ -76,7 +76,7 @@ def test_quickstart_ends_with_a_table_and_the_places_of_report_and_logs(
     assert log
     assert "localhost/main" in Path(report[1]).read_text()
     assert "PLAY RECAP" in (user.folder / log[1]).read_text()
-    assert re.search(r"│ decode, tokens/s +│ +\d", quickstart.stdout)
+    assert re.search(r"decode, tokens/s +\d", quickstart.stdout)
     assert "nox -s stop" in quickstart.stdout
 
 
@@ -104,9 +104,11 @@ def test_benchmark_without_a_target_measures_what_is_deployed_here(
     user: User, quickstart: subprocess.CompletedProcess[str]
 ) -> None:
     done = user.runs("benchmark", "--preset", "quick", "--runs", "1", "--json")
-    assert done.returncode == 0, done.stderr
     (answer,) = json.loads(done.stdout)
     assert answer["target"] == "localhost/main"
+    assert answer["ok"]
+    # Where other work kept the load generator from its own, the run says so.
+    assert done.returncode == (0 if answer["valid"] else 1), done.stderr
 
 
 @pytest.mark.parametrize(
