@@ -36,10 +36,11 @@ from nexus_tasks import (
     workload,
 )  # fmt: skip
 from nexus_tasks.errors import EndpointError, NexusError, UsageError, command_line
+from nexus_tasks.inventory import Instance
 from nexus_tasks.load import Limits, Stage
 from nexus_tasks.measure import DEFAULT_PRESET, PRESETS, Plan, Sweep
 from nexus_tasks.targets import Target
-from nexus_tasks.workload import Spec
+from nexus_tasks.workload import Size, Spec
 
 Number = TypeVar("Number", int, float)
 
@@ -473,19 +474,18 @@ def _exporters(found: Sequence[Target]) -> dict[str, scrape.Exporter]:
 
 def _raw(options: argparse.Namespace, plan: Plan, target: Target, console: Console) -> Path:
     """Measure with a tool of llama.cpp, what it has of the plan."""
-    spec, users = plan.spec, [stage.concurrency for stage in plan.stages]
-    sizes = (spec.prompt_tokens, spec.output_tokens)
-    if spec.kind != "synthetic" or any(size is None or size.kind != "fixed" for size in sizes):
-        raise UsageError(f"{options.engine} measures prompts and answers of fixed lengths only", hint="see --help")
-    instance, (prompt, output) = target.instance, sizes
-    assert instance  # noqa: S101 - checked with the targets
-    assert prompt  # noqa: S101 - synthetic has both
-    assert output  # noqa: S101
-    return raw.run(
-        instance, options.engine, prompt.max, output.max, options.requests or measure.preset(options.preset).requests,
-        [number for number in users if number], root=options.results, console=console, tag=plan.tag,
-        stop_server=options.stop_server,
-    )  # fmt: skip
+    users = [stage.concurrency for stage in plan.stages if stage.concurrency]
+    spec = plan.spec
+    match (target.instance, spec.kind, spec.prompt_tokens, spec.output_tokens):
+        case (Instance() as instance, "synthetic", Size(kind="fixed") as prompt, Size(kind="fixed") as output):
+            repetitions = options.requests or measure.preset(options.preset).requests
+            return raw.run(
+                instance, options.engine, prompt.max, output.max, repetitions, users, root=options.results,
+                console=console, tag=plan.tag, stop_server=options.stop_server,
+            )  # fmt: skip
+        case _:
+            hint = "give --prompt-tokens and --output-tokens a number each"
+            raise UsageError(f"{options.engine} measures prompts and answers of fixed lengths only", hint=hint)
 
 
 def _as_json(record: results.Record) -> dict[str, Any]:

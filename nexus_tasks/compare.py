@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -187,7 +186,7 @@ def save_baseline(name: str, records: Record | Sequence[Record], root: Path = re
         with tempfile.NamedTemporaryFile("w", dir=root, prefix=BASELINES, delete=False) as stream:
             json.dump(saved, stream, indent=2, sort_keys=True)
             stream.write("\n")
-        os.replace(stream.name, path)  # noqa: PTH105
+        Path(stream.name).replace(path)
     except OSError as error:
         raise RecordError(f"cannot write {path}: {error.strerror}", hint="make the folder writable") from error
 

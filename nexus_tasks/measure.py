@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -288,9 +289,7 @@ class _Run:
             self._take_samples()
 
         until = self.plan.until
-        enough: Callable[[], bool] | None = None
-        if until is not None:
-            enough = lambda: estimates.enough(collector, *until)  # noqa: E731 - a def would need a name that says less
+        enough = functools.partial(estimates.enough, collector, *until) if until else None
         with ticker:
             watch = load.run(
                 self.target.base_url, self.target.api_key, items, stage, self.plan.limits, index=self._requests,

@@ -59,7 +59,7 @@ class Ticker:
     ) -> None:
         self._bar.stop()
         if self._console and self._bar.disable and self._ended > max(self._told, LINES_EACH):
-            self._say_how_far()
+            self._say_how_far(self._console)
 
     def add(self, row: Row) -> None:
         """Take a request that ended."""
@@ -75,13 +75,12 @@ class Ticker:
             self._told += 1
             self._console.print(f"  {self._label}, {_name(row)}: {_outcome(row)}", soft_wrap=True, markup=False)
         elif self._bar.disable and time.monotonic() - self._spoke > LINE_SECONDS:
-            self._say_how_far()
+            self._say_how_far(self._console)
 
-    def _say_how_far(self) -> None:
-        assert self._console  # noqa: S101 - asked for only where there is one
+    def _say_how_far(self, console: Console) -> None:
         self._spoke, self._told = time.monotonic(), self._ended
         of = f" of {self._stage.requests + self._stage.warmup}" if self._stage.requests else ""
-        self._console.print(
+        console.print(
             f"  {self._label}: {self._ended}{of} requests, {self._failed} failed, {self._spoke - self._began:.0f} s",
             soft_wrap=True, markup=False,
         )  # fmt: skip
