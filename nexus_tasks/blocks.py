@@ -18,6 +18,7 @@ from typing import Any
 from nexus_tasks import fleet, frames, runs, stories
 from nexus_tasks.fleet import Deployment, Fleet, Instance
 from nexus_tasks.frames import Change, History
+from nexus_tasks.load import MAX_CPU, MAX_LAG_P99_MS, MIN_IN_FLIGHT
 from nexus_tasks.markup import (
     MISSING,
     SPACE,
@@ -51,7 +52,6 @@ METRICS: dict[str, tuple[str, str, bool]] = {
 TILES = {"ttft_ms": "TTFT", "itl_ms": "ITL", "decode_tps": "Decode", "prefill_tps": "Prefill"}
 RATES = {"output_tps": ("Output", "tokens/s"), "requests_per_s": ("Requests", "requests/s")}
 LISTED_REQUESTS = 40  # more requests than this, and the table has those that stand out
-IN_FLIGHT_MIN, CPU_MAX, LAG_P99_MAX_MS = 0.97, 0.7, 3.0  # a generator beyond these was part of what it measured
 HELD_BACK_MAX_PERCENT = 5.0  # a few wait for the rest of a character; more were lost on the way
 
 
@@ -202,13 +202,14 @@ def generator(record: Record) -> Block:
     for row in found:
         watch = row["watch"]
         asked = watch["in_flight_asked"]
-        low = asked and watch["in_flight"] is not None and watch["in_flight"] < IN_FLIGHT_MIN * asked
+        late = (watch["lag_ms"]["p99"] or 0) > MAX_LAG_P99_MS and not watch["valid"]
+        low = asked and watch["in_flight"] is not None and watch["in_flight"] < MIN_IN_FLIGHT * asked
         rows.append(
             [
                 row["level"],
                 Cell(number(watch["in_flight"]) + (f" of {asked:g}" if asked else ""), "bad" if low else ""),
-                Cell(number(watch["cpu_per_process"]), "bad" if watch["cpu_per_process"] >= CPU_MAX else ""),
-                Cell(number(watch["lag_ms"]["p99"]), "bad" if (watch["lag_ms"]["p99"] or 0) > LAG_P99_MAX_MS else ""),
+                Cell(number(watch["cpu_per_process"]), "bad" if watch["cpu_per_process"] >= MAX_CPU else ""),
+                Cell(number(watch["lag_ms"]["p99"]), "bad" if late else ""),
                 number(watch["late_ms"]["p50"]),
                 number(watch["late_ms"]["p99"]),
                 number(watch["late_ms"]["max"]),
@@ -230,8 +231,8 @@ def generator(record: Record) -> Block:
         Column("Valid", numeric=False),
     ]
     caption = (
-        f"Valid: at least {IN_FLIGHT_MIN * 100:.0f} % of the requests asked for in flight, less than {CPU_MAX:g} of a "
-        f"core in each process, and at most {LAG_P99_MAX_MS:g} ms of lag. Late is from the moment at which a request "
+        f"Valid: at least {MIN_IN_FLIGHT * 100:.0f} % of the requests asked for in flight, less than {MAX_CPU:g} of a "
+        f"core in each process, and at most {MAX_LAG_P99_MS:g} ms of lag. Late is from the moment at which a request "
         "was due to that at which it was sent; its latency counts from the former."
     )
     reasons = [f"{row['level']}: {reason}." for row in found for reason in row["watch"]["reasons"]]

@@ -29,7 +29,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory, server: RunningServer) -> P
     root = tmp_path_factory.mktemp("reports")
     sizes = ["--prompt-tokens", "32", "--output-tokens", "24", "--requests", "2", "--warmup", "1"]
     for tag in ("before", "after"):
-        benchmark.main([server.base_url, *sizes, "--tag", tag, "--results", str(root / "results")])
+        command = [server.base_url, *sizes, "--tag", tag, "--results", str(root / "results")]
+        # Other work may keep the load generator from its own: only what is valid has a history.
+        while benchmark.main(command):
+            results.paths("benchmark", root / "results")[-1].unlink()
     before = _digest(SOURCE)
     arguments = ["--results", str(root / "results"), "--reports", str(root / "reports")]
     assert report.main(arguments) == 0

@@ -19,6 +19,8 @@ from nexus_tasks.load import Item, Limits, Stage
 from nexus_tasks.workload import Spec
 from tests.conftest import RunningServer, run_server
 
+BY_CHANCE = 2
+"""Tokens: of the model's few words, a prompt may begin with the same as one that was asked before."""
 SHORT = Spec(prompt_tokens=workload.fixed(64), output_tokens=workload.fixed(4))
 
 
@@ -89,7 +91,9 @@ def test_no_prompt_comes_from_the_cache_even_when_a_seed_repeats_it(server: Runn
 
 
 def test_the_same_prompt_comes_from_the_cache_when_that_is_asked_for(server: RunningServer) -> None:
-    assert seen(asked(server.base_url, dataclasses.replace(SHORT, prompts="same"), 3), "cache_n") == [0, 63, 63]
+    first, *later = seen(asked(server.base_url, dataclasses.replace(SHORT, prompts="same"), 3), "cache_n")
+    assert first <= BY_CHANCE
+    assert later == [63, 63]
 
 
 @pytest.mark.parametrize("api", ["completion", "chat"])
@@ -100,7 +104,7 @@ def test_a_shared_prefix_comes_from_the_cache_and_nothing_else_does(server: Runn
     # A chat's template has a few tokens before the prefix.
     template = 4 if api == "chat" else 0
     assert seen(rows, "cache_n")[1:] == [200 + template] * 3
-    assert seen(rows, "cache_n")[0] <= template
+    assert seen(rows, "cache_n")[0] <= template + BY_CHANCE
 
 
 def test_a_conversation_grows_by_exactly_what_is_asked_and_finds_its_past_in_the_cache(server: RunningServer) -> None:
