@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import random
 import selectors
 import signal
@@ -734,6 +735,7 @@ class _Run:
         for worker, messages in self._received(timeout_s):
             for meta, segment in messages:
                 self._told(worker, meta, segment)
+                os.sched_yield()  # where a core is shared with a process that sends, that one has something to stamp
 
     def _told(self, worker: _Process, meta: list[Any], segment: Segment) -> None:
         match meta:

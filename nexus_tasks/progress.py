@@ -177,7 +177,7 @@ def _stages(record: results.Record) -> Table:
         title=record.header["target"] if load["axis"] else None, title_justify="left", title_style="bold",
         box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False,
     )  # fmt: skip
-    for column in (AXES.get(axis, axis), "n", "failed", "tokens/s", "requests/s", "TTFT, ms", "ITL, ms"):
+    for column in (AXES.get(axis, axis), "requests", "failed", "tokens/s", "requests/s", "TTFT, ms", "ITL, ms"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for row in sorted(record.stages, key=lambda row: row[axis]):

@@ -50,7 +50,7 @@ _HANGS_UP_S = 1.0
 RETRY_AFTER_MAX_S = 30.0
 CONNECT_PAUSE_S = 0.25
 """A user whom nobody answered waits so long: a server that is not there can't be asked without a pause."""
-PRIORITY = -10
+PRIORITY = -5
 """Of a process that sends, as nice counts, where it may have one."""
 _UNTIL_CLOSED, _CHUNKED = -1, -2
 _BUCKETS = 2000
