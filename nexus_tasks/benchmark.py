@@ -438,7 +438,7 @@ NOT_RAW = (
 
 
 def _check_raw(options: argparse.Namespace, found: Sequence[Target]) -> None:
-    if any(target.instance is None for target in found):
+    if any(target.instance is None and not target.lost for target in found):
         raise UsageError(f"{options.engine} runs on hosts of the inventory only", hint="name HOST/INSTANCE")
     for name in NOT_RAW:
         if _given(options, name):
@@ -456,6 +456,7 @@ def _measure(
     errors: list[NexusError] = []
     for target in found:
         try:
+            target.must_be_there()
             if options.engine == "http":
                 path = measure.run(target, plan, exporters=exporters, root=options.results, console=console)
                 paths.append(path)

@@ -1,7 +1,10 @@
 """What the inventory declares and what runs there: asks Ansible, never imitates it.
 
-for instance in inventory.deployed_instances("gpu-hosts"):
+found = inventory.deployed("gpu-hosts")
+for instance in found.instances:
     instance.base_url, instance.model["sha256"], instance.argv
+for name, why in found.lost.items():  # hosts that can't be asked, and what is declared there and not deployed
+    print(name, why)
 """
 
 from __future__ import annotations
@@ -59,45 +62,64 @@ def default_pattern() -> str:
     return FLEET if found.status == 0 else HERE
 
 
-def deployed_instances(target: str | None = None) -> list[Instance]:
+@dataclass(frozen=True)
+class Deployed:
+    """What runs on the hosts of a pattern.
+
+    ``lost`` says why a host (``HOST``) could not be asked, or that an instance (``HOST/INSTANCE``) is not deployed.
+    """
+
+    instances: list[Instance]
+    lost: dict[str, str]
+
+
+def deployed(target: str | None = None) -> Deployed:
     """The instances on the hosts of ``target``; without one, of those that :func:`default_pattern` names.
 
     Args:
         target: an inventory pattern, or ``HOST/INSTANCE``.
 
     Raises:
-        DeployError: nothing is deployed there, or Ansible failed.
+        DeployError: nothing is deployed there, or Ansible failed for every host.
         UsageError: the pattern matches no host, or the host has no such instance.
     """
     pattern, _, wanted = (target or "").partition("/")
-    hosts = _ask_ansible(pattern)
+    hosts, failures = _ask_ansible(pattern)
     names = [name for host in hosts for name in host["declared"]]
-    if wanted and wanted not in names:
+    if wanted and wanted not in names and not failures:
         declared = ", ".join(names) or "none"
         raise UsageError(f"{pattern} has no instance {wanted}", hint=f"those declared are: {declared}")
     instances = [instance for host in hosts for instance in _of_host(host, wanted)]
     if not instances:
         where = ", ".join(host["host"] for host in hosts)
         raise DeployError(
-            f"nothing is deployed on {where}",
+            "\n".join([f"nothing is deployed on {where}", *(f"{host}: {why}" for host, why in failures.items())]),
             hint=f"deploy first: ansible-playbook deploy.yml -l {pattern or where}",
         )
-    return instances
+    there = {instance.target for instance in instances}
+    missing = [f"{host['host']}/{name}" for host in hosts for name in host["declared"] if wanted in ("", name)]
+    return Deployed(instances, failures | {name: "is not deployed" for name in missing if name not in there})
 
 
-def _ask_ansible(pattern: str) -> list[dict[str, Any]]:
-    hosts: list[dict[str, Any]] = answer(pattern or default_pattern(), "playbooks/endpoints.yml", "endpoints_file")
-    return hosts
+def _ask_ansible(pattern: str) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    return answer(pattern or default_pattern(), "playbooks/endpoints.yml", "endpoints_file")
 
 
-def answer(pattern: str, play: str, variable: str) -> Any:
-    """What a playbook writes as JSON to the file that ``variable`` names."""
+def answer(pattern: str, play: str, variable: str) -> tuple[Any, dict[str, str]]:
+    """What a playbook writes as JSON to the file that ``variable`` names, and why hosts have no part in it, by host.
+
+    Raises:
+        DeployError: there is no host that has.
+        UsageError: the pattern matches no host.
+    """
     with tempfile.TemporaryDirectory(prefix="llama-nexus-") as folder:
         file = Path(folder) / "answer.json"
         outcome = playbook.run_on(pattern, play, "--extra-vars", json.dumps({variable: str(file)}))
-        if outcome.status != 0:
+        if outcome.status == 0:
+            return json.loads(file.read_text(encoding="utf-8")), {}
+        if not file.exists() or not outcome.failures:
             raise DeployError(outcome.problem(), hint="nox -s status shows how its servers are")
-        return json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(file.read_text(encoding="utf-8")), dict(outcome.failures)
 
 
 def _of_host(host: Mapping[str, Any], wanted: str) -> list[Instance]:
@@ -153,7 +175,7 @@ def external_endpoints() -> dict[str, Any]:
         DeployError: Ansible can't read the inventory.
         UsageError: it is not a dict of dicts.
     """
-    found = answer("localhost", "playbooks/external.yml", "external_file")
+    found, _failures = answer("localhost", "playbooks/external.yml", "external_file")
     if not isinstance(found, dict) or not all(isinstance(entry, dict) for entry in found.values()):
         raise UsageError(
             "llama_endpoints is no list of endpoints by name", hint="write it as group_vars/all/endpoints.yml"

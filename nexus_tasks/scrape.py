@@ -370,13 +370,13 @@ class Exporter:
 
 
 def exporters(pattern: str) -> dict[str, Exporter]:
-    """The exporters that are declared for the hosts of a pattern, by host.
+    """The exporters that are declared for the hosts of a pattern, by host; without those that can't be asked.
 
     Raises:
-        DeployError: Ansible failed.
+        DeployError: Ansible failed for every host.
         UsageError: the pattern matches no host.
     """
-    hosts: list[Row] = inventory.answer(pattern, "playbooks/exporters.yml", "exporters_file")
+    hosts, _failures = inventory.answer(pattern, "playbooks/exporters.yml", "exporters_file")
     return {host["host"]: _exporter(host) for host in hosts if host["exporter"]}
 
 

@@ -34,6 +34,7 @@ class Target:
 
     ``api_path`` is where its OpenAI API is below ``base_url``; ``model`` is asked for by name, or None for the first.
     ``tunnel`` is the host through which a reached target is reached, and ``external`` its name in llama_endpoints.
+    ``lost`` is why there is no way to one that the inventory has.
     """
 
     name: str
@@ -44,6 +45,16 @@ class Target:
     model: str | None = None
     external: str | None = None
     tunnel: str | None = None
+    lost: str | None = None
+
+    def must_be_there(self) -> None:
+        """Go on only where there is a way to it.
+
+        Raises:
+            EndpointDown: it is lost.
+        """
+        if self.lost:
+            raise EndpointDown(f"{self.name}: {self.lost}", hint="nox -s status shows how the servers are")
 
 
 def find(texts: Sequence[str] = (), environment: Mapping[str, str] = os.environ) -> list[Target]:
@@ -54,7 +65,7 @@ def find(texts: Sequence[str] = (), environment: Mapping[str, str] = os.environ)
         environment: where the keys of base URLs and of external endpoints come from.
 
     Raises:
-        UsageError, DeployError: as :func:`inventory.deployed_instances` does, or a key is missing.
+        UsageError, DeployError: as :func:`inventory.deployed` does, or a key is missing.
     """
     found = [target for text in texts or (None,) for target in _find(text, environment)]
     return list({target.name: target for target in found}.values())
@@ -68,10 +79,9 @@ def _find(text: str | None, environment: Mapping[str, str]) -> list[Target]:
         return [Target(address, address, environment.get(endpoint.API_KEY_VARIABLE) or None)]
     if text is not None and re.fullmatch(r"[\w.-]+:\d+(/.*)?", text):
         raise UsageError(f"{text} looks like an address without http://", hint=f"write http://{text}")
-    return [
-        Target(instance.target, instance.base_url, instance.api_key, instance)
-        for instance in inventory.deployed_instances(text)
-    ]
+    found = inventory.deployed(text)
+    there = [Target(instance.target, instance.base_url, instance.api_key, instance) for instance in found.instances]
+    return there + [Target(name, "", lost=why) for name, why in found.lost.items()]
 
 
 def _external(name: str, environment: Mapping[str, str]) -> Target:
@@ -107,8 +117,9 @@ def reach(target: Target) -> Iterator[Target]:
     """The target as it can be reached from here, for as long as the block lasts.
 
     Raises:
-        EndpointDown: ssh does not get there.
+        EndpointDown: there is no way to it, or ssh does not get there.
     """
+    target.must_be_there()
     if target.instance is None or target.instance.ssh is None:
         yield target
         return

@@ -24,7 +24,7 @@ from pathlib import Path
 from rich.console import Console
 from nexus_tasks import inventory, raw
 engine, sizes, root = json.loads(sys.argv[1])
-(instance,) = inventory.deployed_instances("rig/main")
+(instance,) = inventory.deployed("rig/main").instances
 raw.run(instance, engine, *sizes, root=Path(root), console=Console(), stop_server=True)
 """
 

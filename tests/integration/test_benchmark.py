@@ -20,7 +20,7 @@ import pytest
 
 from nexus_tasks import benchmark, endpoint, inventory, measure, results, workload
 from nexus_tasks.errors import UsageError
-from nexus_tasks.inventory import Instance
+from nexus_tasks.inventory import Deployed, Instance
 from nexus_tasks.load import Limits, Stage
 from nexus_tasks.measure import Plan
 from nexus_tasks.provenance import ROOT
@@ -285,12 +285,11 @@ def test_a_target_that_is_down_does_not_keep_the_others_from_being_measured(
         return Instance("gpu1", name, base_url, None, {"name": "tiny"}, {"name": "b1"}, argv, "server.log", here=True)
 
     dead = f"http://127.0.0.1:{free_port()}"
-    monkeypatch.setattr(
-        inventory, "deployed_instances", lambda pattern: [instance("down", dead), instance("up", server.base_url)]
-    )
+    found = Deployed([instance("down", dead), instance("up", server.base_url)], {"gpu2": "no route to host"})
+    monkeypatch.setattr(inventory, "deployed", lambda pattern: found)
     sizes = ["--prompt-tokens", "16", "--output-tokens", "4", "--runs", "1"]
     assert benchmark.main(["gpu-hosts", *sizes, "--results", str(tmp_path)]) == 1
-    assert f"error: {dead} does not answer: connection refused" in capsys.readouterr().err
+    assert f"error: {dead} does not answer: connection refused; gpu2: no route to host" in capsys.readouterr().err
     [path] = results.paths("benchmark", tmp_path)
     header = results.load(path).header
     assert header["target"] == "gpu1/up"

@@ -111,6 +111,23 @@ def test_benchmark_without_a_target_measures_what_is_deployed_here(
     assert done.returncode == (0 if answer["valid"] else 1), done.stderr
 
 
+def test_a_host_that_can_not_be_reached_is_told_and_the_others_are_measured_and_shown(
+    user: User, quickstart: subprocess.CompletedProcess[str], tmp_path: Path
+) -> None:
+    gone = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": free_port()}
+    (tmp_path / "more.yml").write_text(yaml.safe_dump({"local": {"hosts": {"gone": gone}}}))
+    both = f"{user.inventory},{tmp_path / 'more.yml'}"
+    sizes = ["--prompt-tokens", "16", "--output-tokens", "4", "--runs", "1", "--results", str(tmp_path)]
+    measured = user.runs("benchmark", "local", *sizes, "--json", ANSIBLE_INVENTORY=both)
+    assert [answer["target"] for answer in json.loads(measured.stdout)] == ["localhost/main"]
+    assert measured.returncode == 1
+    assert re.search(r"error: gone: .*Connection refused", measured.stderr), measured.stderr
+    shown = user.runs("monitor", "local", "--once", "--json", ANSIBLE_INVENTORY=both)
+    rows = {row["instance"]: row for row in json.loads(shown.stdout)["instances"]}
+    assert rows["localhost/main"]["up"], shown.stderr
+    assert "Connection refused" in rows["gone"]["problem"]
+
+
 @pytest.mark.parametrize(
     ("module", "arguments", "message"),
     [

@@ -221,7 +221,7 @@ class Rig:
             "engine, sizes, stops, root = json.loads(sys.argv[1])\n"
             "@command_line\n"
             "def main(argv):\n"
-            "    (instance,) = inventory.deployed_instances('rig/main')\n"
+            "    (instance,) = inventory.deployed('rig/main').instances\n"
             "    raw.run(instance, engine, *sizes, root=Path(root), console=Console(), stop_server=stops)\n"
             "    return 0\n"
             "sys.exit(main())\n"

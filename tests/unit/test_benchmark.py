@@ -9,7 +9,7 @@ import pytest
 
 from nexus_tasks import benchmark, inventory, measure, provenance, workload
 from nexus_tasks.errors import UsageError
-from nexus_tasks.inventory import Instance
+from nexus_tasks.inventory import Deployed, Instance
 from nexus_tasks.measure import PRESETS, Plan
 
 
@@ -165,7 +165,7 @@ def test_llama_cpps_own_tools_refuse_what_they_do_not_have(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     instance = Instance("rig", "main", "http://127.0.0.1:1", None, None, {}, [], "log", here=True)
-    monkeypatch.setattr(inventory, "deployed_instances", lambda pattern: [instance])
+    monkeypatch.setattr(inventory, "deployed", lambda pattern: Deployed([instance], {}))
     for option in (["--interleave", "2"], ["--api", "chat"], ["--rate", "1"], ["--slo", "ttft_ms=5"], ["--seed", "1"]):
         said = told(capsys, "rig/main", "--engine", "llama-bench", *option)
         assert f"error: llama-bench has no {option[0]}" in said
