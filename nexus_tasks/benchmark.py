@@ -182,7 +182,7 @@ def _when(group: argparse._ArgumentGroup) -> None:
 
 def _afterwards(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--tag", metavar="TEXT", help="a name for the run, to be compared by")
-    group.add_argument("--keep-answers", action="store_true", help="keep what was answered in the record")
+    group.add_argument("--keep-answers", action="store_true", help="keep in the record what was asked and answered")
     group.add_argument("--save-baseline", metavar="NAME", help="what later runs are held against")
     group.add_argument("--against", metavar="NAME", help="compare with a baseline, a tag or a run; 3 when it is worse")
     group.add_argument("--json", action="store_true", help="print the summaries as JSON and nothing else")

@@ -29,7 +29,7 @@ MARKS = {BETTER: ("^", GREEN, True), WORSE: ("v", BAD, True), SAME: ("o", INK, T
 CURVES = {"ttft_ms": "Time to first token, ms", "itl_ms": "Inter-token latency, ms", "total_ms": "Whole request, ms"}
 QUANTILES = np.linspace(0, 1, 201)
 TILES = 5  # a row of them
-ANSWERS = 12  # more prompts than this, and nobody reads on
+ANSWERS, ASKED = 12, 600  # more prompts, or more characters of one, and nobody reads on
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def _head(compared: Compared, sentences: Sequence[str], kind: str) -> Block:
         subtitle=f"on {', '.join(targets[:3])}" + (f" and {len(targets) - 3} more" if len(targets) > 3 else ""),
         subject=f"{runs.sizes(first)} tokens, {runs.load_name(first)}",
         tone="muted" if kind == "Models" else TONES.get(verdict, "bad") or "muted",
-        badge=f"{len(models)} models" if kind == "Models" else verdict,
+        badge=f"{count} {'models' if len(models) == count else 'runs'}" if kind == "Models" else verdict,
         sentences=sentences,
         tiles=tiles,
         since="",
@@ -365,7 +365,7 @@ def speeds(compared: Compared) -> Block:
     ]  # fmt: skip
     rows: Rows = []
     best = {name: _best(compared, name) for name in shown}
-    for record in compared.records:
+    for label, record in zip(stories.model_names(compared.records), compared.records, strict=True):
         found = runs.metrics(record)
         cells = []
         for name in shown:
@@ -377,7 +377,7 @@ def speeds(compared: Compared) -> Block:
         rows.append(
             [
                 Cell(
-                    runs.model_name(record),
+                    label,
                     link=f"../benchmark/{record.path.stem}.html",
                     detail=runs.build_name(record),
                 ),
@@ -412,7 +412,7 @@ def dots(compared: Compared) -> Block:
              if any(name in runs.metrics(record) for record in compared.records)]  # fmt: skip
     if not shown:
         return Block("")
-    names = [f"{runs.model_name(record)}" for record in compared.records]
+    names = stories.model_names(compared.records)
     with drawing(WIDE_IN, 0.9 + 0.34 * len(names)) as figure:
         grid = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
         for axes, name in zip(grid, shown, strict=True):
@@ -441,46 +441,42 @@ def dots(compared: Compared) -> Block:
 
 def answers(compared: Compared, limit: int = ANSWERS) -> Block:
     """The answers to the same prompts, beside each other."""
-    by_run = [_answers(record) for record in compared.records]
-    common = [key for key in by_run[0] if all(key in found for found in by_run)]
+    by_run = [stories.answers(record) for record in compared.records]
+    common = sorted(set.intersection(*map(set, by_run)), key=_in_order)
     if not common:
         return note("The records hold no answers to the same prompts. Measure a file of prompts with --keep-answers.")
-    prompts = [
-        {
-            "key": key,
-            "answers": [
-                {
-                    "name": runs.model_name(record),
-                    "text": str(found[key]["answer"]),
-                    "facts": ", ".join(
-                        filter(
-                            None,
-                            [
-                                f"{found[key]['output_tokens'] or 0:,} tokens",
-                                f"TTFT {number(found[key]['ttft_ms'], 'ms')}"
-                                if found[key]["ttft_ms"] is not None
-                                else "",
-                                number(found[key]["decode_tps"], "tokens/s") if found[key]["decode_tps"] else "",
-                                str(found[key]["finish_reason"] or ""),
-                            ],
-                        )
-                    ),
-                }
-                for record, found in zip(compared.records, by_run, strict=True)
-            ],
-        }
-        for key in common[:limit]
-    ]
+    names = stories.model_names(compared.records)
+    prompts = []
+    for key, turn in common[:limit]:
+        rows = [found[key, turn] for found in by_run]
+        asked = rows[0].get("prompt") or ""
+        prompts.append(
+            {
+                "key": key + (f", turn {turn + 1}" if turn else ""),
+                "asked": asked[:ASKED] + ("…" if len(asked) > ASKED else ""),
+                "answers": [
+                    {"name": name, "text": str(row["answer"]), "facts": _facts(row)}
+                    for name, row in zip(names, rows, strict=True)
+                ],
+            }
+        )
     return fill("blocks/answers.html", prompts=prompts, left_out=len(common) - len(prompts))
 
 
-def _answers(record: Record) -> dict[str, Row]:
-    """The first counted answer to each prompt, by its key."""
-    found: dict[str, Row] = {}
-    for row in stories.counted(record):
-        if row.get("key") is not None and row.get("answer") is not None:
-            found.setdefault(str(row["key"]), row)
-    return found
+def _in_order(prompt: tuple[str, int]) -> tuple[int, str, int]:
+    """The order of a file: its lines by number, and names by the alphabet."""
+    key, turn = prompt
+    return (int(key) if key.isdecimal() else 0, key, turn)
+
+
+def _facts(row: Row) -> str:
+    facts = [
+        f"{row['output_tokens'] or 0:,} tokens",
+        f"TTFT {number(row['ttft_ms'], 'ms')}" if row["ttft_ms"] is not None else "",
+        number(row["decode_tps"], "tokens/s") if row["decode_tps"] else "",
+        str(row["finish_reason"] or ""),
+    ]
+    return ", ".join(filter(None, facts))
 
 
 def footer(compared: Compared) -> Block:

@@ -64,7 +64,7 @@ TABLES: Mapping[str, Mapping[str, pa.DataType]] = {
         "stalls": _WHOLE,
         **dict.fromkeys(("server_prompt_n", "server_cache_n", "server_predicted_n"), _WHOLE),
         **dict.fromkeys(("server_prompt_ms", "server_predicted_ms"), _NUMBER),
-        "answer": _TEXT,
+        "prompt": _TEXT, "answer": _TEXT,
     },
     "tokens": {"run_id": _TEXT, "index": _WHOLE, "token": _WHOLE, "t_s": _NUMBER, "gap_ms": _NUMBER},
     "samples": {

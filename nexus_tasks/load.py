@@ -79,6 +79,7 @@ class Request:
         output_tokens: the number asked for; fewer without a reason to stop is the failure ``short``.
         exact_output: fewer is ``short`` whatever the reason.
         stream: without it, the answer is one JSON document (embeddings, reranking).
+        text: what is asked in words, where it has words; kept beside the answer.
     """
 
     path: str
@@ -87,6 +88,7 @@ class Request:
     output_tokens: int | None = None
     exact_output: bool = False
     stream: bool = True
+    text: str | None = None
 
 
 @dataclass(frozen=True)
@@ -781,6 +783,7 @@ class _Run:
             ),
         }  # fmt: skip
         if self._limits.keep_answers:
+            row["prompt"] = None if done.request.text is None else self._hidden(done.request.text)
             row["answer"] = self._hidden(reading.text or "")
         if row["error"]:
             row["error"]["message"] = self._hidden(row["error"]["message"])

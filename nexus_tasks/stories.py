@@ -363,24 +363,23 @@ def changed_options(before: Record, after: Record) -> list[tuple[str, str | None
 def models(sides: Sequence[Sequence[Record]], found: Sequence[Comparison | str]) -> list[str]:
     """Models side by side: which is fastest and by how much, how soon each begins, and what of the answers is alike."""
     records = [record for side in sides for record in side]
-    speeds = {runs.model_name(one): runs.metrics(one).get("decode_tps") for one in records}
-    ranked = sorted(((name, stats["median"]) for name, stats in speeds.items() if stats), key=lambda one: -one[1])
+    names = model_names(records)
+    speeds = [(name, runs.metrics(one).get("decode_tps")) for name, one in zip(names, records, strict=True)]
+    ranked = sorted(((name, stats["median"]) for name, stats in speeds if stats), key=lambda one: -one[1])
     first = "No model decoded anything."
-    if ranked:
-        (
-            (fast, most),
-            *_,
-        ) = ranked
-        slow, least = ranked[-1]
+    invalid = [name for name, one in zip(names, records, strict=True) if one.summary and not one.summary["valid"]]
+    if invalid:
+        first = f"Speeds can't be compared: those of {', '.join(invalid)} are partly the load generator's (not valid)."
+    elif ranked:
+        (fast, most), (slow, least) = ranked[0], ranked[-1]
         first = f"{fast} decodes fastest, with {number(most, 'tokens/s')} for each request"
         first += f": {number(most / least)} times as fast as {slow}." if len(ranked) > 1 else "."
-    waits = {runs.model_name(one): runs.metrics(one).get("ttft_ms") for one in records}
-    known = [f"{name} {span(stats['median'])}" for name, stats in waits.items() if stats]
+    waits = [(name, runs.metrics(one).get("ttft_ms")) for name, one in zip(names, records, strict=True)]
+    known = [f"{name} {span(stats['median'])}" for name, stats in waits if stats]
     second = f"The median first token came after: {', '.join(known)}." if known else "None gave a first token."
-    answers = [{str(row["key"]): row["answer"] for row in counted(one) if row.get("answer") is not None}
-               for one in records]  # fmt: skip
-    shared = set.intersection(*(set(one) for one in answers)) if answers else set()
-    alike = sum(len({one[key] for one in answers}) == 1 for key in shared)
+    answered = [answers(one) for one in records]
+    shared = set.intersection(*map(set, answered))
+    alike = sum(len({one[key]["answer"] for one in answered}) == 1 for key in shared)
     third = (
         f"All answered {_count(len(shared), 'prompt')} that {'was' if len(shared) == 1 else 'were'} the same for each; "
         f"{alike} of the answers {'is' if alike == 1 else 'are'} alike to the letter."
@@ -388,6 +387,21 @@ def models(sides: Sequence[Sequence[Record]], found: Sequence[Comparison | str])
         else "The records keep no answers to the same prompts, so only speed is compared."
     )
     return [first, second, third]
+
+
+def model_names(records: Sequence[Record]) -> list[str]:
+    """What models side by side are called; of those that have the same name, their letters tell them apart."""
+    names = [runs.model_name(record) for record in records]
+    return [name if names.count(name) == 1 else f"{name} ({letter(place)})" for place, name in enumerate(names)]
+
+
+def answers(record: Record) -> dict[tuple[str, int], Row]:
+    """The first counted row of each prompt that has an answer, by the prompt's key and turn."""
+    found: dict[tuple[str, int], Row] = {}
+    for row in counted(record):
+        if row.get("key") is not None and row.get("answer") is not None:
+            found.setdefault((str(row["key"]), row["turn"]), row)
+    return found
 
 
 def history(frame: pd.DataFrame, target: str, marks: Sequence[Row]) -> list[str]:

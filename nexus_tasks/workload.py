@@ -440,13 +440,17 @@ class _FromFile:
             if self.spec.kind == "conversations":
                 turns = [[_said(message) for message in turn] for turn in entry.turns]
                 limits = [entry.output_tokens or output for output in itertools.islice(outputs, len(turns))]
-                yield Item(self.form.conversation(turns, limits), entry.key)
+                requests = self.form.conversation(turns, limits)
+                asked = [turn[-1].content for turn in entry.turns]
             else:
                 value = b"[" + b",".join(map(_said, entry.messages)) + b"]"
                 if self.spec.api == "completion":
                     value = bodies.encode(entry.text)
                 output = entry.output_tokens or next(outputs)
-                yield Item((self.form.request(self.form.body(value, output), output=output),), entry.key)
+                requests = (self.form.request(self.form.body(value, output), output=output),)
+                asked = [entry.messages[-1].content]
+            said = zip(requests, asked, strict=True)
+            yield Item(tuple(dataclasses.replace(request, text=text) for request, text in said), entry.key)
 
 
 def _limits(spec: Spec) -> Iterator[int | None]:

@@ -144,6 +144,7 @@ def test_files_are_asked_as_they_are(server: RunningServer, tmp_path: Path) -> N
     rows = asked(server.base_url, spec, 3)
     assert seen(rows, "predicted_n") == [3, 5, 3]
     assert [row["key"] for row in rows] == ["1", "second", "1"]
+    assert [row["prompt"] for row in rows] == ["ba mi ro", 'ka "lu"', "ba mi ro"]
     assert seen(rows, "cache_n") == [0, 0, 0]
     texts = dataclasses.replace(spec, api="completion")
     assert seen(asked(server.base_url, texts, 1), "prompt") == [3]

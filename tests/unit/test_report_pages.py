@@ -160,6 +160,19 @@ def test_answers_to_the_same_prompts_are_shown_and_never_markup(pair: Compared) 
     assert "55 more prompts were answered by all" in html
 
 
+def test_prompts_stand_above_their_answers_in_the_order_of_the_file(tmp_path: Path) -> None:
+    compared = compare_blocks.read([[str(write(tmp_path, NOON + place * HOUR))] for place in range(2)])
+    for record in compared.records:
+        for row, (key, turn) in zip(record.requests[-3:], [("10", 0), ("9", 1), ("9", 0)], strict=True):
+            row |= {"phase": "run", "key": key, "turn": turn, "answer": "so", "prompt": f"<{key}-{turn}>" + 700 * "x"}
+    html = compare_blocks.answers(compared).html
+    assert re.findall(r"<h3>(.*?)</h3>", html) == ["9", "9, turn 2", "10"]
+    assert [asked[:14] for asked in re.findall(r"<blockquote>(.*?)</blockquote>", html)] == [
+        "&lt;9-0&gt;xxx", "&lt;9-1&gt;xxx", "&lt;10-0&gt;xx",
+    ]  # fmt: skip
+    assert "x…</blockquote>" in html
+
+
 def test_runs_without_answers_say_how_to_get_them(tmp_path: Path) -> None:
     paths = [[str(write(tmp_path, NOON + place * HOUR))] for place in range(2)]
     assert "--keep-answers" in compare_blocks.answers(compare_blocks.read(paths)).html

@@ -203,6 +203,21 @@ def test_models_are_ranked_and_their_answers_to_the_same_prompts_counted(tmp_pat
     assert "All answered 120 prompts that were the same for each; 1 of the answers is alike to the letter." in said
 
 
+def test_models_of_one_name_are_told_apart_and_an_invalid_one_is_not_ranked(tmp_path: Path) -> None:
+    compared = _compared(tmp_path, {"itl_ms": 8.0}, {"itl_ms": 4.0}, across=["model"])
+    said = _said(stories.models(compared.sides, compared.found))
+    assert re.match(
+        r"(\S+) \(B\) decodes fastest, with \S+ tokens/s for each request: \S+ times as fast as \1 \(A\)\.", said
+    )
+    before, after = (float(one) for one in re.findall(r"\([AB]\) ([\d.]+) ms", said))
+    assert before == pytest.approx(after, rel=0.2)
+    [[after_]] = compared.sides[1:]
+    assert after_.summary
+    after_.summary["valid"] = False
+    said = _said(stories.models(compared.sides, compared.found))
+    assert re.match(r"Speeds can't be compared: those of \S+ \(B\) are partly the load generator's", said)
+
+
 def test_a_history_tells_the_largest_step_and_what_came_with_it(tmp_path: Path) -> None:
     paths = []
     for day in range(6):
