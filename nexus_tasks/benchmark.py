@@ -207,6 +207,8 @@ def plan_of(options: argparse.Namespace) -> Plan:
     Raises:
         UsageError: options that exclude each other, or a value that makes no sense.
     """
+    if options.tag is not None:
+        compare.check_name(options.tag, "a tag")
     base = measure.preset(options.preset)
     spec = _spec(options, base.spec)
     stages, axis, swept = _stages(options, base.stages[0], spec)
@@ -410,7 +412,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for record in records:
             progress.print_summary(record, console)
     if options.save_baseline and records:
-        compare.save_baseline(options.save_baseline, records[0], options.results)
+        compare.save_baseline(options.save_baseline, records, options.results)
     if errors:
         raise EndpointError("; ".join(error.message for error in errors), hint=errors[0].hint)
     good = all(record.summary and record.summary["ok"] and record.summary["valid"] for record in records)

@@ -489,7 +489,8 @@ def history(past: History) -> Block:
     lines += [f"Left out, unreadable: {line}" for line in past.unread]
     caption = (
         "Medians, and the best throughput. Grey runs had another workload, load or model. A change is coloured when "
-        "the intervals of the two medians don't overlap; otherwise it may be noise."
+        "the intervals of the two medians, each widened by the drift that comparisons assume, don't overlap; otherwise "
+        "it may be noise."
     )
     return Block("".join(note(line).html for line in lines) + table(columns, rows, caption).html)
 

@@ -44,8 +44,9 @@ def check(a: Sequence[Record], b: Sequence[Record], across: Collection[str] = ()
     if both:
         raise UsageError(f"{', '.join(sorted(both))} is on both sides", hint="name two different runs")
     for record in (*a, *b):
-        if record.summary is not None and not record.summary["valid"]:
-            reasons = "; ".join(record.summary["reasons"])
+        if record.header["kind"] != KIND:
+            raise UsageError(f"{record.run_id} is a {record.header['kind']}", hint="name benchmark runs")
+        if reasons := "; ".join(_invalid(record)):
             raise UsageError(
                 f"{record.run_id} is not valid: {reasons}",
                 hint="its figures are the load generator's; measure again with less else to do, or --processes",
@@ -62,9 +63,18 @@ def check(a: Sequence[Record], b: Sequence[Record], across: Collection[str] = ()
                 )
 
 
+def _invalid(record: Record) -> list[str]:
+    """Why the figures are the load generator's; nothing where they are the server's.
+
+    A run that was cut short has no summary: then the stages that ended say it.
+    """
+    if record.summary is not None:
+        return [] if record.summary["valid"] else record.summary["reasons"] or ["the load generator was too slow"]
+    watches = [row.get("watch") or {} for row in record.stages]
+    return list(dict.fromkeys(reason for watch in watches for reason in watch.get("reasons") or []))
+
+
 def _same(one: Record, other: Record, across: Collection[str]) -> None:
-    if one.header["kind"] != KIND or other.header["kind"] != KIND:
-        raise UsageError(f"{one.run_id} and {other.run_id} are not both benchmarks", hint="name two benchmark runs")
     unlike = [
         f"{name} {_short(first)} against {_short(second)}"
         for name, first, second in _asked(one, other)
@@ -88,8 +98,21 @@ def _asked(one: Record, other: Record) -> Iterable[tuple[str, Any, Any]]:
         if key not in NOT_THE_WORKLOAD:
             yield key, first.get(key), second.get(key)
     yield "file", (first.get("file") or {}).get("sha256"), (second.get("file") or {}).get("sha256")
-    for key in ("engine", "mode", "axis"):
+    for key in ("engine", "mode"):
         yield key, one.header["load"].get(key), other.header["load"].get(key)
+    yield "axis", _axis(one), _axis(other)
+    # What is the same at each level, and is not in the level's name.
+    for key in ("burst", "concurrency", "rate_per_s") if _axis(one) == "prompt_tokens" else ("burst",):
+        yield key, _planned(one, key), _planned(other, key)
+
+
+def _axis(record: Record) -> str:
+    """What differs from level to level, or would, if there were more than one."""
+    return str(record.header["load"]["axis"] or ("rate_per_s" if _planned(record, "rate_per_s") else "concurrency"))
+
+
+def _planned(record: Record, key: str) -> Any:
+    return next((plan[key] for plan in record.header["load"]["planned"] if plan.get(key)), None)
 
 
 def _model(record: Record) -> str:

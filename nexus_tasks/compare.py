@@ -11,10 +11,11 @@ verdicts.py judges, comparable.py refuses, noise.py simulates how often verdicts
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
+import os
 import sys
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -67,8 +68,11 @@ def find(text: str, root: Path = results.ROOT, *, other: Sequence[Record] | None
 
 
 def _find_one(name: str, root: Path, other: Sequence[Record] | None) -> list[Record]:
-    if name.endswith(".jsonl") or "/" in name:
-        return [results.load(Path(name))]
+    if name.endswith(".jsonl"):
+        record = results.load(Path(name))
+        if record.header["kind"] != KIND:
+            raise UsageError(f"{name} is a {record.header['kind']}", hint="name the record of a benchmark")
+        return [record]
     paths = results.paths(KIND, root)
     if name == LAST:
         return [results.load(paths[-1])]
@@ -112,7 +116,11 @@ def _last_good(paths: Sequence[Path], other: Sequence[Record] | None) -> Record:
         header = _header(path)
         if header is None or header.get("target") != against.header["target"]:
             continue
-        record = results.load(path)
+        try:
+            record = results.load(path)
+        except RecordError as error:  # nobody asked for this one
+            sys.stderr.write(f"warning: left out: {error.message}\n")
+            continue
         summary_row = record.summary
         if (
             record.started_at < against.started_at
@@ -162,6 +170,16 @@ def baselines(root: Path = results.ROOT) -> dict[str, str]:
     return found
 
 
+def check_name(name: str, what: str) -> None:
+    """Have a tag or a baseline be nothing that a RUN of the command line means already.
+
+    Raises:
+        UsageError: it is ``last``, ``last-good``, the path of a record, or a list.
+    """
+    if name != name.strip() or not name or name in (LAST, LAST_GOOD) or "," in name or name.endswith(".jsonl"):
+        raise UsageError(f"{name!r} can't be the name of {what}", hint="use letters, digits, - and .")
+
+
 def save_baseline(name: str, records: Record | Sequence[Record], root: Path = results.ROOT) -> None:
     """Remember a run, or repeats of one, under a name.
 
@@ -169,8 +187,7 @@ def save_baseline(name: str, records: Record | Sequence[Record], root: Path = re
         UsageError: the name would mean something else, or a run is not good enough to be held against.
         RecordError: the file can't be read or written.
     """
-    if not name or name in (LAST, LAST_GOOD) or "," in name or "/" in name or name.endswith(".jsonl"):
-        raise UsageError(f"{name!r} can't be the name of a baseline", hint="use letters, digits, - and .")
+    check_name(name, "a baseline")
     records = [records] if isinstance(records, Record) else records
     for record in records:
         if record.summary is None or not record.summary["ok"] or not record.summary["valid"]:
@@ -179,15 +196,17 @@ def save_baseline(name: str, records: Record | Sequence[Record], root: Path = re
             )
         if not (root / KIND / f"{record.run_id}.jsonl").exists():
             raise UsageError(f"{record.run_id} is not in {root / KIND}", hint="move its record there first")
-    comparable.check(records, [])
+    for _, of_target in pairs(records, records):
+        comparable.check(of_target, [])
     saved = baselines(root) | {name: ",".join(record.run_id for record in records)}
     path = root / BASELINES
+    partial = path.with_name(f".{BASELINES}.{os.getpid()}")
     try:
-        with tempfile.NamedTemporaryFile("w", dir=root, prefix=BASELINES, delete=False) as stream:
-            json.dump(saved, stream, indent=2, sort_keys=True)
-            stream.write("\n")
-        Path(stream.name).replace(path)
+        partial.write_text(json.dumps(saved, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        partial.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise RecordError(f"cannot write {path}: {error.strerror}", hint="make the folder writable") from error
 
 
@@ -238,6 +257,8 @@ def sentences(found: Comparison) -> list[str]:
     parts = [
         f"{words[verdict]}: {', '.join(dict.fromkeys(labels))}" for verdict, labels in by_verdict.items() if labels
     ]
+    if found.missing:
+        parts.append(f"not measured in B: {', '.join(found.missing)}")
     said = [f"B against A: {'; '.join(parts) or 'the same, within the margins'}.", _NOISE[found.noise]]
     needed = [finding.rounds_needed for finding in found.findings if finding.rounds_needed]
     if needed:
@@ -352,7 +373,7 @@ def against(name: str, records: Sequence[Record], *, root: Path = results.ROOT, 
     Raises:
         UsageError, RecordError: as :func:`find` and :func:`judge` do.
     """
-    found = [verdicts.judge(a, b) for a, b in pairs(find(name, root, other=records), records)]
+    found = [verdicts.judge(a, b) for a, b in pairs(_beside(name, root, records), records)]
     for comparison in found:
         if console:
             show(comparison, console)
@@ -360,8 +381,11 @@ def against(name: str, records: Sequence[Record], *, root: Path = results.ROOT, 
 
 
 def _status(found: Iterable[Comparison], fail_on: str) -> int:
-    verdicts = {finding.verdict for comparison in found for finding in comparison.findings}
-    return next((status for verdict, status in FAIL_ON[fail_on].items() if verdict in verdicts), 0)
+    found = list(found)
+    seen = {finding.verdict for comparison in found for finding in comparison.findings}
+    if any(comparison.missing for comparison in found):
+        seen.add(CANT_TELL)
+    return next((status for verdict, status in FAIL_ON[fail_on].items() if verdict in seen), 0)
 
 
 @command_line
@@ -372,6 +396,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.simulate is not None:
         from nexus_tasks import noise  # which compares with this module
 
+        if options.simulate < 1:
+            raise UsageError(f"--simulate {options.simulate}: no trials", hint="at least 1; rates take about 2000")
         return noise.show(options.simulate, console)
     if options.save_baseline is not None:
         if options.against or len(options.run) > 1:
@@ -402,9 +428,15 @@ def _both(wanted: Sequence[str], root: Path) -> tuple[list[Record], list[Record]
     """The runs of A and B. ``last-good`` depends on the other side, so that is found first."""
     if wanted[0] == LAST_GOOD:
         b = find(wanted[1], root)
-        return find(wanted[0], root, other=b), b
+        return _beside(wanted[0], root, b), b
     a = find(wanted[0], root)
-    return a, find(wanted[1], root, other=a)
+    return a, _beside(wanted[1], root, a)
+
+
+def _beside(name: str, root: Path, other: Sequence[Record]) -> list[Record]:
+    """The runs of one side. ``last-good`` is one for each target of the other side."""
+    of_targets = [side for side, _ in pairs(other, other)] if name == LAST_GOOD else [other]
+    return [record for side in of_targets for record in find(name, root, other=side)]
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from pyarrow import csv, parquet
 from rich.console import Console
 
 from nexus_tasks import compare, frames, results, runs, summary
-from nexus_tasks.errors import NexusError, ReportError, command_line
+from nexus_tasks.errors import ReportError, command_line
 from nexus_tasks.results import Record, Row
 
 FORMATS = ("parquet", "csv", "json")
@@ -131,10 +131,10 @@ def write(records: Iterable[Record], kind: str, folder: Path) -> list[Path]:
             f"cannot write an export to {folder}: {error.strerror or error}",
             hint="make the folder writable, or choose another one with --to",
         ) from error
-    except NexusError:  # a damaged record: nothing half-written stays
+    finally:  # a damaged record, a full disk, Ctrl-C: nothing half-written stays
         for path in partial.values():
-            path.unlink(missing_ok=True)
-        raise
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
     return list(paths.values())
 
 

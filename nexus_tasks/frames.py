@@ -10,20 +10,27 @@ Nothing here measures and nothing draws. Units are in the columns' names.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from nexus_tasks import results, runs, summary
+from nexus_tasks import results, runs, summary, verdicts
 from nexus_tasks.errors import RecordError
 from nexus_tasks.results import Record, Row
 
 Floats = NDArray[np.float64]
+
+RANGE_POINTS = 4
+"""The ranges of so many equal points and so many others lie apart once in 35 cases; those of fewer more often."""
+DRIFT_PERCENT = {one.metric: one.drift_percent for one in verdicts.QUANTITIES if one.statistic == "median"}
+"""From one run to the next, as comparisons assume it; of all other metrics that of the TTFT."""
 
 MIN_BIN_S = 0.02
 BINS = 120
@@ -70,8 +77,9 @@ STAGE_METRICS = ("ttft_ms", "itl_ms", "tpot_ms", "total_ms", "queue_ms", "decode
 class Change:
     """How a median moved since the last comparable run.
 
-    ``distinct`` is False while the intervals of the two medians overlap (95 % of confidence), or, where a run has
-    too few points for one, the ranges: the change may be noise.
+    ``distinct`` is False while the intervals of the two medians overlap (95 % of confidence), each widened by the drift
+    from run to run that comparisons assume (docs/compare.md): the change may be noise. Where a run has too few points
+    for an interval, the range takes its place, from RANGE_POINTS points on; fewer are never distinct.
     """
 
     since: str
@@ -153,7 +161,9 @@ def stages(record: Record) -> pd.DataFrame:
 def in_flight(record: Record) -> pd.DataFrame:
     """How many requests were under way over the run: ``t_s`` (start of a bin) and ``in_flight``, the mean within it."""
     begun = np.sort([row["start_s"] for row in record.requests])
-    ended = np.sort([row["start_s"] + (row["total_ms"] or 0.0) / 1000 for row in record.requests])
+    # Latency counts from the intended start; what failed before it was sent was never under way.
+    ends = [max(row["start_s"], row["intended_s"] + (row["total_ms"] or 0.0) / 1000) for row in record.requests]
+    ended = np.sort(ends)
     if not len(begun):
         return pd.DataFrame({"t_s": np.empty(0), "in_flight": np.empty(0)})
     width = max(MIN_BIN_S, float(ended[-1]) / BINS)
@@ -383,6 +393,14 @@ def likely(stats: Row) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def _distinct(name: str, then: Row, now: Row) -> bool:
+    if any(not (stats.get("ci") or {}).get("median") and stats["n"] < RANGE_POINTS for stats in (then, now)):
+        return False
+    wider = math.exp(NormalDist().inv_cdf(0.975) * DRIFT_PERCENT.get(name, verdicts.TTFT.drift_percent) / 100)
+    (low, high), (now_low, now_high) = likely(then), likely(now)
+    return now_low / wider > high * wider or now_high * wider < low / wider
+
+
 def _float(value: float | None) -> float:
     return float("nan") if value is None else float(value)
 
@@ -403,12 +421,11 @@ def _changes(record: Record, earlier: list[Record]) -> dict[str, Change]:
         )
         if then is None or since is None or not then["median"]:
             continue
-        before, after = likely(then), likely(now)
         changes[name] = Change(
             since=since.run_id,
             before=then["median"],
             after=now["median"],
             percent=(now["median"] - then["median"]) / then["median"] * 100,
-            distinct=after[0] > before[1] or after[1] < before[0],
+            distinct=_distinct(name, then, now),
         )
     return changes

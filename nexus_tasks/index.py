@@ -9,6 +9,7 @@ behind a web server a few lines of script ask for the index itself once more, pa
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import html
 import os
@@ -106,8 +107,13 @@ def link(page: Path, reports_dir: Path) -> str:
 def replace(path: Path, text: str) -> None:
     """Write a file so that a reader sees the old one or the new one, never a part."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError:  # as of a full disk
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
 
 
 def unwritable(folder: Path, error: OSError) -> ReportError:
@@ -226,7 +232,8 @@ def _chosen(reports_dir: Path) -> str:
     columns = [Column("Kind", numeric=False), Column("Of", numeric=False), Column("What it says", numeric=False)]
     rows: Rows = []
     for kind, page in pages:
-        text = page.read_text(encoding="utf-8")[:TOLD_BYTES]
+        with page.open(encoding="utf-8", errors="replace") as stream:
+            text = stream.read(TOLD_BYTES)
         title = re.search(r"<title>(.*?)</title>", text, re.DOTALL)
         said = re.search(r'<p class="note (\w+)"><b>(.*?)</b>', text, re.DOTALL)
         rows.append(

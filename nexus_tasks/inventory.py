@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nexus_tasks import playbook
+from nexus_tasks import endpoint, playbook
 from nexus_tasks.errors import DeployError, UsageError
 
 FLEET, HERE = "gpu-hosts", "local"
@@ -156,7 +156,7 @@ def _address(host: Mapping[str, Any], name: str, config: Mapping[str, Any]) -> s
 
 
 def _on_loopback(config: Mapping[str, Any]) -> bool:
-    return config["host"] in ("127.0.0.1", "::1", "localhost")
+    return endpoint.is_loopback(config["host"])
 
 
 def ssh_to(host: Mapping[str, Any]) -> tuple[str, ...]:

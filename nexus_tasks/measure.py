@@ -41,7 +41,7 @@ from nexus_tasks import (
     workload,
 )  # fmt: skip
 from nexus_tasks.endpoint import Endpoint
-from nexus_tasks.errors import UsageError
+from nexus_tasks.errors import EndpointDown, UsageError
 from nexus_tasks.load import Limits, Stage
 from nexus_tasks.targets import Target
 from nexus_tasks.workload import Spec
@@ -237,9 +237,15 @@ class _Run:
             sources.append(scrape.Source(self.target.name, self.target.base_url, self.target.api_key))
         state = telemetry.host_state(gpus) if self._local else dict.fromkeys(HOST_STATE)
         if exporter and not self._local:
-            sources.append(scrape.Source(exporter.host, self._stack.enter_context(exporter.reach())))
-            machine = sources[-1].look().machine
-            state = machine.host_state() if machine else state
+            try:
+                way = self._stack.enter_context(exporter.reach())
+                sources.append(scrape.Source(exporter.host, way, wants=scrape.Machine))
+                look = sources[-1].look()
+                state, problem = look.machine.host_state() if look.machine else state, look.problem
+            except EndpointDown as error:
+                problem = error.message
+            if problem:
+                self.say(f"  telemetry of {exporter.host} is missing: {problem}")
         for source in sources:
             self._stack.enter_context(source)
         row = header(self.target, self.found, self.plan, gpus, host_state=state, partner=partner)

@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
+import os
 import sys
 import threading
 import time
@@ -35,6 +37,8 @@ from nexus_tasks.scrape import Look
 INTERVAL_S = 1.0
 FIRST_S = 30.0
 """How long ``--once`` waits for the slowest, ssh included."""
+LATE_S = 10.0
+"""How long a look may take: NVML, or a server that sends a byte now and then, can hold one up for any time."""
 GIB = 1024  # MiB
 NOT_YET = "has not answered yet"
 
@@ -60,6 +64,8 @@ class Watch:
     way: Way
     now: Look | None = None
     before: Look | None = None
+    late_at: float = math.inf
+    """When, on ``time.monotonic``, the last look is no longer what is the case."""
 
     def follow(self, stop: threading.Event, interval_s: float) -> None:
         """Look until told to stop; what goes wrong is the last look's problem, and is tried again."""
@@ -67,7 +73,7 @@ class Watch:
             try:
                 with self.way() as (there, tunnelled):
                     while not stop.is_set():
-                        self.keep(there.look())
+                        self.keep(there.look(), time.monotonic() + interval_s + LATE_S)
                         stop.wait(interval_s)
                         if tunnelled and self.now and self.now.problem:
                             break  # through another one: ssh may have died
@@ -75,9 +81,17 @@ class Watch:
                 self.keep(Look(time.monotonic(), problem=error.message))
                 stop.wait(interval_s)
 
-    def keep(self, look: Look) -> None:
+    def keep(self, look: Look, late_at: float = math.inf) -> None:
         """Make this the last look."""
         self.before, self.now = (None if self.now is None or self.now.problem else self.now), look
+        self.late_at = late_at
+
+    def last(self) -> Look | None:
+        """The last look, or that there has been none for too long."""
+        late_s = time.monotonic() - self.late_at + LATE_S
+        if self.now and not self.now.problem and late_s > LATE_S:
+            return Look(self.now.at, problem=f"has not answered for {late_s:.0f} s")
+        return self.now
 
     @property
     def settled(self) -> bool:
@@ -153,7 +167,7 @@ def _to_server(target: targets.Target) -> Way:
     def way() -> Iterator[tuple[Looking, bool]]:
         with (
             targets.reach(target) as reached,
-            scrape.Source(target.name, reached.base_url, reached.api_key) as source,
+            scrape.Source(target.name, reached.base_url, reached.api_key, wants=scrape.Server) as source,
         ):
             yield source, reached.tunnel is not None
 
@@ -163,7 +177,7 @@ def _to_server(target: targets.Target) -> Way:
 def _to_exporter(exporter: scrape.Exporter) -> Way:
     @contextlib.contextmanager
     def way() -> Iterator[tuple[Looking, bool]]:
-        with exporter.reach() as base_url, scrape.Source(exporter.host, base_url) as source:
+        with exporter.reach() as base_url, scrape.Source(exporter.host, base_url, wants=scrape.Machine) as source:
             yield source, exporter.ssh is not None
 
     return way
@@ -184,7 +198,7 @@ def instance_row(watch: Watch) -> Row:
     ``rates_are_lower_bounds`` where the server has no counters (``--metrics``): then they are of the requests in its
     slots, and what a request generated between the last look at it and its end is missing.
     """
-    now = watch.now
+    now = watch.last()
     row: Row = {
         "host": watch.host or None, "instance": watch.name, "up": now is not None and not now.problem,
         "problem": now.problem if now else NOT_YET,
@@ -219,11 +233,11 @@ def _by_tasks(before: scrape.Server, now: scrape.Server, number: int) -> int:
 
 def host_row(watch: Watch) -> Row:
     """A host as JSON has it, with its GPUs as in ``sample`` rows and their names and sizes."""
-    now = watch.now
+    now = watch.last()
     row: Row = {
         "host": watch.host, "up": now is not None and not now.problem,
         "problem": now.problem if now else NOT_YET,
-        "cpu_percent": None, "memory_used_mib": None, "memory_total_mib": None, "gpus": [],
+        "cpu_percent": None, "memory_used_mib": None, "memory_total_mib": None, "gpus": [], "nvml_error": None,
     }  # fmt: skip
     if now is None or now.machine is None:
         return row
@@ -234,6 +248,7 @@ def host_row(watch: Watch) -> Row:
         "memory_used_mib": machine.memory_used_mib,
         "memory_total_mib": machine.memory_total_mib,
         "gpus": [{**known.get(gpu["index"], {}), **gpu} for gpu in machine.gpus],
+        "nvml_error": machine.nvml_error,
     }
 
 
@@ -258,6 +273,11 @@ def picture(shown: Fleet) -> RenderableType:
             name = row.get("instance") or f"exporter of {row['host']}"
             style = "red" if _waited(row) else "dim"
             parts.append(Text(f"{name}: {row['problem']}", style=style, overflow="fold"))
+    parts += [
+        Text(f"GPUs of {row['host']}: {row['nvml_error']}", style="red", overflow="fold")
+        for row in hosts
+        if row["nvml_error"] not in (None, telemetry.NO_LIBRARY)
+    ]
     if any(row["rates_are_lower_bounds"] for row in instances):
         parts.append(Text("≥: of the requests in its slots; metrics: true gives the server counters", style="dim"))
     if shown.without:
@@ -397,11 +417,16 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Show it; with ``--once``, 1 when anything is down."""
     options = _parser().parse_args(argv)
-    if options.interval < 0.1:
-        raise UsageError(f"--interval {options.interval:g} is too short", hint="0.1 seconds or more")
+    if not 0.1 <= options.interval <= threading.TIMEOUT_MAX:
+        wrong = "too short" if options.interval < 0.1 else "no time"
+        raise UsageError(f"--interval {options.interval:g} is {wrong}", hint="0.1 seconds or more")
     shown = fleet(options.targets)
     with contextlib.suppress(KeyboardInterrupt):  # which is how it is meant to end
-        show(shown, Console(), interval_s=options.interval, once=options.once, as_lines=options.json)
+        try:
+            show(shown, Console(), interval_s=options.interval, once=options.once, as_lines=options.json)
+        except BrokenPipeError:  # who reads it has enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
     return 1 if options.once and not all(instance_row(watch)["up"] for watch in shown.instances) else 0
 
 

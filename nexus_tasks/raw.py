@@ -512,7 +512,9 @@ def left_as_it_was(place: Place, console: Console) -> Iterator[None]:
         except KeyboardInterrupt:
             console.print("interrupted; leaving the host as it was, which goes on by itself after another Ctrl-C")
             told.close()
-            second.wait()
+            if second.wait() != 0:
+                target = f"{place.host}/{place.instance}"
+                _warn(console, f"{target} may not be as it was: nox -s status, then nox -s start -- {target}")
             raise
 
 
@@ -569,7 +571,8 @@ def run(
         _warn(console, f"{_running_words(beside)} beside {engine}, takes memory and slows it when asked{advice}")
     place = Place(instance.host, instance.name, secrets.token_hex(8), stops)
     interrupted = False
-    started_at, began_at, origin = results.utc_now(), time.time(), time.perf_counter()
+    # The monotonic clock is one for all processes of a machine, and is never set.
+    started_at, began_at, origin = results.utc_now(), time.monotonic(), time.perf_counter()
     with (
         left_as_it_was(place, console),
         telemetry.Gpus() as gpus,
@@ -582,6 +585,11 @@ def run(
         except KeyboardInterrupt:
             interrupted = True
             answer = end(place, console)
+        except DeployError:
+            # A job goes on when the way to it is lost: not beside a server that is about to be started.
+            with contextlib.suppress(DeployError):
+                end(place, console)
+            raise
         wall_s = time.perf_counter() - origin
         sampler.stop()
         telemetry_rows = sampler.take()

@@ -43,6 +43,7 @@ class Machine:
     """A machine at one moment. ``gpus`` are those of ``sample`` rows.
 
     ``inventory`` has of each GPU ``index``, ``name``?, ``driver``?, ``memory_total_mib``?, ``clock_max_mhz``?.
+    ``nvml_error`` is why GPUs are missing.
     """
 
     cpu_busy_s: float
@@ -52,6 +53,7 @@ class Machine:
     gpus: list[Row]
     inventory: list[Row]
     governor: str | None
+    nvml_error: str | None = None
 
     def host_state(self) -> Row:
         """As :func:`telemetry.host_state` has it of this machine."""
@@ -108,10 +110,20 @@ class Source:
         name: the ``source`` of its sample rows.
         url: the base URL.
         api_key: llama-server wants it for both. It is in a header and nowhere else.
+        wants: the one that it has to be.
     """
 
-    def __init__(self, name: str, url: str, api_key: str | None = None, *, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        api_key: str | None = None,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        wants: type[Machine] | type[Server] | None = None,
+    ) -> None:
         self.name = name
+        self._wants = wants
         self._client = endpoint.connect(url, api_key, timeout_s=timeout_s)
         self._client.timeout = httpx.Timeout(timeout_s)
         self._timeout_s = timeout_s
@@ -136,13 +148,18 @@ class Source:
         try:
             metrics = self._metrics()
             if any(name.startswith(EXPORTER) for name in metrics):
+                if self._wants is Server:
+                    raise _Problem("is an exporter of role telemetry and no llama-server")
                 return Look(time.monotonic(), machine=machine_of(metrics))
             # In this order: a request that ends in between is missing for a moment, and never counted twice.
             slots = self._slots()
             if metrics and slots is None and not any(name.startswith(SERVER) for name in metrics):
                 raise _Problem("is neither a llama-server nor an exporter of role telemetry")
+            if self._wants is Machine:
+                raise _Problem("is no exporter of role telemetry: something else has its port")
             return Look(time.monotonic(), server=self._steady(server_of(metrics, slots)))
-        except (KeyError, TypeError, ValueError, AttributeError):  # the right names with something else behind them
+        # The right names with something else behind them.
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
             return Look(time.monotonic(), problem="answers something else than this version knows")
         except _Problem as problem:
             self._not_offered.clear()  # what comes back may have been started otherwise
@@ -188,7 +205,7 @@ class Source:
             response = self._client.get(path)
         except httpx.TimeoutException as error:
             raise _Problem(f"no answer within {self._timeout_s:g} s") from error
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:  # one that is no TransportError: an answer that can't be decoded
             raise _Problem(_why(error)) from error
         except RuntimeError as error:  # as httpx says it
             raise _Problem("was closed meanwhile") from error
@@ -262,6 +279,7 @@ def machine_of(metrics: Mapping[str, Metric]) -> Machine:
     return Machine(
         cpu.get("busy", 0.0), cpu.get("idle", 0.0), int(used // MIB), int(total // MIB), gpus, inventory,
         governors[0] if governors else None,
+        next((labels["error"] for labels, value in _values(metrics, "nvml_error_info") if value), None),
     )  # fmt: skip
 
 
@@ -271,9 +289,11 @@ def this_machine(gpus: telemetry.Gpus) -> Machine:
     idle = times.idle + getattr(times, "iowait", 0.0)
     guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
     limits = {limit["index"]: limit["clock_max_mhz"] for limit in gpus.limits()}
+    states = gpus.read()
     return Machine(
-        sum(times) - guests - idle, idle, (memory.total - memory.available) // MIB, memory.total // MIB, gpus.read(),
+        sum(times) - guests - idle, idle, (memory.total - memory.available) // MIB, memory.total // MIB, states,
         [{**row, "clock_max_mhz": limits[row["index"]]} for row in gpus.as_rows()], telemetry.governor(),
+        gpus.nvml_error,
     )  # fmt: skip
 
 

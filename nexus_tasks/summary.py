@@ -108,7 +108,7 @@ class Collector:
         self._good = 0
         self._tried = 0
         self._tokens = {"output": 0, "prompt": 0}
-        self._has_output = False
+        self._has_output = self._has_prompt = False
         self._points = {name: array("d") for name in METRICS}
         self._sizes = array("q")
         self._kept_gaps = kept_gaps
@@ -132,6 +132,7 @@ class Collector:
         output = row.get("output_tokens")
         self._has_output |= output is not None
         self._tokens["output"] += output or 0
+        self._has_prompt |= row.get("prompt_tokens") is not None
         # Prompt tokens from the cache are no work that was done.
         self._tokens["prompt"] += max(0, (row.get("prompt_tokens") or 0) - (row.get("cached_tokens") or 0))
         for name, points in self._points.items():
@@ -171,6 +172,7 @@ class Collector:
         if gaps and self._share < 1:
             metrics[GAPS] = gaps | self._all_gaps.figures()
         prompt, output = self._tokens["prompt"], self._tokens["output"]
+        has_prompt = self._has_prompt or not self.counted
         goodput = None
         if self._slo:
             share = self._good / self._tried if self._tried else None
@@ -180,8 +182,8 @@ class Collector:
             "throughput": {
                 "output_tps": _per_second(output, window_s) if self._has_output else None,
                 "requests_per_s": _per_second(self.counted, window_s),
-                "prompt_tps": _per_second(prompt, window_s),
-                "total_tps": _per_second(prompt + output, window_s),
+                "prompt_tps": _per_second(prompt, window_s) if has_prompt else None,
+                "total_tps": _per_second(prompt + output, window_s) if has_prompt else None,
             },
             "goodput": goodput,
             "requests": self.requests,

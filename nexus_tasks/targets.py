@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import os
 import re
+import signal
 import socket
 import subprocess
 import tempfile
@@ -19,13 +20,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import psutil
+
 from nexus_tasks import endpoint, inventory
-from nexus_tasks.errors import EndpointDown, UsageError
+from nexus_tasks.errors import DeployError, EndpointDown, UsageError
 from nexus_tasks.inventory import Instance
 
 TUNNEL_SECONDS = 20.0
 """For ssh to log in."""
 EXTERNAL_KEYS = {"base_url", "api_path", "api_key_env", "model"}
+# Runs the command that follows until it ends, or until standard input does, which it does however this process ends.
+TIED = 'exec 3<&0; "$@" 3<&- </dev/null & command=$!; { read -r _ <&3; kill "$command"; } & wait "$command"'
 
 
 @dataclass(frozen=True)
@@ -65,9 +70,18 @@ def find(texts: Sequence[str] = (), environment: Mapping[str, str] = os.environ)
         environment: where the keys of base URLs and of external endpoints come from.
 
     Raises:
-        UsageError, DeployError: as :func:`inventory.deployed` does, or a key is missing.
+        UsageError, DeployError: as :func:`inventory.deployed` does for all that is named, or a key is missing.
     """
-    found = [target for text in texts or (None,) for target in _find(text, environment)]
+    found: list[Target] = []
+    failures: list[DeployError] = []
+    for text in texts or (None,):
+        try:
+            found += _find(text, environment)
+        except DeployError as error:  # the others may well be there
+            failures.append(error)
+            found.append(Target(text or "", "", lost=" ".join(error.message.split())))
+    if failures and len(failures) == len(found):
+        raise failures[0]
     return list({target.name: target for target in found}.values())
 
 
@@ -77,7 +91,7 @@ def _find(text: str | None, environment: Mapping[str, str]) -> list[Target]:
     if text is not None and "://" in text:
         address = endpoint.base_url(text)
         return [Target(address, address, environment.get(endpoint.API_KEY_VARIABLE) or None)]
-    if text is not None and re.fullmatch(r"[\w.-]+:\d+(/.*)?", text):
+    if text is not None and re.fullmatch(r"([\w.-]+|\[[\da-fA-F:.]+\]):\d+(/.*)?", text):
         raise UsageError(f"{text} looks like an address without http://", hint=f"write http://{text}")
     found = inventory.deployed(text)
     there = [Target(instance.target, instance.base_url, instance.api_key, instance) for instance in found.instances]
@@ -130,27 +144,33 @@ def reach(target: Target) -> Iterator[Target]:
 
 @contextlib.contextmanager
 def tunnel(ssh: Sequence[str], there: str, host: str) -> Iterator[int]:
-    """A port of this machine's loopback that leads to an address and port of the host's."""
+    """A port of this machine's loopback that leads to an address and port of the host's.
+
+    It ends with the block, and with this process, however that ends.
+
+    Raises:
+        EndpointDown: ssh does not get there.
+    """
     here = _free_port()
     options = ["-N", "-T", "-o", "BatchMode=yes", "-o", "ExitOnForwardFailure=yes", "-o", "ServerAliveInterval=15",
                # One of Ansible's own connections would keep the forwarding after this process is gone.
                "-o", "ControlMaster=no", "-o", "ControlPath=none",
                "-L", f"127.0.0.1:{here}:{there}"]  # fmt: skip
-    command = [ssh[0], *options, *ssh[1:]]
+    command = ["sh", "-c", TIED, "sh", ssh[0], *options, *ssh[1:]]
     # A group of its own: Ctrl-C is for the measurement, which ends the tunnel when it has written its record.
     # What it says goes to a file: in a pipe that nobody reads, a line for each broken connection would stop it.
     with (
         tempfile.TemporaryFile() as said,
         subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True
         ) as process,
     ):
         try:
             deadline = time.monotonic() + TUNNEL_SECONDS
-            while not _accepts(here):
+            # Another process may have got the port meanwhile, the tunnel to another host among them.
+            while not (_accepts(here) and _listens(process.pid, here)):
                 if process.poll() is not None or time.monotonic() > deadline:
-                    process.terminate()
-                    process.wait()
+                    _end(process)
                     said.seek(0)
                     lines = said.read().decode(errors="replace").strip().splitlines()
                     why = lines[-1] if lines else f"ssh was not there within {TUNNEL_SECONDS:g} s"
@@ -161,7 +181,14 @@ def tunnel(ssh: Sequence[str], there: str, host: str) -> Iterator[int]:
                 time.sleep(0.05)
             yield here
         finally:
-            process.terminate()
+            _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process and those that it started, which are a group of their own."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    process.wait()
 
 
 def _free_port() -> int:
@@ -175,3 +202,14 @@ def _accepts(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _listens(pid: int, port: int) -> bool:
+    """Whether a process, or one that it started, listens on the port."""
+    try:
+        leader = psutil.Process(pid)
+        processes = [leader, *leader.children(recursive=True)]
+        sockets = [socket for process in processes for socket in process.net_connections("tcp")]
+    except psutil.Error:  # one ended meanwhile
+        return False
+    return any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in sockets)

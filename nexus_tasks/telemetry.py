@@ -29,9 +29,11 @@ MIB = 1024 * 1024
 GAP_S = 5.0
 """The longest time without a reading over which power is taken to be known."""
 LAST_S = 1.0
-"""How long all sources together may take for their last sample."""
+"""How long all sources and this machine together may take for their last sample."""
 CLIENT = "client"
 """The ``source`` of samples of the machine that this runs on."""
+NO_LIBRARY = str(pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND))
+"""The ``nvml_error`` of a machine without NVIDIA's driver."""
 # Of NVML's reasons for a clock below the highest: an idle GPU, and clocks that somebody has set, are not slowed down.
 REASONS = {
     0x004: "sw_power_cap",
@@ -85,7 +87,10 @@ class Gpus:
         self.inventory: list[Gpu] = []
         self.nvml_error: str | None = None
         self._handles: list[tuple[int, Any]] = []
+        self._absent: list[int] = []
+        self._silent: list[int] = []
         self._loaded = False
+        self._reading = threading.Lock()
 
     def __enter__(self) -> Gpus:
         try:
@@ -100,20 +105,28 @@ class Gpus:
             # A GPU that fell off the bus keeps its index; the others are still there.
             handle = _ask(pynvml.nvmlDeviceGetHandleByIndex, index)
             if handle is None:
-                self.nvml_error = f"GPU {index} does not answer"
+                self._absent.append(index)
                 continue
             memory = _ask(pynvml.nvmlDeviceGetMemoryInfo, handle)
             total = None if memory is None else memory.total // MIB
             name, uuid = _ask(pynvml.nvmlDeviceGetName, handle), _ask(pynvml.nvmlDeviceGetUUID, handle)
             self._handles.append((index, handle))
             self.inventory.append(Gpu(index, name, driver, total, uuid))
+        self.nvml_error = _not_answering(self._absent)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._loaded:
+        # A GPU that fails can hold up NVML for minutes; who waits for it in a reading has the library until then.
+        if self._loaded and self._reading.acquire(timeout=LAST_S):
             _ask(pynvml.nvmlShutdown)
+            self._reading.release()
+
+    @property
+    def works(self) -> bool:
+        """Whether NVML does; with GPUs that answer, others may have been lost."""
+        return self.nvml_error is None or len(self._silent) < len(self._handles)
 
     def as_rows(self) -> list[Row]:
         """The inventory for a record's header."""
@@ -123,8 +136,13 @@ class Gpus:
         ]
 
     def read(self) -> list[Row]:
-        """The present state of each GPU, for a ``sample`` row."""
-        return [_state(index, handle) for index, handle in self._handles]
+        """The present state of each GPU, for a ``sample`` row. ``nvml_error`` is what it is now."""
+        with self._reading:
+            states = [_state(index, handle) for index, handle in self._handles]
+        self._silent = [state["index"] for state in states if not _tells(state)]
+        if self._handles:
+            self.nvml_error = _not_answering([*self._absent, *self._silent])
+        return states
 
     def limits(self) -> list[Row]:
         """What each GPU is allowed: ``index``, ``power_limit_w``?, ``clock_max_mhz``? (of its processors)."""
@@ -186,13 +204,12 @@ class Sampler:
     def stop(self) -> None:
         """End sampling with one last sample, so that a short run has one too.
 
-        A source that takes more than LAST_S for it is not waited for.
+        A source that takes more than LAST_S for it is not waited for, and nor is NVML.
         """
         if not self._stop.is_set():
             self._stop.set()
-            self._thread.join()
             deadline = time.monotonic() + LAST_S
-            for thread in self._others:
+            for thread in (self._thread, *self._others):
                 thread.join(max(0.0, deadline - time.monotonic()))
 
     def take(self) -> list[Row]:
@@ -339,6 +356,17 @@ def _state(index: int, handle: Any) -> Row:
         "clock_mhz": _ask(pynvml.nvmlDeviceGetClockInfo, handle, pynvml.NVML_CLOCK_SM),
         "throttled": None if reasons is None else [name for bit, name in REASONS.items() if reasons & bit],
     }
+
+
+def _tells(state: Row) -> bool:
+    """Whether a GPU tells anything. One that fell off the bus does not."""
+    return any(value is not None for name, value in state.items() if name != "index")
+
+
+def _not_answering(gpus: Sequence[int]) -> str | None:
+    if not gpus:
+        return None
+    return f"GPU {', '.join(map(str, sorted(gpus)))} {'does' if len(gpus) == 1 else 'do'} not answer"
 
 
 def _thousandth(value: int | None) -> float | None:

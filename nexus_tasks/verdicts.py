@@ -16,6 +16,7 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nexus_tasks import comparable, estimates, runs, summary
 from nexus_tasks.comparable import names
@@ -35,6 +36,10 @@ FEW = 6
 """Below this many requests an error comes from their deviation, not from the bootstrap."""
 DRIFT_DEGREES = 4
 """Repeats outweigh the assumed drift once they say more about it than five runs do."""
+WIDEST = math.log(100)
+"""An interval that reaches further than a hundredfold up and down says nothing, and is not shown."""
+TAIL_POINTS = 5
+"""So many points must lie beyond a p95 or p99, or it is not judged."""
 MEDIAN_ERROR = math.sqrt(math.pi / 2)
 """By how much a median of normal points is less certain than their mean."""
 
@@ -77,6 +82,11 @@ PREFILL = Quantity("prefill_tps", "median", "prefill, tokens/s", True, 3, 0.7)
 TOTAL = Quantity("total_ms", "median", "request, ms", False, 5, 1.5)
 FAILED = Quantity("failed", "share", "failed", False, 1, 0)
 GOODPUT = Quantity("goodput", "share", "goodput", True, 2, 0)
+OBJECTIVE_DRIFT = {
+    "tpot_ms": DECODE, "itl_median_ms": DECODE, "itl_p90_ms": ITL_P99, "itl_p95_ms": ITL_P99, "itl_p99_ms": ITL_P99,
+    "itl_max_ms": ITL_P99,
+}  # fmt: skip
+"""Objective -> the quantity whose drift it has; all others have that of TTFT."""
 QUANTITIES = (DECODE, THROUGHPUT, TTFT, TTFT_P95, ITL_P99, PREFILL, TOTAL, FAILED, GOODPUT)
 
 
@@ -118,11 +128,13 @@ class Comparison:
     """Where the noise between runs is known from: ``rounds``, ``repeats`` or ``assumed``."""
     differences: Sequence[str] = field(default_factory=tuple)
     warnings: Sequence[str] = field(default_factory=tuple)
+    missing: Sequence[str] = field(default_factory=tuple)
+    """What A has and B has not, levels of load and quantities: it can't be told."""
 
     @property
     def verdict(self) -> str:
         """Worse when anything is worse, else can't tell when anything can't be told, else better or same."""
-        found = {finding.verdict for finding in self.findings}
+        found = {finding.verdict for finding in self.findings} | ({CANT_TELL} if self.missing else set())
         return next((verdict for verdict in (WORSE, CANT_TELL, BETTER) if verdict in found), SAME)
 
     def as_row(self) -> Row:
@@ -135,6 +147,7 @@ class Comparison:
             "findings": [dataclasses.asdict(finding) for finding in self.findings],
             "differences": list(self.differences),
             "warnings": list(self.warnings),
+            "missing": list(self.missing),
         }
 
 
@@ -181,12 +194,14 @@ class _Level:
 
 def _levels(record: Record) -> dict[str, _Level]:
     """A run's levels of load by name; stages of one level are taken together."""
-    by_length = record.header["load"]["axis"] == "prompt_tokens"
-    planned = dict(enumerate(record.header["load"]["planned"]))
-    stages: dict[int, Row] = planned | {row["stage"]: row for row in record.stages}
+    load = record.header["load"]
+    by_length = load["axis"] == "prompt_tokens"
+    stages: dict[int, Row] = {row["stage"]: row for row in record.stages}
 
     def name(number: int) -> str:
-        row = stages.get(number) or {}
+        # A stage that was cut short has no row: each round has the planned ones again. Those of a sweep are not known.
+        planned = load["planned"] if load["mode"] != "sweep" or not stages else []
+        row = stages.get(number) or (planned[number % len(planned)] if planned else {})
         keys = runs.LEVELS if by_length else ("concurrency", "rate_per_s")
         return runs.level_name({key: row.get(key) for key in keys})
 
@@ -227,6 +242,12 @@ def _figure(level: _Level, quantity: Quantity) -> float | None:
     return value if value > 0 else None
 
 
+def _is_thin(level: _Level, quantity: Quantity) -> bool:
+    """Whether too few points lie in a tail to judge it."""
+    values, _ = _points(level, quantity.metric)
+    return len(values) * (1 - (estimates.STATISTICS[quantity.statistic] or 0.5)) < TAIL_POINTS
+
+
 def _estimate(level: _Level, quantity: Quantity) -> _Estimate | None:
     """The quantity of a level with its error; None where there are too few points for one."""
     value = _figure(level, quantity)
@@ -240,13 +261,29 @@ def _estimate(level: _Level, quantity: Quantity) -> _Estimate | None:
             return None
         error = MEDIAN_ERROR * float(np.log(values).std(ddof=1)) / math.sqrt(len(values))
         return _Estimate(value, error, len(values) - 1)
-    batches = np.array([batch.sum() for batch in np.array_split(sizes, min(len(sizes), BATCHES))])
+    batches = _batches(level, sizes)
     degrees = len(batches) - 1
     bounds = estimates.intervals(values, batches, (quantity.statistic,))[quantity.statistic]
     if bounds is None or bounds[0] <= 0:
         return None
     error = math.log(bounds[1] / bounds[0]) / 2 / estimates.t_quantile(0.975, degrees)
     return _Estimate(value, error, degrees)
+
+
+def _ends(level: _Level) -> float:
+    """How much of the throughput is lost at the most while the load begins and ends, as a share.
+
+    Fewer than all users are at work then, for as long as one request: the more requests, the less it weighs.
+    """
+    users = max((int(row.get("concurrency") or 1) for row in level.stages), default=1)
+    return users / (users + len(level.rows))
+
+
+def _batches(level: _Level, of_requests: NDArray[Any]) -> NDArray[Any]:
+    """Sums over requests that followed one another; those in flight together share a moment, and so a batch."""
+    together = max((int(row.get("concurrency") or 1) for row in level.stages), default=1)
+    most = max(FEW, len(of_requests) // together)
+    return np.array([batch.sum() for batch in np.array_split(of_requests, min(len(of_requests), BATCHES, most))])
 
 
 def _throughput_error(level: _Level, value: float) -> _Estimate | None:
@@ -257,7 +294,7 @@ def _throughput_error(level: _Level, value: float) -> _Estimate | None:
     tokens = np.array([row["output_tokens"] for row in good], dtype=np.float64)
     spent = np.array([row["total_ms"] for row in good], dtype=np.float64)
     left = tokens - tokens.sum() / spent.sum() * spent
-    batches = np.array([batch.sum() for batch in np.array_split(left, min(len(left), BATCHES))])
+    batches = _batches(level, left)
     error = math.sqrt(float((batches**2).sum()) * len(batches) / (len(batches) - 1)) / float(tokens.sum())
     return _Estimate(value, error, len(batches) - 1)
 
@@ -307,29 +344,85 @@ def _verdict(quantity: Quantity, low: float, high: float, margin: float) -> str:
     return BETTER if (low > 0) == quantity.higher_is_better else WORSE
 
 
-def _share(level: Sequence[_Level], quantity: Quantity, slo: Mapping[str, float]) -> tuple[int, int]:
-    """How many of the tried requests failed, or were good."""
-    rows = [row for part in level for row in part.rows]
-    if quantity is FAILED:
-        return sum(not row["ok"] for row in rows), len(rows)
-    return sum(summary.meets(row, slo) for row in rows), len(rows)
+@dataclass(frozen=True)
+class _Share:
+    """How many of the tried requests of a run failed, or were good.
+
+    ``independent`` is how many requests that have nothing to do with one another would say as much; ``drift`` the
+    deviation of the share from one run to the next that is assumed, and ``by_round`` the share in each round.
+    """
+
+    value: float
+    tried: int
+    independent: float
+    drift: float
+    by_round: Mapping[int, float]
 
 
-def _wilson(count: int, of: int, z: float) -> tuple[float, float]:
-    share, z2 = count / of, z * z
+def _share(level: _Level, quantity: Quantity, slo: Mapping[str, float]) -> _Share:
+    def hits(part: _Level, drifted: int = 0) -> Floats:
+        """1 for each request that is counted, else 0, where the machine is so many deviations slower."""
+        if quantity is FAILED:
+            return np.array([not row["ok"] for row in part.rows], dtype=np.float64)
+        limits = {
+            name: limit / (1 + drifted * OBJECTIVE_DRIFT.get(name, TTFT).drift_percent / 100)
+            for name, limit in slo.items()
+        }
+        return np.array([summary.meets(row, limits) for row in part.rows], dtype=np.float64)
+
+    found = hits(level)
+    value = float(found.mean())
+    # Failures and slow answers come in bursts: a burst says as much as a few requests.
+    left = _batches(level, found - value)
+    alone = value * (1 - value) * len(found)
+    bunched = float((left**2).sum()) * len(left) / (len(left) - 1) / alone if alone and len(left) > 1 else 1.0
+    drift = 0.0 if quantity is FAILED else float(hits(level, -1).mean() - hits(level, 1).mean()) / 2
+    by_round = {number: float(hits(part).mean()) for number, part in level.rounds().items()}
+    return _Share(value, len(found), len(found) / max(1.0, bunched), drift, by_round)
+
+
+def _share_error(a: Sequence[_Share], b: Sequence[_Share], *, interleaved: bool) -> tuple[float, float]:
+    """The error of the difference of two shares by what drifts, and its degrees of freedom.
+
+    Of two runs that is the assumed drift alone. Between rounds and repeats counting differs, too, and is contained.
+    """
+    if interleaved:
+        first, second = a[0].by_round, b[0].by_round
+        apart = np.array([second[number] - first[number] for number in first if number in second])
+        if len(apart) < 2:
+            return 0.0, math.inf
+        return float(apart.std(ddof=1)) / math.sqrt(len(apart)), len(apart) - 1
+    drift = float(np.mean([one.drift**2 for one in (*a, *b)]))
+    each = 1 / len(a) + 1 / len(b)
+    repeats = len(a) + len(b) - 2
+    if not repeats:
+        return math.sqrt(drift * each), math.inf
+    counting = float(np.mean([one.value * (1 - one.value) / one.independent for one in (*a, *b)]))
+    measured = sum(float(np.var([one.value for one in side])) * len(side) for side in (a, b))
+    degrees = DRIFT_DEGREES + repeats
+    return math.sqrt((DRIFT_DEGREES * (drift + counting) + measured) / degrees * each), degrees
+
+
+def _wilson(share: float, of: float, z: float) -> tuple[float, float]:
+    z2 = z * z
     middle, half = share + z2 / (2 * of), z * math.sqrt(share * (1 - share) / of + z2 / (4 * of * of))
     return (middle - half) / (1 + z2 / of), (middle + half) / (1 + z2 / of)
 
 
 def _shares(
-    name: str, quantity: Quantity, a: tuple[int, int], b: tuple[int, int], confidence: float, margin: float
-) -> Finding:
-    """Two shares of requests: the interval of their difference is Newcombe's, made of Wilson's."""
+    name: str, quantity: Quantity, a: Sequence[_Share], b: Sequence[_Share], confidence: float, margin: float,
+    *, interleaved: bool,
+) -> Finding:  # fmt: skip
+    """Two shares of requests: the interval of their difference is Newcombe's, made of Wilson's, and what drifts."""
     z = NormalDist().inv_cdf((1 + confidence) / 2)
-    (low_a, high_a), (low_b, high_b) = _wilson(*a, z), _wilson(*b, z)
-    first, second = a[0] / a[1], b[0] / b[1]
-    low = (second - first - math.hypot(second - low_b, high_a - first)) * 100
-    high = (second - first + math.hypot(high_b - second, first - low_a)) * 100
+    first, second = (sum(one.value * one.tried for one in side) / sum(one.tried for one in side) for side in (a, b))
+    low_a, high_a = _wilson(first, sum(one.independent for one in a), z)
+    low_b, high_b = _wilson(second, sum(one.independent for one in b), z)
+    error, degrees = _share_error(a, b, interleaved=interleaved)
+    drifted = estimates.t_quantile((1 + confidence) / 2, degrees) * error
+    join = max if interleaved or len(a) + len(b) > 2 else math.hypot
+    low = max(-1.0, second - first - join(math.hypot(second - low_b, high_a - first), drifted)) * 100
+    high = min(1.0, second - first + join(math.hypot(high_b - second, first - low_a), drifted)) * 100
     verdict = _verdict(quantity, low, high, margin)
     return Finding(name, quantity.name, quantity.label, first * 100, second * 100, (second - first) * 100, low, high,
                    None, margin, verdict)  # fmt: skip
@@ -339,10 +432,10 @@ def _finding(
     level: str, quantity: Quantity, a: float, b: float, effect: _Effect | None, confidence: float, margin: float,
     rounds: int,
 ) -> Finding:  # fmt: skip
-    if effect is None:
-        change = (b / a - 1) * 100
+    factor = estimates.t_quantile((1 + confidence) / 2, effect.degrees) if effect else math.inf
+    if effect is None or factor * effect.error > WIDEST:
+        change = math.expm1(effect.log) * 100 if effect else (b / a - 1) * 100
         return Finding(level, quantity.name, quantity.label, a, b, change, None, None, None, margin, CANT_TELL)
-    factor = estimates.t_quantile((1 + confidence) / 2, effect.degrees)
     low, middle, high = (
         math.expm1(effect.log + sign * factor * effect.error) * 100 for sign in (-1, 0, 1)
     )  # fmt: skip
@@ -352,7 +445,7 @@ def _finding(
         # So many that two equal servers are nearly always called the same.
         wanted = math.log1p(margin / 100) / (factor + NormalDist().inv_cdf(0.975))
         needed = max(rounds + 1, math.ceil(rounds * (effect.error / wanted) ** 2))
-    noise = math.expm1(factor * effect.own_error) * 100
+    noise = math.expm1(factor * effect.own_error) * 100 if factor * effect.own_error <= WIDEST else None
     return Finding(
         level, quantity.name, quantity.label, a, b, middle, low, high, noise, margin, verdict, needed
     )  # fmt: skip
@@ -384,9 +477,12 @@ def judge(
         found = " and ".join(", ".join(levels) or "no requests" for levels in (first[0], second[0]))
         raise UsageError(
             f"{names(a)} and {names(b)} have no level of load in common: {found}",
-            hint="measure both with the same --concurrency, --rate or --context",
+            hint="measure both with the same --concurrency, --rate or --lengths",
         )
-    jobs: list[tuple[Quantity, Callable[[float], Finding]]] = []
+    dropped = [name for levels in (*first, *second) for name in levels if name not in common]
+    swept = a[0].header["load"]["mode"] == "sweep"  # which finds its levels: those of two runs are seldom the same
+    missing = [] if swept else [name for levels in first for name in levels if name not in common]
+    jobs: list[tuple[int, Callable[[float], Finding]]] = []
     margins = margins or {}
     for name in common:
         sides = [levels[name] for levels in first], [levels[name] for levels in second]
@@ -394,28 +490,32 @@ def judge(
             margin = margins.get(quantity.name, quantity.margin_percent)
             if quantity.statistic == "share":
                 slo = a[0].header["load"]["slo"]
-                counts = [_share(side, quantity, slo) for side in sides]
-                jobs.append((quantity, _bind(_shares, name, quantity, *counts, margin=margin)))
+                shares = [[_share(level, quantity, slo) for level in side] for side in sides]
+                jobs.append((1, _bind(_shares, name, quantity, *shares, margin=margin, interleaved=interleaved)))
                 continue
             figures = [[_figure(level, quantity) for level in side] for side in sides]
             if any(figure is None for side in figures for figure in side):
+                if not quantity.is_tail and None not in figures[0]:
+                    missing.append(f"{quantity.label} at {name}")
                 continue
             typical = [math.exp(float(np.mean(np.log(np.array(side, dtype=np.float64))))) for side in figures]
             effect, rounds = _effect(sides, quantity, interleaved=interleaved)
-            if effect is None and quantity.is_tail:
+            if effect is None and quantity.is_tail and any(_is_thin(one, quantity) for side in sides for one in side):
                 continue
-            jobs.append((quantity, _bind(_finding, name, quantity, *typical, effect, margin=margin, rounds=rounds)))
-    # Intervals hold together: with each quantity more, each is wider.
-    weights = {quantity: DECODE_WEIGHT if quantity is DECODE else 1 for quantity, _ in jobs}
-    share = (1 - CONFIDENCE) / max(1, sum(weights[quantity] for quantity, _ in jobs))
-    findings = [job(1 - share * weights[quantity]) for quantity, job in jobs]
+            weight = 0 if effect is None else DECODE_WEIGHT if quantity is DECODE else 1
+            jobs.append((weight, _bind(_finding, name, quantity, *typical, effect, margin=margin, rounds=rounds)))
+    # Intervals hold together: with each more, each is wider. Where there is none, nothing can be wrong.
+    share = (1 - CONFIDENCE) / max(1, sum(weight for weight, _ in jobs))
+    findings = [job(1 - share * weight) for weight, job in jobs]
     if not findings:
         raise UsageError(
             f"{names(a)} and {names(b)} have no good requests to compare", hint="look at the runs: nox -s report"
         )
     noise = "rounds" if interleaved else "repeats" if len(a) + len(b) > 2 else "assumed"
-    dropped = [name for levels in (*first, *second) for name in levels if name not in common]
-    return Comparison(a, b, findings, noise, comparable.differences(a[0], b[0]), comparable.warnings(a, b, dropped))
+    return Comparison(
+        a, b, findings, noise, comparable.differences(a[0], b[0]), comparable.warnings(a, b, [*dropped, *missing]),
+        list(dict.fromkeys(missing)),
+    )  # fmt: skip
 
 
 def _bind(function: Callable[..., Finding], *arguments: Any, **named: Any) -> Callable[[float], Finding]:
@@ -432,7 +532,13 @@ def _effect(
     found = [[_estimate(level, quantity) for level in side] for side in sides]
     known = [[estimate for estimate in side if estimate is not None] for side in found]
     complete = all(len(side) == len(estimated) for side, estimated in zip(found, known, strict=True))
-    return (_apart(known[0], known[1], quantity) if complete else None), 1
+    if not complete:
+        return None, 1
+    effect = _apart(known[0], known[1], quantity)
+    if quantity is THROUGHPUT:  # twice the error is as much as the beginning and the end can differ
+        ends = [float(np.mean([_ends(level) for level in side])) for side in sides]
+        effect = dataclasses.replace(effect, error=math.hypot(effect.error, (ends[1] - ends[0]) / 2))
+    return effect, 1
 
 
 def _judged(

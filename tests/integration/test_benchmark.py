@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import json
 import os
 import re
@@ -16,7 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from rich.console import Console
 
 from nexus_tasks import benchmark, endpoint, inventory, measure, results, workload
 from nexus_tasks.errors import UsageError
@@ -24,6 +27,7 @@ from nexus_tasks.inventory import Deployed, Instance
 from nexus_tasks.load import Limits, Stage
 from nexus_tasks.measure import Plan
 from nexus_tasks.provenance import ROOT
+from nexus_tasks.scrape import Exporter
 from nexus_tasks.targets import Target
 from nexus_tasks.workload import Spec
 from tests.conftest import RunningServer, free_port, run_server
@@ -297,6 +301,29 @@ def test_a_target_that_is_down_does_not_keep_the_others_from_being_measured(
     assert header["server"]["release"] == "b1"
     assert header["server"]["argv"] == ["llama-server"]
     assert header["workload"]["preset"] is None
+
+
+@pytest.mark.parametrize(
+    ("exporter", "problem"),
+    [
+        (Exporter("gpu1", "{dead}"), "connection refused"),
+        (Exporter("gpu1", "{server}"), "is no exporter of role telemetry"),
+        (Exporter("gpu1", "{dead}", ("false",)), "ssh"),
+    ],
+)
+def test_an_exporter_that_does_not_tell_is_told_and_the_server_is_measured(
+    server: RunningServer, tmp_path: Path, exporter: Exporter, problem: str
+) -> None:
+    there = httpx.URL(server.base_url).netloc.decode()
+    address = exporter.address.format(dead=f"127.0.0.1:{free_port()}", server=there)
+    instance = Instance("gpu1", "main", server.base_url, None, {"name": "tiny"}, {"name": "b1"}, [], "server.log")
+    target = Target("gpu1/main", server.base_url, instance=instance, tunnel="gpu1")
+    console = Console(file=io.StringIO(), width=200)
+    exporters = {"gpu1": dataclasses.replace(exporter, address=address)}
+    record = results.load(measure.run(target, SMALL, exporters=exporters, root=tmp_path, console=console))
+    assert summary(record)["ok"]
+    assert isinstance(console.file, io.StringIO)
+    assert re.search(f"telemetry of gpu1 is missing: .*{problem}", console.file.getvalue())
 
 
 def command(*arguments: str, root: Path) -> subprocess.Popen[str]:

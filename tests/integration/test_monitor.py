@@ -152,7 +152,21 @@ def read_until(terminal: int, pattern: str, seconds: float = 30) -> str:
     return text
 
 
-def test_an_interval_without_time_is_refused() -> None:
-    done = monitor("http://127.0.0.1:1", "--interval", "0")
+@pytest.mark.parametrize(("interval", "wrong"), [("0", "too short"), ("nan", "no time"), ("inf", "no time")])
+def test_an_interval_without_time_is_refused(interval: str, wrong: str) -> None:
+    done = monitor("http://127.0.0.1:1", "--interval", interval)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "error: --interval 0 is too short\n hint: 0.1 seconds or more\n"
+    assert done.stderr == f"error: --interval {interval} is {wrong}\n hint: 0.1 seconds or more\n"
+
+
+def test_it_ends_without_a_word_when_nobody_reads_it_any_more() -> None:
+    with subprocess.Popen(
+        [*COMMAND, "http://127.0.0.1:1", "--json", "--interval", "0.1"], cwd=ROOT, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout
+        assert process.stderr
+        assert process.stdout.readline().startswith("{")
+        process.stdout.close()
+        assert process.wait(timeout=20) == 1
+        assert process.stderr.read() == ""

@@ -57,6 +57,47 @@ int nvmlDeviceGetTotalEnergyConsumption(void *device, unsigned long long *millij
     return *(int *)device == 0 ? SUCCESS : NOT_SUPPORTED;
 }
 """
+# Two GPUs that tell their memory. Files beside the library decide: lost0 and lost1 take one away, with hang0 all hang.
+FADING = r"""
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+typedef struct { unsigned long long total, free, used; } memory_t;
+static int gpus[2] = {0, 1};
+static int there(const char *name, int number) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s%d", getenv("LD_LIBRARY_PATH"), name, number);
+    return access(path, F_OK) == 0;
+}
+static int state(void *device) {
+    while (there("hang", 0)) usleep(100000);
+    return there("lost", *(int *)device) ? 15 : 0;
+}
+int nvmlInitWithFlags(unsigned int flags) { return 0; }
+int nvmlShutdown(void) { return 0; }
+const char *nvmlErrorString(int code) { return "error"; }
+int nvmlDeviceGetCount_v2(unsigned int *count) { *count = 2; return 0; }
+int nvmlDeviceGetHandleByIndex_v2(unsigned int index, void **device) {
+    *device = &gpus[index];
+    return state(*device);
+}
+int nvmlDeviceGetMemoryInfo(void *device, memory_t *memory) {
+    memory->total = 24576ull << 20;
+    memory->used = 1000ull << 20;
+    memory->free = memory->total - memory->used;
+    return state(device);
+}
+"""
+HANGING = """
+import pathlib, sys, time
+from nexus_tasks import telemetry
+with telemetry.Gpus() as gpus, telemetry.Sampler(gpus, interval_s=0.05, origin=time.perf_counter()) as sampler:
+    while not (rows := sampler.take()):
+        time.sleep(0.05)
+    pathlib.Path(sys.argv[1]).touch()
+    time.sleep(0.5)
+print(len(rows[0]["gpus"]), "GPUs")
+"""
 OLD = {"power_limit_w": None, "energy_j": None, "clock_mhz": None, "throttled": None}
 NEW = {"power_limit_w": 350.0, "clock_mhz": 1410}
 
@@ -178,6 +219,41 @@ def test_a_gpu_that_fell_off_the_bus_hides_no_other(nvml_dir: Path) -> None:
     assert answer["error"] == "GPU 0 does not answer"
 
 
+def test_a_gpu_that_is_lost_while_it_is_watched_is_told(nvml_dir: Path) -> None:
+    compile_nvml(nvml_dir, FADING)
+    with run_exporter(nvml_dir) as (url, process), Source("rig", url) as source:
+        whole = source.look().machine
+        (nvml_dir / "lost1").touch()
+        one = source.look().machine
+        up = httpx.get(f"{url}/metrics").text
+        (nvml_dir / "lost1").unlink()
+        back = source.look().machine
+        (nvml_dir / "lost0").touch()
+        (nvml_dir / "lost1").touch()
+        none = source.look().machine
+        assert process.poll() is None
+        with contextlib.suppress(httpx.TransportError):
+            httpx.get(f"{url}/metrics")
+        assert process.wait(timeout=5) == 1  # to start over, with the library that is there now
+    assert whole
+    assert one
+    assert back
+    assert none
+    assert [whole.nvml_error, one.nvml_error, back.nvml_error] == [None, "GPU 1 does not answer", None]
+    assert [gpu["memory_used_mib"] for gpu in one.gpus] == [1000, None]
+    assert "llama_nexus_nvml_up 1.0" in up
+    assert 'llama_nexus_nvml_error_info{error="GPU 1 does not answer"} 1.0' in up
+    assert none.nvml_error == "GPU 0, 1 do not answer"
+
+
+def test_a_driver_that_hangs_holds_up_no_run(nvml_dir: Path) -> None:
+    compile_nvml(nvml_dir, FADING)
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(nvml_dir)}
+    command: list[str | Path] = [sys.executable, "-c", HANGING, nvml_dir / "hang0"]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("2 GPUs\n", "")
+
+
 def test_a_driver_that_is_not_loaded_is_recorded_and_costs_nothing_else(nvml_dir: Path) -> None:
     build_nvml(nvml_dir, "-DINIT=DRIVER_NOT_LOADED")
     answer = sample_with(nvml_dir)
@@ -222,7 +298,9 @@ def test_what_an_exporter_tells_is_what_its_machine_would_have_sampled(nvml_dir:
     build_newer_nvml(nvml_dir)
     there = sample_with(nvml_dir)
     with run_exporter(nvml_dir) as (url, _), Source("rig", url) as source:
-        first, second = source.sample(), source.sample()
+        first = source.sample()
+        time.sleep(0.2)  # the kernel counts in hundredths of a second
+        second = source.sample()
         look = source.look()
     assert look.machine
     assert look.machine.host_state() == there["state"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import stat
@@ -15,6 +16,7 @@ import psutil
 import pytest
 import yaml
 
+from nexus_tasks import inventory
 from tests import modules
 from tests.conftest import ROOT, ansible, free_port, wait_for
 
@@ -183,6 +185,50 @@ def test_the_unit_lets_it_have_the_gpus_and_no_rights() -> None:
     unit = (ROLE / "templates/llama-nexus-telemetry.service.j2").read_text().splitlines()
     for line in ("DynamicUser=yes", "DeviceAllow=char-195 rw", "CapabilityBoundingSet=", "ProtectSystem=strict"):
         assert line in unit
+
+
+def test_the_unit_is_tried_again_for_ever() -> None:
+    unit = (ROLE / "templates/llama-nexus-telemetry.service.j2").read_text().splitlines()
+    assert "Restart=always" in unit
+    assert "StartLimitIntervalSec=0" in unit
+
+
+def test_one_that_takes_long_to_answer_is_not_started_again(exporter: Exporter) -> None:
+    slow = "time.sleep(6)  # as NVML does with many GPUs\n            return [*self._machine()]\n"
+    program = (ROLE / "files/exporter.py").read_text()
+    begin, _, rest = program.partition("            self._asked = time.monotonic()\n")
+    program = f"{begin}            {slow}{rest[rest.index('    def let_go') :]}"
+    files = {"exporter.py": program, "telemetry.py": (ROOT / "nexus_tasks/telemetry.py").read_text()}
+    assert exporter.have(files=files)["changed"]
+    assert exporter.have(files=files)["changed"] is False
+
+
+def test_programs_log_in_as_ansible_does(tmp_path: Path) -> None:
+    (tmp_path / "group_vars").symlink_to(ROOT / "group_vars")
+    hosts = {
+        "old": {
+            "ansible_ssh_host": "192.0.2.9", "ansible_ssh_user": "ops", "ansible_private_key_file": "/key",
+            "ansible_ssh_common_args": "-o 'ProxyJump={{ hop }}'", "ansible_ssh_port": 2222, "hop": "gate",
+        },
+        "plain": {},
+    }  # fmt: skip
+    # Of all hosts, this one too, as long as it does not say otherwise; nobody asks for a password here.
+    become = {"ansible_become": True, "ansible_become_exe": "/nowhere/sudo", "ansible_become_user": "nobody"}
+    here = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    groups = {"gpu-hosts": {"hosts": hosts}, "local": {"hosts": {"localhost": here}}}
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"vars": become, "children": groups}}))
+    file = tmp_path / "exporters.json"
+    ansible(
+        "playbooks/exporters.yml", "-i", tmp_path, "-l", "gpu-hosts", "-e", f"exporters_file={file}",
+        ANSIBLE_REMOTE_USER="of-ansible", ANSIBLE_SSH_ARGS="-F /ssh_config",
+    )  # fmt: skip
+    old, plain = json.loads(file.read_text())
+    assert (old["address"], old["ssh"]["user"], old["ssh"]["port"], old["ssh"]["key"]) == (
+        "192.0.2.9", "ops", 2222, "/key"
+    )  # fmt: skip
+    assert old["ssh"]["arguments"].split() == ["-F", "/ssh_config", "-o", "'ProxyJump=gate'"]
+    assert (plain["ssh"]["user"], plain["ssh"]["port"], plain["ssh"]["key"]) == ("of-ansible", None, None)
+    assert inventory.ssh_to(plain) == ("ssh", "-F", "/ssh_config", "-l", "of-ansible", "plain")
 
 
 def test_the_environment_has_what_the_exporter_imports_with_hashes() -> None:

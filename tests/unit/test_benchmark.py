@@ -123,6 +123,8 @@ def test_objectives_and_an_end_come_from_their_options() -> None:
         (["--most", "4"], "--most is for sweeps"),
         (["--interleave", "3", "--sweep"], "--interleave and --sweep exclude each other"),
         (["--slo", "speed=1"], "no request has a 'speed'"),
+        (["--tag", "last-good"], "'last-good' can't be the name of a tag"),
+        (["--tag", "a,b"], "'a,b' can't be the name of a tag"),
         (["--sweep", "--lengths", "100,200"], "--sweep and --lengths exclude each other"),
         (["--sweep", "--most", "0"], "--most 0 is too few"),
         (["--lengths", "100,200", "--prompt-tokens", "5"], "--prompt-tokens and --lengths exclude each other"),

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from nexus_tasks import comparable, compare, noise, verdicts
+from nexus_tasks import comparable, compare, noise, results, verdicts
 from nexus_tasks.errors import RecordError, UsageError
 from nexus_tasks.noise import Design, Noise
 from nexus_tasks.results import Record
@@ -229,11 +229,160 @@ def test_each_level_of_load_is_judged_by_itself() -> None:
     assert "not measured in all runs, and left out: concurrency 16" in found.warnings
 
 
+def test_throughput_of_few_requests_and_of_many_differs_by_how_the_load_begins_and_ends() -> None:
+    few, many, more = [levels(run(name), {8: 1.0}, count) for name, count in (("a", 16), ("b", 160), ("c", 160))]
+    for record in (many, more):
+        record.stages[0]["throughput"]["output_tps"] *= 1.2
+    assert finding(judge([few], [many]), "output_tps").verdict == CANT_TELL
+    assert finding(judge([many], [more]), "output_tps").verdict == SAME
+    more.stages[0]["throughput"]["output_tps"] *= 1.2
+    assert finding(judge([many], [more]), "output_tps").verdict == BETTER
+
+
 def test_throughput_at_a_rate_is_the_rate_and_not_judged() -> None:
     sides = [levels(run(name), {8: 1.0}, 40) for name in "ab"]
     at_rate = [changed(one, {"load.mode": "constant"}) for one in sides]
     assert "output_tps" in names(judge(sides[:1], sides[1:]))
     assert "output_tps" not in names(judge(at_rate[:1], at_rate[1:]))
+
+
+def of_lengths(run_id: str, concurrency: int) -> Record:
+    """A run of context scaling with one length."""
+    planned = [{"concurrency": concurrency, "rate_per_s": None, "prompt_tokens": 512}]
+    return run(run_id, header={"load.axis": "prompt_tokens", "load.planned": planned})
+
+
+def test_prompt_lengths_are_compared_at_the_same_number_of_users() -> None:
+    assert judge([of_lengths("a", 4)], [of_lengths("b", 4)]).findings
+    with pytest.raises(UsageError) as caught:
+        judge([of_lengths("a", 1)], [of_lengths("b", 4)])
+    assert "concurrency 1 against 4" in caught.value.message
+
+
+def test_bursts_of_another_size_are_another_load() -> None:
+    a, b = [run(name, header={"load.mode": "burst", "load.planned": [{"rate_per_s": 4.0, "burst": size}]})
+            for name, size in (("a", 2), ("b", 8))]  # fmt: skip
+    with pytest.raises(UsageError) as caught:
+        judge([a], [b])
+    assert "burst 2 against 8" in caught.value.message
+
+
+def test_a_run_of_one_level_is_compared_with_that_level_of_a_run_of_several() -> None:
+    one = changed(levels(run("a"), {8: 1.0}, 40), {"load.axis": None})
+    found = judge([one], [levels(run("b"), {1: 1.0, 8: 1.0}, 40)])
+    assert {finding.level for finding in found.findings} == {"concurrency 8"}
+    assert not found.missing
+
+
+def test_a_level_that_only_a_has_can_t_be_told() -> None:
+    whole, part = levels(run("a"), {1: 1.0, 8: 1.0}, 200), levels(run("b"), {1: 1.0}, 200)
+    margins = dict.fromkeys(("decode_tps", "ttft_ms", "ttft_p95_ms", "itl_p99_ms", "prefill_tps"), 50.0)
+    found = judge([whole], [part], margins=margins)
+    assert {finding.verdict for finding in found.findings} == {SAME}
+    assert (found.missing, found.verdict) == (["concurrency 8"], CANT_TELL)
+    assert compare.sentences(found)[0] == "B against A: not measured in B: concurrency 8."
+    assert compare._status([found], "cant-tell") == 4
+    assert compare._status([found], "worse") == 0
+    assert judge([part], [whole], margins=margins).verdict == SAME
+    sweeps = [changed(one, {"load.mode": "sweep"}) for one in (whole, part)]  # find levels of their own
+    assert not judge(sweeps[:1], sweeps[1:]).missing
+
+
+def test_a_quantity_that_only_a_has_can_t_be_told() -> None:
+    b = run("b")
+    for row in b.requests:
+        row["prefill_tps"] = None
+    found = judge([run("a")], [b])
+    assert found.missing == ["prefill, tokens/s at concurrency 1"]
+    assert "not measured in all runs, and left out: prefill, tokens/s at concurrency 1" in found.warnings
+    assert not judge([b], [run("a")]).missing
+
+
+def test_stalls_that_are_all_in_one_request_can_t_be_told() -> None:
+    b = run("b", requests=20)
+    b.requests[7]["itl_ms"] = [gap * (50 if n % 4 == 0 else 1) for n, gap in enumerate(b.requests[7]["itl_ms"])]
+    found = finding(judge([run("a", requests=20)], [b]), "itl_p99_ms")
+    assert (found.verdict, found.low) == (CANT_TELL, None)
+
+
+def test_the_round_that_was_cut_short_belongs_to_its_level() -> None:
+    a, b = (one for side in noise.pair(np.random.default_rng(3), Noise(), Design(rounds=5)) for one in side)
+    stages = [{"type": "stage", "stage": n, "round": n, "concurrency": 1, "rate_per_s": None, "prompt_tokens": None,
+               "throughput": {"output_tps": 90.0}} for n in range(5)]  # fmt: skip
+    for row in (*a.requests, *b.requests):
+        row["stage"] = row["round"]
+    whole = dataclasses.replace(a, stages=stages)
+    cut = dataclasses.replace(b, stages=stages[:4], summary=None)
+    found = judge([whole], [cut])
+    assert list(found.warnings) == ["b: interrupted: the run was cut short"]
+    assert finding(found, "decode_tps") == finding(
+        judge([whole], [dataclasses.replace(b, stages=stages)]), "decode_tps"
+    )
+
+
+def test_two_wild_requests_of_many_levels_have_no_interval() -> None:
+    few = dict.fromkeys((1, 2, 4, 8, 16), 1.0)
+    a, b = levels(run("a"), few, 2), levels(run("b"), few, 2)
+    for row in b.requests[::2]:
+        row["ttft_ms"] *= 100
+    ttft = finding(judge([a], [b]), "ttft_ms", "concurrency 4")
+    assert (ttft.verdict, ttft.low, ttft.high) == (CANT_TELL, None, None)
+    assert ttft.change is not None
+    assert ttft.change > 100
+
+
+def test_requests_that_were_in_flight_together_say_less_than_as_many_one_after_another() -> None:
+    def waves(name: str, users: int) -> Record:
+        record = levels(run(name), {users: 1.0}, 128)
+        speeds = np.random.default_rng(9).normal(100, 5, 16)
+        for number, row in enumerate(record.requests):
+            row["decode_tps"] = speeds[number // 8] + row["ttft_ms"] / 1e4
+        return record
+
+    together, alone = [judge([waves("a", users)], [waves("b", users)]) for users in (8, 1)]
+    assert width(together) > 1.2 * width(alone)
+
+
+def objective(slo: dict[str, float], *sides: list[Record]) -> list[list[Record]]:
+    """Runs with objectives, and gaps as records have them."""
+    for record in (one for side in sides for one in side):
+        for row in record.requests:
+            row["itl_ms"] = list(row["itl_ms"])
+    return [[changed(record, {"load.slo": slo}) for record in side] for side in sides]
+
+
+@pytest.mark.parametrize(
+    "design", [Design(requests=20), Design(requests=200), Design(rounds=5), Design(requests=20, repeats=3)]
+)
+def test_equal_runs_at_the_edge_of_an_objective_are_not_called_different(design: Design) -> None:
+    rng = np.random.default_rng(10)
+    verdicts_ = [
+        finding(judge(*objective({"ttft_ms": 122.3}, *noise.pair(rng, Noise(), design))), "goodput").verdict
+        for _ in range(40)
+    ]
+    assert sum(verdict in (BETTER, WORSE) for verdict in verdicts_) <= 4
+
+
+def test_an_objective_that_is_missed_for_good_is_worse() -> None:
+    for design in (Design(requests=50), Design(rounds=10), Design(requests=20, repeats=3)):
+        a, b = objective({"ttft_ms": 135.0}, *noise.pair(np.random.default_rng(11), Noise(), design))
+        for row in (row for record in b for row in record.requests):
+            row["ttft_ms"] *= 1.15
+        assert finding(judge(a, b), "goodput").verdict == WORSE
+
+
+def test_failures_in_one_burst_say_less_than_as_many_apart() -> None:
+    def failing(places: range) -> Finding:
+        b = run("b", requests=200)
+        for place in places:
+            b.requests[place] |= {"ok": False, "error": {"kind": "timeout", "message": "?"}}
+        return finding(judge([run("a", requests=200)], [b]), "failed")
+
+    burst, apart = failing(range(50, 70)), failing(range(5, 200, 10))
+    assert burst.change == apart.change == pytest.approx(10.0)
+    assert burst.low is not None
+    assert apart.low is not None
+    assert burst.low < apart.low / 2
 
 
 def test_failures_and_goodput_are_compared_as_shares() -> None:
@@ -299,6 +448,14 @@ def test_a_run_that_is_not_valid_is_refused_with_the_reasons() -> None:
     invalid = changed(run("b"), {}, valid=False, reasons=["the event loop was late"])
     with pytest.raises(UsageError) as caught:
         judge([run("a")], [invalid])
+    assert "b is not valid: the event loop was late" in caught.value.message
+
+
+def test_a_run_that_was_cut_short_is_not_valid_when_a_stage_of_it_is_not() -> None:
+    b = dataclasses.replace(levels(run("b"), {1: 1.0, 8: 1.0}, 20), summary=None)
+    b.stages[0]["watch"] = {"valid": False, "reasons": ["the event loop was late"]}
+    with pytest.raises(UsageError) as caught:
+        judge([levels(run("a"), {1: 1.0, 8: 1.0}, 20)], [b])
     assert "b is not valid: the event loop was late" in caught.value.message
 
 
@@ -402,6 +559,45 @@ def test_a_run_is_named_by_its_path(root: Path) -> None:
     assert ids(str(root / "benchmark" / "r2.jsonl"), root) == ["r2"]
 
 
+def test_tags_and_baselines_may_be_names_of_branches(tmp_path: Path) -> None:
+    save(tmp_path, run("r1", header={"tag": "feature/x"}), run("r2"))
+    assert ids("feature/x", tmp_path) == ["r1"]
+    compare.save_baseline("release/1", compare.find("r2", tmp_path), tmp_path)
+    assert ids("release/1", tmp_path) == ["r2"]
+
+
+def test_the_record_of_a_deployment_is_no_run_to_compare(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with results.create("deployment", {"playbook": "deploy.yml"}, target="local", root=root) as writer:
+        writer.finish({"ok": True})
+    for names_ in ([str(writer.path), "last"], ["last", str(writer.path)]):
+        assert compare.main([*names_, "--results", str(root)]) == 1
+        assert f"{writer.path} is a deployment" in capsys.readouterr().err
+
+
+def test_a_damaged_record_is_left_out_of_the_search_for_the_last_good_one(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = root / "benchmark" / "r2.jsonl"
+    path.write_text(path.read_text() + "{\n")
+    assert ids("last-good", root, "last") == ["r1"]
+    assert f"warning: left out: {path}, line" in capsys.readouterr().err
+    with pytest.raises(RecordError):
+        ids("r2", root)
+
+
+def test_the_last_good_runs_of_several_targets_are_one_of_each(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    x, y = {"target": "x"}, {"target": "y"}
+    save(tmp_path, run("r1", header=x), run("r2", header=y), run("r3", header={**x, "tag": "new"}),
+         run("r4", header={**y, "tag": "new"}))  # fmt: skip
+    assert compare.main(["last-good", "new", "--json", "--results", str(tmp_path)]) == 0
+    assert [(one["a"], one["b"]) for one in json.loads(capsys.readouterr().out)] == [
+        (["r1"], ["r3"]), (["r2"], ["r4"]),
+    ]  # fmt: skip
+    assert compare.against("last-good", compare.find("new", tmp_path), root=tmp_path) == 0
+
+
 def test_the_last_good_run_is_one_that_can_be_compared(root: Path) -> None:
     assert ids("last-good", root, "last") == ["r2"]  # r3 failed, r4 is another target's
     assert ids("last-good", root, "r2") == ["r1"]
@@ -436,7 +632,20 @@ def test_a_baseline_is_found_again(root: Path) -> None:
     assert sorted(path.name for path in root.iterdir()) == ["baselines.json", "benchmark"]
 
 
-@pytest.mark.parametrize("name", ["", "last", "last-good", "a,b", "a/b", "x.jsonl"])
+def test_a_baseline_can_be_of_several_targets_with_models_of_their_own(tmp_path: Path) -> None:
+    save(tmp_path, run("r1", header={"tag": "t", "target": "x"}),
+         run("r2", header={"tag": "t", "target": "y", "model.name": "other"}))  # fmt: skip
+    compare.save_baseline("v1", compare.find("t", tmp_path), tmp_path)
+    assert ids("v1", tmp_path) == ["r1", "r2"]
+
+
+def test_baselines_are_readable_for_whoever_reads_the_records(root: Path) -> None:
+    compare.save_baseline("v1", compare.find("r1", root), root)
+    record = root / "benchmark" / "r1.jsonl"
+    assert (root / "baselines.json").stat().st_mode & 0o777 == record.stat().st_mode & 0o777
+
+
+@pytest.mark.parametrize("name", ["", "last", "last-good", "a,b", " v1", "x.jsonl"])
 def test_a_baseline_has_no_name_that_means_something_else(name: str, root: Path) -> None:
     with pytest.raises(UsageError):
         compare.save_baseline(name, compare.find("r1", root), root)
@@ -518,7 +727,7 @@ def test_a_run_is_held_against_a_baseline(root: Path, capsys: pytest.CaptureFixt
 
 @pytest.mark.parametrize(
     "arguments", [["a"], [], ["a", "b", "c"], ["--save-baseline", "x", "a", "b"], ["a", "b", "--margin", "speed=1"],
-                  ["a", "b", "--margin", "decode_tps=0"], ["last-good", "last-good"]],
+                  ["a", "b", "--margin", "decode_tps=0"], ["last-good", "last-good"], ["--simulate", "0"]],
 )  # fmt: skip
 def test_a_command_that_makes_no_sense_is_an_error(arguments: list[str], tmp_path: Path) -> None:
     save(tmp_path, run("a"), run("b"))

@@ -106,6 +106,17 @@ def test_more_requests_than_blocks_give_the_width_of_the_normal_distribution() -
     assert found[1] - found[0] == pytest.approx(expected, rel=0.08)
 
 
+def test_many_requests_that_are_like_their_neighbours_say_less() -> None:
+    moments = np.repeat(np.random.default_rng(5).normal(10, 1, 1000), 20)  # twenty requests share each moment
+    sizes = np.ones(len(moments), dtype=np.int64)
+    found = intervals(moments, sizes, ("mean", "median"))
+    expected = 2 * 1.96 * moments.std() / 1000**0.5
+    for statistic, factor in (("mean", 1.0), ("median", 1.2533)):
+        within = found[statistic]
+        assert within is not None
+        assert within[1] - within[0] == pytest.approx(expected * factor, rel=0.15)
+
+
 def test_a_million_gaps_take_the_memory_of_a_few_copies() -> None:
     values, sizes = np.random.default_rng(6).lognormal(1.6, 0.1, 1_000_000), np.full(1000, 1000)
     tracemalloc.start()

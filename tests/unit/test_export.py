@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import pandas as pd
 import pytest
 
 from nexus_tasks import export, results
-from nexus_tasks.errors import RecordError
+from nexus_tasks.errors import RecordError, ReportError
+from nexus_tasks.results import Record
 from tests.report_records import NOON, failure, fixed, request, simulate, write
 
 
@@ -100,6 +102,26 @@ def test_a_folder_that_cannot_be_written_is_an_error(
     (tmp_path / "file").write_text("")
     assert export.main(["--results", str(root), "--to", str(tmp_path / "file" / "out")]) == 1
     assert "cannot write an export to" in capsys.readouterr().err
+
+
+def test_the_record_of_a_deployment_is_no_run_to_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with results.create("deployment", {"playbook": "deploy.yml"}, target="local", root=tmp_path) as writer:
+        writer.finish({"ok": True})
+    assert export.main([str(writer.path), "--results", str(tmp_path), "--to", str(tmp_path / "out")]) == 1
+    assert "is a deployment" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_an_export_that_is_cut_short_leaves_nothing_half_written(
+    root: Path, tmp_path: Path, error: BaseException
+) -> None:
+    def cut() -> Iterator[Record]:
+        yield results.load(results.paths("benchmark", root)[0])
+        raise error
+
+    with pytest.raises((ReportError, KeyboardInterrupt)):
+        export.write(cut(), "json", tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_record_that_turns_out_damaged_leaves_the_earlier_export_as_it_was(root: Path, tmp_path: Path) -> None:

@@ -53,8 +53,9 @@ def test_a_server_of_another_machine_is_asked_at_the_address_of_its_host(
 def test_a_server_on_the_loopback_of_another_machine_is_reached_as_ansible_reaches_the_machine(
     hosts: list[dict[str, Any]],
 ) -> None:
-    hosts.append(host("rig", private="127.0.0.1", public="::"))
-    private, public = inventory.deployed().instances
+    hosts.append(host("rig", private="127.0.0.1", second="127.0.0.2", public="::"))
+    private, second, public = inventory.deployed().instances
+    assert second.ssh == private.ssh
     assert private.base_url == "http://127.0.0.1:8600"
     assert private.ssh == ("ssh", "-o", "A=b c", "-p", "2222", "-i", "/my key", "-l", "ops", "192.0.2.7")
     assert public.ssh is None

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from nexus_tasks import monitor
+from nexus_tasks import monitor, telemetry
 from nexus_tasks.errors import EndpointDown
 from nexus_tasks.monitor import Fleet, Watch
 from nexus_tasks.scrape import Look, Machine, Server
@@ -76,6 +77,48 @@ def test_after_a_gap_there_is_no_rate_over_it() -> None:
     server = Server(0, 1, 0, 5, 5)
     row = monitor.instance_row(watch("main", Look(1, server=server), Look(2, problem="gone"), Look(3, server=server)))
     assert (row["up"], row["decode_tps"]) == (True, None)
+
+
+def test_one_that_was_not_heard_of_for_too_long_is_down() -> None:
+    heard, silent = watch("rig-1/main"), watch("rig-1/hangs")
+    heard.keep(Look(1, server=Server(1, 4)), time.monotonic() + 60)
+    silent.keep(Look(1, server=Server(1, 4)), time.monotonic() - 5)
+    host = watch("rig-1")
+    host.keep(Look(1, machine=Machine(1, 1, 1, 1, [GPU], [KNOWN], None)), time.monotonic() - 5)
+    assert monitor.instance_row(heard)["up"]
+    assert monitor.instance_row(silent)["problem"] == "has not answered for 15 s"
+    assert (monitor.host_row(host)["up"], monitor.host_row(host)["gpus"]) == (False, [])
+    assert "2 instances, 1 down: rig-1/hangs" in drawn(Fleet([heard, silent], [host]))
+
+
+def test_each_look_has_its_time_and_one_that_takes_longer_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(monitor, "LATE_S", 0.0)
+    stop, hangs = threading.Event(), threading.Event()
+
+    class Hangs:
+        def look(self) -> Look:
+            if one.now:
+                hangs.set()
+                stop.wait(20)
+            return Look(1.0, server=Server(1, 1))
+
+    one = Watch("rig-1", "rig-1/main", lambda: contextlib.nullcontext((Hangs(), False)))
+    thread = threading.Thread(target=one.follow, args=(stop, 0))
+    thread.start()
+    assert hangs.wait(20)
+    problem = monitor.instance_row(one)["problem"]
+    stop.set()
+    thread.join()
+    assert str(problem).startswith("has not answered for ")
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"), [("GPU 1 does not answer", True), (telemetry.NO_LIBRARY, False), (None, False)]
+)
+def test_why_gpus_are_missing_stands_below_unless_there_is_no_driver(error: str | None, shown: bool) -> None:
+    host = watch("rig-1", Look(1, machine=Machine(1, 1, 1, 1, [], [], None, error)))
+    assert (f"GPUs of rig-1: {error}" in drawn(Fleet([], [host]))) is shown
+    assert monitor.host_row(host)["nvml_error"] == error
 
 
 def test_an_instance_that_is_down_says_why_below_and_first_of_all() -> None:

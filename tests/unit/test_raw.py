@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from nexus_tasks import raw, reference
+from nexus_tasks import playbook, raw, reference
 from nexus_tasks.errors import DeployError, UsageError
 from nexus_tasks.inventory import Instance
 
@@ -251,6 +255,41 @@ def test_only_a_server_that_runs_is_stopped_and_the_others_run_beside_the_tool()
 def test_a_server_that_may_not_come_back_is_not_stopped(found: dict[str, Any]) -> None:
     with pytest.raises(DeployError, match="it may not come back"):
         raw._running([found], instance(), stop_server=True)
+
+
+def test_a_tool_whose_host_was_lost_is_ended_before_the_server_is_started(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    done: list[str] = []
+
+    def play(place: raw.Place, console: Console, **variables: Any) -> dict[str, Any]:
+        done.append("end" if variables.get("raw_ends") else "measure")
+        if done[-1] == "measure":
+            raise DeployError("the way there was lost", hint="")
+        return {"lines": []}
+
+    monkeypatch.setattr(raw, "_play", play)
+    monkeypatch.setattr(raw, "_move", lambda verb, *_: done.append(verb))
+    monkeypatch.setattr(playbook, "run_on", lambda *_, **__: playbook.Outcome(0, {}, {"rig": [row("main")]}, {}))
+    with pytest.raises(DeployError, match="the way there was lost"):
+        raw.run(
+            instance(), raw.BENCH, 300, 20, 3, [1], root=tmp_path, console=Console(quiet=True), stop_server=True
+        )  # fmt: skip
+    assert done == ["stop", "measure", "end", "start"]
+
+
+def test_after_ctrl_c_a_server_that_did_not_come_back_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fails = tmp_path / "python"
+    fails.write_text("#!/bin/sh\ncat > /dev/null\nexit 1\n")
+    fails.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(fails))
+    stream = io.StringIO()
+    with (
+        pytest.raises(KeyboardInterrupt),
+        raw.left_as_it_was(raw.Place("rig", "main", "1", starts=True), Console(file=stream, width=200)),
+    ):
+        raise KeyboardInterrupt
+    assert "rig/main may not be as it was: nox -s status, then nox -s start -- rig/main" in stream.getvalue()
 
 
 def test_a_key_in_the_command_line_does_not_reach_the_record() -> None:

@@ -61,8 +61,9 @@ def test_the_agreement_is_judged_by_its_mark(record: Record, limit: float, tone:
 
 
 def test_only_a_distinct_change_is_coloured(tmp_path: Path) -> None:
-    write(tmp_path, NOON - timedelta(hours=1), requests=[request(1, ttft_ms=150.0)])
-    record = results.load(write(tmp_path))
+    slower = [request(number, ttft_ms=150.0) for number in range(1, 5)]
+    write(tmp_path, NOON - timedelta(hours=1), requests=slower)
+    record = results.load(write(tmp_path, requests=[request(number) for number in range(1, 5)]))
     html = blocks.head(record, frames.history(record, tmp_path)).html
     assert re.findall(r'<dd class="(\w+)">([-+.\d]+)\s% since', html) == [
         ("good", "-33.3"),  # TTFT: less is better

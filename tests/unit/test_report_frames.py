@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from nexus_tasks import blocks, frames, results, runs
+from nexus_tasks import blocks, frames, index, results, runs
+from nexus_tasks.errors import ReportError
 from tests.report_records import NOON, failure, fixed, request, sample, write
 
 HOUR = timedelta(hours=1)
@@ -35,6 +37,13 @@ def test_the_token_rate_of_concurrent_requests_is_their_sum(tmp_path: Path) -> N
     rate = frames.token_rate(results.load(write(tmp_path, requests=rows)))
     middle = rate[(rate["t_s"] > 0.2) & (rate["t_s"] < 0.9)]
     assert middle["tokens_per_second"].to_numpy() == pytest.approx(200.0)
+
+
+def test_a_request_that_was_sent_late_is_under_way_until_it_ends(tmp_path: Path) -> None:
+    late = request(1, 0.0) | {"start_s": 0.9, "late_ms": 900.0, "total_ms": 1000.0}
+    flight = frames.in_flight(results.load(write(tmp_path, requests=[late])))
+    width = flight["t_s"].diff().iloc[1]
+    assert (flight["in_flight"] * width).sum() == pytest.approx(0.1)  # a second after it was due, not after it was sent
 
 
 def test_a_run_without_a_token_has_an_empty_token_rate(tmp_path: Path) -> None:
@@ -91,12 +100,23 @@ def test_the_change_is_against_the_last_run_of_the_same_workload_and_model(tmp_p
     assert change.percent == pytest.approx(25.0)
 
 
-@pytest.mark.parametrize(("before", "distinct"), [((80.0, 90.0), True), ((80.0, 101.0), False)])
-def test_a_change_is_distinct_when_the_ranges_of_both_runs_do_not_overlap(
-    tmp_path: Path, before: tuple[float, float], distinct: bool
+@pytest.mark.parametrize(
+    ("before", "after", "distinct"),
+    [
+        ((80.0, 85.0, 88.0, 90.0), (100.0, 103.0, 106.0, 110.0), True),
+        ((80.0, 85.0, 88.0, 101.0), (100.0, 103.0, 106.0, 110.0), False),
+        ((80.0, 85.0, 90.0), (100.0, 103.0, 110.0), False),  # three and three lie apart by chance once in ten cases
+        ((80.0,), (160.0,), False),
+        (tuple(100.0 + n / 100 for n in range(50)), tuple(103.0 + n / 100 for n in range(50)), False),  # the drift
+        (tuple(100.0 + n / 100 for n in range(50)), tuple(108.0 + n / 100 for n in range(50)), True),
+    ],
+)
+def test_a_change_is_distinct_when_neither_noise_nor_drift_explains_it(
+    tmp_path: Path, before: Sequence[float], after: Sequence[float], distinct: bool
 ) -> None:
-    write(tmp_path, NOON - HOUR, requests=[request(i, ttft_ms=t) for i, t in enumerate(before, start=1)])
-    record = results.load(write(tmp_path, NOON, requests=[request(1, ttft_ms=100.0), request(2, ttft_ms=110.0)]))
+    for moment, times in ((NOON - HOUR, before), (NOON, after)):
+        path = write(tmp_path, moment, requests=[request(i, ttft_ms=t) for i, t in enumerate(times, start=1)])
+    record = results.load(path)
     assert frames.history(record, tmp_path).changes["ttft_ms"].distinct is distinct
 
 
@@ -125,3 +145,20 @@ def test_a_run_that_was_cut_short_is_summarised_from_its_requests(tmp_path: Path
     assert runs.metrics(cut) == runs.metrics(complete)
     assert frames.agreement(cut) == pytest.approx(frames.agreement(complete), rel=1e-4)
     assert runs.verdict(cut)[0] == "bad"
+
+
+# --- the index
+
+
+def test_a_page_in_another_encoding_does_not_stop_the_index(tmp_path: Path) -> None:
+    page = tmp_path / "compare" / "old.html"
+    page.parent.mkdir()
+    page.write_bytes(b"<title>caf\xe9</title>")
+    assert "caf\N{REPLACEMENT CHARACTER}" in index.write(tmp_path / "results", tmp_path).read_text()
+
+
+def test_an_index_that_cannot_be_written_leaves_nothing_half_written(tmp_path: Path) -> None:
+    (tmp_path / "index.html").mkdir()
+    with pytest.raises(ReportError):
+        index.write(tmp_path / "results", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["index.html"]

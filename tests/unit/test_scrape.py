@@ -46,12 +46,14 @@ class Scripted(http.server.BaseHTTPRequestHandler):
     answers: ClassVar[dict[str, Answer]]
     asked: ClassVar[list[str]]
     keys: ClassVar[set[str | None]]
+    encoding: ClassVar[str] = "identity"
 
     def do_GET(self) -> None:
         self.asked.append(self.path)
         self.keys.add(self.headers["Authorization"])
         status, text = self.answers.get(self.path, (404, ""))
         self.send_response(status)
+        self.send_header("Content-Encoding", self.encoding)
         self.send_header("Content-Length", str(len(text.encode())))
         self.end_headers()
         self.wfile.write(text.encode())
@@ -142,6 +144,7 @@ def test_a_server_that_offers_neither_is_there_and_tells_nothing(served: tuple[s
         ({"/slots": (200, '{"a": 1}')}, "what it has at /slots are not llama-server's"),
         ({"/slots": (200, '[{"id_task": 1, "next_token": "x"}]')}, "answers something else than this version knows"),
         ({"/metrics": (200, "llama_nexus_gpu_info 1\n")}, "answers something else than this version knows"),
+        ({"/metrics": (200, "llamacpp:prompt_tokens +Inf\n")}, "answers something else than this version knows"),
     ],
 )
 def test_what_is_wrong_with_an_answer_is_said_in_a_few_words(
@@ -152,6 +155,39 @@ def test_what_is_wrong_with_an_answer_is_said_in_a_few_words(
     with Source("main", url) as source:
         assert source.look().problem == problem
         assert source.sample() == scrape.NOTHING
+
+
+@pytest.mark.parametrize(
+    ("metrics", "wants", "problem"),
+    [
+        (COUNTERS.format(predicted=1), Machine, "is no exporter of role telemetry: something else has its port"),
+        (None, Machine, "is no exporter of role telemetry: something else has its port"),
+        ("llama_nexus_nvml_up 1\n", Server, "is an exporter of role telemetry and no llama-server"),
+        (COUNTERS.format(predicted=1), Server, None),
+        ("llama_nexus_nvml_up 1\n", Machine, None),
+    ],
+)
+def test_what_answers_at_the_port_of_another_is_not_taken_for_it(
+    served: tuple[str, type[Scripted]], metrics: str | None, wants: type[Machine] | type[Server], problem: str | None
+) -> None:
+    url, handler = served
+    handler.answers |= {"/metrics": (200, metrics)} if metrics else {}
+    with Source("rig", url, wants=wants) as source:
+        assert source.look().problem == problem
+
+
+def test_an_answer_that_can_not_be_decoded_is_a_problem_and_no_end(served: tuple[str, type[Scripted]]) -> None:
+    url, handler = served
+    handler.encoding = "gzip"
+    handler.answers["/metrics"] = (200, "this is no gzip")
+    with Source("main", url) as source:
+        assert "decompressing" in str(source.look().problem)
+
+
+def test_why_gpus_are_missing_is_told_by_the_exporter() -> None:
+    missing = 'llama_nexus_nvml_error_info{error="GPU 1 is away"} 1\n'
+    assert scrape.machine_of(families(missing)).nvml_error == "GPU 1 is away"
+    assert scrape.machine_of({}).nvml_error is None
 
 
 def test_one_that_was_closed_meanwhile_tells_nothing(served: tuple[str, type[Scripted]]) -> None:
@@ -211,7 +247,7 @@ def test_exporters_on_loopback_of_another_host_are_reached_through_ssh(
     host = {"host": "rig", "ssh": WAY, "local": local, "address": address}
     without = {**host, "host": "plain", "exporter": None}
     hosts = [{**host, "exporter": {"host": listens, "port": 8599}}, without]
-    monkeypatch.setattr(inventory, "answer", lambda *_: hosts)
+    monkeypatch.setattr(inventory, "answer", lambda *_: (hosts, {"gone": "no route"}))
     found = scrape.exporters("gpu-hosts")
     assert list(found) == ["rig"]
     assert found["rig"].address == base

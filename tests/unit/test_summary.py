@@ -147,6 +147,12 @@ def test_requests_without_tokens_have_no_token_throughput() -> None:
     assert found["metrics"]["itl_ms"] is None
 
 
+def test_prompts_of_unknown_length_have_no_throughput() -> None:
+    found = figures(row(prompt_tokens=None))["throughput"]
+    assert (found["prompt_tps"], found["total_tps"], found["output_tps"]) == (None, None, 0.5)
+    assert figures(failed("timeout", prompt_tokens=None))["throughput"]["prompt_tps"] == 0.0
+
+
 def test_goodput_is_of_the_requests_that_kept_every_objective() -> None:
     slo = {"ttft_ms": 150.0, "itl_p95_ms": 5.0}
     late, jumpy = row(ttft_ms=151.0), row(itl_ms=[1.0] * 10 + [50.0] * 10)

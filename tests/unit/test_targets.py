@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from nexus_tasks import inventory, targets
-from nexus_tasks.errors import EndpointDown, UsageError
-from nexus_tasks.inventory import Instance
+from nexus_tasks.errors import DeployError, EndpointDown, UsageError
+from nexus_tasks.inventory import Deployed, Instance
 from nexus_tasks.targets import Target
-from tests.conftest import free_port
+from tests.conftest import ROOT, free_port, wait_for
 
 KNOWN: dict[str, Any] = {
     "openai": {"base_url": "https://api.example.com/", "api_key_env": "THEIR_KEY", "model": "gpt"},
@@ -76,3 +83,99 @@ def test_a_server_that_is_reached_directly_is_left_as_it_is() -> None:
     direct = Target("t", "http://gpu1:8600")
     with targets.reach(direct) as reached:
         assert reached is direct
+
+
+@pytest.mark.parametrize("text", ["rig:8600", "rig.example.org:8600/v1", "[2001:db8::7]:8600"])
+def test_an_address_without_its_scheme_is_told_how_to_write_it(text: str) -> None:
+    with pytest.raises(UsageError, match="looks like an address without http://") as caught:
+        targets.find([text], {})
+    assert caught.value.hint == f"write http://{text}"
+
+
+def test_a_host_that_can_not_be_asked_is_no_end_of_those_that_are_named_beside_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    instance = Instance("rig", "main", "http://rig:8600", None, None, {}, [], "log")
+
+    def deployed(pattern: str | None) -> Deployed:
+        if pattern != "rig":
+            raise DeployError("nothing is deployed on gone\ngone: no route", hint="deploy first")
+        return Deployed([instance], {})
+
+    monkeypatch.setattr(inventory, "deployed", deployed)
+    [there, lost] = targets.find(["rig", "gone"], {})
+    assert (there.name, there.lost) == ("rig/main", None)
+    assert (lost.name, lost.lost) == ("gone", "nothing is deployed on gone gone: no route")
+    with pytest.raises(DeployError, match="nothing is deployed on gone"):
+        targets.find(["gone"], {})
+
+
+# --- tunnels: a program in the place of ssh, which listens where -L says
+
+
+SSH = """#!{python}
+import socket, sys, time
+print("I am here", file=sys.stderr)
+_, here, _ = sys.argv[sys.argv.index("-L") + 1].split(":", 2)
+with socket.create_server(("127.0.0.1", int(here) + {off})):
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def ssh(tmp_path: Path) -> Path:
+    return program(tmp_path / "ssh")
+
+
+def program(path: Path, off: int = 0) -> Path:
+    path.write_text(SSH.format(python=sys.executable, off=off))
+    path.chmod(0o755)
+    return path
+
+
+def running(program: Path) -> list[psutil.Process]:
+    return [each for each in psutil.process_iter(["cmdline"]) if str(program) in (each.info["cmdline"] or ())]
+
+
+def test_a_tunnel_leads_there_and_nothing_of_it_is_left(ssh: Path) -> None:
+    with targets.tunnel([str(ssh), "rig"], "127.0.0.1:8600", "rig") as port:
+        socket.create_connection(("127.0.0.1", port)).close()
+        assert running(ssh)
+    assert running(ssh) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGKILL])
+def test_a_tunnel_ends_with_the_process_that_opened_it_however_that_ends(ssh: Path, number: signal.Signals) -> None:
+    code = (
+        "import sys, time; from nexus_tasks import targets\n"
+        "with targets.tunnel([sys.argv[1], 'rig'], '127.0.0.1:8600', 'rig') as port:\n"
+        "    print(port, flush=True); time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(ssh)], cwd=ROOT, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.readline()
+        os.kill(process.pid, number)
+    wait_for(lambda: not running(ssh), "the end of the tunnel", 20)
+
+
+def test_a_port_that_another_process_got_meanwhile_is_not_taken_for_the_tunnel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(targets, "TUNNEL_SECONDS", 2.0)
+    ssh = program(tmp_path / "ssh", off=1)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        monkeypatch.setattr(targets, "_free_port", lambda: other.getsockname()[1])
+        with (
+            pytest.raises(EndpointDown, match=r"^no ssh tunnel to rig: I am here"),
+            targets.tunnel([str(ssh), "rig"], "127.0.0.1:8600", "rig"),
+        ):
+            pass
+    assert running(ssh) == []
+
+
+def test_a_machine_without_ssh_is_told() -> None:
+    with (
+        pytest.raises(EndpointDown, match=r"^no ssh tunnel to rig: .*/nowhere/ssh.*not found"),
+        targets.tunnel(["/nowhere/ssh", "rig"], "127.0.0.1:8600", "rig"),
+    ):
+        pass

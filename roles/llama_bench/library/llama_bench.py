@@ -49,7 +49,8 @@ EXAMPLES = r"""
 RETURN = r"""
 measured:
   description:
-    - C(lines) and C(begun_at), and where the run came to its end also C(status), C(said), C(gpus) and C(host_state).
+    - C(lines) and C(begun_at) on the host's monotonic clock, and where the run came to its end also C(status), C(said),
+      C(gpus) and C(host_state).
   returned: always
   type: dict
 """
@@ -90,10 +91,9 @@ class Log:
 
     def __init__(self, folder: str, run: str) -> None:
         self.lines: list[dict[str, Any]] = []
-        self._begun = time.monotonic()
         self._progress = os.path.join(folder, "progress")
         self._path = os.path.join(folder, "lines.jsonl")
-        self.begun_at = time.time()
+        self.begun_at = time.monotonic()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path)
         self._write({"run": run, "begun_at": self.begun_at})
@@ -101,7 +101,7 @@ class Log:
 
     def add(self, command: int, text: str) -> None:
         """Keep a line, with the second of the run in which it came."""
-        line = {"command": command, "t_s": round(time.monotonic() - self._begun, 6), "text": text}
+        line = {"command": command, "t_s": round(time.monotonic() - self.begun_at, 6), "text": text}
         self.lines.append(line)
         self._write(line)
 
@@ -134,6 +134,8 @@ def measure(params: dict[str, Any]) -> dict[str, Any]:
         lock.truncate(0)
         lock.write(json.dumps({"run": params["run"], "pid": os.getpid()}))
         lock.flush()
+        if ended_run(params["folder"]) == params["run"]:  # while the job was on its way
+            raise Refused("the run was ended before it began")
         try:
             with open(os.path.join(params["instance"], "verified", "instance.json"), encoding="utf-8") as stream:
                 instance = json.load(stream)
@@ -156,14 +158,20 @@ def run_tool(
 ) -> int:
     """Run one tool to its end: its exit status, negative where a signal ended it."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LLAMA_")}
+    environment |= instance["environment"]
+    if instance.get("gpus"):  # a container was given these alone, and not by a variable
+        environment |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(instance["gpus"])}
     try:
         process = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env={**environment, **instance["environment"]}, pass_fds=[lock], preexec_fn=yield_to_others,
+            env=environment, pass_fds=[lock], preexec_fn=end_with_the_module,
             **identity(instance["runtime"], user),
         )  # fmt: skip
     except OSError as error:
         raise Refused(f"{argv[0]} can't be run ({error.strerror}): look at its folder's permissions") from error
+    # Where memory runs out it is the first to go, a server must not. From here: as another user it can't say so itself.
+    with contextlib.suppress(OSError), open(f"/proc/{process.pid}/oom_score_adj", "w", encoding="ascii") as stream:
+        stream.write("1000")
     results = 0
     with selectors.DefaultSelector() as selector:
         left = {process.stdout: b"", process.stderr: b""}
@@ -187,11 +195,9 @@ def run_tool(
     return process.wait()
 
 
-def yield_to_others() -> None:
-    """End with the module, and be the first to go where memory runs out: a server must not. Runs in the child."""
+def end_with_the_module() -> None:
+    """Runs in the child."""
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as stream:
-        stream.write("1000")
 
 
 def identity(runtime: str, user: str) -> dict[str, Any]:
@@ -242,9 +248,22 @@ def host_of(gpus: list[dict[str, str]]) -> dict[str, Any]:
     return {"gpus": rows, "host_state": state}
 
 
+def ended_run(folder: str) -> str | None:
+    """The run that was ended last."""
+    try:
+        with open(os.path.join(folder, "ended"), encoding="utf-8") as stream:
+            return stream.read()
+    except FileNotFoundError:
+        return None
+
+
 def end(params: dict[str, Any]) -> dict[str, Any]:
-    """Have no tool of the run running: the lines that it printed."""
+    """Have no tool of the run running, and none begin: the lines that it printed."""
     folder, run = params["folder"], params["run"]
+    os.makedirs(folder, mode=0o755, exist_ok=True)
+    # Before a look at the lock, as the other takes the lock before a look at this: one of them sees the other.
+    with open(os.path.join(folder, "ended"), "w", encoding="utf-8") as stream:
+        stream.write(run)
     try:
         with open(os.path.join(folder, "lock"), encoding="utf-8") as lock:
             holder = json.loads(lock.read() or "{}")

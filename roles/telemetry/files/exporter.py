@@ -48,7 +48,11 @@ class Machine(Collector):
         """All metrics. A GPU that does not offer one is missing in it."""
         with self._lock:
             self._asked = time.monotonic()
-            return [*self._machine(), *self._of_gpus(self._opened())]
+            gpus = self._opened()
+            found = [*self._machine(), *self._of_gpus(gpus)]
+            if not gpus.works:
+                self._close()  # the next scrape looks whether it does again
+            return found
 
     def let_go(self) -> None:
         """Close NVML when nobody has asked for a while."""
@@ -57,11 +61,11 @@ class Machine(Collector):
                 self._close()
 
     def _opened(self) -> telemetry.Gpus:
-        if self._gpus is None or not _works(self._gpus):
+        if self._gpus is None or not self._gpus.works:
             self._close()
             self._gpus = telemetry.Gpus().__enter__()
-            self.outdated = self._worked and not _works(self._gpus)
-            self._worked = self._worked or _works(self._gpus)
+            self.outdated = self._worked and not self._gpus.works
+            self._worked = self._worked or self._gpus.works
         return self._gpus
 
     def _close(self) -> None:
@@ -93,8 +97,12 @@ class Machine(Collector):
         return [info, cpu, governor, used, total]
 
     def _of_gpus(self, gpus: telemetry.Gpus) -> list[Metric]:
+        states = gpus.read()
         up = GaugeMetricFamily("llama_nexus_nvml_up", "Whether NVML works, 0 on a machine without NVIDIA's driver")
-        up.add_metric([], _works(gpus))
+        up.add_metric([], gpus.works)
+        error = GaugeMetricFamily("llama_nexus_nvml_error_info", "Why GPUs are missing", labels=["error"])
+        if gpus.nvml_error:
+            error.add_metric([gpus.nvml_error], 1)
         labels = ["gpu", "uuid"]
         info = GaugeMetricFamily("llama_nexus_gpu_info", "A GPU", labels=[*labels, "name", "driver"])
         memory = GaugeMetricFamily("llama_nexus_gpu_memory_total_bytes", "Memory of the GPU", labels=labels)
@@ -113,7 +121,7 @@ class Machine(Collector):
             _add(memory, names[gpu.index], gpu.memory_total_mib, MIB)
         for limit in gpus.limits():
             _add(highest, names[limit["index"]], limit["clock_max_mhz"], 1e6)
-        for state in gpus.read():
+        for state in states:
             own = names[state["index"]]
             for key, (_, _, factor) in READINGS.items():
                 _add(families[key], own, state[key], factor)
@@ -121,12 +129,7 @@ class Machine(Collector):
             if state["throttled"] is not None:
                 for reason in telemetry.REASONS.values():
                     throttled.add_metric([*own, reason], reason in state["throttled"])
-        return [up, info, memory, highest, *families.values(), joules, throttled]
-
-
-def _works(gpus: telemetry.Gpus) -> bool:
-    """Whether NVML does; with GPUs that answer, others may have been lost."""
-    return gpus.nvml_error is None or bool(gpus.inventory)
+        return [up, error, info, memory, highest, *families.values(), joules, throttled]
 
 
 def _add(family: Any, labels: list[str], value: float | None, factor: float) -> None:

@@ -93,6 +93,8 @@ from ansible.module_utils.basic import AnsibleModule
 UNIT = "llama-nexus-telemetry.service"
 UNIT_PATH = "/etc/systemd/system/" + UNIT
 START_SECONDS = 20
+# NVML takes seconds a GPU to begin with where nothing keeps the driver's state.
+ANSWER_SECONDS = 30
 STOP_SECONDS = 20
 # What supervisord and the exporter keep of the environment of whoever deploys, who may have keys in it.
 KEPT_VARIABLES = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
@@ -154,7 +156,7 @@ def running_configuration(host: str, port: int) -> str | None:
     # Whatever a proxy variable of the user says, this is the host itself.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(url_of(host, port), timeout=5) as answer:
+        with opener.open(url_of(host, port), timeout=ANSWER_SECONDS) as answer:
             found = re.search(r'^llama_nexus_exporter_info\{configuration="(\w*)"\}', answer.read().decode(), re.M)
     except (OSError, ValueError, urllib.error.URLError):
         return None
