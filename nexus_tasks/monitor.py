@@ -402,7 +402,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="nox -s monitor --", description="Show the fleet live; Ctrl-C ends it.")
     parser.add_argument(
         "targets", metavar="TARGET", nargs="*",
-        help="an inventory pattern, HOST/INSTANCE, or a base URL "
+        help="an inventory pattern, HOST/INSTANCE, a base URL, or @NAME "
         f"(default: all on {inventory.FLEET}, or on {inventory.HERE} while that is empty)",
     )  # fmt: skip
     parser.add_argument(
