@@ -213,12 +213,13 @@ def behind(state: Builds) -> list[Behind]:
     instruction sets of a host's processor are its own business.
     """
     found = []
-    known = [host for host in state.hosts if host.build and host.release in state.inputs]
+    built = {host.name: host.build.at for host in state.hosts if host.build}
+    known = [host for host in state.hosts if host.name in built and host.release in state.inputs]
     for host in known:
-        newer = [one for one in known if one.release != host.release and _at(one) > _at(host)]
+        newer = [one for one in known if one.release != host.release and built[one.name] > built[host.name]]
         like = [one for one in newer if _kind(state, one) == _kind(state, host)]
         for others, names in ((like, ALIKE), (newer, ANYWHERE)):
-            newest = max(others, key=_at, default=None)
+            newest = max(others, key=lambda one: built[one.name], default=None)
             words = differences(state.inputs[host.release], state.inputs[newest.release], names) if newest else []
             if newest and words:
                 found.append(Behind(host, newest, words))
@@ -402,11 +403,6 @@ def _served(records: Sequence[Record]) -> dict[str, dict[str, list[str]]]:
         if instance.state in SERVING and release:
             found.setdefault(instance.host, {}).setdefault(str(release), []).append(instance.name)
     return found
-
-
-def _at(host: Host) -> datetime:
-    assert host.build  # noqa: S101 - asked only of hosts whose build is known
-    return host.build.at
 
 
 def _kind(state: Builds, host: Host) -> tuple[str, str, tuple[str, ...]]:

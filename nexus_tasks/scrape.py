@@ -301,7 +301,11 @@ def cpu_percent(before: Machine | None, now: Machine) -> float | None:
     """How busy all cores were between two looks; None after the first, and where the machine was started again."""
     if before is None:
         return None
-    busy, idle = now.cpu_busy_s - before.cpu_busy_s, now.cpu_idle_s - before.cpu_idle_s
+    # Sums of what Linux counts in hundredths of a second, some of which may run back a little (proc(5), iowait).
+    busy, idle = (
+        0.0 if -1 < later - sooner < 0 else later - sooner
+        for sooner, later in ((before.cpu_busy_s, now.cpu_busy_s), (before.cpu_idle_s, now.cpu_idle_s))
+    )
     return round(100 * busy / (busy + idle), 1) if busy >= 0 and idle >= 0 and busy + idle > 0 else None
 
 

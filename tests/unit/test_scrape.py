@@ -217,6 +217,8 @@ def machine(busy: float, idle: float) -> Machine:
         (None, machine(5, 5), None),
         (machine(5, 5), machine(6, 8), 25.0),
         (machine(5, 5), machine(5, 5), None),  # no time went by
+        (machine(0.1 + 0.2, 5), machine(0.3, 6), 0.0),  # sums that differ in the last bit
+        (machine(5, 5), machine(6, 4.98), 100.0),  # what waited for a disk is counted anew
         (machine(500, 500), machine(1, 3), None),  # it was started again
     ],
 )
