@@ -42,6 +42,11 @@ LONG_SECONDS = 2.0
 TELLING = ("debug", "set_fact")
 WAITS_SECONDS = 1.0  # without a task: less is the time between two
 GRACE_SECONDS = 10.0  # for Ansible to end by itself after Ctrl-C
+# What Ansible says where it can't ask, and the variable that names a file with the answer.
+PASSWORDS = {
+    r"Missing sudo password|Incorrect sudo password|sudo: a password is required": "ANSIBLE_BECOME_PASSWORD_FILE",
+    r"no vault secrets": "ANSIBLE_VAULT_PASSWORD_FILE",
+}
 # As plugins/action/follow.py writes it: the host, the time that passed, and what the job says.
 PROGRESS = re.compile(r"  (\S+) +\d+m\d\ds  (.*)")
 # People read the same text from nox as from ansible-playbook.
@@ -191,7 +196,7 @@ class Narrator:
             kept |= {row["name"]: row for row in found}
 
     def _keep_failure(self, data: Mapping[str, Any]) -> None:
-        message = str(data["res"].get("msg", "it gave no reason")).strip()
+        message = _reason(data["res"])
         # A loop fails once for each item, and then as a whole to say that items failed.
         if data["host"] not in self.failures or "items completed" not in message:
             self.failures[data["host"]] = message
@@ -286,7 +291,7 @@ def run(
             stats=stats,
             rows={host: list(rows.values()) for host, rows in narrator.rows.items()},
             failures={host: message for host, message in narrator.failures.items() if host in lost},
-            said="" if result.rc == 0 else _last_words(stream, log),
+            said="" if result.rc == 0 else _with_remedy(_last_words(stream, log)),
         )
     if check and outcome.status != 0:
         where = f"; Ansible's output is in {log}" if log else ""
@@ -380,6 +385,22 @@ def _interrupts() -> Iterator[_Interrupts]:
     finally:
         for number, before in kept.items():
             signal.signal(number, before)
+
+
+def _reason(result: Mapping[str, Any]) -> str:
+    """Why a task failed, with what the program said that could not even be started for it."""
+    # Facts are gathered by modules of their own, and the task only tells which of them failed.
+    for found in (result.get("failed_modules") or {}).values():
+        result = found
+    said = [str(result.get("msg", "it gave no reason")).replace("\n>>> Standard Error\n", " ").strip()]
+    said += str(result.get("module_stderr") or "").strip().splitlines()[:1]
+    return _with_remedy(" ".join(said))
+
+
+def _with_remedy(text: str) -> str:
+    """What Ansible says, and where it wanted a password, how it gets one."""
+    variable = next((name for said, name in PASSWORDS.items() if re.search(said, text)), None)
+    return f"{text.rstrip('.')}: put it into a file, and export {variable}=FILE" if variable else text
 
 
 def _last_words(stream: IO[str], log: Path | None) -> str:

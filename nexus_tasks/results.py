@@ -40,7 +40,7 @@ from nexus_tasks.errors import RecordError
 
 MADE_BY = {
     "benchmark": "measure something first: nox -s benchmark",
-    "deployment": "deploy something first: ansible-playbook deploy.yml",
+    "deployment": "deploy something first: ansible-playbook deploy.yml -l gpu-hosts",
 }
 KINDS = tuple(MADE_BY)
 ROOT = Path(os.environ.get("NEXUS_RESULTS") or "results")

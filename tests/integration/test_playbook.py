@@ -6,6 +6,7 @@ import io
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -155,6 +156,35 @@ def test_what_ansible_itself_refuses_is_said_in_its_words(
         playbook.run(*play, *arguments)
     assert said in failed.value.message
     assert "\n" not in failed.value.message
+
+
+def test_who_lacks_a_password_reads_where_to_put_it(play: tuple[str, ...], tmp_path: Path) -> None:
+    sudo = tmp_path / "sudo"
+    sudo.write_text("#!/bin/sh\necho 'sudo: a password is required' >&2\nexit 1\n")  # as sudo -n does
+    sudo.chmod(0o755)
+    becoming = {"ansible_become": True, "ansible_become_user": "nobody", "ansible_become_exe": str(sudo)}
+    outcome = playbook.run(*play, "-e", json.dumps(becoming), check=False)
+    assert outcome.failures["good"].endswith(
+        "sudo: a password is required: put it into a file, and export ANSIBLE_BECOME_PASSWORD_FILE=FILE"
+    )
+
+    password, variables = tmp_path / "password", tmp_path / "variables.yml"
+    password.write_text("open")
+    variables.write_text("sleep: 0\n")
+    with_password = ["--vault-password-file", str(password)]
+    subprocess.run(["ansible-vault", "encrypt", *with_password, variables], check=True, capture_output=True)
+    outcome = playbook.run(*play, "-e", f"@{variables}", check=False)
+    assert outcome.said.endswith("put it into a file, and export ANSIBLE_VAULT_PASSWORD_FILE=FILE")
+    assert playbook.run(*play, "-e", f"@{variables}", *with_password, "--limit", "good").said == ""
+
+
+def test_a_host_that_can_not_be_looked_at_says_why(play: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "play.yml").write_text(yaml.safe_dump([{"name": "Try", "hosts": "good", "tasks": []}]))
+    python = tmp_path / "python3"
+    python.write_text("#!/bin/sh\necho 'python3: cannot execute' >&2\nexit 127\n")
+    python.chmod(0o755)
+    outcome = playbook.run(*play, "-e", f"ansible_python_interpreter={python}", check=False)
+    assert outcome.failures["good"].endswith("python3: cannot execute")
 
 
 def test_ansible_is_set_up_as_without_ansible_runner(play: tuple[str, ...], tmp_path: Path) -> None:

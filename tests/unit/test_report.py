@@ -210,7 +210,7 @@ def test_a_kind_that_was_asked_for_and_has_no_records_says_how_to_make_one(
     assert _main(tmp_path, "deployment") == 1
     message = capsys.readouterr().err
     assert "no deployment records in" in message
-    assert "deploy something first: ansible-playbook deploy.yml" in message
+    assert "deploy something first: ansible-playbook deploy.yml -l gpu-hosts" in message
 
 
 def test_one_deployment_has_no_report_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

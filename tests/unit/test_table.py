@@ -120,7 +120,7 @@ def test_what_is_not_declared_and_what_is_not_deployed_is_said_and_is_no_trouble
     ]
     shown = lines(TABLES["status_table"](rows))
     assert "not declared" in shown
-    assert "declared and not deployed: ansible-playbook deploy.yml" in shown
+    assert "declared and not deployed: ansible-playbook deploy.yml -l HOST" in shown
 
 
 def test_only_a_status_tells_of_what_was_never_deployed() -> None:

@@ -97,7 +97,7 @@ def remark(row: Row) -> str | None:
     if row.get("declared") is False:
         parts.append("not declared")
     if row["state"] == NOT_DEPLOYED:
-        parts.append("declared and not deployed: ansible-playbook deploy.yml")
+        parts.append("declared and not deployed: ansible-playbook deploy.yml -l HOST")
     return "; ".join(parts) or None
 
 
