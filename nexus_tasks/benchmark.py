@@ -127,7 +127,7 @@ def _how(group: argparse._ArgumentGroup) -> None:
         help="find the %(choices)s at which throughput stops growing",
     )
     group.add_argument("--most", type=float, metavar="N", help="the highest level of a sweep")
-    group.add_argument("--requests", "--runs", type=int, metavar="N", help="requests that count, of each stage")
+    group.add_argument("--requests", type=int, metavar="N", help="requests that count, of each stage")
     group.add_argument(
         "--duration", type=float, metavar="S", help="seconds in which requests begin, instead of a number"
     )
@@ -444,7 +444,7 @@ def _check_raw(options: argparse.Namespace, found: Sequence[Target]) -> None:
         raise UsageError(f"{options.engine} runs on hosts of the inventory only", hint="name HOST/INSTANCE")
     for name in NOT_RAW:
         if _given(options, name):
-            hint = "it has --prompt-tokens, --output-tokens, --runs and --concurrency"
+            hint = "it has --prompt-tokens, --output-tokens, --requests and --concurrency"
             raise UsageError(f"{options.engine} has no {name}", hint=hint)
 
 

@@ -63,7 +63,7 @@ def test_a_second_run_changes_nothing(served: Target) -> None:
 
 def test_a_server_on_loopback_of_its_host_is_measured_through_a_tunnel(served: Target, tmp_path: Path) -> None:
     target = f"{served.host.name}/main"
-    sizes = ["--prompt-tokens", "16", "--output-tokens", "8", "--runs", "3", "--results", str(tmp_path)]
+    sizes = ["--prompt-tokens", "16", "--output-tokens", "8", "--requests", "3", "--results", str(tmp_path)]
     done = subprocess.run(
         [sys.executable, "-m", "nexus_tasks.benchmark", target, *sizes], cwd=ROOT, check=False, text=True,
         env={**os.environ, "ANSIBLE_INVENTORY": str(served.inventory)}, stdin=subprocess.DEVNULL,
@@ -148,7 +148,7 @@ def test_a_container_has_no_more_than_it_needs(served: Target) -> None:
     assert limits["RestartPolicy"]["Name"] == "always"
     assert limits["LogConfig"]["Config"] == {"max-file": "3", "max-size": "50m"}
     assert config["Labels"]["llama-nexus.generation"] == served.instance("main")["id"]
-    wait_for(lambda: "(healthy)" in served.host.exec("docker", "ps").stdout, "the health check", 30)
+    wait_for(lambda: "(healthy)" in served.host.exec("docker", "ps").stdout, "the health check")
 
 
 @pytest.mark.parametrize("host", ["docker"], indirect=True)

@@ -218,7 +218,7 @@ def test_a_key_opens_the_server_and_appears_nowhere(
 ) -> None:
     key_file = tmp_path / "key"
     key_file.write_text(KEY)
-    argv = ["--prompt-tokens", "16", "--output-tokens", "4", "--runs", "1", "--results", str(tmp_path / "results")]
+    argv = ["--prompt-tokens", "16", "--output-tokens", "4", "--requests", "1", "--results", str(tmp_path / "results")]
     with run_server(llama_server_bin, tiny_model, tmp_path / "log", "--api-key-file", str(key_file)) as locked:
         monkeypatch.delenv(endpoint.API_KEY_VARIABLE, raising=False)
         assert benchmark.main([locked.base_url, *argv]) == 1
@@ -241,7 +241,7 @@ def test_a_key_opens_the_server_and_appears_nowhere(
 
 
 def test_json_is_all_that_is_printed_when_it_is_asked_for(server: RunningServer, tmp_path: Path) -> None:
-    run = command(server.base_url, "--runs", "2", "--output-tokens", "4", "--json", root=tmp_path)
+    run = command(server.base_url, "--requests", "2", "--output-tokens", "4", "--json", root=tmp_path)
     output, errors = run.communicate(timeout=120)
     [answer] = json.loads(output)
     assert run.returncode == expected_status(results.load(Path(answer["record"])))
@@ -265,7 +265,7 @@ def test_the_table_for_people_fits_80_columns(server: RunningServer, tmp_path: P
 
 
 def test_ctrl_c_finishes_the_record_and_exits_as_shells_expect(server: RunningServer, tmp_path: Path) -> None:
-    run = command(server.base_url, "--runs", "1000", root=tmp_path)
+    run = command(server.base_url, "--requests", "1000", root=tmp_path)
     deadline = time.monotonic() + 120
     while not any('"run"' in path.read_text() for path in tmp_path.glob("benchmark/*.jsonl")):
         assert run.poll() is None
@@ -291,7 +291,7 @@ def test_a_target_that_is_down_does_not_keep_the_others_from_being_measured(
     dead = f"http://127.0.0.1:{free_port()}"
     found = Deployed([instance("down", dead), instance("up", server.base_url)], {"gpu2": "no route to host"})
     monkeypatch.setattr(inventory, "deployed", lambda pattern: found)
-    sizes = ["--prompt-tokens", "16", "--output-tokens", "4", "--runs", "1"]
+    sizes = ["--prompt-tokens", "16", "--output-tokens", "4", "--requests", "1"]
     assert benchmark.main(["gpu-hosts", *sizes, "--results", str(tmp_path)]) == 1
     assert f"error: {dead} does not answer: connection refused; gpu2: no route to host" in capsys.readouterr().err
     [path] = results.paths("benchmark", tmp_path)
@@ -386,14 +386,14 @@ def cut(handler: Handler) -> None:
 def silence(handler: Handler) -> None:
     handler.begin_stream()
     handler.send(word("a"))
-    time.sleep(1.5)
+    handler.rfile.read(1)  # until the client gives up
 
 
 def nothing_but_comments(handler: Handler) -> None:
     handler.begin_stream()
     handler.send(word("a"))
     with contextlib.suppress(OSError):
-        for _ in range(30):
+        while True:
             handler.send(b":\n\n")
             time.sleep(0.1)
 
@@ -411,8 +411,8 @@ def no_json(handler: Handler) -> None:
         (error_inside, "in_stream", "slot was evicted"),
         (no_end, "disconnected", "the stream stopped without its end, after 1 tokens"),
         (cut, "disconnected", "the stream stopped without its end, after 1 tokens"),
-        (silence, "timeout", "nothing arrived for 0.5 s"),
-        (nothing_but_comments, "timeout", "nothing but keep-alive comments for 0.5 s"),
+        (silence, "timeout", "nothing arrived for 2 s"),
+        (nothing_but_comments, "timeout", "nothing but keep-alive comments for 2 s"),
         (no_json, "protocol", "not a JSON object: <html>"),
     ],
 )
@@ -426,7 +426,7 @@ def test_a_request_that_fails_is_a_row_with_its_cause_and_the_run_goes_on(
         (stream if len(seen) == 2 else good)(handler)
 
     with serving(openai(fails_once)) as address:
-        record = measured(address, dataclasses.replace(SMALL, limits=Limits(token_s=0.5)), tmp_path)
+        record = measured(address, dataclasses.replace(SMALL, limits=Limits(token_s=2)), tmp_path)
     assert [row["ok"] for row in record.requests] == [True, False, True, True]
     assert record.requests[1]["error"]["kind"] == kind
     assert message in record.requests[1]["error"]["message"]

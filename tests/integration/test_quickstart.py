@@ -103,7 +103,7 @@ def test_deploying_again_changes_nothing(user: User, quickstart: subprocess.Comp
 def test_benchmark_without_a_target_measures_what_is_deployed_here(
     user: User, quickstart: subprocess.CompletedProcess[str]
 ) -> None:
-    done = user.runs("benchmark", "--preset", "quick", "--runs", "1", "--json")
+    done = user.runs("benchmark", "--preset", "quick", "--requests", "1", "--json")
     (answer,) = json.loads(done.stdout)
     assert answer["target"] == "localhost/main"
     assert answer["ok"]
@@ -117,7 +117,7 @@ def test_a_host_that_can_not_be_reached_is_told_and_the_others_are_measured_and_
     gone = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": free_port()}
     (tmp_path / "more.yml").write_text(yaml.safe_dump({"local": {"hosts": {"gone": gone}}}))
     both = f"{user.inventory},{tmp_path / 'more.yml'}"
-    sizes = ["--prompt-tokens", "16", "--output-tokens", "4", "--runs", "1", "--results", str(tmp_path)]
+    sizes = ["--prompt-tokens", "16", "--output-tokens", "4", "--requests", "1", "--results", str(tmp_path)]
     measured = user.runs("benchmark", "local", *sizes, "--json", ANSIBLE_INVENTORY=both)
     assert [answer["target"] for answer in json.loads(measured.stdout)] == ["localhost/main"]
     assert measured.returncode == 1

@@ -70,7 +70,7 @@ def owner(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[O
     owner.runs("control", "status", "local", "--json")
     owner.runs("control", "logs", "local")
     owner.runs(
-        "benchmark", "local", "--preset", "quick", "--runs", "1", statuses=(0, 1)
+        "benchmark", "local", "--preset", "quick", "--requests", "1", statuses=(0, 1)
     )  # 1 on a machine too busy to measure
     owner.runs("report")
     yield owner

@@ -32,7 +32,7 @@ def test_without_options_it_is_the_standard_preset() -> None:
 def test_a_preset_keeps_its_name_only_while_nothing_differs_from_it() -> None:
     assert plan("--preset", "quick").spec.preset == "quick"
     assert plan("--preset", "quick", "--api", "chat").spec.preset == "quick"
-    for option in (["--prompt-tokens", "129"], ["--runs", "4"], ["--same-prompt"], ["--concurrency", "2"]):
+    for option in (["--prompt-tokens", "129"], ["--requests", "4"], ["--same-prompt"], ["--concurrency", "2"]):
         assert plan("--preset", "quick", *option).spec.preset is None
 
 
@@ -102,7 +102,7 @@ def test_objectives_and_an_end_come_from_their_options() -> None:
     [
         (["--preset", "fast"], "unknown preset 'fast'"),
         (["--prompt-tokens", "0"], "'0' is no number of tokens"),
-        (["--runs", "0"], "--requests 0 is too few"),
+        (["--requests", "0"], "--requests 0 is too few"),
         (["--warmup", "-1"], "--warmup -1 is too few"),
         (["--concurrency", "0"], "--concurrency 0 is too few"),
         (["--concurrency", "two"], "--concurrency two: these are not numbers"),
