@@ -323,10 +323,11 @@ def request_row(index: int, stage: int, sample: Sample, asked: Plan, after_s: fl
     parts = (sample.prefill_s, sample.decode_s)
     total_s = sum(part for part in parts if part is not None)
     return {
-        "type": "request", "index": index, "stage": stage, "phase": sample.phase, "key": None, "conversation": None,
-        "turn": 0, "worker": 0, "intended_s": start_s, "start_s": start_s, "late_ms": None, "ok": True, "error": None,
-        "prompt_tokens": asked.prompt_tokens, "output_tokens": asked.output_tokens if sample.decode_s else None,
-        "reasoning_tokens": None, "cached_tokens": 0, "draft": None, "finish_reason": None, "ttft_ms": None,
+        "type": "request", "index": index, "stage": stage, "round": 0, "phase": sample.phase, "key": None,
+        "conversation": None, "turn": 0, "worker": 0, "intended_s": start_s, "start_s": start_s, "late_ms": None,
+        "ok": True, "error": None, "prompt_tokens": asked.prompt_tokens,
+        "output_tokens": asked.output_tokens if sample.decode_s else None, "reasoning_tokens": None,
+        "cached_tokens": 0, "draft": None, "finish_reason": None, "ttft_ms": None,
         "ttft_visible_ms": None, "queue_ms": None, "decode_ms": _ms(sample.decode_s),
         "total_ms": _ms(total_s) if None not in parts else None,
         # A tool's N tokens are N steps; a server's first token comes with the prefill.
@@ -346,8 +347,8 @@ def stage_row(stage: int, concurrency: int, rows: Sequence[Row]) -> Row:
     """The figures of one concurrency. Its throughput is that of all sequences together."""
     figures = summary.of_requests(rows, window_s=_window_s(rows))
     return {
-        "type": "stage", "stage": stage, "concurrency": concurrency, "rate_per_s": None, "prompt_tokens": None,
-        "watch": None, **figures,
+        "type": "stage", "stage": stage, "round": 0, "concurrency": concurrency, "rate_per_s": None,
+        "prompt_tokens": None, "watch": None, **figures,
         "throughput": {name: value and value * concurrency for name, value in figures["throughput"].items()},
     }  # fmt: skip
 
@@ -410,7 +411,8 @@ def header(
         "git": provenance.git(),
         "workload": {
             "preset": None, "kind": "synthetic", "api": "completion", **fixed, "prompts": "unique", "turns": 1,
-            "prefix_tokens": 0, "lengths": None, "file": None, "temperature": 0, "ignore_eos": True, "seed": None,
+            "prefix_tokens": 0, "lengths": None, "file": None, "documents": None, "temperature": 0,
+            "ignore_eos": True, "seed": None,
         },
         "load": {
             "engine": asked.engine, "mode": "closed",

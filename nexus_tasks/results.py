@@ -218,6 +218,11 @@ def load(path: Path) -> Record:
         raise RecordError(
             f"{path} can't be read as its schema {header['schema']}: {type(error).__name__} {error}", hint=_MOVE_IT
         ) from error
+    for number, row in enumerate([header, *rows], start=1):
+        try:
+            schema.check(header["kind"], row)
+        except ValueError as error:
+            raise _damaged(path, number, f"it is no {row['type']} of a {header['kind']}: {error}") from error
     of_type = {name: [row for row in rows if row["type"] == name] for name in ROW_TYPES}
     return Record(
         path,

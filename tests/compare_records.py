@@ -14,6 +14,7 @@ import numpy as np
 from nexus_tasks import noise, results
 from nexus_tasks.noise import Design, Noise
 from nexus_tasks.results import Record
+from tests import report_records
 
 QUIET = Noise(drift=0.0, process=0.0, request_gap=0.5, request_ttft=1.0, token=2.0, stalled_percent=0.0)
 
@@ -57,15 +58,18 @@ def save(root: Path, *records: Record) -> list[Path]:
     paths = []
     for number, record in enumerate(records):
         header = {key: value for key, value in record.header.items() if key not in ("type", "schema", "kind")}
+        for name, part in report_records.HEADER.items():
+            header[name] = {**part, **header.get(name, {})} if isinstance(part, dict) else header.get(name, part)
         started = noise.NOON + timedelta(minutes=number)
         header["started_at"] = started.isoformat(timespec="microseconds")
         with results.create("benchmark", header, target=header["target"], root=root, run_id=record.run_id) as writer:
             for row in record.requests:
-                writer.append({**row, "itl_ms": list(row["itl_ms"])})
+                writer.append({**report_records.request(0), **row, "itl_ms": list(row["itl_ms"])})
             for row in (*record.stages, *record.samples):
                 writer.append(row)
             if record.summary is not None:
-                writer.finish(record.summary)
+                whole = report_records.summary_of([], [], {})
+                writer.finish({**whole, **record.summary})
         paths.append(writer.path)
     return paths
 

@@ -28,6 +28,81 @@ def fixed(tokens: int) -> Row:
     return {"kind": "fixed", "mean": tokens}
 
 
+HEADER: Mapping[str, Any] = {
+    "target": "localhost/main",
+    "endpoint": {
+        "base_url": "http://127.0.0.1:8600",
+        "host": "localhost",
+        "instance": "main",
+        "engine": "llama.cpp",
+        "model": "tiny",
+        "tunnel": None,
+        "preset": None,
+    },
+    "model": {
+        "name": "tiny",
+        "path": "/models/tiny.gguf",
+        "size_bytes": 40_000_000,
+        "sha256": "ab" * 32,
+        "n_params": 38_000_000,
+        "n_ctx_train": 4096,
+    },
+    "server": {
+        "build": "b1-abc",
+        "release": "b1-cpu",
+        "argv": ["/bin/llama-server", "--port", "8600", "--alias", "a name"],
+        "argv_sha256": "cd" * 32,
+        "n_ctx": 4096,
+        "total_slots": 1,
+    },
+    "client": {
+        "hostname": "bench",
+        "os": "Debian",
+        "python": "3.11.2",
+        "cpu": "a processor",
+        "cpu_count": 2,
+        "memory_mib": 8192,
+        "local": True,
+    },
+    "gpus": [],
+    "nvml_error": None,
+    "git": {"commit": "0123456789abcdef", "dirty": False},
+    "workload": {
+        "preset": "quick",
+        "kind": "synthetic",
+        "api": "completion",
+        "prompt_tokens": fixed(128),
+        "output_tokens": fixed(5),
+        "prompts": "unique",
+        "turns": 1,
+        "prefix_tokens": 0,
+        "lengths": None,
+        "file": None,
+        "documents": None,
+        "temperature": 0,
+        "ignore_eos": True,
+        "seed": 0,
+    },
+    "load": {
+        "engine": "http",
+        "mode": "closed",
+        "axis": None,
+        "planned": [dict(PLAN)],
+        "until": None,
+        "slo": {},
+        "limits": {"token_s": 300.0, "request_s": None, "max_error_rate": None},
+        "processes": 1,
+        "rounds": 1,
+        "interleaved_with": None,
+        "commands": None,
+        "servers_beside": None,
+    },
+    "tag": None,
+    "host_state": {"driver": None, "power_limit_w": None, "clocks_max_mhz": None, "governor": None},
+}
+"""What a run's header says unless a test says otherwise; ``create`` adds what names the run."""
+
+
 def request(
     index: int,
     start_s: float = 0.0,
@@ -108,6 +183,12 @@ def embedding(index: int, start_s: float, total_ms: float, **changes: Any) -> Ro
     return {**request(index, start_s), **unknown, "itl_ms": [], "total_ms": total_ms, **changes}
 
 
+GPU = dict.fromkeys(
+    ("index", "utilization_percent", "memory_used_mib", "power_w", "temperature_c", "power_limit_w", "clock_mhz",
+     "throttled", "energy_j")
+)  # fmt: skip
+
+
 def sample(t_s: float, gpus: Sequence[Row] = (), **changes: Any) -> Row:
     """Telemetry at one moment."""
     return {
@@ -116,7 +197,7 @@ def sample(t_s: float, gpus: Sequence[Row] = (), **changes: Any) -> Row:
         "t_s": t_s,
         "cpu_percent": 90.0,
         "memory_used_mib": 2048.0,
-        "gpus": list(gpus),
+        "gpus": [{**GPU, **gpu} for gpu in gpus],
         "server": None,
         **changes,
     }
@@ -156,7 +237,7 @@ def stages_of(
         begun = min((row["start_s"] for row in counted), default=0.0)
         ended = max((row["start_s"] + (row["total_ms"] or 0) / 1000 for row in counted), default=begun + 1.0)
         told = watch(begun, ended, plan.get("concurrency"))
-        levels = {key: plan[key] for key in ("concurrency", "rate_per_s", "prompt_tokens") if key in plan}
+        levels = {key: plan.get(key) for key in ("concurrency", "rate_per_s", "prompt_tokens")}
         made.append(
             {
                 "type": "stage",
@@ -199,80 +280,21 @@ def write(
     run_id = f"{when:%Y%m%dT%H%M%S%f}"[:-3] + f"Z-{made}"
     rows = [request(index, index * 0.2) for index in range(4)] if requests is None else list(requests)
     stages = stages_of(rows, plans, slo, watches)
-    head: Row = {
+    head = {
+        **HEADER,
         "run_id": run_id,
         "started_at": when.isoformat(timespec="microseconds"),
         "target": target,
-        "endpoint": {
-            "base_url": "http://127.0.0.1:8600",
-            "host": "localhost",
-            "instance": "main",
-            "engine": "llama.cpp",
-            "model": "tiny",
-            "tunnel": None,
-            "preset": None,
-        },
-        "model": {
-            "name": "tiny",
-            "path": "/models/tiny.gguf",
-            "size_bytes": 40_000_000,
-            "sha256": sha256,
-            "n_params": 38_000_000,
-            "n_ctx_train": 4096,
-            **model,
-        },
-        "server": {
-            "build": "b1-abc",
-            "release": "b1-cpu",
-            "argv": ["/bin/llama-server", "--port", "8600", "--alias", "a name"],
-            "argv_sha256": "cd" * 32,
-            "n_ctx": 4096,
-            "total_slots": 1,
-            **server,
-        },
-        "client": {
-            "hostname": "bench",
-            "os": "Debian",
-            "python": "3.11.2",
-            "cpu": "a processor",
-            "cpu_count": 2,
-            "memory_mib": 8192,
-            "local": True,
-        },
-        "gpus": [],
-        "nvml_error": None,
-        "git": {"commit": "0123456789abcdef", "dirty": False},
-        "workload": {
-            "preset": "quick",
-            "kind": "synthetic",
-            "api": "completion",
-            "prompt_tokens": fixed(128),
-            "output_tokens": fixed(5),
-            "prompts": "unique",
-            "turns": 1,
-            "prefix_tokens": 0,
-            "lengths": None,
-            "file": None,
-            "documents": None,
-            "temperature": 0,
-            "ignore_eos": True,
-            "seed": 0,
-            **workload,
-        },
+        "model": {**HEADER["model"], "sha256": sha256, **model},
+        "server": {**HEADER["server"], **server},
+        "workload": {**HEADER["workload"], **workload},
         "load": {
-            "engine": "http",
+            **HEADER["load"],
             "mode": mode,
             "axis": axis,
             "planned": [dict(plan) for plan in plans],
-            "until": None,
             "slo": dict(slo),
-            "limits": {"token_s": 300.0, "request_s": None, "max_error_rate": None},
-            "processes": 1,
-            "rounds": 1,
-            "interleaved_with": None,
         },
-        "tag": None,
-        "host_state": {"driver": None, "power_limit_w": None, "clocks_max_mhz": None, "governor": None},
         **header,
     }
     with results.create("benchmark", head, target=target, root=root) as record:
@@ -393,7 +415,7 @@ def simulate(
                 "memory_used_mib": 21_400.0 + 40 * busy,
                 "power_w": 90 + 250 * busy / slots + float(rng.normal(0, 4)), "temperature_c": 45.0 + 30 * t_s / ended,
                 "power_limit_w": 350.0, "clock_mhz": 2520.0 - (180.0 if hot else 0.0),
-                "throttled": ["power cap"] if hot else [],
+                "throttled": ["power cap"] if hot else [], "energy_j": None,
             }] if gpu else []  # fmt: skip
             samples.append(sample(round(float(t_s), 3), gpus, cpu_percent=22.0 + 3 * float(rng.random()), server=told))
         origin = ended + 0.4

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from nexus_tasks import comparable, compare, noise, results, verdicts
+from nexus_tasks import comparable, compare, noise, verdicts
 from nexus_tasks.errors import RecordError, UsageError
 from nexus_tasks.noise import Design, Noise
 from nexus_tasks.results import Record
 from nexus_tasks.verdicts import BETTER, CANT_TELL, SAME, WORSE, Comparison, Finding, judge
+from tests import deployment_records
 from tests.compare_records import changed, loaded, run, save
+from tests.report_records import figures
 
 
 def finding(found: Comparison, name: str, level: str | None = None) -> Finding:
@@ -207,8 +209,10 @@ def levels(record: Record, speeds: dict[int, float], count: int) -> Record:
         part = run(f"{record.run_id}{concurrency}", slower=slower, requests=count)
         rows += [{**row, "stage": number} for row in part.requests]
         stages.append({
-            "type": "stage", "stage": number, "concurrency": concurrency, "rate_per_s": None, "prompt_tokens": 512,
-            "throughput": {"output_tps": 95.0 * concurrency / slower},
+            "type": "stage", "stage": number, "round": 0, "concurrency": concurrency, "rate_per_s": None,
+            "prompt_tokens": 512, "watch": None, **figures([], 1.0, {}),
+            "throughput": {"output_tps": 95.0 * concurrency / slower, "prompt_tps": None, "total_tps": None,
+                           "requests_per_s": None},
         })  # fmt: skip
     planned = [{"concurrency": concurrency} for concurrency in speeds]
     return changed(
@@ -567,11 +571,10 @@ def test_tags_and_baselines_may_be_names_of_branches(tmp_path: Path) -> None:
 
 
 def test_the_record_of_a_deployment_is_no_run_to_compare(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with results.create("deployment", {"playbook": "deploy.yml"}, target="local", root=root) as writer:
-        writer.finish({"ok": True})
-    for names_ in ([str(writer.path), "last"], ["last", str(writer.path)]):
+    path = str(deployment_records.write(root))
+    for names_ in ([path, "last"], ["last", path]):
         assert compare.main([*names_, "--results", str(root)]) == 1
-        assert f"{writer.path} is a deployment" in capsys.readouterr().err
+        assert f"{path} is a deployment" in capsys.readouterr().err
 
 
 def test_a_damaged_record_is_left_out_of_the_search_for_the_last_good_one(

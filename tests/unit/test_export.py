@@ -15,6 +15,7 @@ import pytest
 from nexus_tasks import export, results
 from nexus_tasks.errors import RecordError, ReportError
 from nexus_tasks.results import Record
+from tests import deployment_records
 from tests.report_records import NOON, failure, fixed, request, simulate, write
 
 
@@ -105,9 +106,8 @@ def test_a_folder_that_cannot_be_written_is_an_error(
 
 
 def test_the_record_of_a_deployment_is_no_run_to_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with results.create("deployment", {"playbook": "deploy.yml"}, target="local", root=tmp_path) as writer:
-        writer.finish({"ok": True})
-    assert export.main([str(writer.path), "--results", str(tmp_path), "--to", str(tmp_path / "out")]) == 1
+    path = deployment_records.write(tmp_path)
+    assert export.main([str(path), "--results", str(tmp_path), "--to", str(tmp_path / "out")]) == 1
     assert "is a deployment" in capsys.readouterr().err
 
 

@@ -230,7 +230,7 @@ def test_mapped_and_pinned_buffers_count_as_the_hosts_memory() -> None:
 
 
 def test_an_instance_of_which_little_is_known_has_its_row_too(tmp_path: Path) -> None:
-    known = {"name": "main", "state": "failed", "checks": [], "changed": False}
+    known = {"name": "main", "state": "failed", "checks": [], "changed": False, "error": None}
     models = {"check": "models", "expected": ["one", "two"], "found": ["one", "two"], "ok": True, "cause": None}
     router = instance("router", model=None, checks=[models], buffers_mib={}, offloaded=None)
     router["gpu_processes_mib"] = {"GPU-0a1b": 14320, "GPU-2c3d": None}  # the driver would not say

@@ -17,17 +17,17 @@ import pytest
 from nexus_tasks import results
 from nexus_tasks.errors import RecordError
 from nexus_tasks.provenance import ROOT
+from tests import deployment_records
+from tests.report_records import HEADER, NOON, request, sample, summary_of
 
-HEADER = {"target": "localhost/main"}
-REQUEST = {"type": "request", "index": 0, "ok": True, "itl_ms": [1.5, 2.0]}
-SAMPLE = {"type": "sample", "t_s": 0.5, "cpu_percent": 12.5}
+REQUEST, SAMPLE, SUMMARY = request(0), sample(0.5), summary_of([], [], {})
 
 
 def write_record(root: Path) -> Path:
     with results.create("benchmark", HEADER, target="localhost/main", root=root) as record:
         record.append(REQUEST)
         record.append(SAMPLE)
-        record.finish({"ok": True})
+        record.finish(SUMMARY)
     return record.path
 
 
@@ -55,8 +55,8 @@ def test_every_row_is_in_the_file_as_soon_as_it_is_appended(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("text", ["line\u2028separator\u2029\x85\x0b\x0c", "Grüße 你好 🦙", 'quote " and \\ \n'])
 def test_any_text_of_a_server_survives_a_record(tmp_path: Path, text: str) -> None:
-    with results.create("benchmark", {"target": text}, target=text, root=tmp_path) as record:
-        record.append({"type": "request", "message": text})
+    with results.create("benchmark", {**HEADER, "target": text}, target=text, root=tmp_path) as record:
+        record.append({**REQUEST, "message": text})
     read = results.load(record.path)
     assert read.header["target"] == text
     assert read.requests[0]["message"] == text
@@ -64,24 +64,19 @@ def test_any_text_of_a_server_survives_a_record(tmp_path: Path, text: str) -> No
 
 def test_half_a_surrogate_pair_in_a_servers_answer_costs_no_row(tmp_path: Path) -> None:
     with results.create("benchmark", HEADER, target="t", root=tmp_path) as record:
-        record.append({"type": "request", "message": json.loads('"a\\ud83eb"')})
+        record.append({**REQUEST, "message": json.loads('"a\\ud83eb"')})
     assert results.load(record.path).requests[0]["message"] == "a?b"
 
 
 def test_the_last_row_of_a_host_counts(tmp_path: Path) -> None:
-    rows = [{"type": "host", "host": name, "ok": ok} for name, ok in (("a", True), ("b", True), ("a", False))]
-    with results.create("deployment", HEADER, target="all", root=tmp_path) as record:
-        for row in rows:
-            record.append(row)
-    assert results.load(record.path).hosts == [rows[2], rows[1]]
+    rows = [deployment_records.host(name, seconds=seconds) for name, seconds in (("a", 1.0), ("b", 1.0), ("a", 2.0))]
+    assert results.load(deployment_records.write(tmp_path, NOON, *rows)).hosts == [rows[2], rows[1]]
 
 
 def test_the_last_release_of_a_host_counts_and_older_records_have_none(tmp_path: Path) -> None:
-    rows = [{"type": "release", "host": host, "name": name} for host, name in (("a", "b1"), ("b", "b1"), ("a", "b2"))]
-    with results.create("deployment", HEADER, target="all", root=tmp_path) as record:
-        for row in rows:
-            record.append(row)
-    assert results.load(record.path).releases == [rows[2], rows[1]]
+    rows = [deployment_records.release(name, host) for host, name in (("a", "b1"), ("b", "b1"), ("a", "b2"))]
+    path = deployment_records.write(tmp_path, releases=rows)
+    assert results.load(path).releases == [rows[2], rows[1]]
     assert results.load(write_record(tmp_path)).releases == []
 
 
@@ -90,7 +85,7 @@ def test_a_number_that_is_no_number_is_refused_when_it_is_written(tmp_path: Path
         results.create("benchmark", HEADER, target="t", root=tmp_path) as record,
         pytest.raises(ValueError, match="Out of range"),
     ):
-        record.append({"type": "request", "ttft_ms": float("nan")})
+        record.append({**REQUEST, "ttft_ms": float("nan")})
     assert results.load(record.path).requests == []
 
 
@@ -142,6 +137,44 @@ def test_a_row_after_the_summary_is_damage(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("number", "row", "why"),
+    [
+        (1, {"load": None}, "it is no header of a benchmark: Expected `object`, got `null` - at `$.load`"),
+        (2, {"ttft_ms": ...}, "it is no request of a benchmark: it lacks `ttft_ms`"),
+        (2, {"type": "release", "host": "rig"}, "it is no release of a benchmark: it has no such rows"),
+        (3, {"gpus": [{}]}, "it is no sample of a benchmark: it lacks `index` - at `$.gpus[0]`"),
+        (4, {"metrics": {"ttft_ms": 3}}, "it is no summary of a benchmark: Expected `object | null`, got `int`"),
+    ],
+)
+def test_a_row_that_another_program_wrote_or_somebody_edited_is_named(
+    tmp_path: Path, number: int, row: dict[str, Any], why: str
+) -> None:
+    path = write_record(tmp_path)
+    lines = path.read_text(encoding="utf-8").split("\n")
+    changed = json.loads(lines[number - 1]) | row
+    lines[number - 1] = json.dumps({key: value for key, value in changed.items() if value is not ...})
+    path.write_text("\n".join(lines))
+    with pytest.raises(RecordError) as caught:
+        results.load(path)
+    assert caught.value.message.startswith(f"{path}, line {number}: {why}")
+
+
+def test_runs_of_other_tools_that_are_older_than_rounds_are_read(tmp_path: Path) -> None:
+    workload = {key: value for key, value in HEADER["workload"].items() if key != "documents"}
+    row = {key: value for key, value in REQUEST.items() if key != "round"}
+    with results.create("benchmark", {**HEADER, "workload": workload}, target="t", root=tmp_path) as record:
+        record.append(row)
+    assert results.load(record.path).requests == [row]
+
+
+def test_keys_that_a_later_version_adds_are_kept(tmp_path: Path) -> None:
+    with results.create("benchmark", {**HEADER, "later": 1}, target="t", root=tmp_path) as record:
+        record.append({**REQUEST, "later": 2})
+    read = results.load(record.path)
+    assert (read.header["later"], read.requests[0]["later"]) == (1, 2)
+
+
+@pytest.mark.parametrize(
     ("change", "why"),
     [
         ({"schema": 99}, "has schema 99; this version reads up to 2 of kind benchmark"),
@@ -166,7 +199,7 @@ def test_a_last_line_that_was_cut_off_anywhere_costs_only_itself(tmp_path: Path)
     with results.create("benchmark", HEADER, target="t", root=tmp_path) as record:
         record.append(REQUEST)
     whole = record.path.read_bytes()
-    last = json.dumps({"type": "request", "message": "müßig 🦙"}, ensure_ascii=False).encode()
+    last = json.dumps({"message": "müßig 🦙", **REQUEST}, ensure_ascii=False).encode()
     for length in range(len(last) + 1):
         record.path.write_bytes(whole + last[:length])
         assert results.load(record.path).requests == [REQUEST]
@@ -253,12 +286,13 @@ import resource, sys
 from pathlib import Path
 from nexus_tasks import results
 from nexus_tasks.errors import RecordError
+from tests.report_records import HEADER, request
 limit = int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 try:
-    with results.create("benchmark", {"target": "t"}, target="t", root=Path(sys.argv[1])) as record:
+    with results.create("benchmark", HEADER, target="t", root=Path(sys.argv[1])) as record:
         for index in range(1000):
-            record.append({"type": "request", "index": index, "padding": "x" * 100})
+            record.append(request(index))
 except RecordError as error:
     sys.stdout.write(error.message)
 """
@@ -270,7 +304,7 @@ def fill(root: Path, limit: int) -> str:
     return subprocess.run(argv, capture_output=True, text=True, check=True, cwd=ROOT).stdout
 
 
-@pytest.mark.parametrize("limit", [1000, 1234, 3000])
+@pytest.mark.parametrize("limit", [4000, 4321, 6000])
 def test_a_disk_that_fills_up_leaves_a_record_of_whole_rows(tmp_path: Path, limit: int) -> None:
     message = fill(tmp_path, limit)
     [path] = results.paths("benchmark", tmp_path)

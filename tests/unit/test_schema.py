@@ -19,16 +19,26 @@ FIRST: list[dict[str, Any]] = [
         "started_at": "2026-01-02T03:04:05+00:00", "target": "gpu1/main",
         "endpoint": {"base_url": "http://gpu1:8600", "host": "gpu1", "instance": "main", "engine": "llama.cpp",
                      "model": "m"},
+        "model": {"name": "m", "path": None, "size_bytes": None, "sha256": None, "n_params": None,
+                  "n_ctx_train": None},
+        "server": {"build": "b1", "release": None, "argv": None, "argv_sha256": None, "n_ctx": 4096, "total_slots": 1},
+        "client": {"hostname": "here", "os": "Debian", "python": "3.11.2", "cpu": "a processor", "cpu_count": 2,
+                   "memory_mib": 8192, "local": False},
+        "gpus": [], "nvml_error": None, "git": {"commit": None, "dirty": None},
         "workload": {"preset": "quick", "prompt_tokens": 128, "output_tokens": 3, "runs": 1, "warmup": 1,
                      "api": "completion", "prompts": "unique", "temperature": 0, "ignore_eos": True},
     },
     {
         "type": "request", "index": 0, "phase": "run", "start_s": 0.5, "ok": True, "error": None, "prompt_tokens": 128,
-        "output_tokens": 3, "ttft_ms": 100.0, "decode_ms": 20.0, "total_ms": 120.0, "itl_ms": [10.0, 10.0],
+        "output_tokens": 3, "finish_reason": "limit", "ttft_ms": 100.0, "decode_ms": 20.0, "total_ms": 120.0,
+        "itl_ms": [10.0, 10.0], "decode_tps": 100.0, "prefill_tps": None,
         "server": {"prompt_n": 120, "prompt_ms": 90.0, "predicted_n": 3, "predicted_ms": 20.0, "cache_n": 8},
     },
-    {"type": "sample", "t_s": 0.5, "cpu_percent": 9.0, "gpus": [{"index": 0, "power_w": 80.0}]},
-    {"type": "summary", "ok": True, "interrupted": False, "requests": 1, "failed": 0, "wall_s": 1.0,
+    {"type": "sample", "t_s": 0.5, "cpu_percent": 9.0, "memory_used_mib": 100,
+     "gpus": [{"index": 0, "utilization_percent": 50.0, "memory_used_mib": 10.0, "power_w": 80.0,
+               "temperature_c": None}]},
+    {"type": "summary", "finished_at": "2026-01-02T03:05:05+00:00", "ok": True,
+     "interrupted": False, "requests": 1, "failed": 0, "wall_s": 1.0,
      "metrics": {"ttft_ms": FIGURES, "prefill_tps": None}, "agreement": None},
 ]  # fmt: skip
 
@@ -50,8 +60,9 @@ def test_a_first_benchmark_record_is_one_stage_with_one_user(tmp_path: Path) -> 
     assert (request["stage"], request["late_ms"], request["intended_s"]) == (0, 0.0, 0.5)
     assert (request["queue_ms"], request["tpot_ms"], request["cached_tokens"]) == (10.0, 10.0, 8)
     assert sample["gpus"] == [
-        {"index": 0, "power_w": 80.0, "power_limit_w": None, "clock_mhz": None, "throttled": None, "energy_j": None}
-    ]
+        {"index": 0, "utilization_percent": 50.0, "memory_used_mib": 10.0, "power_w": 80.0, "temperature_c": None,
+         "power_limit_w": None, "clock_mhz": None, "throttled": None, "energy_j": None}
+    ]  # fmt: skip
     assert record.summary is not None
     assert record.summary["metrics"] == {"ttft_ms": {**FIGURES, "ci": None}, "prefill_tps": None}
     assert record.summary["valid"]
