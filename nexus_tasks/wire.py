@@ -558,7 +558,8 @@ class Wire(asyncio.Protocol):
 
     def _user_waits(self, seconds: float) -> None:
         if seconds:
-            self._loop.call_later(seconds, self._user_free)
+            # uvloop's timers count in whole milliseconds, and one may be early by as much: no shorter than was asked.
+            self._loop.call_later(seconds + 0.001, self._user_free)
         else:
             self._user_free()
 

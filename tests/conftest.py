@@ -32,6 +32,7 @@ pytest_plugins = ["tests.bed.fixtures", "tests.fakes.fixtures"]
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent  # the environment's programs, activated or not
+_GIVEN: set[int] = set()  # the ports of free_port
 RESULTS = tempfile.TemporaryDirectory(prefix="llama-nexus-results-")  # the user's own are none of the tests' business
 
 
@@ -46,10 +47,14 @@ class RunningServer:
 
 
 def free_port() -> int:
-    """A TCP port on loopback that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port on loopback that nothing listens on; none twice, as who has one may be about to listen on it."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if port not in _GIVEN:
+            _GIVEN.add(port)
+            return port
 
 
 @contextlib.contextmanager
@@ -63,7 +68,7 @@ def run_server(binary: Path, model: Path, log: Path, *flags: str) -> Iterator[Ru
     with log.open("wb") as stream, subprocess.Popen(argv, stdout=stream, stderr=subprocess.STDOUT) as process:
         try:
             base_url = f"http://127.0.0.1:{port}"
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 180
             while True:
                 with contextlib.suppress(httpx.TransportError):
                     if httpx.get(f"{base_url}/health").status_code == httpx.codes.OK:

@@ -88,7 +88,7 @@ def _started(log: Path) -> Iterator[docker.DockerClient]:
         ) as process,
     ):
         try:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 180
             while (client := connect()) is None:
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError(f"dockerd did not start, see {log}:\n{log.read_text()[-2000:]}")

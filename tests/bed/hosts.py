@@ -30,7 +30,7 @@ Kind = Literal["systemd", "plain", "engine"]
 
 LABEL = "llama-nexus-tests"
 FOLDER = "nexus-bed"
-BOOT_SECONDS = 60
+BOOT_SECONDS = 180
 ARCHIVES = "/mnt/images"  # where hosts with an engine find what they load
 # A host may have device nodes of GPUs: opening one fails with ENXIO, or with EPERM where a unit forbids it.
 NVIDIA_MAJOR = 195

@@ -185,7 +185,7 @@ def test_an_installation_that_was_killed_half_way_is_finished_by_the_next_run(ri
         cwd=ROOT, env={**os.environ, "NEXUS_RESULTS": RESULTS.name}, start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
     ) as play:  # fmt: skip
-        wait_for(lambda: host.exec("pgrep", "-f", "^sleep 30", check=False).stdout, "dpkg", 60)
+        wait_for(lambda: host.exec("pgrep", "-f", "^sleep 30", check=False).stdout, "dpkg")
         play.kill()
         host.exec("pkill", "-9", "-f", "nvidia_driver_apply", check=False)
         host.exec("pkill", "-9", "-x", "apt-get|dpkg|sleep", check=False)

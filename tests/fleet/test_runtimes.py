@@ -78,8 +78,9 @@ def test_a_server_on_loopback_of_its_host_is_measured_through_a_tunnel(served: T
     assert record.header["client"]["local"] is False
     assert [row["ok"] for row in record.requests] == [True] * 4
     assert KEY not in path.read_text() + done.stdout
-    # The tunnel is gone with the run.
-    assert subprocess.run(["pgrep", "-f", r"ssh .*-N .*:127\.0\.0\.1:8600"], check=False).returncode == 1
+    # The tunnel goes with the run.
+    tunnels = ["pgrep", "-f", r"ssh .*-N .*:127\.0\.0\.1:8600"]
+    wait_for(lambda: subprocess.run(tunnels, check=False).returncode == 1, "the end of the tunnel", 20)
 
 
 def test_a_killed_server_is_back_and_proven_within_ten_seconds(served: Target) -> None:

@@ -117,7 +117,7 @@ def test_a_driver_that_comes_later_is_found_without_a_restart(exported: Target, 
 def test_a_killed_exporter_is_back(exported: Target) -> None:
     before = process(exported)
     exported.host.exec("kill", "-9", str(before))
-    wait_for(lambda: process(exported) not in (0, before) and metrics(exported), "another exporter", 20)
+    wait_for(lambda: process(exported) not in (0, before) and metrics(exported), "another exporter")
     assert changed(export(exported, **ON)) == 0
 
 
@@ -130,7 +130,7 @@ def test_another_port_is_moved_to(exported: Target) -> None:
 def test_a_port_that_is_taken_is_refused_and_the_old_one_runs_on(exported: Target) -> None:
     before = process(exported)
     exported.host.exec("sh", "-c", "setsid python3 -m http.server 8597 --bind 127.0.0.1 >/dev/null 2>&1 &")
-    wait_for(lambda: exported.host.exec("ss", "-Hltn", "sport = :8597").stdout, "the other program", 20)
+    wait_for(lambda: exported.host.exec("ss", "-Hltn", "sport = :8597").stdout, "the other program")
     message = said(export(exported, check=False, **ON, telemetry_exporter_port=8597))
     exported.host.exec("pkill", "-f", "http.server 8597")
     assert "port 8597 of 127.0.0.1 is taken: set telemetry_exporter_port to another" in message, message
@@ -143,7 +143,7 @@ def test_after_a_reboot_it_is_there_where_systemd_is(exported: Target) -> None:
     if not by_systemd(exported):  # nothing starts it with the host: deploy again
         assert process(exported) == 0
         assert changed(export(exported, **ON)) == 1
-    wait_for(lambda: metrics(exported), "the exporter", 20)
+    wait_for(lambda: metrics(exported), "the exporter")
     assert changed(export(exported, **ON)) == 0
 
 

@@ -14,8 +14,8 @@ from tests.conftest import RunningServer, free_port
 from tests.scripted_server import Handler, serving
 
 
-def probe(address: str, model: str | None = None, api_path: str = "/v1") -> endpoint.Endpoint:
-    with endpoint.connect(address, None, timeout_s=0.5) as client:
+def probe(address: str, model: str | None = None, api_path: str = "/v1", *, timeout_s: float = 30) -> endpoint.Endpoint:
+    with endpoint.connect(address, None, timeout_s=timeout_s) as client:
         return endpoint.probe(client, model=model, api_path=api_path)
 
 
@@ -41,7 +41,7 @@ def test_a_server_that_accepts_but_never_answers_is_told() -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         address = f"http://127.0.0.1:{mute.getsockname()[1]}"
         with pytest.raises(EndpointDown, match=f"{address} accepts connections but does not answer /health"):
-            probe(address)
+            probe(address, timeout_s=0.5)
 
 
 def test_a_server_that_does_not_speak_http_is_told() -> None:

@@ -97,7 +97,9 @@ def _request(line: socket.socket) -> tuple[bytes, bytes] | None:
     head, _, body = data.partition(b"\r\n\r\n")
     length = next(int(row[15:]) for row in head.split(b"\r\n") if row.lower().startswith(b"content-length:"))
     while len(body) < length:
-        body += line.recv(65536)
+        if not (more := line.recv(65536)):
+            return None
+        body += more
     return head, body
 
 
@@ -204,8 +206,8 @@ def test_silence_longer_than_the_limit_per_token_is_a_timeout() -> None:
         peer.say(token(1))
         peer.line.recv(1)  # until the client gives up
 
-    row = one(answer, limits=Limits(token_s=0.2))
-    assert error(row) == ("timeout", "nothing arrived for 0.2 s")
+    row = one(answer, limits=Limits(token_s=1))
+    assert error(row) == ("timeout", "nothing arrived for 1 s")
     assert row["output_tokens"] == 1
 
 
@@ -218,8 +220,8 @@ def test_comments_that_keep_a_connection_alive_are_no_news() -> None:
                 peer.say(b": still here\n\n")
                 time.sleep(0.02)
 
-    row = one(answer, limits=Limits(token_s=0.3))
-    assert error(row) == ("timeout", "nothing but keep-alive comments for 0.3 s")
+    row = one(answer, limits=Limits(token_s=1))
+    assert error(row) == ("timeout", "nothing but keep-alive comments for 1 s")
 
 
 def test_comments_between_tokens_do_no_harm() -> None:
@@ -246,13 +248,13 @@ def test_a_stall_is_counted() -> None:
     def answer(peer: Peer) -> None:
         peer.raw(EVENTS)
         peer.say(*(token(n) for n in range(1, 6)))
-        time.sleep(0.6)
+        time.sleep(1)
         peer.say(token(6), stop(6))
         peer.end()
 
     row = one(answer)
     assert (row["ok"], row["stalls"]) == (True, 1)
-    assert max(row["itl_ms"]) > 590
+    assert max(row["itl_ms"]) > 700  # less than the pause: a busy machine may have stamped the token before it late
 
 
 def test_a_chat_that_ends_without_done_was_cut_off() -> None:
@@ -307,13 +309,13 @@ def test_reasoning_is_told_from_what_is_visible() -> None:
     def answer(peer: Peer) -> None:
         peer.raw(EVENTS)
         peer.say(delta(reasoning_content="hm"), delta(reasoning_content="so"))
-        time.sleep(0.05)
+        time.sleep(0.5)
         peer.say(delta(content="a"), FINISH, DONE)
         peer.end()
 
     row = one(answer, CHAT, limits=Limits(keep_answers=True))
     assert (row["reasoning_tokens"], row["answer"]) == (2, "a")
-    assert row["ttft_visible_ms"] > row["ttft_ms"] + 40
+    assert row["ttft_visible_ms"] > row["ttft_ms"] + 200
 
 
 def test_an_error_event_inside_a_stream_is_a_failure() -> None:
@@ -571,18 +573,19 @@ def test_a_duration_ends_the_stage_and_what_is_under_way_is_finished() -> None:
         rows, watch = drive(address, Stage("closed", concurrency=2, duration_s=0.5))
     assert all(row["ok"] for row in rows)
     assert len(rows) >= 4
-    assert max(row["start_s"] for row in rows) - watch.begun_s < 0.6
+    assert max(row["start_s"] for row in rows) - watch.begun_s < 1  # the last may have been begun late
 
 
 @pytest.mark.parametrize("rate", [{"mode": "closed", "concurrency": 1}, {"mode": "constant", "rate_per_s": 20}])
 def test_a_duration_begins_after_the_warm_up(rate: dict[str, Any]) -> None:
     with serving(slow) as address:
-        rows, watch = drive(address, Stage(**rate, warmup=10, duration_s=0.4))
-    assert [row["phase"] for row in rows[:10]] == ["warmup"] * 10
-    assert len(rows) >= 13
+        rows, watch = drive(address, Stage(**rate, warmup=20, duration_s=0.8))  # the warm-up takes longer
+    rows.sort(key=lambda row: row["index"])
+    assert [row["phase"] for row in rows[:20]] == ["warmup"] * 20
+    assert len(rows) >= 23
     starts = [row["intended_s"] for row in rows if row["phase"] == "run"]
     assert starts[0] == watch.begun_s
-    assert 0.25 < starts[-1] - starts[0] < 0.5
+    assert 0.3 < starts[-1] - starts[0] < 1.3
 
 
 def test_the_users_of_two_processes_share_the_requests() -> None:
@@ -623,7 +626,7 @@ def test_the_first_requests_at_a_rate_are_not_held_back_and_sent_together() -> N
     with serving(quick) as address:
         rows, _ = drive(address, Stage("constant", rate_per_s=50, requests=12))
     starts = sorted(row["start_s"] for row in rows)
-    assert starts[9] - starts[0] > 0.1
+    assert starts[-1] - starts[0] > 0.05  # of the 0.22 s that they should take
 
 
 def test_a_generator_that_begins_requests_late_is_not_valid(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -211,7 +211,7 @@ def test_ctrl_c_ends_the_play_with_all_that_it_started_and_means_ctrl_c_again_af
         playbook.run(*play, "-e", "sleep=61.5")
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
     assert set(psutil.Process().children(recursive=True)) <= children
-    wait_for(lambda: not [found for found in psutil.process_iter() if is_sleep(found)], "the end of what it ran", 10)
+    wait_for(lambda: not [found for found in psutil.process_iter() if is_sleep(found)], "the end of what it ran", 30)
 
 
 def is_sleep(process: psutil.Process) -> bool:

@@ -154,13 +154,20 @@ def endless(instance: Instance, folder: Path) -> Iterator[tuple[subprocess.Popen
             module.kill()
 
 
+def has_ended(process: psutil.Process) -> bool:
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def test_a_run_is_ended_by_its_name_and_what_it_measured_is_kept(instance: Instance, tmp_path: Path) -> None:
     with endless(instance, tmp_path) as (_, tool):
         other = modules.call(MODULE, arguments(None, tmp_path, run="another", action="end"))["measured"]
         assert other == {"lines": []}
         assert tool.is_running()
         ended = modules.call(MODULE, arguments(None, tmp_path, action="end"))["measured"]
-        assert not tool.is_running() or tool.status() == psutil.STATUS_ZOMBIE
+        assert has_ended(tool)
     samples = raw.batched_samples(ended["lines"], raw.plan(instance, raw.BATCHED, 8, 200, 5_000, [1]))
     assert len(samples) >= 2
     assert all(sample.decode_s for sample in samples)
@@ -208,10 +215,10 @@ def test_a_tool_ends_with_its_job_and_goes_before_the_server_where_memory_runs_o
             assert tool
             assert tool.username() == ("nobody" if runtime == "systemd" else psutil.Process().username())
             asked_of_kernel = Path(f"/proc/{tool.pid}/oom_score_adj")
-            wait_for(lambda: asked_of_kernel.read_text().strip() == "1000", "its place when memory runs out", 10)
+            wait_for(lambda: asked_of_kernel.read_text().strip() == "1000", "its place when memory runs out")
         finally:
             module.kill()
-        wait_for(lambda: not tool.is_running() or tool.status() == psutil.STATUS_ZOMBIE, "the end of the tool", 20)
+        wait_for(lambda: has_ended(tool), "the end of the tool")
 
 
 def test_what_a_tool_reads_from_the_environment_is_the_servers(instance: Instance, tmp_path: Path) -> None:
@@ -282,6 +289,11 @@ class Rig:
             if words and Path(words[0]).name in raw.ENGINES and str(self.folder) in " ".join(words):
                 found.append(process)
         return found
+
+    def playbooks(self) -> list[str]:
+        """The command lines of runs of this rig that go on."""
+        found = [" ".join(each.info["cmdline"] or ()) for each in psutil.process_iter(["cmdline"])]
+        return [words for words in found if "raw.yml" in words and str(self.folder) in words]
 
     def records(self) -> list[results.Record]:
         return [results.load(path) for path in results.paths("benchmark", self.folder / "results", required=False)]
@@ -374,5 +386,4 @@ def test_a_run_that_is_killed_leaves_no_tool_and_the_server_back(rig: Rig) -> No
     process.communicate()
     wait_for(rig.serves, "the server", 300)
     assert rig.tools() == []
-    playbooks = [" ".join(each.info["cmdline"] or ()) for each in psutil.process_iter(["cmdline"])]
-    assert [words for words in playbooks if "raw.yml" in words and str(rig.folder) in words] == []
+    wait_for(lambda: not rig.playbooks(), "the end of the play", 60)

@@ -628,7 +628,7 @@ def serving(declared: Declared, name: str, folder: Path, **environment: str) -> 
         ) as client,
     ):
         try:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 180
             while True:
                 with contextlib.suppress(httpx.TransportError):
                     if client.get("/health").status_code == httpx.codes.OK:

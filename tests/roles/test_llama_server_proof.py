@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from ansible.module_utils import llama_server_placement as placement_utils
 from ansible.module_utils import llama_server_proof as proof_utils
 from ansible.module_utils import llama_server_runtimes as runtime_utils
 
-from tests.conftest import ROOT, RunningServer
+from tests.conftest import ROOT, RunningServer, wait_for
 
 WANTED = {"start_timeout": 10, "tokens": 8, "min_decode_tps": None, "max_regression": None}
 
@@ -244,24 +243,27 @@ def launch(folder: Path, script: str, **instance: Any) -> subprocess.Popen[str]:
 
 def test_a_server_whose_gpu_appears_late_starts_over_where_the_sandbox_would_not_let_it_through(tmp_path: Path) -> None:
     script = (ROOT / "roles/llama_server/files/launch.py").read_text()
+    # A file beside it tells that it has found them missing, and waits.
+    script = script.replace("    late = True\n", '    late = True\n        open(folder + "/waits", "w").close()\n')
     nodes = [tmp_path / "nvidiactl", tmp_path / "nvidia-uvm"]
     for node in nodes:
         script = script.replace(f"/dev/{node.name}", str(node))
     early = [launch(tmp_path / runtime, script, runtime=runtime) for runtime in ("systemd", "supervisor")]
-    time.sleep(1)
+    for runtime in ("systemd", "supervisor"):
+        wait_for((tmp_path / runtime / "waits").exists, "the launcher")
     assert [process.poll() for process in early] == [None, None]
     for node in nodes:
         node.touch()
-    said = [process.communicate(timeout=10) for process in early]
+    said = [process.communicate(timeout=60) for process in early]
     assert early[0].returncode == 1
     assert "the GPU has appeared; starting over" in said[0][1]
     assert said[1][0].splitlines()[-1] == "main"
     late = launch(tmp_path / "late", script)
-    assert late.communicate(timeout=10)[0].splitlines()[-1] == "main"
+    assert late.communicate(timeout=60)[0].splitlines()[-1] == "main"
 
 
 def test_the_launcher_leaves_to_docker_what_is_in_a_container(tmp_path: Path) -> None:
     script = (ROOT / "roles/llama_server/files/launch.py").read_text()
     process = launch(tmp_path / "main", script, runtime="docker", uses_gpu=False)
-    assert "main runs in a container: deploy again" in process.communicate(timeout=10)[1]
+    assert "main runs in a container: deploy again" in process.communicate(timeout=60)[1]
     assert process.returncode == 1

@@ -35,7 +35,7 @@ def kill_while_switching(host: Any, runtime: Any) -> None:
     old = runtime.status("main").pid
     switch = multiprocessing.get_context("fork").Process(target=switch_utils.converge, args=(host, ["main"]))
     switch.start()
-    wait_for(lambda: runtime.status("main").pid not in (None, old) or not switch.is_alive(), "the new server", 60)
+    wait_for(lambda: runtime.status("main").pid not in (None, old) or not switch.is_alive(), "the new server")
     os.kill(switch.pid or 0, signal.SIGKILL)
     switch.join()
 
@@ -123,7 +123,7 @@ def test_a_killed_trial_leaves_the_server_alone_and_the_next_run_removes_it(mach
     changed = machine.declaring(machine.instance("main", "--ctx-size", "512"), trial="always")
     switch = multiprocessing.get_context("fork").Process(target=switch_utils.converge, args=(changed, ["main"]))
     switch.start()
-    tried = wait_for(lambda: status(host, "main.trial").pid, "the trial", 60)
+    tried = wait_for(lambda: status(host, "main.trial").pid, "the trial")
     os.kill(switch.pid or 0, signal.SIGKILL)
     switch.join()
 
@@ -352,7 +352,7 @@ def test_where_memory_went_is_remembered_from_life_to_life(machine: Machine) -> 
     deploy(host)
     killed = status(host).pid
     os.kill(killed, signal.SIGKILL)
-    wait_for(lambda: status(host).pid not in (None, killed), "another process", 60)
+    wait_for(lambda: status(host).pid not in (None, killed), "another process")
     before = host_utils.read_json(host.folder("main").file("proof.json"))
     compare_utils.plan(host, remember=False)  # as in check mode
     assert host_utils.read_json(host.folder("main").file("proof.json")) == before

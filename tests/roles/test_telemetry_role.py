@@ -123,7 +123,7 @@ def test_a_file_that_somebody_changed_is_put_back(exporter: Exporter) -> None:
 def test_one_that_was_stopped_by_hand_is_started(exporter: Exporter) -> None:
     exporter.have()
     exporter.remove()
-    wait_for(lambda: not exporter.processes("exporter.py"), "its end", 10)
+    wait_for(lambda: not exporter.processes("exporter.py"), "its end")
     assert exporter.have()["reasons"] == ["the exporter does not run"]
     assert exporter.metrics()
 
@@ -133,7 +133,7 @@ def test_one_that_outlived_its_supervisord_is_replaced(exporter: Exporter) -> No
     left = exporter.process
     for process in exporter.processes("supervisord"):
         process.kill()
-        process.wait(10)
+        process.wait(60)
     assert exporter.have()["reasons"] == ["the exporter does not run"]
     assert exporter.process.pid != left.pid
 

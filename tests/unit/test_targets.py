@@ -141,7 +141,7 @@ def test_a_tunnel_leads_there_and_nothing_of_it_is_left(ssh: Path) -> None:
     with targets.tunnel([str(ssh), "rig"], "127.0.0.1:8600", "rig") as port:
         socket.create_connection(("127.0.0.1", port)).close()
         assert running(ssh)
-    assert running(ssh) == []
+    wait_for(lambda: not running(ssh), "the end of the tunnel", 20)
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGKILL])
@@ -161,7 +161,7 @@ def test_a_tunnel_ends_with_the_process_that_opened_it_however_that_ends(ssh: Pa
 def test_a_port_that_another_process_got_meanwhile_is_not_taken_for_the_tunnel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(targets, "TUNNEL_SECONDS", 2.0)
+    monkeypatch.setattr(targets, "TUNNEL_SECONDS", 5.0)
     ssh = program(tmp_path / "ssh", off=1)
     with socket.create_server(("127.0.0.1", 0)) as other:
         monkeypatch.setattr(targets, "_free_port", lambda: other.getsockname()[1])
@@ -170,7 +170,7 @@ def test_a_port_that_another_process_got_meanwhile_is_not_taken_for_the_tunnel(
             targets.tunnel([str(ssh), "rig"], "127.0.0.1:8600", "rig"),
         ):
             pass
-    assert running(ssh) == []
+    wait_for(lambda: not running(ssh), "the end of the tunnel", 20)
 
 
 def test_a_machine_without_ssh_is_told() -> None:
