@@ -204,9 +204,7 @@ def load(path: Path) -> Record:
             case {"type": "header"} if number == 1:
                 header = row
                 _check_header(path, row)
-            case {"type": "host" | "release", "host": str()} if header is not None:
-                rows.append(row)
-            case {"type": "request" | "sample" | "stage" | "summary"} if header is not None:
+            case {"type": str(name)} if header is not None and name != "header" and name in schema.ROWS[header["kind"]]:
                 rows.append(row)
             case _:
                 raise _damaged(path, number, "it is not a row of a run record")

@@ -141,7 +141,7 @@ def test_a_row_after_the_summary_is_damage(tmp_path: Path) -> None:
     [
         (1, {"load": None}, "it is no header of a benchmark: Expected `object`, got `null` - at `$.load`"),
         (2, {"ttft_ms": ...}, "it is no request of a benchmark: it lacks `ttft_ms`"),
-        (2, {"type": "release", "host": "rig"}, "it is no release of a benchmark: it has no such rows"),
+        (2, {"type": "release", "host": "rig"}, "it is not a row of a run record"),
         (3, {"gpus": [{}]}, "it is no sample of a benchmark: it lacks `index` - at `$.gpus[0]`"),
         (4, {"metrics": {"ttft_ms": 3}}, "it is no summary of a benchmark: Expected `object | null`, got `int`"),
     ],
