@@ -61,9 +61,10 @@ def free_port() -> int:
 def run_server(binary: Path, model: Path, log: Path, *flags: str) -> Iterator[RunningServer]:
     """Run llama-server until the block is left; it answers requests when the block is entered."""
     port = free_port()
+    # Of two threads on a busy machine each waits for the other, spinning: a token takes a second.
     argv: Sequence[str | Path] = [
         binary, "--model", model, "--alias", "tiny", "--port", str(port), "--ctx-size", "4096",
-        "--parallel", "1", "--no-ui", *flags,
+        "--parallel", "1", "--threads", "1", "--no-ui", *flags,
     ]  # fmt: skip
     with log.open("wb") as stream, subprocess.Popen(argv, stdout=stream, stderr=subprocess.STDOUT) as process:
         try:

@@ -265,7 +265,8 @@ def test_the_table_for_people_fits_80_columns(server: RunningServer, tmp_path: P
 
 
 def test_ctrl_c_finishes_the_record_and_exits_as_shells_expect(server: RunningServer, tmp_path: Path) -> None:
-    run = command(server.base_url, "--requests", "1000", root=tmp_path)
+    sizes = ["--prompt-tokens", "64", "--output-tokens", "64"]
+    run = command(server.base_url, *sizes, "--requests", "1000", root=tmp_path)
     deadline = time.monotonic() + 120
     while not any('"run"' in path.read_text() for path in tmp_path.glob("benchmark/*.jsonl")):
         assert run.poll() is None

@@ -68,7 +68,7 @@ class Operator:
         variables = yaml.safe_load(path.read_text())
         variables["llama_server_instances"]["main"] = {
             "model": "tiny-babble", "port": variables["llama_server_instances"]["main"]["port"], "parallel": 1,
-            "ctx_size": 1024, "context_shift": True, **options,
+            "ctx_size": 1024, "context_shift": True, "threads": 1, **options,
         }  # fmt: skip
         path.write_text(yaml.safe_dump(variables))
 

@@ -77,7 +77,7 @@ def test_slots_queue_and_speed_of_a_busy_server_are_seen_while_it_decodes(busy: 
     assert (done.returncode, done.stderr) == (0, "")
     [row] = json.loads(done.stdout)["instances"]
     assert (row["up"], row["slots_busy"], row["slots"], row["waiting"]) == (True, 1, 1, 2)
-    assert row["decode_tps"] > 1
+    assert row["decode_tps"] > 0
     assert row["cached_tokens"] > 0
     assert KEY not in done.stdout
 

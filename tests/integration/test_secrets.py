@@ -29,7 +29,8 @@ class Owner:
         (inventory / "hosts.yml").symlink_to(ROOT / "inventory" / "hosts.yml")
         (inventory / "group_vars").symlink_to(ROOT / "group_vars")
         keys = {"ops": "{{ lookup('ansible.builtin.env', 'OPS_KEY') }}", "app": "another-0b9f2c-key"}
-        main = {"model": "tiny-babble", "port": free_port(), "ctx_size": 2048, "parallel": 1, "api_keys": keys}
+        sizes = {"ctx_size": 2048, "parallel": 1, "threads": 1}
+        main = {"model": "tiny-babble", "port": free_port(), "api_keys": keys, **sizes}
         own = {
             "llama_nexus_prefix": str(folder / "prefix"),
             "llama_cpp_prefix": str(release.parent.parent),
