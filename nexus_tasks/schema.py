@@ -1,4 +1,4 @@
-"""Older run records, brought to the schema of today when they are read. The files stay as they are.
+"""What the rows of run records are made of. Older ones are upgraded when they are read; the files stay as they are.
 
     header, rows = schema.upgrade(header, rows)
     schema.check("benchmark", rows[0])

@@ -415,7 +415,7 @@ def simulate(
                 "memory_used_mib": 21_400.0 + 40 * busy,
                 "power_w": 90 + 250 * busy / slots + float(rng.normal(0, 4)), "temperature_c": 45.0 + 30 * t_s / ended,
                 "power_limit_w": 350.0, "clock_mhz": 2520.0 - (180.0 if hot else 0.0),
-                "throttled": ["power cap"] if hot else [], "energy_j": None,
+                "throttled": ["power cap"] if hot else [],
             }] if gpu else []  # fmt: skip
             samples.append(sample(round(float(t_s), 3), gpus, cpu_percent=22.0 + 3 * float(rng.random()), server=told))
         origin = ended + 0.4
