@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from nexus_tasks import fleet, results
+from nexus_tasks import fleet, results, role
 from nexus_tasks.errors import RecordError
 from nexus_tasks.markup import moment
 from nexus_tasks.results import Record, Row
@@ -26,6 +26,7 @@ ARRIVED = ("there", "built", "taken")
 SERVING = ("verified", "restored", "undeclared")  # states of instances that answer requests
 NAMED = 3  # so many hosts are named in a sentence
 MESSAGE_LENGTH = 120
+ADVISORIES = role.defined_in("plugins/filter/llama_cpp_advisories.py")
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,24 @@ class Behind:
     host: Host
     newest: Host
     words: list[str]
+
+
+@dataclass(frozen=True)
+class Vulnerable:
+    """A version with a published vulnerability, and the hosts that run or serve a release of it.
+
+    ``advisory`` is an entry of roles/llama_cpp/vars/advisories.yml; one with ``flags`` counts only where a server has
+    one of these, which no record tells.
+    """
+
+    version: str
+    hosts: list[str]
+    advisory: Row
+
+    @property
+    def is_severe(self) -> bool:
+        """Whether it is critical or high and open to any client of any server."""
+        return bool(ADVISORIES["is_severe"](self.advisory)) and not self.advisory["flags"]
 
 
 @dataclass(frozen=True)
@@ -202,8 +221,16 @@ def sentences(state: Builds) -> list[str]:
 
 
 def tone(state: Builds) -> str:
-    """``bad`` while a host waits for its release, ``muted`` while one is behind the others, else ``good``."""
-    return "bad" if state.failing else "muted" if behind(state) else "good"
+    """``bad`` while a host waits for its release or serves a version with a severe vulnerability, ``muted`` while one
+    is behind the others, else ``good``.
+    """
+    return (
+        "bad"
+        if state.failing or any(one.is_severe for one in vulnerable(state))
+        else "muted"
+        if behind(state)
+        else "good"
+    )
 
 
 def behind(state: Builds) -> list[Behind]:
@@ -225,6 +252,20 @@ def behind(state: Builds) -> list[Behind]:
                 found.append(Behind(host, newest, words))
                 break
     return found
+
+
+def vulnerable(state: Builds) -> list[Vulnerable]:
+    """The published vulnerabilities of the versions that hosts run or serve, by version; the severe ones first."""
+    hosts: dict[str, set[str]] = {}
+    for host in state.hosts:
+        for release in {host.release, *host.serves}:
+            hosts.setdefault(version(state, release), set()).add(host.name)
+    found = [
+        Vulnerable(ref, sorted(names), advisory)
+        for ref, names in sorted(hosts.items())
+        for advisory in ADVISORIES["advisories"](ref)
+    ]
+    return sorted(found, key=lambda one: not one.is_severe)
 
 
 def differences(own: Row, other: Row, names: Iterable[str]) -> list[str]:
@@ -439,6 +480,11 @@ def _last_build(state: Builds) -> str:
 
 def _amiss(state: Builds) -> str:
     said = []
+    severe = [
+        f"{one.version} on {_some(one.hosts)} has {one.advisory['id']}" for one in vulnerable(state) if one.is_severe
+    ]
+    if severe:
+        said.append(f"Open to any client: {_some(severe)}.")
     if state.failing:
         failed = [
             f"{one.host} did not get {one.release or 'a release'} ({moment(one.at)}): {_line(one.message)}"

@@ -8,13 +8,14 @@ Each takes what :func:`nexus_tasks.builds.read` makes of all deployments.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
 from nexus_tasks import builds
-from nexus_tasks.builds import Build, Builds, Host
+from nexus_tasks.builds import Build, Builds, Host, Vulnerable
 from nexus_tasks.figures import BLUE, GREEN, WIDE_IN, block, drawing
 from nexus_tasks.markup import MISSING, Block, Cell, Column, Rows, fill, moment, note, number, table
 
@@ -60,7 +61,7 @@ def hosts(state: Builds) -> Block:
 
 
 def amiss(state: Builds) -> Block:
-    """What failed, and which hosts are behind; empty where all is well."""
+    """What failed, what is published as vulnerable, and which hosts are behind; empty where all is well."""
     parts = []
     if state.failing:
         failing = [
@@ -74,6 +75,9 @@ def amiss(state: Builds) -> Block:
             for one in state.failing
         ]
         parts.append(fill("blocks/builds_failed.html", hosts=failing).html)
+    holes = builds.vulnerable(state)
+    if holes:
+        parts.append(fill("blocks/builds_vulnerable.html", table=_vulnerable(holes).html).html)
     late = builds.behind(state)
     if late:
         columns = [Column(title, numeric=False) for title in ("Host", "Has", "Built later", "What differs")]
@@ -94,6 +98,33 @@ def amiss(state: Builds) -> Block:
         )
         parts.append(fill("blocks/builds_behind.html", table=shown.html).html)
     return Block("".join(parts))
+
+
+def _vulnerable(holes: Sequence[Vulnerable]) -> Block:
+    """The published vulnerabilities of what runs."""
+    titles = ("Version", "Hosts", "Vulnerability", "Severity", "Open to", "Fixed in")
+    rows: Rows = [
+        [
+            one.version,
+            _some(one.hosts),
+            f"{one.advisory['id']}: {one.advisory['title']}",
+            Cell(one.advisory["severity"], "bad" if one.is_severe else ""),
+            " ".join(
+                [
+                    builds.ADVISORIES["ATTACKERS"][one.advisory["attacker"]],
+                    *([f"where {' or '.join(one.advisory['flags'])} is set"] if one.advisory["flags"] else []),
+                ]
+            ),
+            f"b{one.advisory['fixed']}" if one.advisory["fixed"] else "no known build",
+        ]
+        for one in holes
+    ]
+    return table(
+        [Column(title, numeric=False) for title in titles],
+        rows,
+        "By roles/llama_cpp/vars/advisories.yml when this page was made. A server with one that is critical or high "
+        "and open to any client is not deployed beyond loopback, unless llama_cpp_accept_advisories names it.",
+    )
 
 
 def releases(state: Builds) -> Block:

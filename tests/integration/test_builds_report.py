@@ -14,7 +14,7 @@ from tests.deployment_records import NOON, host, instance, lost, release, write
 
 DAY = timedelta(days=1)
 OLD, NEW, MANY, ARM = (
-    "b11201-cuda89-77aa00ff", "b11312-cuda89-1f3a90c2", "b11312-cuda80-86-89-90-120-5d0c77e1", "b11312-cpu-3f522e40"
+    "b11401-cuda89-77aa00ff", "b11434-cuda89-1f3a90c2", "b11434-cuda80-86-89-90-120-5d0c77e1", "b11434-cpu-3f522e40"
 )  # fmt: skip
 BROKEN = f"release {NEW}, built on rig, does not run here: have it built on a host with an <older> system"
 EDGE: dict[str, Any] = {
@@ -77,7 +77,7 @@ def page(folder: Path) -> Path:
 
 def test_the_page_opens_with_sentences_made_of_the_records(page: Path) -> None:
     assert (
-        "<b>5 hosts run 4 releases of llama.cpp: b11312 on 4, b11201 on 1.</b> The last build was "
+        "<b>5 hosts run 4 releases of llama.cpp: b11434 on 4, b11401 on 1.</b> The last build was "
         f"{MANY} on rack-with-a-long-name-07.example.org (2026-11-25 12:00 UTC): 1 h 27 min, 85 % of 2,477 "
         f"compilations from the cache. gpu-03 did not get {NEW} (2026-11-23 12:00 UTC): "
     ) in page.read_text()
@@ -88,7 +88,7 @@ def test_the_page_holds_hosts_releases_builds_space_and_failures(page: Path) -> 
     for shown in (
         "gpu-01</span>", "from rig 2026-11-23", "What failed</h2>", "with an &lt;older&gt; system",
         "Behind the others</h2>",
-        "b11201 instead of b11312", "CUDA toolkit 13.0, not 12.9", "4 builds:", "779 of 820", "without a cache",
+        "b11401 instead of b11434", "CUDA toolkit 13.0, not 12.9", "4 builds:", "779 of 820", "without a cache",
         "b11100-cuda89-0badcafe", "4 run records",
     ):  # fmt: skip
         assert shown in html, shown

@@ -14,7 +14,7 @@ from nexus_tasks.builds import Builds
 from tests.deployment_records import NOON, host, instance, lost, release, restored, write
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-OLD, NEW = "b11201-cuda89-77aa00ff", "b11312-cuda89-1f3a90c2"
+OLD, NEW = "b11401-cuda89-77aa00ff", "b11434-cuda89-1f3a90c2"
 CPU: dict[str, Any] = {
     "backend": "cpu",
     "cuda_architectures": [],
@@ -72,7 +72,7 @@ def test_older_records_tell_the_name_of_a_release_and_no_more(tmp_path: Path) ->
     state = builds.read(tmp_path)
     assert runs(state) == {"a": OLD}
     assert builds.sentences(state) == [
-        "1 host runs 1 release of llama.cpp b11201.",
+        "1 host runs 1 release of llama.cpp b11401.",
         "No record tells of a build.",
         "No build has failed.",
     ]
@@ -114,7 +114,7 @@ def test_a_failure_is_told_until_the_host_has_a_release_again(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("own", "words"),
     [
-        ({"ref": "b11201", "commit": "9f1e2d3c4" + "0" * 31}, ["b11201 instead of b11312"]),
+        ({"ref": "b11401", "commit": "9f1e2d3c4" + "0" * 31}, ["b11401 instead of b11434"]),
         ({"commit": "9f1e2d3c4" + "0" * 31}, ["commit 9f1e2d3c4 instead of 0c1e57098"]),
         ({"cuda_toolkit": "12.4"}, ["CUDA toolkit 12.4 instead of 12.9"]),
         (
@@ -128,14 +128,14 @@ def test_a_failure_is_told_until_the_host_has_a_release_again(tmp_path: Path) ->
         ({"source": {"kind": "pypi", "package": "llama-cpp-python", "version": "0.3.36", "sha256": "ab"}}, None),
         # Of another kind only the version is compared: what hosts have in them decides the rest.
         ({**CPU, "web_page": "npm"}, None),
-        ({**CPU, "ref": "b11201"}, ["b11201 instead of b11312"]),
+        ({**CPU, "ref": "b11401"}, ["b11401 instead of b11434"]),
         ({"cuda_architectures": ["120"], "cuda_toolkit": "13.0"}, None),
     ],
 )
 def test_a_host_is_behind_where_it_differs_from_what_was_built_later_for_others(
     tmp_path: Path, own: dict[str, Any], words: list[str] | None
 ) -> None:
-    rows = [release("b-own", "a", "built", **{"ref": "b11312", **own}), release(NEW, "b", "built", at=NOON + DAY)]
+    rows = [release("b-own", "a", "built", **{"ref": "b11434", **own}), release(NEW, "b", "built", at=NOON + DAY)]
     write(tmp_path, NOON, one("a", "b-own"), one("b"), releases=rows)
     state = builds.read(tmp_path)
     assert late(state) == ({"a": words} if words else {})
@@ -144,7 +144,7 @@ def test_a_host_is_behind_where_it_differs_from_what_was_built_later_for_others(
         assert builds.sentences(state)[2] == f"Behind what was built last for the others: a ({', '.join(words)})."
         assert "; ".join(words) in builds_blocks.amiss(state).html
     else:
-        assert builds_blocks.amiss(state).html == ""
+        assert "Behind the others" not in builds_blocks.amiss(state).html
 
 
 def test_two_native_releases_of_one_version_are_not_behind_each_other(tmp_path: Path) -> None:
@@ -159,17 +159,17 @@ def test_what_sets_a_release_apart_is_said_against_what_most_have(tmp_path: Path
     rows = [
         release(NEW, "a", "built", at=NOON),
         release(OLD, "b", "built", at=NOON - DAY, commit="9f1e2d3c4" + "0" * 31, cuda_toolkit="12.4"),
-        release("b11312-cpu-0a", "c", "built", at=NOON + DAY, **CPU),
-        release("b11312-dist-0b", "d", "built", at=NOON, source={"kind": "binary", "archives": []}, web_page="npm"),
+        release("b11434-cpu-0a", "c", "built", at=NOON + DAY, **CPU),
+        release("b11434-dist-0b", "d", "built", at=NOON, source={"kind": "binary", "archives": []}, web_page="npm"),
     ]
     write(tmp_path, NOON, *(one(row["host"], row["name"]) for row in rows), releases=rows)
     state = builds.read(tmp_path)
     words, same = builds.apart(state)
-    assert list(words) == ["b11312-cpu-0a", "b11312-dist-0b", NEW, OLD]  # the newest build first
+    assert list(words) == ["b11434-cpu-0a", "b11434-dist-0b", NEW, OLD]  # the newest build first
     assert words[NEW] == []
-    assert words[OLD] == ["b11201, not b11312", "CUDA toolkit 12.4, not 12.9"]
-    assert words["b11312-cpu-0a"] == ["CPU, not CUDA", "native, not portable"]
-    assert words["b11312-dist-0b"] == [
+    assert words[OLD] == ["b11401, not b11434", "CUDA toolkit 12.4, not 12.9"]
+    assert words["b11434-cpu-0a"] == ["CPU, not CUDA", "native, not portable"]
+    assert words["b11434-dist-0b"] == [
         "web page npm, not off",
         "source upstream's binaries, not git https://github.com/ggml-org/llama.cpp.git",
     ]
@@ -183,17 +183,17 @@ def test_three_sentences_say_what_runs_how_the_last_build_went_and_what_is_amiss
     rows = [
         *(release(NEW, name, "taken", at=NOON + DAY) for name in ("a", "b")),
         release(OLD, "c", "built"),
-        release("b11312-cpu-0a", "d", "built", **{**CPU, "ccache": None}),
+        release("b11434-cpu-0a", "d", "built", **{**CPU, "ccache": None}),
     ]
     write(tmp_path, NOON + DAY, *(one(row["host"], row["name"]) for row in rows), lost("e"), releases=[
         *rows, release(NEW, "e", "failed", name=None, inputs=None, error="x" * 300)
     ])  # fmt: skip
     assert builds.sentences(builds.read(tmp_path)) == [
-        "4 hosts run 3 releases of llama.cpp: b11312 on 3, b11201 on 1.",
+        "4 hosts run 3 releases of llama.cpp: b11434 on 3, b11401 on 1.",
         f"The last build was {NEW} on rig (2026-11-23 12:00 UTC): 12 min, 95 % of 820 compilations from the cache; "
         "2 hosts took it.",
         f"e did not get a release (2026-11-23 12:00 UTC): {'x' * 119}… "
-        "Behind what was built last for the others: c (b11201 instead of b11312).",
+        "Behind what was built last for the others: c (b11401 instead of b11434).",
     ]
 
 
@@ -216,7 +216,7 @@ def test_the_table_shows_each_fact_of_a_hosts_release(tmp_path: Path) -> None:
     write(tmp_path, NOON, one("gpu-01"), releases=[release(NEW, "gpu-01", "taken", at=NOON - 3 * DAY)])
     html = builds_blocks.hosts(builds.read(tmp_path)).html
     for shown in (
-        "<span>gpu-01</span>", "<small>main</small>", NEW, "from rig 2026-11-22", "b11312</span>", "0c1e57098",
+        "<span>gpu-01</span>", "<small>main</small>", NEW, "from rig 2026-11-22", "b11434</span>", "0c1e57098",
         "CUDA 12.9", "<small>89</small>", "portable<small>x86_64", "<td>off</td>",
         "700\N{NO-BREAK SPACE}MiB", ">3 days<",
     ):  # fmt: skip
@@ -317,3 +317,18 @@ def test_durations_have_the_digits_that_mean_something(seconds: float, told: str
 )
 def test_ages_are_whole_hours_or_days(span: timedelta, told: str) -> None:
     assert builds.age(span) == told
+
+
+def test_a_published_vulnerability_of_what_runs_is_told_first_and_makes_the_page_bad(tmp_path: Path) -> None:
+    rows = [release("b11312-cpu-0a", "a", "built", **{**CPU, "ref": "b11312"}), release(NEW, "b", "built", at=NOON)]
+    write(tmp_path, NOON, one("a", "b11312-cpu-0a"), one("b"), releases=rows)
+    state = builds.read(tmp_path)
+    severe = [one for one in builds.vulnerable(state) if one.is_severe]
+    assert [(one.version, one.hosts, one.advisory["id"]) for one in severe] == [("b11312", ["a"], "CVE-2026-107183")]
+    assert builds.sentences(state)[2].startswith("Open to any client: b11312 on a has CVE-2026-107183.")
+    assert builds.tone(state) == "bad"
+    html = builds_blocks.amiss(state).html
+    assert "Published vulnerabilities" in html
+    assert "whoever sends it a request" in html
+    write(tmp_path, NOON + DAY, one("a"), one("b"), releases=[release(NEW, "a", "built"), release(NEW, "b")])
+    assert not [one for one in builds.vulnerable(builds.read(tmp_path)) if one.is_severe]

@@ -80,7 +80,7 @@ def test_an_instance_that_was_removed_is_gone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "told"),
     [
-        (restored(), "It serves what it served before: gpt-oss-20b-mxfp4, b11312-0c1e57098, b11312-cuda-89-1a2b3c4d."),
+        (restored(), "It serves what it served before: gpt-oss-20b-mxfp4, b11434-0c1e57098, b11434-cuda-89-1a2b3c4d."),
         (
             restored(trial=True, changed=False, before={"name": "main"}),
             "It serves what it served before: proven again.",
@@ -204,7 +204,7 @@ def test_what_is_wrong_is_shown_with_the_checks_that_did_not_hold_first(tmp_path
     assert html.index("decode speed") < html.index("held")
     assert '<td class="bad">41.5</td><td class="">layers were left on the processor</td>' in html
     assert "&lt;end&gt;" in html
-    assert "It serves what it served before: gpt-oss-20b-mxfp4, b11312-0c1e57098, b11312-cuda-89-1a2b3c4d." in html
+    assert "It serves what it served before: gpt-oss-20b-mxfp4, b11434-0c1e57098, b11434-cuda-89-1a2b3c4d." in html
 
 
 def test_where_all_is_well_there_is_no_section_about_what_is_not(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_the_table_shows_each_fact_of_an_instance(tmp_path: Path) -> None:
     html = blocks.fleet_instances(fleet.read(tmp_path)).html
     for shown in (
         "gpu-01/<wbr>main", "systemd", "verified<small>2026-11-22 12:00", "gpt-oss-20b-mxfp4", "ab12cd34ab12<",
-        "b11312-0c1e57098", "b11312-cuda-89-1a2b3c4d", ">212<", "32,768<small>4 slots", "25/25",
+        "b11434-0c1e57098", "b11434-cuda-89-1a2b3c4d", ">212<", "32,768<small>4 slots", "25/25",
         "CUDA0&nbsp;<b>13.7\N{NO-BREAK SPACE}GiB", "CPU&nbsp;<b>614\N{NO-BREAK SPACE}MiB",
     ):  # fmt: skip
         assert shown in html, shown

@@ -199,7 +199,7 @@ def test_the_index_opens_with_the_fleet_and_the_builds(tmp_path: Path) -> None:
     links = ('href="fleet/fleet.html?', 'href="builds/builds.html?', 'href="benchmark/')
     assert sorted(links, key=html.index) == list(links)
     assert "The fleet has 1 host with 1 instance. The one instance is verified. No deployment has failed." in html
-    assert "1 host runs 1 release of llama.cpp b11312. No record tells of a build." in html
+    assert "1 host runs 1 release of llama.cpp b11434. No record tells of a build." in html
     assert html.count("<a href=") == 4  # the run, in the list of targets too
 
 

@@ -11,7 +11,7 @@ from nexus_tasks.role import filters
 
 DECLARATIONS = filters("llama_server")
 Row = dict[str, Any]
-RELEASE = "b11312-cuda86-f7a5fe87"
+RELEASE = "b11434-cuda86-f7a5fe87"
 SHA256 = "3c03b40a9e394cc1a6d12b7c6ee7e4344c345e0141c94a300ff842e3a4e089c6"
 
 
