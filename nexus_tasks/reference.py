@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "reference.md"
 COMMIT = "llama_cpp_commit"
 OWN = "nothing: the role's own"
+HELP = role.defined_in("plugins/module_utils/llama_server_help.py")
 # What becomes of the options that the table of flags does not have.
 ELSEWHERE = {
     "model": "`--model`, `--alias`",
@@ -80,21 +81,7 @@ class Flag:
 
 def parse_help(text: str) -> list[Flag]:
     """The flags that ``llama-server --help`` lists, in its order."""
-    flags = []
-    for line in text.splitlines():
-        if not re.match(r"--?[A-Za-z]", line):
-            continue
-        spellings = []
-        rest = line
-        while found := re.match(r"(--?[A-Za-z][\w.-]*)(,\s+)?", rest):
-            spellings.append(found[1])
-            rest = rest[found.end() :]
-            if not found[2]:
-                break
-        # The name of the argument is one space away, what the flag means several.
-        value = re.split(r"\s{2,}", rest[1:])[0] if re.match(r" \S", rest) else ""
-        flags.append(Flag(tuple(spellings), value))
-    return flags
+    return [Flag(spellings, value) for spellings, value in HELP["parse_help"](text)]
 
 
 @dataclass(frozen=True)

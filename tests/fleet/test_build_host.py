@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests import pin
 from tests.bed import Bed, Host, inventory
 from tests.conftest import ROOT, ansible, changed
 
@@ -23,7 +24,7 @@ def shelf(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real release as upstream would pack it, so that no host needs a compiler."""
     folder = tmp_path_factory.mktemp("shelf")
     with tarfile.open(folder / "binaries.tar", "w") as archive:
-        archive.add(release / "bin", "llama-b11312")
+        archive.add(release / "bin", f"llama-{pin.REF}")
     folder.chmod(0o755)
     return folder
 
@@ -84,7 +85,7 @@ def test_a_host_takes_what_another_one_outside_the_limit_has_made(
     assert rig.exec("ls", "-A", "/opt/llama-nexus/releases").stdout.split() == made
     assert rig.exec("readlink", "/opt/llama-nexus/current").stdout.strip() == f"/opt/llama-nexus/releases/{made[0]}"
     version = rig.exec("sh", "-c", "/opt/llama-nexus/current/bin/llama-server --version 2>&1").stdout
-    assert "(build 11312, commit 0c1e57098)" in version
+    assert f"(build {pin.REF[1:]}, commit {pin.COMMIT[:9]})" in version
     owner = rig.exec("stat", "--format", "%U %a", "/opt/llama-nexus/current/bin/llama-server").stdout.strip()
     assert owner == "root 755"
     assert changed(build(hosts, tmp_path, shelf, llama_cpp_build_host="foundry")) == 0

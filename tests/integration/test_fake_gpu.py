@@ -16,6 +16,7 @@ import httpx
 import pytest
 from ansible.module_utils import nvidia_host
 
+from tests import pin
 from tests.conftest import RunningServer, ansible, run_server
 from tests.fakes import tiny_moe
 from tests.fakes.fixtures import MakeGpus
@@ -302,7 +303,7 @@ def test_the_role_finds_the_gpus_and_takes_that_release_for_its_own(
 ) -> None:
     gpus, prefix = make_gpus(Gpu(), Gpu("NVIDIA T4", "7.5", 15360)), tmp_path / "prefix"
     made = gpus.release(prefix, release, next(iter(nvidia_host.toolkits()), None))
-    assert made.name.startswith("b11312-cuda75-89-")
+    assert made.name.startswith(f"{pin.REF}-cuda75-89-")
     (prefix / "current").unlink()
     done = ansible(
         "playbooks/build.yml", "-l", "local", "-e", f"llama_nexus_prefix={prefix}", PATH=gpus.environment["PATH"]

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from nexus_tasks import results
+from tests import pin
 from tests.conftest import ROOT, ansible, free_port
 
 
@@ -90,7 +91,7 @@ def test_its_record_says_what_was_measured(user: User, quickstart: subprocess.Co
     assert record.header["model"]["name"] == "tiny-babble"
     assert len(record.header["model"]["sha256"]) == 64
     assert record.header["server"]["argv"][0].endswith("/bin/llama-server")
-    assert record.header["server"]["build"].startswith("b11312-0c1e57098")
+    assert record.header["server"]["build"].startswith(pin.BUILD_INFO)
     assert [row["output_tokens"] for row in record.requests] == [64] * 4
     assert record.summary
     assert record.summary["ok"]

@@ -27,7 +27,7 @@ import pytest
 from ansible.module_utils import llama_cpp_recipe as recipe_utils
 from ansible.module_utils import nvidia, nvidia_host
 
-from tests import modules
+from tests import modules, pin
 from tests.conftest import BIN, ROOT, cache_folder, run_server, wait_for
 from tests.fakes.gpus import FakeGpus, Gpu
 from tests.roles import llama_cpp_tree
@@ -91,8 +91,8 @@ def test_the_manifest_names_every_file_with_its_hash_and_says_what_was_built(rel
     for name, target in manifest["links"].items():
         assert (release / name).readlink() == Path(target)
     assert release.name == manifest["name"]
-    assert manifest["inputs"]["ref"] == "b11312"
-    assert manifest["inputs"]["commit"] == "0c1e57098bba43ac29e6e3b677cdceebdd22334f"
+    assert manifest["inputs"]["ref"] == pin.REF
+    assert manifest["inputs"]["commit"] == pin.COMMIT
     assert manifest["inputs"]["web_page"] == "off"
 
 
@@ -100,7 +100,7 @@ def test_the_programs_know_their_version(release: Path) -> None:
     for program in ("llama-server", "llama-bench", "llama-batched-bench", "llama-fit-params"):
         assert os.access(release / "bin" / program, os.X_OK)
     done = subprocess.run([release / "bin/llama-server", "--version"], capture_output=True, text=True, check=True)
-    assert "(build 11312, commit 0c1e57098)" in done.stdout + done.stderr
+    assert f"(build {pin.REF[1:]}, commit {pin.COMMIT[:9]})" in done.stdout + done.stderr
 
 
 def test_a_release_runs_from_wherever_it_is_copied(release: Path, tmp_path: Path) -> None:
@@ -268,7 +268,7 @@ def test_what_comes_out_of_the_compiler_names_the_release(tree: Tree, tmp_path: 
 
 def test_what_cannot_name_a_release_or_be_built_is_refused(tree: Tree, tmp_path: Path) -> None:
     for ref in ("feature/x", "--upload-pack=x", ""):
-        assert f"llama_cpp_ref is {ref!r}: name a tag, as in b11312" in refusal(tmp_path, archive(tree), ref=ref)
+        assert f"llama_cpp_ref is {ref!r}: name a tag, as in b11434" in refusal(tmp_path, archive(tree), ref=ref)
     assert "llama_cpp_targets is empty" in refusal(tmp_path, archive(tree), targets=[])
 
 

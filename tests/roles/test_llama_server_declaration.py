@@ -20,6 +20,7 @@ import yaml
 from gguf import GGUFWriter
 
 from nexus_tasks import tiny_model
+from tests import pin
 from tests.conftest import ROOT, ansible, free_port
 
 ROLE = ROOT / "roles" / "llama_server"
@@ -60,6 +61,7 @@ def words(*said: object) -> Instances:
     return one(extra_args=list(said))
 
 
+KNOWN = {"flags": {"--host": "HOST", "--port": "PORT", "--seed": "SEED", "-s": "SEED"}, "release": "b1-cpu-0a"}
 COMPILED = {"gpu": True, "fa_quants": ["f16-f16", "q8_0-q8_0"]}
 
 CASES: dict[str, Case] = {
@@ -154,6 +156,31 @@ CASES: dict[str, Case] = {
         r".*: extra_args hold --version, --list-devices: it makes the server print something and end",
     ),
     "a download": refused(words("-hf", "a/b"), r".*: extra_args hold -hf: models are fetched and verified by role ggu"),
+    "tools": refused(
+        words("--tools", "all", "-ag", "--ui_mcp_proxy"),
+        r".*: extra_args hold --tools, -ag, --ui_mcp_proxy: whoever sends it a request could run programs with the ",
+    ),
+    "tools that are wanted": refused(words("--tools", "all"), allow_tools=True),
+    "tools that are wanted, for strangers": refused(
+        one(host="::", extra_args=["--mcp-servers-config", "/etc/mcp.json"]), r".*: it listens on :: without a key: s",
+        allow_tools=True,
+    ),
+    "tools that are wanted, beyond loopback": refused(
+        one(host="::", api_keys={"ci": KEY}, extra_args=["--agent"]), allow_tools=True
+    ),
+    # what another release knows
+    "what the release knows": refused(words("-s", "-1", "--seed", 7), **KNOWN),
+    "what it does not": refused(
+        one(ctx_size=512, extra_args=["--seeds", "1", "--nextn"]),
+        r".*: ctx_size becomes --ctx-size, which llama-server of release b1-cpu-0a does not know: leave it out, or mo",
+        r".*: extra_args hold --seeds, which llama-server of release b1-cpu-0a does not know: did you mean --seed",
+        r".*: extra_args hold --nextn, which llama-server of release b1-cpu-0a does not know: leave it out$",
+        **KNOWN,
+    ),
+    "what a router's release does not": refused(
+        router(ctx_size=512), r".*: models becomes --models-preset, which ", r".*: ctx_size becomes --ctx-size, which ",
+        **KNOWN,
+    ),
     "no log": refused(words("--log-disable"), r".*: extra_args hold --log-disable: the proof reads the log"),
     "TLS": refused(words("--ssl-cert-file", "/c"), r".*: extra_args hold --ssl-cert-file: the proof asks the server"),
     "a removed flag": refused(words("--draft", 4), r".*: extra_args hold --draft: it was removed .* use spec_draft_n_"),
@@ -553,8 +580,8 @@ def test_the_configuration_is_what_decides_the_process(declared: Declared, relea
         "host": "127.0.0.1", "port": port, "local_url": f"http://127.0.0.1:{port}",
         "model": {"name": "tiny", **declared.files["tiny"]}, "models": {}, "side_models": [],
         "release": {
-            "name": release.name, "path": str(release), "ref": "b11312",
-            "commit": "0c1e57098bba43ac29e6e3b677cdceebdd22334f", "backend": "cpu",
+            "name": release.name, "path": str(release), "ref": pin.REF,
+            "commit": pin.COMMIT, "backend": "cpu",
         },
         "mode": "completion", "has_template": False, "ctx_size": 4000, "parallel": 1, "n_gpu_layers": None,
         "uses_gpu": False, "key_names": ["alice", "ci"], "gpus": None, "image": None,

@@ -15,6 +15,7 @@ from ansible.module_utils import llama_server_placement as placement_utils
 from ansible.module_utils import llama_server_proof as proof_utils
 from ansible.module_utils import llama_server_runtimes as runtime_utils
 
+from tests import pin
 from tests.conftest import ROOT, RunningServer, wait_for
 
 WANTED = {"start_timeout": 10, "tokens": 8, "min_decode_tps": None, "max_regression": None}
@@ -50,7 +51,7 @@ def prove(server: RunningServer, tmp_path: Path) -> Prove:
         "port": port, "local_url": server.base_url, "mode": "completion", "ctx_size": 4096, "parallel": 1,
         "n_gpu_layers": None, "uses_gpu": False, "models": {}, "side_models": [], "has_template": False,
         "model": {"name": "tiny", "path": str(model), "sha256": hashlib.sha256(model.read_bytes()).hexdigest()},
-        "release": {"name": "b11312", "commit": "0c1e57098bba", "backend": "cpu"},
+        "release": {"name": pin.REF, "commit": pin.COMMIT, "backend": "cpu"},
     }  # fmt: skip
 
     def prove(wanted: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
@@ -79,7 +80,10 @@ def test_a_server_that_is_as_declared_is_proven(prove: Prove) -> None:
         ({"ctx_size": 32768}, "context per slot: expected 32768, found 4096 (it did not fit the memory"),
         ({"parallel": 4}, "slots: expected 4, found 1 (the server chose another number)"),
         ({"argv": ["llama-server"]}, "command line: expected ['llama-server'], found"),
-        ({"release": {"name": "x", "commit": "f" * 40, "backend": "cpu"}}, "build: expected fffffffff, found b11312-"),
+        (
+            {"release": {"name": "x", "commit": "f" * 40, "backend": "cpu"}},
+            f"build: expected fffffffff, found {pin.REF}-",
+        ),
         (
             {"uses_gpu": True, "n_gpu_layers": 99},
             "layers on the GPU: expected all, found none (the log has no line about it",

@@ -9,6 +9,7 @@ import pytest
 
 from nexus_tasks import reference
 from nexus_tasks.reference import Flag
+from tests import pin
 
 HELP = """\
 ----- common params -----
@@ -65,4 +66,4 @@ def test_another_version_is_refused(capsys: pytest.CaptureFixture[str], tmp_path
     other.write_text("#!/bin/sh\necho 'version: 9999 (abcdef123)'\n")
     other.chmod(0o755)
     assert reference.main([str(other)]) == 1
-    assert f"{other} is not of the pinned version b11312" in capsys.readouterr().err
+    assert f"{other} is not of the pinned version {pin.REF}" in capsys.readouterr().err

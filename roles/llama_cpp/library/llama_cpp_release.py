@@ -39,7 +39,8 @@ options:
       source:
         description:
           - Where it comes from. C(kind) is C(git) (with C(url)), C(archive) (with C(url), an address or a file on the
-            host, and C(sha256)), C(pypi) (with C(package), C(version) and C(sha256) of the source package), or
+            host, and C(sha256)), C(pypi) (with C(package), C(version) and C(sha256) of a source package, and C(tree), the
+            id that git gives the tree in it), or
             C(binary) (with C(archives), a list of C(url) and C(sha256)), which is not compiled.
         type: dict
         required: true
@@ -108,8 +109,8 @@ EXAMPLES = r"""
     state: probed
     prefix: /opt/llama-nexus
     recipe:
-      ref: b11312
-      commit: 0c1e57098bba43ac29e6e3b677cdceebdd22334f
+      ref: b11434
+      commit: 5e03bdd8700948b9c41c54dd1b00f28a2aebc03f
       source: {kind: git, url: "https://github.com/ggml-org/llama.cpp.git"}
       targets: [llama-server]
 """
@@ -179,6 +180,7 @@ from ansible.module_utils.llama_cpp_recipe import (
     ReleaseError,
     find_compiler,
     find_tool,
+    known_flags,
     may_install,
     read_manifest,
     release_name,
@@ -266,6 +268,8 @@ def probe(params: dict, check_mode: bool) -> tuple[dict, dict, dict]:
     path = os.path.join(params["prefix"], "releases", name)
     link = os.path.join(params["prefix"], "current")
     manifest = read_manifest(path, inputs)
+    if manifest and "flags" not in manifest:  # made before manifests had them
+        manifest["flags"] = known_flags(path, inputs["targets"])
     if params["inputs"] and not manifest:  # this is the host that is to build it
         require_room(params["prefix"], inputs, name)
     result = {

@@ -30,7 +30,7 @@ EXAMPLES = r"""
   llama_cpp_retain:
     prefix: /opt/llama-nexus
     keep: 3
-    used: [/opt/llama-nexus/releases/b11312-cuda89-1f3a90c2]
+    used: [/opt/llama-nexus/releases/b11434-cuda89-1f3a90c2]
 """
 RETURN = r"""
 removed:

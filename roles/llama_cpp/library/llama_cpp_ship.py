@@ -38,7 +38,7 @@ EXAMPLES = r"""
   llama_cpp_ship:
     state: packed
     prefix: /opt/llama-nexus
-    name: b11312-cuda89-1f3a90c2
+    name: b11434-cuda89-1f3a90c2
 """
 RETURN = r"""
 archive:
@@ -62,10 +62,9 @@ from ansible.module_utils.llama_cpp_recipe import (
     MANIFEST,
     ReleaseError,
     free_mib,
-    main_program,
+    known_flags,
     no_space,
     read_manifest,
-    require_that_it_runs,
     sha256_of,
 )
 
@@ -116,7 +115,7 @@ def unpack(prefix: str, name: str, archive: str, built_on: str) -> dict:
                     f"{path} of release {name} was damaged on its way from {built_on}: run the play again"
                 )
         try:
-            require_that_it_runs(os.path.join(partial, "bin", main_program(manifest["inputs"]["targets"])))
+            manifest["flags"] = known_flags(partial, manifest["inputs"]["targets"])
         except ReleaseError as error:
             raise ReleaseError(
                 f"release {name}, built on {built_on}, does not run here: have it built on a host whose system is not "

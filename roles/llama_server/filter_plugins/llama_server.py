@@ -3,6 +3,7 @@
     instances | llama_server_problems(settings, hostvars, hosts)          what is wrong, one line each
     instances | llama_server_declaration(settings, release, files, …)     what the modules on the host are given
     rows | llama_server_limits(action, instances, settings)               what the proof of a start asks for
+    instances | llama_server_exposure(host)                               who can reach them, and what they start with
     instances | llama_server_keys                                         the keys, by instance and name
     instances | llama_server_model_names                                  the profiles of llama_models that they need
     instances | llama_server_chat_template_names                          the templates that they choose
@@ -57,6 +58,7 @@ MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
 KEY_NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,14}")  # shorter than any key, so that none can be told as a name
 ADDRESS = re.compile(r"[A-Za-z0-9.:_%-]+")
 GPU = re.compile(r"\d+|(?:GPU|MIG)-[0-9a-fA-F-]+")
+FLAG = re.compile(r"--?[A-Za-z]")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # The types of the argument specs.
 TYPES: dict[str, type | tuple[type, ...]] = {
@@ -71,13 +73,14 @@ PLACEHOLDER = re.compile(
 
 
 def read_rules() -> dict[str, Any]:
-    """The tables of this role: ``flags``, ``other_spellings``, ``refused_flags``, ``router_options`` and ``specs``."""
+    """The tables of this role: ``flags``, ``other_spellings``, ``refused_flags``, ``tool_flags``, ``router_options``,
+    ``specs``."""
     role = Path(__file__).resolve().parent.parent
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     tables = yaml.load((role / "vars" / "main.yml").read_text(encoding="utf-8"), Loader=loader)  # noqa: S506 - safe ones
     specs = yaml.load((role / "meta" / "argument_specs.yml").read_text(encoding="utf-8"), Loader=loader)  # noqa: S506 - safe ones
     prefix = "__llama_server_"
-    names = ("flags", "other_spellings", "refused_flags", "router_options")
+    names = ("flags", "other_spellings", "refused_flags", "tool_flags", "router_options")
     return {**{name: tables[prefix + name] for name in names}, "specs": specs["argument_specs"]}
 
 
@@ -299,7 +302,8 @@ def instance_problems(name: str, options: Any, settings: Settings) -> Iterator[s
         yield from single_problems(values, settings)
     yield from mode_problems(values, settings)
     yield from floor_problems(values)
-    yield from argument_problems(values.get("extra_args", []))
+    yield from argument_problems(values.get("extra_args", []), settings)
+    yield from release_problems(values, settings)
     yield from environment_problems(values)
     yield from gpu_problems(values.get("gpus"))
 
@@ -444,7 +448,7 @@ def spellings() -> dict[str, str]:
     return found
 
 
-def argument_problems(words: list[str]) -> Iterator[str]:
+def argument_problems(words: list[str], settings: Settings) -> Iterator[str]:
     """What extra_args may not hold: options a second time, and what makes the process something else."""
     owned = spellings()
     refused = {flag: group["because"] for group in RULES["refused_flags"] for flag in group["flags"]}
@@ -457,11 +461,46 @@ def argument_problems(words: list[str]) -> Iterator[str]:
     for word, flag in flags:
         if flag in refused:
             reasons.setdefault(refused[flag], []).append(flag_of(word))
+    tools = [flag_of(word) for word, flag in flags if flag in RULES["tool_flags"]]
+    if tools and not settings["allow_tools"]:
+        yield (
+            f"extra_args hold {', '.join(dict.fromkeys(tools))}: whoever sends it a request could run programs with "
+            "the server's rights; leave it out, or set llama_server_allow_tools: true"
+        )
     for reason, said in reasons.items():
         yield f"extra_args hold {', '.join(dict.fromkeys(said))}: {reason}"
     for word, flag in flags:
         if re.match(r"--[\w-]+=", word) and flag not in owned and flag not in refused:
             yield f"extra_args hold {flag_of(word)}=…: write the value as an item of its own"
+
+
+def release_problems(values: Options, settings: Settings) -> Iterator[str]:
+    """What the release that the host has does not know; nothing where there is no release yet."""
+    known = {canonical(flag): value for flag, value in settings["flags"].items()}
+    if not known:
+        return
+    lacking: dict[str, list[str]] = {}
+    for option, flag in said_flags(values):
+        if option != "extra_args" and flag not in known:
+            lacking.setdefault(option, []).append(flag)
+    for option, flags in lacking.items():
+        yield (
+            f"{option} becomes {', '.join(dict.fromkeys(flags))}, which llama-server of release {settings['release']} "
+            "does not know: leave it out, or move llama_cpp_ref"
+        )
+    values_left = 0  # of the flag before, which may begin with a hyphen
+    for word in values.get("extra_args", []):
+        if values_left:
+            values_left -= 1
+        elif FLAG.match(word):
+            values_left = len(known.get(canonical(word), "").split())
+            if canonical(word) not in known:
+                close = difflib.get_close_matches(canonical(word), known, n=1)
+                hint = f"did you mean {close[0]}? llama-server --help lists them" if close else "leave it out"
+                yield (
+                    f"extra_args hold {flag_of(word)}, which llama-server of release {settings['release']} does not "
+                    f"know: {hint}"
+                )
 
 
 def flag_of(word: str) -> str:
@@ -521,6 +560,33 @@ def port_problems(instances: Mapping[str, Any], host: str) -> Iterator[str]:
     for (one, port, _), (other, same, _) in itertools.combinations(listening(instances), 2):
         if port and port == same:
             yield f"instances {one} and {other} on {host} share port {port}: give one of them another"
+
+
+def llama_server_exposure(instances: Any, host: str) -> list[dict[str, Any]]:
+    """What strangers can reach: of each instance ``name``, ``host``, whether it is ``exposed`` beyond loopback, and the
+    ``flags`` that it is started with, a router's models included. What is malformed is told by the problems.
+    """
+    found = []
+    for name, options in instances.items() if isinstance(instances, Mapping) else ():
+        if isinstance(options, Mapping):
+            values, _ = parsed(options, instance_spec())
+            exposed = not is_loopback(values.get("host", "127.0.0.1"))
+            flags = [flag for _, flag in said_flags(values)]
+            found.append({"name": str(name), "host": host, "exposed": exposed, "flags": flags})
+    return found
+
+
+def said_flags(values: Options) -> Iterator[tuple[str, str]]:
+    """The flags that stand for options, each with the name of its option; those of a router's models, too."""
+    for option, entry in RULES["flags"].items():
+        if option in values and values[option] not in ({}, []):
+            flag = entry if isinstance(entry, str) else entry[0] if values[option] else entry[1]
+            if flag:
+                yield option, flag
+    yield from (("extra_args", canonical(word)) for word in values.get("extra_args", []) if FLAG.match(word))
+    for model in values.get("models", {}).values():
+        if isinstance(model, Mapping):
+            yield from said_flags(parsed(model, router_model_spec())[0])
 
 
 def peer_problems(instances: Mapping[str, Any], host: str, peers: Mapping[str, Any]) -> Iterator[str]:
@@ -805,6 +871,7 @@ class FilterModule:
         return {
             "llama_server_problems": llama_server_problems,
             "llama_server_declaration": llama_server_declaration,
+            "llama_server_exposure": llama_server_exposure,
             "llama_server_limits": llama_server_limits,
             "llama_server_keys": llama_server_keys,
             "llama_server_model_names": llama_server_model_names,

@@ -96,6 +96,7 @@ def remark(row: Row) -> str | None:
         parts.append(f"the last deployment failed its trial, and this server served on{why}")
     if row.get("declared") is False:
         parts.append("not declared")
+    parts += [f"it has {advisory}" for advisory in row.get("advisories", [])]
     if row["state"] == NOT_DEPLOYED:
         parts.append("declared and not deployed: ansible-playbook deploy.yml -l HOST")
     return "; ".join(parts) or None
