@@ -61,7 +61,10 @@ def words(*said: object) -> Instances:
     return one(extra_args=list(said))
 
 
-KNOWN = {"flags": {"--host": "HOST", "--port": "PORT", "--seed": "SEED", "-s": "SEED"}, "release": "b1-cpu-0a"}
+KNOWN = {
+    "flags": dict.fromkeys(("--host", "--port", "--log-verbosity", "--seed", "-s"), "N"),
+    "release": "b1-cpu-0a",
+}
 COMPILED = {"gpu": True, "fa_quants": ["f16-f16", "q8_0-q8_0"]}
 
 CASES: dict[str, Case] = {
