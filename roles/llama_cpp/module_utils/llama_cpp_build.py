@@ -5,7 +5,6 @@ A release gets its name last, by a rename; a build that was cut short is taken u
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import datetime
 import errno
@@ -22,6 +21,7 @@ import urllib.parse
 import urllib.request
 from typing import Any
 
+from ansible.module_utils.http_client import basic_authorization, open_address
 from ansible.module_utils.llama_cpp_recipe import (
     ReleaseError,
     build_number,
@@ -52,25 +52,26 @@ def toolkit_of(nvcc: str) -> str:
     return os.path.dirname(os.path.dirname(os.path.realpath(nvcc)))
 
 
-def basic_authorization(url: str) -> str | None:
-    """The header that stands for user and password of an http(s) address; None where it has none."""
-    given = re.match(r"https?://([^/]*)@", url)
-    if given is None:
-        return None
-    user, _, password = given.group(1).partition(":")
-    pair = f"{urllib.parse.unquote(user)}:{urllib.parse.unquote(password)}"
-    return "Basic " + base64.b64encode(pair.encode()).decode()
-
-
 def git_environment(url: str) -> dict[str, str]:
     """What tells git the credentials of an address that it is given without: its arguments can be read by all."""
-    shown, header = public_url(url), basic_authorization(url)
+    shown, userinfo = public_url(url), re.match(r"https?://([^/]*)@", url)
     if shown == url:
         return {}
-    setting = {"GIT_CONFIG_KEY_0": f"url.{url}.insteadOf", "GIT_CONFIG_VALUE_0": shown}
-    if header:
-        setting = {"GIT_CONFIG_KEY_0": f"http.{shown}.extraHeader", "GIT_CONFIG_VALUE_0": f"Authorization: {header}"}
-    return {"GIT_CONFIG_COUNT": "1", **setting}
+    if userinfo is None:
+        return {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{url}.insteadOf", "GIT_CONFIG_VALUE_0": shown}
+    # Asked by git for this origin alone. A header of its own (http.extraHeader) it would repeat to whatever server it
+    # is redirected to. The empty one is for the user's helpers: they would keep what they see.
+    user, _, password = userinfo.group(1).partition(":")
+    place = "/".join(shown.split("/")[:3])
+    return {
+        "GIT_CONFIG_COUNT": "2",
+        "GIT_CONFIG_KEY_0": "credential.helper",
+        "GIT_CONFIG_VALUE_0": "",
+        "GIT_CONFIG_KEY_1": f"credential.{place}.helper",
+        "GIT_CONFIG_VALUE_1": '!printf "username=%s\\npassword=%s\\n" "$NEXUS_GIT_USER" "$NEXUS_GIT_PASSWORD"; :',
+        "NEXUS_GIT_USER": urllib.parse.unquote(user),
+        "NEXUS_GIT_PASSWORD": urllib.parse.unquote(password),
+    }
 
 
 def cmake_arguments(inputs: dict[str, Any], tools: dict[str, Any]) -> list[str]:
@@ -247,13 +248,13 @@ class Build:
         """The path of an archive that has the hash; one at an address is fetched first."""
         archive = url
         if "://" in url:
-            shown, header = public_url(url), basic_authorization(url)
+            shown = public_url(url)
             archive = os.path.join(self.work, os.path.basename(shown) or "archive")
             try:
-                request = urllib.request.Request(without_user(url))  # noqa: S310 - the operator's own address, checked by hash
-                if header:
-                    request.add_unredirected_header("Authorization", header)
-                with urllib.request.urlopen(request, timeout=60) as answer, open(archive, "wb") as stream:  # noqa: S310 - as above
+                with (
+                    open_address(without_user(url), authorization=basic_authorization(url)) as answer,
+                    open(archive, "wb") as stream,
+                ):
                     self.download(answer, stream, os.path.basename(archive))
             except (OSError, ValueError, http.client.HTTPException) as error:
                 if isinstance(error, OSError) and error.errno == errno.ENOSPC:
