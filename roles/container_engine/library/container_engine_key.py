@@ -38,6 +38,7 @@ import tempfile
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.http_client import basic_authorization, open_address, without_user
 from ansible.module_utils.openpgp import OpenPgpError, armored, binary, fingerprint
+from ansible.module_utils.process import begin
 
 LONGEST = 1 << 20  # of a key, in bytes
 
@@ -51,6 +52,7 @@ def is_there(path: str, wanted: str) -> bool:
 
 
 def main() -> None:
+    begin()
     module = AnsibleModule(
         argument_spec={
             "url": {"type": "str", "required": True},

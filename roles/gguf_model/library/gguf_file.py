@@ -122,6 +122,7 @@ import urllib.parse
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.http_client import open_address, origin_of
+from ansible.module_utils.process import begin
 
 CHUNK = 1 << 20
 MIB = 1 << 20
@@ -718,6 +719,7 @@ class GgufFile:
 
 
 def main():
+    begin()
     module = AnsibleModule(
         argument_spec={
             "name": {"type": "str", "required": True},

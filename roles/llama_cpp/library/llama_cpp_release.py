@@ -186,6 +186,7 @@ from ansible.module_utils.llama_cpp_recipe import (
     secrets_of,
     wanted_inputs,
 )
+from ansible.module_utils.process import begin
 
 
 def find_gpus(recipe: dict, host: str, check_mode: bool) -> list[dict]:
@@ -286,6 +287,7 @@ def probe(params: dict, check_mode: bool) -> tuple[dict, dict, dict]:
 
 
 def main() -> None:
+    begin()
     module = AnsibleModule(
         argument_spec={
             "state": {"type": "str", "choices": ["probed", "built"], "default": "built"},

@@ -68,6 +68,7 @@ from ansible.module_utils.llama_cpp_recipe import (
     require_that_it_runs,
     sha256_of,
 )
+from ansible.module_utils.process import begin
 
 
 def tar(*arguments: str) -> None:
@@ -130,6 +131,7 @@ def unpack(prefix: str, name: str, archive: str, built_on: str) -> dict:
 
 
 def main() -> None:
+    begin()
     module = AnsibleModule(
         argument_spec={
             "state": {"type": "str", "choices": ["packed", "unpacked"], "required": True},
