@@ -39,7 +39,7 @@ def have_a_home() -> None:
         os.environ["USER"] = os.environ["LOGNAME"] = user
     if not _is_usable(os.environ.get("HOME", "")):
         os.environ["HOME"] = folder if _is_usable(folder) else _temporary()
-    if not _is_usable(os.environ.get("XDG_CACHE_HOME", "/"), made=False):
+    if "XDG_CACHE_HOME" in os.environ and not _is_usable(os.environ["XDG_CACHE_HOME"], made=False):
         del os.environ["XDG_CACHE_HOME"]
 
 
