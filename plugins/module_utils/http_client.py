@@ -13,8 +13,7 @@ import re
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
-from email.message import Message
-from http.client import HTTPResponse
+from http.client import HTTPMessage, HTTPResponse
 from typing import IO
 
 PORTS = {"http": 80, "https": 443}
@@ -84,7 +83,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         self.held = held
 
     def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> urllib.request.Request | None:
         bare = without_user(newurl)
         try:

@@ -49,8 +49,8 @@ def test_a_home_folder_that_can_be_written_to_counts_wherever_it_is(odd: dict[st
 
 @pytest.mark.parametrize("home", [None, "", "relative", "/nonexistent", "below a file"])
 def test_without_one_the_user_database_names_it(odd: dict[str, str], home: str | None) -> None:
-    given = {} if home is None else {"HOME": odd.get(home, home)}
-    assert settled(**given)[0] == HOME
+    found = settled() if home is None else settled(HOME=odd.get(home, home))
+    assert found[0] == HOME
     assert not Path("/nonexistent").exists()
 
 
