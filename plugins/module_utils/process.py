@@ -41,6 +41,9 @@ def have_a_home() -> None:
         os.environ["HOME"] = folder if _is_usable(folder) else _temporary()
     if "XDG_CACHE_HOME" in os.environ and not _is_usable(os.environ["XDG_CACHE_HOME"], made=False):
         del os.environ["XDG_CACHE_HOME"]
+    # What root keeps in the home of whoever called sudo -E, that user can't write to later.
+    if os.stat(os.environ["HOME"]).st_uid != os.geteuid() and _is_usable(folder):
+        os.environ.setdefault("XDG_CACHE_HOME", os.path.join(folder, ".cache"))
 
 
 def _is_usable(path: str, made: bool = True) -> bool:

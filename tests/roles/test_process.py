@@ -64,6 +64,13 @@ def test_a_cache_that_can_not_be_written_to_does_not_count(odd: dict[str, str], 
         assert settled(XDG_CACHE_HOME=place)[2] == place
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make folders of others")
+def test_in_the_home_of_another_user_nothing_is_kept(odd: dict[str, str]) -> None:
+    os.chown(odd["space"], 64321, 64321)
+    assert settled(HOME=odd["space"]) == [odd["space"], "root", f"{HOME}/.cache"]
+    assert settled(HOME=odd["space"], XDG_CACHE_HOME=odd["elsewhere"])[2] == odd["elsewhere"]
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be others")
 def test_where_nothing_can_be_written_to_it_is_among_the_temporary_files(tmp_path: Path) -> None:
     number = 64321  # which has no entry in the user database, as a container's user may
