@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import runpy
 import shutil
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ nox.options.default_venv_backend = "none"
 ROOT = Path(__file__).parent
 VENV = ROOT / ".venv"
 LOCK = ROOT / "requirements.lock"
+runpy.run_path(str(ROOT / "plugins" / "module_utils" / "process.py"))["have_a_home"]()  # uv and pip want one, too
 
 
 def environment(session: nox.Session) -> None:

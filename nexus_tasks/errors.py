@@ -16,9 +16,13 @@ Library code raises these and never exits; ``main`` functions are wrapped in :fu
 from __future__ import annotations
 
 import functools
+import runpy
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol
+
+PROCESS = Path(__file__).resolve().parent.parent / "plugins" / "module_utils" / "process.py"
 
 
 class NexusError(Exception):
@@ -76,11 +80,13 @@ class Main(Protocol):
 def command_line(main: Callable[[Sequence[str] | None], int]) -> Main:
     """Wrap ``main(argv) -> exit status`` so that a NexusError is two lines on stderr and status 1.
 
-    Ctrl-C gives status 130 (128 + SIGINT, as shells report it).
+    Ctrl-C gives status 130 (128 + SIGINT, as shells report it). What it starts (Ansible, compilers, notebooks) gets a
+    home folder that can be written to, and this user's name.
     """
 
     @functools.wraps(main)
     def wrapped(argv: Sequence[str] | None = None) -> int:
+        runpy.run_path(str(PROCESS))["have_a_home"]()
         try:
             return main(argv)
         except NexusError as error:

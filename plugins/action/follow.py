@@ -6,11 +6,12 @@
       poll: 0
       register: job
     - name: Follow the fetch
-      follow: {jid: "{{ job.ansible_job_id }}", progress: /tmp/fetch.progress, limit: fetch_timeout}
+      follow: {job: "{{ job }}", progress: /tmp/fetch.progress, limit: fetch_timeout}
 
-``progress`` is a file on the target that holds one line and is rewritten as the job goes, ``limit`` the name of the
-variable that decides how long it may take. The result is the job's own, and so is its failure. A job goes on when the
-controller is lost; the next run finds what it made.
+``job`` is what the task said that started it, and with it where its file lies: nothing here depends on a home folder,
+which two processes may see differently. ``progress`` is a file on the target that holds one line and is rewritten as
+the job goes, ``limit`` the name of the variable that decides how long it may take. The result is the job's own, and so
+is its failure. A job goes on when the controller is lost; the next run finds what it made.
 """
 
 from __future__ import annotations
@@ -49,28 +50,29 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         _, args = self.validate_argument_spec(
             argument_spec={
-                "jid": {"type": "str", "required": True},
+                "job": {"type": "dict", "required": True},
                 "progress": {"type": "str", "required": True},
                 "limit": {"type": "str", "required": True},
             }
         )
+        jid, folder = args["job"]["ansible_job_id"], args["job"]["results_file"].rpartition("/")[0]
         host = (task_vars or {})["inventory_hostname"]
         started = shown_at = time.monotonic()
         while True:
-            job = self._job("status", args["jid"], task_vars)
+            job = self._job("status", jid, folder, task_vars)
             if job.get("finished"):
                 break
             if job.get("failed") and "started" not in job:
-                raise AnsibleActionFail(f"lost the job {args['jid']}: {job.get('msg')}")
+                raise AnsibleActionFail(f"lost the job {jid}: {job.get('msg')}")
             line = self._line(args["progress"])
-            if self._is_gone(args["jid"]) and not self._job("status", args["jid"], task_vars).get("finished"):
+            if self._is_gone(jid) and not self._job("status", jid, folder, task_vars).get("finished"):
                 raise AnsibleActionFail(killed(line))
             now = time.monotonic()
             if line and now - shown_at >= SHOW_SECONDS:
                 display.display(f"  {host}  {elapsed(now - started):>7}  {line}")
                 shown_at = now
             time.sleep(POLL_SECONDS)
-        self._job("cleanup", args["jid"], task_vars)
+        self._job("cleanup", jid, folder, task_vars)
         if job.get("failed") and "No start of json char" in str(job.get("msg")):  # what watches the job says so
             said = str(job.get("stderr", "")).strip().splitlines()
             raise AnsibleActionFail(killed(self._line(args["progress"])) + (f". It said: {said[-1]}" if said else ""))
@@ -94,8 +96,7 @@ class ActionModule(ActionBase):
         search = f"test ! -e /proc/self/cmdline || grep -aqs -- {name} /proc/[0-9]*/cmdline || echo gone"
         return "gone" in self._low_level_execute_command(search)["stdout"]
 
-    def _job(self, mode: str, jid: str, task_vars: dict[str, Any] | None) -> dict[str, Any]:
-        folder = self._remote_expand_user(self.get_shell_option("async_dir", default="~/.ansible_async"))
+    def _job(self, mode: str, jid: str, folder: str, task_vars: dict[str, Any] | None) -> dict[str, Any]:
         result: dict[str, Any] = self._execute_module(
             module_name="ansible.builtin.async_status",
             module_args={"jid": jid, "mode": mode, "_async_dir": folder},

@@ -6,7 +6,7 @@ import hashlib
 import json
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +34,20 @@ def hosts(bed: Bed, shelf: Path) -> Iterator[list[Host]]:
     """One that builds, and one that takes; whoever logs in is not root."""
     made = bed.hosts("systemd", ["foundry", "rig"], mounts={shelf: SHELF}, user="ops", sudo=True)
     try:
+        for host in made:  # as hardened hosts have it; sudo keeps it
+            host.exec("sh", "-c", "echo 'session required pam_umask.so umask=0077' >>/etc/pam.d/sshd")
+            assert host.ssh("umask").stdout.strip() == "0077"
         yield made
     finally:
         for host in made:
             host.remove()
 
 
-def build(hosts: list[Host], folder: Path, shelf: Path, *options: str, check: bool = True, **variables: Any) -> str:
-    """Run playbooks/build.yml for the host that takes; what was printed."""
+def build(
+    hosts: list[Host], folder: Path, shelf: Path, *options: str, check: bool = True, then: Sequence[str] = (),
+    **variables: Any,
+) -> str:  # fmt: skip
+    """Run playbooks/build.yml, and then others, for the host that takes; what was printed."""
     foundry, rig = hosts
     archive = shelf / "binaries.tar"
     variables = {
@@ -65,7 +71,7 @@ def build(hosts: list[Host], folder: Path, shelf: Path, *options: str, check: bo
     (folder / "inventory/hosts.json").write_text(json.dumps(listed))
     if not (folder / "inventory/group_vars").exists():
         (folder / "inventory/group_vars").symlink_to(ROOT / "group_vars")
-    command = ["playbooks/build.yml", "-i", str(folder / "inventory"), "-l", "gpu-hosts", *options]
+    command = ["playbooks/build.yml", *then, "-i", str(folder / "inventory"), "-l", "gpu-hosts", *options]
     return ansible(*command, check=check).stdout
 
 
@@ -89,6 +95,29 @@ def test_a_host_takes_what_another_one_outside_the_limit_has_made(
     owner = rig.exec("stat", "--format", "%U %a", "/opt/llama-nexus/current/bin/llama-server").stdout.strip()
     assert owner == "root 755"
     assert changed(build(hosts, tmp_path, shelf, llama_cpp_build_host="foundry")) == 0
+
+
+@pytest.mark.usefixtures("taken")
+def test_the_servers_user_gets_at_all_that_it_needs_whatever_the_umask(
+    hosts: list[Host], shelf: Path, tmp_path: Path
+) -> None:
+    foundry, rig = hosts
+    serve = ["playbooks/model.yml", "playbooks/serve.yml"]
+    cache = str(tmp_path / "cache")
+    instances = {"main": {"model": "tiny-babble", "port": 8600, "ctx_size": 2048, "parallel": 1, "threads": 1}}
+    build(
+        hosts, tmp_path, shelf, then=serve, llama_cpp_build_host="foundry", llama_server_instances=instances,
+        gguf_model_controller_cache=cache,
+    )  # fmt: skip
+    [user] = set(rig.exec("ps", "-C", "llama-server", "-o", "user=").stdout.split())
+    assert user == "llama-server"
+    # The jobs of both are below their own prefixes, closed, and done with.
+    for host, prefix in ((foundry, "/srv/foundry"), (rig, "/opt/llama-nexus")):
+        assert host.exec("stat", "--format", "%U %a", f"{prefix}/jobs").stdout.strip() == "root 700"
+        assert host.exec("ls", "-A", f"{prefix}/jobs").stdout == ""
+        assert host.exec("find", "/root", "/home", "-name", ".ansible*").stdout == ""
+        closed = ["!", "-perm", "-055", "!", "-name", "jobs"]
+        assert host.exec("find", prefix, "-type", "d", *closed).stdout == ""
 
 
 @pytest.mark.usefixtures("taken")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -64,7 +65,10 @@ def user(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Us
 
 @pytest.fixture(scope="module")
 def quickstart(user: User) -> subprocess.CompletedProcess[str]:
-    return user.runs("quickstart")
+    """What it printed, for somebody whose home is elsewhere than the user database says, and who came by ``su``."""
+    home = user.folder / "a home"
+    home.mkdir()
+    return user.runs("quickstart", HOME=str(home), USER="daemon", LOGNAME="daemon", XDG_CACHE_HOME=str(home / "cache"))
 
 
 def test_quickstart_ends_with_a_table_and_the_places_of_report_and_logs(
@@ -158,6 +162,54 @@ def test_check_mode_on_a_bare_host_says_what_would_change_and_makes_nothing(user
     output = user.deploys("--check", "-e", json.dumps(bare))
     assert re.search(r"changed=[1-9]", output)
     assert not (tmp_path / "bare").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="only root can mount")
+def test_quickstart_needs_no_home_folder_and_no_umask_of_its_own(
+    user: User, quickstart: subprocess.CompletedProcess[str], release: Path, tmp_path: Path
+) -> None:
+    checkout, home = tmp_path / "a checkout", tmp_path / "a home"
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in listed.rstrip("\0").split("\0"):
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, checkout / name, follow_symlinks=False)
+    home.mkdir()
+    own = {
+        "llama_nexus_prefix": str(tmp_path / "prefix"),
+        "llama_nexus_tools": str(user.folder / "prefix/tools"),
+        "llama_cpp_prefix": str(release.parent.parent),
+        "llama_server_instances": {"main": {"model": "tiny-babble", "port": free_port(), "threads": 1}},
+    }
+    inventory = tmp_path / "inventory"
+    (inventory / "host_vars").mkdir(parents=True)
+    (inventory / "hosts.yml").symlink_to(ROOT / "inventory" / "hosts.yml")
+    (inventory / "group_vars").symlink_to(ROOT / "group_vars")
+    (inventory / "host_vars" / "localhost.yml").write_text(yaml.safe_dump(own))
+    # For the programs alone, the home that is given and that of the user database can't be written to.
+    mounts = 'for home do mount --bind "$home" "$home" && mount -o remount,bind,ro "$home" || exit; done'
+    script = f"umask 077; {mounts}; exec {sys.executable} -m nexus_tasks.quickstart"
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script, "sh", home, Path("~root").expanduser()], cwd=tmp_path,
+        env={
+            **os.environ, "HOME": str(home), "PYTHONPATH": str(checkout), "ANSIBLE_INVENTORY": str(inventory),
+            "TERM": "dumb", "TMPDIR": str(tmp_path),
+        },
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    try:
+        assert re.search(r"decode, tokens/s +\d", done.stdout), done.stdout + done.stderr
+        assert re.search(r"^report +file://.*\.html$", done.stdout, re.MULTILINE)
+        [record] = results.load_all("benchmark", tmp_path / "results")
+        assert record.summary
+        assert record.summary["ok"]
+        assert list(home.iterdir()) == []
+        assert (tmp_path / "llama-nexus-home-0/.cache/llama-nexus/models").is_dir()
+        # Everything but what is closed on purpose is open to the servers' user.
+        folders = [path for path in (tmp_path / "prefix").rglob("*") if path.is_dir() and not path.is_symlink()]
+        assert {path.name for path in folders if path.stat().st_mode & 0o055 != 0o055} == {"jobs"}
+        assert list((tmp_path / "prefix/jobs").iterdir()) == []
+    finally:
+        user.runs("control", "stop", "local", ANSIBLE_INVENTORY=str(inventory))
 
 
 # The last one: it ends what the others use.

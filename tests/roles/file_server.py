@@ -42,6 +42,8 @@ class FileServer:
     files: dict[str, Served] = field(default_factory=dict)
     repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
     gated: set[str] = field(default_factory=set)
+    relays: dict[str, str] = field(default_factory=dict)
+    """Files that a mirror hands out itself, by a redirect that only those see who fetch them."""
     asked: list[Asked] = field(default_factory=list)
 
 
@@ -69,6 +71,9 @@ def serve() -> Iterator[FileServer]:
         def do_GET(self) -> None:
             if self.path in server.files:
                 self.file(server.files[self.path])
+            elif self.path in server.relays:
+                server.asked.append(Asked(self.path, self.headers["Range"], 302, self.headers["Authorization"]))
+                self.answer(302, {"Location": server.relays[self.path]})
             else:
                 self.hub()
 
@@ -131,7 +136,9 @@ def serve() -> Iterator[FileServer]:
                     # Another host than the hub's, as the real one's storage is.
                     "Location": f"{server.url.replace('127.0.0.1', 'localhost')}/storage/{digest}?signature=secret",
                 }
-                self.answer(302, headers)
+                if self.path in server.relays:
+                    del headers["Location"]
+                self.answer(302 if "Location" in headers else 200, headers)
 
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server = FileServer(f"http://127.0.0.1:{httpd.server_port}")

@@ -28,7 +28,9 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> str:
     (folder / "hosts.json").write_text(json.dumps({"all": {"hosts": hosts, "vars": shared}}))
     command = [str(BIN / "ansible-playbook"), "-i", str(folder / "hosts.json"), "tests/roles/follow.yml"]
     with subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, "ANSIBLE_NOCOLOR": "1"}, stdin=subprocess.DEVNULL,
+        command, cwd=ROOT, stdin=subprocess.DEVNULL,
+        # A home elsewhere than the user database says, and another's name: the job is found all the same.
+        env={**os.environ, "ANSIBLE_NOCOLOR": "1", "HOME": str(folder), "USER": "daemon", "LOGNAME": "daemon"},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     ) as play:  # fmt: skip
         for host in ("module", "whole"):

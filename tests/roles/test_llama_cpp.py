@@ -372,14 +372,17 @@ def test_credentials_of_a_git_address_are_used_and_stand_nowhere(
 
         def do_GET(self) -> None:
             answers.append(self.headers["Authorization"])
-            self.send_error(403)
+            self.send_response(403 if answers[-1] else 401)
+            self.send_header("WWW-Authenticate", 'Basic realm="x"')
+            self.send_header("Content-Length", "0")
+            self.end_headers()
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Forge) as forge:
         threading.Thread(target=forge.serve_forever, daemon=True).start()
         place = f"127.0.0.1:{forge.server_port}/llama.cpp.git"
         refused = module(tmp_path, {"kind": "git", "url": f"http://ops:{HIDDEN}@{place}"})
         forge.shutdown()
-    assert answers == ["Basic b3BzOnMzY3IzdA=="]
+    assert answers == [None, "Basic b3BzOnMzY3IzdA=="]
     assert f"git clone of b1 from http://{place} failed" in refused["msg"]
     assert HIDDEN not in told(refused, tmp_path)
 

@@ -270,12 +270,13 @@ def test_folders_are_indexes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     simple.mkdir(parents=True)
     (simple / NAME).write_bytes(b"mirrored")
     (simple / "index.html").write_text(f'<a href="{NAME}">{NAME}</a>')
-    there = finds(tmp_path, monkeypatch, PIP_INDEX_URL=simple.parent.as_uri())
-    with there.open(there.find("some-llama", "1.2")) as answer:
-        assert answer.read() == b"mirrored"
-    there = finds(tmp_path, monkeypatch, PIP_NO_INDEX="1", PIP_FIND_LINKS=str(simple))
-    with there.open(there.find("some-llama", "1.2")) as answer:
-        assert answer.read() == b"mirrored"
+    for settings in (
+        {"PIP_INDEX_URL": simple.parent.as_uri()},
+        {"PIP_INDEX_URL": str(simple.parent)},
+        {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(simple)},
+        {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": simple.as_uri()},
+    ):
+        assert finds(tmp_path, monkeypatch, **settings).find("some-llama", "1.2") == str(simple / NAME)
 
 
 def test_the_id_of_a_tree_is_the_one_that_git_gives_it(tmp_path: Path) -> None:

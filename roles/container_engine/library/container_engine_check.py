@@ -45,6 +45,7 @@ from ansible.module_utils import nvidia_host
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.container_engine import cause, devices
 from ansible.module_utils.container_engine_host import EngineError, image_of_host, look, remove_image, run_with_gpu
+from ansible.module_utils.process import begin
 
 
 def check(image: str, gpus: list) -> str:
@@ -68,6 +69,7 @@ def check(image: str, gpus: list) -> str:
 
 
 def main() -> None:
+    begin()
     module = AnsibleModule(
         argument_spec={"image": {"type": "str", "default": ""}, "state": {"type": "path", "required": True}}
     )

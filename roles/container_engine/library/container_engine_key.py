@@ -36,8 +36,9 @@ import os
 import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.http_client import basic_authorization, open_address, without_user
 from ansible.module_utils.openpgp import OpenPgpError, armored, binary, fingerprint
-from ansible.module_utils.urls import open_url
+from ansible.module_utils.process import begin
 
 LONGEST = 1 << 20  # of a key, in bytes
 
@@ -51,6 +52,7 @@ def is_there(path: str, wanted: str) -> bool:
 
 
 def main() -> None:
+    begin()
     module = AnsibleModule(
         argument_spec={
             "url": {"type": "str", "required": True},
@@ -64,7 +66,8 @@ def main() -> None:
     changed = not is_there(path, wanted)
     if changed and not module.check_mode:
         try:
-            data = open_url(url, timeout=60).read(LONGEST)
+            with open_address(without_user(url), authorization=basic_authorization(url)) as answer:
+                data = answer.read(LONGEST)
         except Exception as error:  # urllib's and ssl's have no common one below this
             module.fail_json(msg=f"the repository's key {url} can't be fetched ({error}): name a mirror that has it")
         try:

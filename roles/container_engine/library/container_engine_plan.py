@@ -98,9 +98,11 @@ from dataclasses import asdict
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.container_engine import DOCKER_FINGERPRINT, TOOLKIT_FINGERPRINT, Wanted, decide
 from ansible.module_utils.container_engine_host import look
+from ansible.module_utils.process import begin
 
 
 def main() -> None:
+    begin()
     module = AnsibleModule(
         argument_spec={
             "packages": {"type": "list", "elements": "str", "default": []},

@@ -29,9 +29,11 @@ import tempfile
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.container_engine import RUNTIME, ConfigurationError, with_runtime
 from ansible.module_utils.container_engine_host import EngineError, configuration_path, engine_info, read, reload
+from ansible.module_utils.process import begin
 
 
 def main() -> None:
+    begin()
     module = AnsibleModule(argument_spec={}, supports_check_mode=True)
     path = configuration_path()
     before = read(path)

@@ -119,9 +119,10 @@ import struct
 import time
 import urllib.error
 import urllib.parse
-import urllib.request
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.http_client import open_address, origin_of
+from ansible.module_utils.process import begin
 
 CHUNK = 1 << 20
 MIB = 1 << 20
@@ -345,7 +346,8 @@ class Download:
     Args:
         partial: the file to fill; ``<partial>.json`` remembers what it is a part of.
         identity: names the content, whatever address it is fetched from.
-        resolve: gives the address and the headers to send, anew for every attempt (signed addresses expire).
+        resolve: gives the address and the Authorization for its origin, or None, anew for every attempt (signed
+            addresses expire).
     """
 
     def __init__(self, partial, identity, resolve, progress):
@@ -397,14 +399,13 @@ class Download:
     def attempt(self):
         if self.done and not self.validator:
             self.start_over()  # nothing tells whether the server's file is still the same
-        address, headers = self.resolve()
-        headers = dict(headers, **{"Accept-Encoding": "identity"})
+        address, authorization = self.resolve()
+        headers = {"Accept-Encoding": "identity"}
         if self.done:
             headers.update({"Range": f"bytes={self.done}-", "If-Range": self.validator})
         where = urllib.parse.urlsplit(address)._replace(query="").geturl()  # a query may hold a signature
         try:
-            request = urllib.request.Request(address, headers=headers)  # noqa: S310 - http(s) only: the role sees to it
-            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310 - as above
+            with open_address(address, headers, authorization=authorization, timeout=TIMEOUT_S) as response:
                 self.take_answer(response)
         except urllib.error.HTTPError as error:
             if error.code == 416:
@@ -421,6 +422,8 @@ class Download:
             raise BrokenOffError(f"{where} can't be reached: {error.reason}") from error
         except BREAKS as error:
             raise BrokenOffError(str(error) or type(error).__name__) from error
+        except ValueError as error:
+            raise ModelError(f"{where}: {error}") from error
 
     def take_answer(self, response):
         length = response.headers.get("Content-Length")
@@ -557,8 +560,7 @@ class Hub:
         address = self.metadata.location
         ours = self.endpoint or self.lib.constants.ENDPOINT
         # The token is for the hub; the storage that it redirects to has a signature in the address.
-        same_host = urllib.parse.urlsplit(address).netloc == urllib.parse.urlsplit(ours).netloc
-        return address, {"Authorization": f"Bearer {self.token}"} if self.token and same_host else {}
+        return address, f"Bearer {self.token}" if self.token and origin_of(address) == origin_of(ours) else None
 
 
 def one_line(error):
@@ -654,7 +656,7 @@ class GgufFile:
         if "url" in self.spec:
             url = self.spec["url"]
             expected = self.wanted_sha256
-            identity, resolve = url, lambda: (url, {})
+            identity, resolve = url, lambda: (url, None)
         else:
             hub = Hub(self.spec["repo"], self.spec["file"], self.spec["revision"], *self.hub_options)
             expected = hub.sha256 or self.wanted_sha256
@@ -717,6 +719,7 @@ class GgufFile:
 
 
 def main():
+    begin()
     module = AnsibleModule(
         argument_spec={
             "name": {"type": "str", "required": True},

@@ -45,6 +45,7 @@ import sys
 import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.process import begin
 
 
 def last_lines(text: str, count: int = 3) -> str:
@@ -71,6 +72,7 @@ def make_environment(module: AnsibleModule, path: str) -> None:
 
 
 def main() -> None:
+    begin()
     module = AnsibleModule(
         argument_spec={
             "path": {"type": "path", "required": True},

@@ -71,6 +71,7 @@ from collections import deque
 from typing import IO, Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.process import begin
 
 SAID_LINES = 20
 END_SECONDS = 60.0  # for the kernel to take back gigabytes of memory
@@ -284,6 +285,7 @@ def end(params: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
+    begin()
     module = AnsibleModule(
         argument_spec={
             "action": {"type": "str", "choices": ["run", "end"], "required": True},

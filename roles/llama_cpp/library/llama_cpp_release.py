@@ -39,9 +39,9 @@ options:
       source:
         description:
           - Where it comes from. C(kind) is C(git) (with C(url)), C(archive) (with C(url), an address or a file on the
-            host, and C(sha256)), C(pypi) (with C(package), C(version) and C(sha256) of a source package, and C(tree), the
-            id that git gives the tree in it), or
-            C(binary) (with C(archives), a list of C(url) and C(sha256)), which is not compiled.
+            host, and C(sha256)), C(pypi) (with C(package), C(version) and C(sha256) of a source package, and C(tree),
+            the id that git gives the tree in it), or C(binary) (with C(archives), a list of C(url) and C(sha256)),
+            which is not compiled.
         type: dict
         required: true
       backend:
@@ -188,6 +188,7 @@ from ansible.module_utils.llama_cpp_recipe import (
     secrets_of,
     wanted_inputs,
 )
+from ansible.module_utils.process import begin
 
 
 def find_gpus(recipe: dict, host: str, check_mode: bool) -> list[dict]:
@@ -290,6 +291,7 @@ def probe(params: dict, check_mode: bool) -> tuple[dict, dict, dict]:
 
 
 def main() -> None:
+    begin()
     module = AnsibleModule(
         argument_spec={
             "state": {"type": "str", "choices": ["probed", "built"], "default": "built"},

@@ -50,6 +50,7 @@ import shutil
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.llama_cpp_build import LOCK
 from ansible.module_utils.llama_cpp_recipe import releases, set_aside
+from ansible.module_utils.process import begin
 
 
 def remove(prefix: str, names: list) -> None:
@@ -78,6 +79,7 @@ def clear(prefix: str) -> None:
 
 
 def main() -> None:
+    begin()
     module = AnsibleModule(
         argument_spec={
             "prefix": {"type": "path", "required": True},

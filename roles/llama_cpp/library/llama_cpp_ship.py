@@ -67,6 +67,7 @@ from ansible.module_utils.llama_cpp_recipe import (
     read_manifest,
     sha256_of,
 )
+from ansible.module_utils.process import begin
 
 
 def tar(*arguments: str) -> None:
@@ -129,6 +130,7 @@ def unpack(prefix: str, name: str, archive: str, built_on: str) -> dict:
 
 
 def main() -> None:
+    begin()
     module = AnsibleModule(
         argument_spec={
             "state": {"type": "str", "choices": ["packed", "unpacked"], "required": True},

@@ -17,14 +17,14 @@ import shlex
 import shutil
 import subprocess
 import time
-import urllib.request
+import urllib.parse
 from collections.abc import Callable
 from typing import Any
 
+from ansible.module_utils.http_client import basic_authorization, open_address
 from ansible.module_utils.llama_cpp_index import PackageIndex, git_tree_id, source_tree
 from ansible.module_utils.llama_cpp_recipe import (
     ReleaseError,
-    basic_authorization,
     build_number,
     free_mib,
     help_of,
@@ -56,22 +56,29 @@ def toolkit_of(nvcc: str) -> str:
 
 def open_archive(url: str) -> Any:
     """Open an address with the credentials that it holds."""
-    request = urllib.request.Request(without_user(url))  # noqa: S310 - the operator's own address, checked by hash
-    header = basic_authorization(url)
-    if header:
-        request.add_unredirected_header("Authorization", header)
-    return urllib.request.urlopen(request, timeout=60)  # noqa: S310 - as above
+    return open_address(without_user(url), authorization=basic_authorization(url))
 
 
 def git_environment(url: str) -> dict[str, str]:
     """What tells git the credentials of an address that it is given without: its arguments can be read by all."""
-    shown, header = public_url(url), basic_authorization(url)
+    shown, userinfo = public_url(url), re.match(r"https?://([^/]*)@", url)
     if shown == url:
         return {}
-    setting = {"GIT_CONFIG_KEY_0": f"url.{url}.insteadOf", "GIT_CONFIG_VALUE_0": shown}
-    if header:
-        setting = {"GIT_CONFIG_KEY_0": f"http.{shown}.extraHeader", "GIT_CONFIG_VALUE_0": f"Authorization: {header}"}
-    return {"GIT_CONFIG_COUNT": "1", **setting}
+    if userinfo is None:
+        return {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{url}.insteadOf", "GIT_CONFIG_VALUE_0": shown}
+    # Asked by git for this origin alone. A header of its own (http.extraHeader) it would repeat to whatever server it
+    # is redirected to. The empty one is for the user's helpers: they would keep what they see.
+    user, _, password = userinfo.group(1).partition(":")
+    place = "/".join(shown.split("/")[:3])
+    return {
+        "GIT_CONFIG_COUNT": "2",
+        "GIT_CONFIG_KEY_0": "credential.helper",
+        "GIT_CONFIG_VALUE_0": "",
+        "GIT_CONFIG_KEY_1": f"credential.{place}.helper",
+        "GIT_CONFIG_VALUE_1": '!printf "username=%s\\npassword=%s\\n" "$NEXUS_GIT_USER" "$NEXUS_GIT_PASSWORD"; :',
+        "NEXUS_GIT_USER": urllib.parse.unquote(user),
+        "NEXUS_GIT_PASSWORD": urllib.parse.unquote(password),
+    }
 
 
 def cmake_arguments(inputs: dict[str, Any], tools: dict[str, Any]) -> list[str]:

@@ -14,26 +14,20 @@ import ast
 import contextlib
 import hashlib
 import html
+import http.client
 import json
 import netrc
 import os
 import re
 import ssl
-import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
-from ansible.module_utils.llama_cpp_recipe import (
-    ReleaseError,
-    basic_authorization,
-    public_url,
-    run_quietly,
-    without_user,
-)
+from ansible.module_utils.http_client import basic_authorization, open_address
+from ansible.module_utils.llama_cpp_recipe import ReleaseError, public_url, run_quietly, without_user
 
-TIMEOUT_SECONDS = 60
 # PEP 691 where the index knows it, else the HTML of PEP 503.
 ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
 PROJECT = re.compile(r"^\s*project\s*\(\s*\"?llama\.cpp\"?[\s)]", re.MULTILINE)
@@ -53,43 +47,44 @@ class PackageIndex:
         self.places = [place for place in self.places if place]
 
     def find(self, package: str, version: str) -> str:
-        """The address of a source package, with the credentials of its index.
+        """The address of a source package, with the credentials of its index, or its path on this host.
 
         Raises ReleaseError where no index has it, with what each of them said.
         """
         said = []
-        for folder in self._settings.get("find-links", "").split():
-            path = urllib.request.url2pathname(folder[len("file://") :]) if folder.startswith("file://") else folder
-            for name in os.listdir(path) if os.path.isdir(path) else ():
+        for folder in filter(None, map(local_path, self._settings.get("find-links", "").split())):
+            for name in os.listdir(folder) if os.path.isdir(folder) else ():
                 if is_source_package(name, package, version):
-                    return urllib.parse.urljoin("file://", urllib.request.pathname2url(os.path.join(path, name)))
+                    return os.path.join(folder, name)
         for place in self.places:
             page = f"{place.rstrip('/')}/{normalized(package)}/"
             try:
-                with self.open(page, Accept=ACCEPT) as answer:
-                    links = list(links_of(answer.read(), answer.headers.get("Content-Type") or ""))
-                    base = answer.geturl()
-            except (OSError, ValueError) as error:
+                links, base = self._links(page)
+            except (OSError, ValueError, http.client.HTTPException) as error:
                 said.append(f"{public_url(page)}: {getattr(error, 'reason', error)}")
                 continue
             for name, link in links:
                 if is_source_package(name, package, version):
-                    return with_user_of(place, urllib.parse.urldefrag(urllib.parse.urljoin(base, link)).url)
+                    url = with_user_of(place, urllib.parse.urldefrag(urllib.parse.urljoin(base, link)).url)
+                    return local_path(url) or url
             said.append(f"{public_url(page)} does not list it")
         raise ReleaseError(
             f"no package index of this host has the source package {package} {version} "
             f"({'; '.join(said) or 'pip is set to use none'}): see pip config list, or choose another llama_cpp_source"
         )
 
+    def _links(self, page: str) -> tuple[list[tuple[str, str]], str]:
+        """The files that a page of an index lists, and the address that theirs are relative to."""
+        path = local_path(page)
+        if path:
+            with open(os.path.join(path, "index.html"), "rb") as stream:
+                return list(links_of(stream.read(), "text/html")), page
+        with self.open(page, Accept=ACCEPT) as answer:
+            return list(links_of(answer.read(), answer.headers.get("Content-Type") or "")), answer.geturl()
+
     def open(self, url: str, **headers: str) -> Any:
         """Open an address of the index as pip would: with its certificates, its proxy and ~/.netrc."""
-        header = basic_authorization(url) or self._netrc(url)
         parts = urllib.parse.urlsplit(without_user(url))
-        if parts.scheme == "file" and parts.path.endswith("/"):
-            parts = parts._replace(path=f"{parts.path}index.html")
-        request = urllib.request.Request(parts.geturl(), headers=headers)  # noqa: S310 - the index that pip is set to
-        if header:
-            request.add_unredirected_header("Authorization", header)
         trusted = self._settings.get("trusted-host", "").split()
         context = ssl.create_default_context(cafile=self._settings.get("cert") or None)
         if parts.netloc in trusted or parts.hostname in trusted:  # what comes is held against its hash
@@ -98,7 +93,8 @@ class PackageIndex:
         proxy = self._settings.get("proxy")
         if proxy:
             handlers.append(urllib.request.ProxyHandler({"http": proxy, "https": proxy}))
-        return urllib.request.build_opener(*handlers).open(request, timeout=TIMEOUT_SECONDS)
+        authorization = basic_authorization(url) or self._netrc(url)
+        return open_address(parts.geturl(), headers, authorization=authorization, handlers=handlers)
 
     @staticmethod
     def _netrc(url: str) -> str | None:
@@ -147,6 +143,13 @@ def links_of(page: bytes, kind: str) -> Iterator[tuple[str, str]]:
     for link in re.findall(r"<a\b[^>]*?\bhref\s*=\s*[\"']([^\"']+)", text, re.IGNORECASE):
         link = html.unescape(link)
         yield urllib.parse.unquote(urllib.parse.urlsplit(link).path.rpartition("/")[2]), link
+
+
+def local_path(place: str) -> str | None:
+    """The path of a file or a folder, be it an address or not; None for what is not on this host."""
+    if "://" not in place:
+        return place
+    return urllib.request.url2pathname(place[len("file://") :]) if place.startswith("file://") else None
 
 
 def normalized(name: str) -> str:

@@ -6,7 +6,6 @@ compiler and each of its files; the name ends with a hash of the inputs.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import hashlib
 import json
@@ -15,7 +14,6 @@ import platform
 import re
 import shutil
 import subprocess
-import urllib.parse
 from collections.abc import Iterator
 from typing import Any
 
@@ -91,16 +89,6 @@ def public_url(url: str) -> str:
 def without_user(url: str) -> str:
     """An address without user and password, be it SCHEME://… or git's short form, USER@HOST:PATH."""
     return re.sub(r"^([^:/]+://)[^/]*@" if "://" in url else r"^()[^/]*@(?=[^/@:]+:)", r"\1", url)
-
-
-def basic_authorization(url: str) -> str | None:
-    """The header that stands for user and password of an http(s) address; None where it has none."""
-    given = re.match(r"https?://([^/]*)@", url)
-    if given is None:
-        return None
-    user, _, password = given.group(1).partition(":")
-    pair = f"{urllib.parse.unquote(user)}:{urllib.parse.unquote(password)}"
-    return "Basic " + base64.b64encode(pair.encode()).decode()
 
 
 def secrets_of(source: dict[str, Any]) -> set[str]:

@@ -54,18 +54,18 @@ wrong:
   type: str
 """
 
-import os
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.llama_server_compare import PLACES, host_of, said
 from ansible.module_utils.llama_server_host import TRIAL, HostError, folders, write_file
 from ansible.module_utils.llama_server_switch import restart, rollback, start, status, stop
+from ansible.module_utils.process import begin
 
 MOVES = {"start": start, "stop": stop, "restart": restart, "rollback": rollback}
 
 
 def main() -> None:
-    os.umask(0o022)  # the servers' user reads what is written here; keys are closed by themselves
+    begin()
     module = AnsibleModule(
         argument_spec={
             **PLACES,

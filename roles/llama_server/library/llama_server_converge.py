@@ -60,10 +60,11 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.llama_server_compare import ARGUMENTS, host_of, said
 from ansible.module_utils.llama_server_host import HostError, used_releases, write_file
 from ansible.module_utils.llama_server_switch import converge
+from ansible.module_utils.process import begin
 
 
 def main() -> None:
-    os.umask(0o022)  # the servers' user reads what is written here; keys are closed by themselves
+    begin()
     module = AnsibleModule(
         argument_spec={
             **ARGUMENTS,

@@ -52,9 +52,11 @@ runtimes:
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.llama_server_compare import ARGUMENTS, difference, host_of, plan, said
 from ansible.module_utils.llama_server_host import HostError, used_releases
+from ansible.module_utils.process import begin
 
 
 def main() -> None:
+    begin()
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     try:
         host = host_of(module.params)

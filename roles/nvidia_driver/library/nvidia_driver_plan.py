@@ -49,9 +49,11 @@ from ansible.module_utils import nvidia
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.nvidia_driver_steps import ARGUMENTS, Plan, Settings
 from ansible.module_utils.nvidia_packages import DriverError
+from ansible.module_utils.process import begin
 
 
 def main() -> None:
+    begin()
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     try:
         plan = Plan(Settings(**module.params)).made()

@@ -60,6 +60,7 @@ from typing import Any
 from ansible.module_utils import nvidia, nvidia_host
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.nvidia_packages import DriverError, Say, manager_of, write
+from ansible.module_utils.process import begin
 
 
 def install(manager: Any, packages: tuple[str, ...], address: str, signer: str, say: Say) -> None:
@@ -81,6 +82,7 @@ def install(manager: Any, packages: tuple[str, ...], address: str, signer: str, 
 
 
 def main() -> None:
+    begin()
     module = AnsibleModule(
         argument_spec={
             "state": {"type": "str", "choices": ["probed", "present"], "default": "present"},

@@ -12,11 +12,12 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from http.client import HTTPException
 from typing import Any, NamedTuple
 
 from ansible.module_utils import nvidia
+from ansible.module_utils.http_client import basic_authorization, open_address, without_user
 from ansible.module_utils.openpgp import OpenPgpError, binary, fingerprint
-from ansible.module_utils.urls import open_url
 
 Say = Callable[[str], None]
 
@@ -88,12 +89,12 @@ def fetch_key(address: str, key: nvidia.Key, signer: str) -> bytes:
     wanted = re.sub(r"\s", "", signer).upper() or key.fingerprint
     url = f"{address}/{key.file}"
     try:
-        with open_url(url, timeout=60) as answer:
+        with open_address(without_user(url), authorization=basic_authorization(url)) as answer:
             data: bytes = answer.read()
         found = fingerprint(data)
     except OpenPgpError as error:
         raise DriverError(f"{url} is no OpenPGP key: {error}") from error
-    except OSError as error:  # as are all errors of urllib
+    except (OSError, ValueError, HTTPException) as error:
         raise DriverError(
             f"{url} can't be fetched: {error}; let the host reach it, or set nvidia_driver_repository_url to a mirror"
         ) from error

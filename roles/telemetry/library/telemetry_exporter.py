@@ -89,6 +89,7 @@ import urllib.request
 from collections.abc import Iterable
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.process import begin
 
 UNIT = "llama-nexus-telemetry.service"
 UNIT_PATH = "/etc/systemd/system/" + UNIT
@@ -408,6 +409,7 @@ def absent(module: AnsibleModule) -> dict[str, object]:
 
 
 def main() -> None:
+    begin()
     module = AnsibleModule(
         argument_spec={
             "root": {"type": "path", "required": True},

@@ -1,0 +1,68 @@
+"""What a process of the project's takes from its environment and must not be led astray by: its umask and its home.
+
+    begin()        # a module on a host, before anything else
+    have_a_home()  # a program on the controller
+
+Python 3.9's standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import tempfile
+
+
+def begin() -> None:
+    """Begin a module: what it makes can be read by the servers' user, and what it starts has a home folder.
+
+    The umask of whoever deploys is that of a login shell or of sudo, and often 077. What nobody else may read is
+    written with a mode of its own.
+    """
+    os.umask(0o022)
+    have_a_home()
+
+
+def have_a_home() -> None:
+    """Have in the environment a home folder that can be written to, and the name of the user that this process is.
+
+    ``HOME`` counts where it can be written to; else the folder of the user database; else one of the user's own among
+    the temporary files. Compilers, pip, Jupyter and others stop where they can't keep what they keep there.
+    """
+    user, folder = "", ""
+    try:
+        entry = pwd.getpwuid(os.geteuid())
+        user, folder = entry.pw_name, entry.pw_dir
+    except KeyError:  # as in a container that is run with a number for a user
+        pass
+    if user:  # su keeps the caller's
+        os.environ["USER"] = os.environ["LOGNAME"] = user
+    if not _is_usable(os.environ.get("HOME", "")):
+        os.environ["HOME"] = folder if _is_usable(folder) else _temporary()
+    if "XDG_CACHE_HOME" in os.environ and not _is_usable(os.environ["XDG_CACHE_HOME"], made=False):
+        del os.environ["XDG_CACHE_HOME"]
+    # What root keeps in the home of whoever called sudo -E, that user can't write to later.
+    if os.stat(os.environ["HOME"]).st_uid != os.geteuid() and _is_usable(folder):
+        os.environ.setdefault("XDG_CACHE_HOME", os.path.join(folder, ".cache"))
+
+
+def _is_usable(path: str, made: bool = True) -> bool:
+    """Whether something can be kept in a folder. One that has still to be made counts where that is asked for."""
+    if not os.path.isabs(path):
+        return False
+    while not made and not os.path.lexists(path):
+        path = os.path.dirname(path)
+    return os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK)
+
+
+def _temporary() -> str:
+    """A folder of this user's among the temporary files, the same one each time."""
+    path = os.path.join(tempfile.gettempdir(), f"llama-nexus-home-{os.geteuid()}")
+    try:
+        os.mkdir(path, 0o700)
+    except OSError:
+        found = os.lstat(path)
+        # Where anybody may make folders, one of this name could be somebody's who waits for what is put into it.
+        if found.st_uid != os.geteuid() or found.st_mode & 0o170077 != 0o040000:
+            return tempfile.mkdtemp(prefix="llama-nexus-home-")
+    return path
