@@ -94,8 +94,8 @@ class _Controller:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
-        """Wait for the workers, which Ctrl-C has reached, too: pytest-xdist ends them while they still clean up."""
+        """Wait for the workers, which Ctrl-C reaches too: pytest-xdist would end them while they still clean up."""
         deadline = time.monotonic() + CLEAN_UP_SECONDS
         for node in self._nodes:
-            with contextlib.suppress(TimeoutError, AttributeError):  # it takes too long; it has not come so far
+            with contextlib.suppress(Exception):  # it takes too long, has crashed, or has not come so far
                 node.channel.waitclose(max(0.0, deadline - time.monotonic()))
