@@ -174,8 +174,11 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests; the first run builds llama.cpp."""
-    run(session, "pytest", *session.posargs)
+    """Run the tests; the first run builds llama.cpp.
+
+    Several at the same time; with the option ``-n 0`` one after the other.
+    """
+    run(session, "pytest", "--numprocesses=auto", "--durations=15", *session.posargs)
 
 
 @nox.session(default=False)

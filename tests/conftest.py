@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import signal
@@ -11,15 +12,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 import pytest
 
 from tests import modules
+from tests.locks import Ports
+from tests.workers import once, tell
 
 T = TypeVar("T")
 
@@ -28,11 +31,10 @@ modules.share()  # before any test imports it
 # What a shell runs in the background ignores Ctrl-C, and so would every program that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-pytest_plugins = ["tests.bed.fixtures", "tests.fakes.fixtures"]
+pytest_plugins = ["tests.schedule", "tests.bed.fixtures", "tests.fakes.fixtures"]
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent  # the environment's programs, activated or not
-_GIVEN: set[int] = set()  # the ports of free_port
 RESULTS = tempfile.TemporaryDirectory(prefix="llama-nexus-results-")  # the user's own are none of the tests' business
 
 
@@ -46,25 +48,41 @@ class RunningServer:
     process: subprocess.Popen[bytes]
 
 
+@functools.cache
+def _ports() -> Ports:
+    return Ports(cache_folder() / "ports.lock")
+
+
 def free_port() -> int:
-    """A TCP port on loopback that nothing listens on; none twice, as who has one may be about to listen on it."""
+    """A TCP port on loopback that nothing listens on, and that no other test of this machine was given."""
     while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        if port not in _GIVEN:
-            _GIVEN.add(port)
+        port = _ports().take()
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
             return port
+
+
+def one_thread(instances: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Instances of role llama_server with one thread each, where a test doesn't declare others.
+
+    Of two threads on a busy machine each waits for the other, spinning: a token takes a second.
+    """
+
+    def declared(options: Mapping[str, Any]) -> dict[str, Any]:
+        if "models" in options:  # threads are those of a router's models
+            return {**options, "models": one_thread(options["models"])}
+        return {"threads": 1, **options}
+
+    return {name: declared(options) for name, options in instances.items()}
 
 
 @contextlib.contextmanager
 def run_server(binary: Path, model: Path, log: Path, *flags: str) -> Iterator[RunningServer]:
     """Run llama-server until the block is left; it answers requests when the block is entered."""
     port = free_port()
-    # Of two threads on a busy machine each waits for the other, spinning: a token takes a second.
     argv: Sequence[str | Path] = [
         binary, "--model", model, "--alias", "tiny", "--port", str(port), "--ctx-size", "4096",
-        "--parallel", "1", "--threads", "1", "--no-ui", *flags,
+        "--parallel", "1", "--threads", "1", "--no-ui", *flags,  # as one_thread()
     ]  # fmt: skip
     with log.open("wb") as stream, subprocess.Popen(argv, stdout=stream, stderr=subprocess.STDOUT) as process:
         try:
@@ -129,6 +147,10 @@ def wait_for(condition: Callable[[], T], what: str, seconds: float = 180) -> T:
 @pytest.fixture(scope="session")
 def release(request: pytest.FixtureRequest) -> Path:
     """The release that role llama_cpp makes of the pinned version, built on the first run and kept in the cache."""
+    return Path(once(request.config, "release", functools.partial(_build, request.config)))
+
+
+def _build(config: pytest.Config) -> str:
     prefix = cache_folder()
     build: list[str | Path] = [
         BIN / "ansible-playbook",
@@ -138,21 +160,15 @@ def release(request: pytest.FixtureRequest) -> Path:
         "-e",
         f"llama_nexus_prefix={prefix}",
     ]
-    capture = request.config.pluginmanager.getplugin("capturemanager")
-    assert capture is not None
     output = []
-    with (
-        capture.global_and_fixture_disabled(),
-        subprocess.Popen(build, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as process,
-    ):
+    with subprocess.Popen(build, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         for line in process.stdout:
             output.append(line)
-            if line.startswith("  localhost "):  # minutes of compiling must be seen to move
-                sys.stdout.write(line)
-                sys.stdout.flush()
+            if line.startswith("  localhost "):
+                tell(config, line.strip())
     assert process.returncode == 0, "".join(output[-60:])
-    return (prefix / "current").resolve()
+    return str((prefix / "current").resolve())
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import socket
@@ -14,6 +13,8 @@ from pathlib import Path
 
 import docker
 from docker.errors import DockerException
+
+from tests.locks import lock
 
 SOCKET = Path("/var/run/docker.sock")
 PACKAGES = {  # by the program that they bring
@@ -37,15 +38,6 @@ def missing(*, root: bool, which: Callable[[str], str | None] = shutil.which) ->
     return None
 
 
-@contextlib.contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """Hold a lock file, so that two sessions don't make the same thing at the same time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
-
-
 def connect() -> docker.DockerClient | None:
     """A client of the engine that runs on this machine, if one does."""
     # Not the engine of DOCKER_HOST: folders of this machine are mounted, and addresses of containers used.
@@ -61,41 +53,44 @@ def connect() -> docker.DockerClient | None:
 
 @contextlib.contextmanager
 def running_engine(cache: Path) -> Iterator[docker.DockerClient]:
-    """A client of this machine's engine; where none runs, one is started and stopped at the end.
+    """A client of this machine's engine. Where none runs, one is started, and ends when nobody uses it any more.
 
     RuntimeError when it doesn't start, with the end of its log.
     """
+    users = cache / "engine.users"
     with contextlib.ExitStack() as stack:
         with lock(cache / "engine.lock"):
-            client = connect() or stack.enter_context(_started(cache / "logs" / "dockerd.log"))
+            stack.enter_context(lock(users, shared=True))  # after one that is about to end has ended
+            client = connect() or _start(users, cache / "logs" / "dockerd.log")
         stack.callback(client.close)
         yield client
 
 
-@contextlib.contextmanager
-def _started(log: Path) -> Iterator[docker.DockerClient]:
+# It ends with the last of its users, though that may be another worker or run than the one that started it, and though
+# they may be killed: then the lock of all of them can be had, which is kept until the engine has ended.
+KEEPER = 'exec 9>"$1"; dockerd 9>&- & flock 9 & wait -n; kill $(jobs -pr); wait'
+
+
+def _start(users: Path, log: Path) -> docker.DockerClient:
     log.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        log.open("wb") as stream,
-        subprocess.Popen(
-            ["dockerd"],
+    with log.open("wb") as stream:
+        keeper = subprocess.Popen(
+            ["bash", "-c", KEEPER, "bash", users],
             # Not vfs, which copies every layer. As a flag it would clash with a configuration file that names one.
             env={**os.environ, "DOCKER_DRIVER": "overlay2"},
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C is for the tests; the hosts are removed before the engine goes
-        ) as process,
-    ):
-        try:
-            deadline = time.monotonic() + 180
-            while (client := connect()) is None:
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(f"dockerd did not start, see {log}:\n{log.read_text()[-2000:]}")
-                time.sleep(0.1)
-            yield client
-        finally:
-            process.terminate()
+        )
+    deadline = time.monotonic() + 180
+    while (client := connect()) is None:
+        if keeper.poll() is not None or time.monotonic() > deadline:
+            keeper.terminate()
+            raise RuntimeError(f"dockerd did not start, see {log}:\n{log.read_text()[-2000:]}")
+        time.sleep(0.1)
+    keeper.returncode = 0  # nobody waits for it
+    return client
 
 
 def is_root() -> bool:

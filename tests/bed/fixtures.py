@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from typing import NoReturn
 
@@ -13,6 +13,7 @@ from tests.bed.engine import is_root, missing, running_engine
 from tests.bed.hosts import Bed
 from tests.bed.images import Images
 from tests.conftest import cache_folder
+from tests.workers import tell
 
 
 def refuse(reason: str, *, root: bool, environment: Mapping[str, str] = os.environ) -> NoReturn:
@@ -25,17 +26,10 @@ def refuse(reason: str, *, root: bool, environment: Mapping[str, str] = os.envir
 @pytest.fixture(scope="session")
 def bed(request: pytest.FixtureRequest) -> Iterator[Bed]:
     """The test hosts of this session; their images are made on the first run and kept by the Docker engine."""
-    capture = request.config.pluginmanager.getplugin("capturemanager")
-    assert capture is not None
-
-    def report(line: str) -> None:
-        with capture.global_and_fixture_disabled():  # a minute of silence looks like a hang
-            sys.stdout.write(f"\n  {line}")
-            sys.stdout.flush()
-
     root = is_root()
     if (reason := missing(root=root)) is not None:
         refuse(reason, root=root)
     cache = cache_folder()
-    with running_engine(cache) as client, Bed(client, Images(client, cache, report), cache) as hosts:
+    images = functools.partial(Images, cache=cache, report=functools.partial(tell, request.config))
+    with running_engine(cache) as client, Bed(client, images(client), cache) as hosts:
         yield hosts

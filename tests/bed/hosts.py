@@ -23,8 +23,8 @@ from docker.errors import NotFound
 from docker.models.containers import Container
 from docker.types import IPAMConfig, IPAMPool
 
-from tests.bed.engine import lock
 from tests.bed.images import Images, Stage
+from tests.locks import lock
 
 Kind = Literal["systemd", "plain", "engine"]
 

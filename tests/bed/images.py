@@ -16,7 +16,7 @@ from typing import Literal
 import docker
 from docker.errors import BuildError, ImageNotFound
 
-from tests.bed.engine import lock
+from tests.locks import lock
 
 Stage = Literal["base", "target", "engine"]
 

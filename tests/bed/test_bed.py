@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
-import signal
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -19,16 +20,18 @@ from tests.bed import Bed, Host, inventory
 from tests.bed.engine import missing
 from tests.bed.fixtures import refuse
 from tests.bed.images import Images
-from tests.conftest import BIN, ROOT, cache_folder
+from tests.conftest import BIN, ROOT, cache_folder, wait_for
+from tests.locks import lock
 
-OWN_ENGINE = """
+# Uses an engine, says so, and stops when it is told to, or is killed.
+ENGINE_USER = """
+import sys
 from pathlib import Path
-from tests.bed.engine import connect, running_engine
+from tests.bed.engine import running_engine
 with running_engine(Path("/tmp/cache")) as client:
-    with running_engine(Path("/tmp/second")) as second:
-        print(second.info()["Driver"], Path("/tmp/second/logs").exists())
-    print("runs" if connect() else "stopped with a session that had not started it")
-print("still runs" if connect() else "stopped")
+    print(client.info()["Driver"], flush=True)
+    sys.stdin.read(1)
+    print(client.info()["Driver"], flush=True)
 """
 SESSION = """
 import sys, time
@@ -179,7 +182,8 @@ def test_a_host_with_an_engine_runs_a_release_in_a_container_of_the_base_image(b
         assert said.stdout.startswith("version: ")
 
 
-def test_an_engine_is_started_where_none_runs_and_stopped_by_the_session_that_started_it(bed: Bed) -> None:
+@pytest.mark.parametrize("killed", [False, True])
+def test_an_engine_is_started_where_none_runs_and_ends_with_the_last_of_its_users(bed: Bed, killed: bool) -> None:
     package = importlib.util.find_spec("docker")
     assert package
     assert package.submodule_search_locations
@@ -187,30 +191,54 @@ def test_an_engine_is_started_where_none_runs_and_stopped_by_the_session_that_st
         ROOT / "tests": "/opt/project/tests",
         Path(package.submodule_search_locations[0]): "/opt/project/docker",
     }
-    with bed.host("engine", "engine", mounts=mounts) as host:
+    with bed.host("engine", "engine", mounts=mounts) as host, contextlib.ExitStack() as stack:
+
+        def use() -> subprocess.Popen[str]:
+            program = f"cd /opt/project && exec python3 -c {shlex.quote(ENGINE_USER)}"
+            user = stack.enter_context(subprocess.Popen(
+                [*host._ssh("root"), program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            ))  # fmt: skip
+            stack.callback(user.kill)
+            assert user.stdout
+            assert user.stdout.readline() == "overlay2\n"
+            return user
+
+        def runs() -> bool:
+            return host.exec("pgrep", "-x", "dockerd", check=False).returncode == 0
+
         host.exec("systemctl", "stop", "docker.socket", "docker.service")
-        said = host.exec("env", "--chdir=/opt/project", "python3", "-c", OWN_ENGINE).stdout
-        assert said == "overlay2 False\nruns\nstopped\n"
-        assert host.exec("pgrep", "dockerd", check=False).stdout == ""
+        assert not runs()
+        starter, other = use(), use()
+        if killed:
+            host.exec("pkill", "-9", "-o", "-x", "python3")
+            starter.wait()
+        else:
+            starter.communicate("x")
+        assert (starter.returncode == 0) is not killed
+        assert other.communicate("x")[0] == "overlay2\n"  # it had not gone with the one that started it
+        wait_for(lambda: not runs(), "the end of the engine")
+        assert use().communicate("x")[0] == "overlay2\n"  # and it can be started again
 
 
 def test_what_a_killed_session_left_is_removed_by_the_next_one_and_nothing_else(bed: Bed, main: Host) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", SESSION, cache_folder()], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    ) as session:
+    client = docker.DockerClient(base_url="unix:///var/run/docker.sock")
+    with (
+        contextlib.closing(client),
+        subprocess.Popen(
+            [sys.executable, "-c", SESSION, cache_folder()], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        ) as session,
+    ):
         assert session.stdout
         orphan = session.stdout.readline().strip()
-        session.send_signal(signal.SIGKILL)
-    client = docker.DockerClient(base_url="unix:///var/run/docker.sock")
-    try:
-        assert client.containers.get(orphan).status == "running"
-        assert list(Path(tempfile.gettempdir()).glob(f"nexus-bed-{session.pid}-*"))
-        bed._remove_leftovers()
+        with lock(bed._lock):  # or another session would remove what is left
+            session.kill()
+            session.wait()
+            assert client.containers.get(orphan).status == "running"
+            assert list(Path(tempfile.gettempdir()).glob(f"nexus-bed-{session.pid}-*"))
+            bed._remove_leftovers()
         assert orphan not in [container.id for container in client.containers.list(all=True)]
         assert not list(Path(tempfile.gettempdir()).glob(f"nexus-bed-{session.pid}-*"))
         assert not client.networks.list(names=[f"llama-nexus-tests-{os.uname().nodename}-{session.pid}"])
-    finally:
-        client.close()
     assert main.ssh("true").returncode == 0
 
 

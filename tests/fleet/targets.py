@@ -26,7 +26,7 @@ from typing import Any
 
 from tests.bed import Bed, Host
 from tests.bed import inventory as inventory_of
-from tests.conftest import BIN, RESULTS, ROOT, ansible, wait_for
+from tests.conftest import BIN, RESULTS, ROOT, ansible, one_thread, wait_for
 
 Instances = dict[str, dict[str, Any]]
 
@@ -49,7 +49,7 @@ class Target:
 
     def declare(self, instances: Instances, **variables: Any) -> None:
         """Write into the inventory what the host should serve; ``variables`` stand until the next declaration."""
-        given = {**self.variables, **variables, "llama_server_instances": instances}
+        given = {**self.variables, **variables, "llama_server_instances": one_thread(instances)}
         path = self.inventory / "host_vars" / f"{self.host.name}.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(given))

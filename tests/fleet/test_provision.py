@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.bed import Bed, Host, inventory
-from tests.conftest import BIN, RESULTS, ROOT, ansible, changed, said, wait_for
+from tests.conftest import BIN, RESULTS, ROOT, ansible, changed, one_thread, said, wait_for
 from tests.fakes.apt_repository import AptRepository
 from tests.fakes.gpu_host import (
     BUS,
@@ -307,8 +307,9 @@ def test_a_host_that_serves_is_drained_before_its_driver_goes_and_serves_again_a
         )
     path = f"{MODELS}/{models['tiny'].name}"
     size = models["tiny"].stat().st_size
+    main = {"model": "tiny", "port": 8600, "ctx_size": 1024, "parallel": 1}
     given: dict[str, Any] = {
-        "llama_server_instances": {"main": {"model": "tiny", "port": 8600, "ctx_size": 1024, "parallel": 1}},
+        "llama_server_instances": one_thread({"main": main}),
         "llama_server_verify_tokens": 4,
         "llama_server_before_host": str(tmp_path / "before.yml"),
         "llama_server_after_host": str(tmp_path / "after.yml"),

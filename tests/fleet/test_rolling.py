@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.bed import Bed, Host, inventory
-from tests.conftest import ROOT, ansible
+from tests.conftest import ROOT, ansible, one_thread
 from tests.fleet.targets import MODELS, PREFIX, RELEASE
 
 NAMES = ["alpha", "beta", "gamma"]
@@ -43,7 +43,7 @@ class Fleet:
 
     def serve(self, instances: dict[str, Any], *, check: bool = True, **variables: Any) -> dict[str, dict[str, int]]:
         """Run playbooks/serve.yml; the recap's counts by host."""
-        given = {**self.found, **variables, "llama_server_instances": instances}
+        given = {**self.found, **variables, "llama_server_instances": one_thread(instances)}
         self.printed = ansible(
             "playbooks/serve.yml", "-i", self.inventory, "-e", json.dumps(given), check=check
         ).stdout  # fmt: skip

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -79,10 +80,11 @@ def test_a_server_on_loopback_of_its_host_is_measured_through_a_tunnel(served: T
     assert [row["ok"] for row in record.requests] == [True] * 4
     assert KEY not in path.read_text() + done.stdout
     # The tunnel goes with the run.
-    tunnels = ["pgrep", "-f", r"ssh .*-N .*:127\.0\.0\.1:8600"]
+    tunnels = ["pgrep", "-f", rf"ssh .*-N .*:127\.0\.0\.1:8600 .*{re.escape(served.host.address)}"]
     wait_for(lambda: subprocess.run(tunnels, check=False).returncode == 1, "the end of the tunnel", 20)
 
 
+@pytest.mark.alone
 def test_a_killed_server_is_back_and_proven_within_ten_seconds(served: Target) -> None:
     assert served.kill("main") < 10
     assert changed(served.deploy({"main": BASE})) == 0

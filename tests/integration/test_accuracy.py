@@ -13,6 +13,8 @@ import pytest
 from nexus_tasks import accuracy, load
 from nexus_tasks.load import Item, Limits, Request, Row, Stage
 
+pytestmark = pytest.mark.alone
+
 
 def drive(address: str, stage: Stage, tokens: int, path: str = "/completion") -> list[Row]:
     rows: list[Row] = []

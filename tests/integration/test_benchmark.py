@@ -111,6 +111,7 @@ def test_the_same_prompt_is_answered_from_the_cache_when_that_is_asked_for(
     assert record.header["workload"]["prompts"] == "same"
 
 
+@pytest.mark.alone
 def test_the_client_times_decoding_as_the_server_does(server: RunningServer, tmp_path: Path) -> None:
     record = measured(server.base_url, asked(64, 128, runs=3, warmup=1), tmp_path)
     assert abs(summary(record)["agreement"]["difference_percent"]) < 2

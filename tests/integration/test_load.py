@@ -38,6 +38,8 @@ NO_STREAM = "text/html came instead of a stream of events: <p>hello"
 NO_LIMITS = Limits()
 ONE = Stage("closed", concurrency=1, requests=1)
 
+pytestmark = pytest.mark.alone
+
 
 class Peer:
     """The server's end of a connection."""

@@ -21,6 +21,8 @@ from nexus_tasks import playbook
 from nexus_tasks.errors import DeployError
 from tests.conftest import wait_for
 
+SLEEP = f"61.{os.getpid()}"  # seconds, of no other process on this machine
+
 
 @pytest.fixture
 def play(tmp_path: Path) -> tuple[str, ...]:
@@ -208,7 +210,7 @@ def test_ctrl_c_ends_the_play_with_all_that_it_started_and_means_ctrl_c_again_af
     timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     with pytest.raises(KeyboardInterrupt):
-        playbook.run(*play, "-e", "sleep=61.5")
+        playbook.run(*play, "-e", f"sleep={SLEEP}")
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
     assert set(psutil.Process().children(recursive=True)) <= children
     wait_for(lambda: not [found for found in psutil.process_iter() if is_sleep(found)], "the end of what it ran", 30)
@@ -216,11 +218,12 @@ def test_ctrl_c_ends_the_play_with_all_that_it_started_and_means_ctrl_c_again_af
 
 def is_sleep(process: psutil.Process) -> bool:
     try:
-        return process.cmdline() == ["sleep", "61.5"]
+        return process.cmdline() == ["sleep", SLEEP]
     except psutil.Error:
         return False
 
 
+@pytest.mark.alone
 def test_ansible_that_does_not_end_is_killed_by_a_second_ctrl_c(play: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "lookup_plugins").mkdir()
     (tmp_path / "lookup_plugins" / "stubborn.py").write_text(

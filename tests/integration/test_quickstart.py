@@ -55,7 +55,7 @@ def user(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Us
     own = {
         "llama_nexus_prefix": str(folder / "prefix"),
         "llama_cpp_prefix": str(release.parent.parent),
-        "llama_server_instances": {"main": {"model": "{{ quickstart_model }}", "port": free_port()}},
+        "llama_server_instances": {"main": {"model": "{{ quickstart_model }}", "port": free_port(), "threads": 1}},
     }
     (inventory / "host_vars" / "localhost.yml").write_text(yaml.safe_dump(own))
     user = User(folder, inventory)

@@ -415,6 +415,7 @@ def test_a_server_is_sampled_beside_this_machine_from_the_first_moment_to_the_la
     assert served[-1]["server"]["prompt_tokens_total"] > served[0]["server"]["prompt_tokens_total"]
 
 
+@pytest.mark.alone
 def test_a_source_that_is_dead_and_one_that_hangs_leave_gaps_and_delay_nothing(measured: RunningServer) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent, telemetry.Gpus() as gpus:
         sources = [

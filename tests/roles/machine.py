@@ -40,7 +40,7 @@ class Machine:
                 "name": name, "runtime": "supervisor", "environment": {}, "host": "127.0.0.1", "port": self.port,
                 "argv": [
                     f"{self.release}/bin/llama-server", *alone, "--host", "127.0.0.1", "--port", str(self.port),
-                    "--parallel", "1", "--log-verbosity", "4", "--no-ui", *arguments,
+                    "--parallel", "1", "--threads", "1", "--log-verbosity", "4", "--no-ui", *arguments,
                 ],
                 "local_url": f"http://127.0.0.1:{self.port}", "model": {"name": "tiny", **self.model}, "models": {},
                 "side_models": [], "mode": "completion", "has_template": False, "parallel": 1, "ctx_size": None,

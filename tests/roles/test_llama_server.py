@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import ansible, changed, free_port, said, wait_for
+from tests.conftest import ansible, changed, free_port, one_thread, said, wait_for
 
 KEY = "sesame-0b9f2c-opens"
 Instances = dict[str, dict[str, Any]]
@@ -40,7 +40,7 @@ class Host:
 
     def run(self, instances: Instances, *arguments: str, check: bool = False, **variables: Any) -> str:
         """Run the role where it may fail, or in check mode."""
-        given = {**self.variables, **variables, "llama_server_instances": instances}
+        given = {**self.variables, **variables, "llama_server_instances": one_thread(instances)}
         options = ["tests/roles/llama_server.yml", "-l", "local", "-e", json.dumps(given), *arguments]
         return ansible(*options, check=check).stdout
 

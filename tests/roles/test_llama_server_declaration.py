@@ -649,7 +649,12 @@ def serving(declared: Declared, name: str, folder: Path, **environment: str) -> 
     config = declared.config(name)
     log = folder / "server.log"
     alone = httpx.Limits(max_keepalive_connections=0)  # a router closes connections that it said it would keep
-    variables = {**os.environ, **environment, **config["environment"]}
+    variables = {
+        **os.environ,
+        "LLAMA_ARG_THREADS": "1",
+        **environment,
+        **config["environment"],
+    }  # a router's models too
     with (
         log.open("wb") as stream,
         subprocess.Popen(declared.placed(name, folder), env=variables, stdout=stream, stderr=stream) as process,
