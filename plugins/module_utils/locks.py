@@ -81,6 +81,8 @@ def held(
             waiting(f"waiting for {found}")
             told = found
         time.sleep(POLL_SECONDS)
+    if told:
+        waiting(f"waited for {told}")
     try:
         since = datetime.now(timezone.utc).isoformat(timespec="seconds")
         with contextlib.suppress(OSError):  # a full disk: it is for people
@@ -260,7 +262,9 @@ def _signed(descriptor: int) -> Holder:
     """Who wrote that he holds a lock."""
     try:
         found = json.loads(os.pread(descriptor, 4096, 0))
-        return Holder(int(found["pid"]), str(found["what"]), str(found["since"]))
+        # A child that was to hold the lock, too, may outlive it.
+        ended = "" if os.path.exists(f"/proc/{found['pid']}") else ", which has ended; what it started has not"
+        return Holder(int(found["pid"]), f"{found['what']}{ended}", str(found["since"]))
     except (OSError, ValueError, TypeError, KeyError):
         return Holder()  # it is just being written, or the disk is full
 

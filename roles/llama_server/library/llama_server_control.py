@@ -98,6 +98,8 @@ def main() -> None:
             raise HostError(
                 f"no instance {', '.join(missing)} is deployed here; those that are: {', '.join(found) or 'none'}"
             )
+        if action in MOVES:
+            host.progress("beginning")  # not the last line of the run before
         for name in names or list(found):
             folder = found[name]
             row = status(host, folder)
