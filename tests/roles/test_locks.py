@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import fcntl
+import json
 import multiprocessing
 import os
 import re
@@ -18,9 +19,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils import locks
+from ansible.module_utils import (
+    llama_cpp_build,
+    llama_cpp_recipe,
+    llama_server_host,
+    locks,
+    nvidia_driver_steps,
+    nvidia_packages,
+)
 
-from tests import strangers
+from nexus_tasks import tiny_model
+from tests import modules, strangers
 from tests.conftest import ROOT, wait_for
 
 FORK = multiprocessing.get_context("fork")
@@ -159,7 +168,7 @@ def test_who_waits_is_told_at_once_for_whom_and_since_when(folder: Path) -> None
             locks.held(str(path), "x", wait=1, waiting=told.append),
         ):
             pass
-        assert 1 <= time.monotonic() - begun < 2
+        assert time.monotonic() - begun >= 1
         assert len(told) == 1
         assert re.fullmatch(
             rf"waiting for process {holder.pid} \(deployment of main\) since 20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00",
@@ -283,6 +292,89 @@ def test_a_full_disk_takes_a_lock_all_the_same(folder: Path, monkeypatch: pytest
     monkeypatch.setattr(os, "pwrite", full)
     with locks.held(str(folder / "lock"), "x"):
         assert str(locks.holder(str(folder / "lock"))) == "another run"
+
+
+def retain(folder: Path) -> str:
+    arguments = {"prefix": str(folder), "keep": 1, "used": []}
+    return str(modules.call(ROOT / "roles/llama_cpp/library/llama_cpp_retain.py", arguments).get("msg", ""))
+
+
+def build(folder: Path) -> str:
+    """A build that finds what it was to make."""
+    release = folder / "releases/b1"
+    release.mkdir(parents=True)
+    llama_cpp_recipe.write_manifest(str(release), {"name": "b1", "inputs": {}})
+    try:
+        llama_cpp_build.build({"prefix": str(folder), "progress": None}, {}, "b1", {})
+    except llama_cpp_recipe.ReleaseError as error:
+        return str(error)
+    return ""
+
+
+def model(folder: Path) -> str:
+    path = folder / "here.gguf"
+    tiny_model.write(path)
+    arguments = {"name": "model", "dir": str(folder), "profile": {"path": str(path)}}
+    return str(modules.call(ROOT / "roles/gguf_model/library/gguf_file.py", arguments).get("msg", ""))
+
+
+def bench(folder: Path) -> str:
+    (folder / "main/verified").mkdir(parents=True)
+    (folder / "main/verified/instance.json").write_text(json.dumps({"runtime": "supervisor", "environment": {}}))
+    arguments: dict[str, Any] = {"action": "run", "run": "one", "folder": str(folder), "user": ""}
+    arguments |= {"instance": str(folder / "main"), "commands": [["/bin/true"]]}
+    return str(modules.call(ROOT / "roles/llama_bench/library/llama_bench.py", arguments).get("msg", ""))
+
+
+def driver(folder: Path) -> str:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nvidia_driver_steps, "LOCK", str(folder / "nvidia-driver.lock"))
+        try:
+            with nvidia_driver_steps._alone(lambda line: None):
+                return ""
+        except nvidia_packages.DriverError as error:
+            return str(error)
+
+
+def instance(folder: Path) -> str:
+    try:
+        with llama_server_host.Folder(str(folder.parent), folder.name).locked(0):
+            return ""
+    except llama_server_host.HostError as error:
+        return str(error)
+
+
+LOCKED = [
+    (".build.lock", retain), (".build.lock", build), (".model.lock", model), ("lock", bench),
+    ("nvidia-driver.lock", driver), ("switch.lock", instance),
+]  # fmt: skip
+locked = pytest.mark.parametrize(("name", "work"), LOCKED, ids=[work.__name__ for _, work in LOCKED])
+
+
+@strangers.needs_root
+@locked
+def test_no_work_waits_for_a_stranger_who_held_its_lock_and_he_can_not_any_more(
+    folder: Path, name: str, work: Callable[[Path], str]
+) -> None:
+    path = folder / name
+    path.touch(0o644)
+    with strangers.holding(path):
+        assert work(folder) == ""
+    assert mode_of(path) == 0o600
+    assert strangers.attempt(os.open, path, os.O_RDONLY) == "PermissionError"
+
+
+@strangers.needs_root
+@locked
+def test_work_whose_lock_a_stranger_has_put_there_says_so_in_one_line(
+    folder: Path, name: str, work: Callable[[Path], str]
+) -> None:
+    path = folder / name
+    path.touch(0o600)
+    os.chown(path, strangers.NOBODY, strangers.NOBODY)
+    told = work(folder)
+    assert f"the lock {path} belongs to nobody (uid 65534), who could hold it for ever: remove it" in told
+    assert "\n" not in told
 
 
 def calls(path: Path) -> set[str]:
