@@ -10,7 +10,8 @@
 
 ``job`` is what the task said that started it, and with it where its file lies: nothing here depends on a home folder,
 which two processes may see differently. ``progress`` is a file on the target that holds one line and is rewritten as
-the job goes, ``limit`` the name of the variable that decides how long it may take. The result is the job's own, and so
+the job goes, ``limit`` the name of the variable that decides how long it may take. Whom the job waits for is shown at
+once. The result is the job's own, and so
 is its failure. A job goes on when the controller is lost; the next run finds what it made.
 """
 
@@ -27,6 +28,7 @@ from ansible.utils.display import Display
 display = Display()
 
 POLL_SECONDS = 1.0
+WAITS = "waiting for process "  # of module_utils/locks.py: another run holds what this one needs
 SHOW_SECONDS = 5.0  # a line no oftener than this, and no rarer: a long step is seen to be alive
 
 
@@ -58,6 +60,7 @@ class ActionModule(ActionBase):
         jid, folder = args["job"]["ansible_job_id"], args["job"]["results_file"].rpartition("/")[0]
         host = (task_vars or {})["inventory_hostname"]
         started = shown_at = time.monotonic()
+        shown = ""
         while True:
             job = self._job("status", jid, folder, task_vars)
             if job.get("finished"):
@@ -68,9 +71,9 @@ class ActionModule(ActionBase):
             if self._is_gone(jid) and not self._job("status", jid, folder, task_vars).get("finished"):
                 raise AnsibleActionFail(killed(line))
             now = time.monotonic()
-            if line and now - shown_at >= SHOW_SECONDS:
+            if line and (now - shown_at >= SHOW_SECONDS or (WAITS in line and line != shown)):
                 display.display(f"  {host}  {elapsed(now - started):>7}  {line}")
-                shown_at = now
+                shown_at, shown = now, line
             time.sleep(POLL_SECONDS)
         self._job("cleanup", jid, folder, task_vars)
         if job.get("failed") and "No start of json char" in str(job.get("msg")):  # what watches the job says so

@@ -10,15 +10,25 @@ import subprocess
 import sys
 
 import pytest
+from ansible.module_utils import locks
 
 from tests.conftest import BIN, ROOT, wait_for
+
+WAITING = f"main: waiting for {locks.Holder(4242, 'restart of main', '2026-11-29T08:30:00+00:00')}"
 
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What a play shows that follows jobs: one ends, one is late, the module of one is killed, all of another."""
+    """What a play shows that follows jobs: one ends, one waits for another run and ends, one is late,
+    the module of one is killed, all of another.
+    """
     folder = tmp_path_factory.mktemp("follow")
-    hosts = {"ends": {"seconds": 7}, "module": {"seconds": 30}, "whole": {"seconds": 30}}
+    hosts: dict[str, dict[str, int | str]] = {
+        "ends": {"seconds": 7},
+        "module": {"seconds": 30},
+        "whole": {"seconds": 30},
+    }
+    hosts["waits"] = {"seconds": 3, "line": WAITING}
     hosts["late"] = {"seconds": 30, "limit_seconds": 2}
     shared = {
         "ansible_connection": "local",
@@ -50,6 +60,10 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_the_last_line_of_progress_is_shown_with_the_time_that_passed(output: str) -> None:
     assert re.search(r"^  ends +0m\d\ds  half way$", output, re.MULTILINE)
+
+
+def test_for_whom_a_job_waits_is_shown_at_once(output: str) -> None:
+    assert re.search(rf"^  waits +0m\d\ds  {re.escape(WAITING)}$", output, re.MULTILINE)
 
 
 def test_the_jobs_result_is_that_of_the_task(output: str) -> None:

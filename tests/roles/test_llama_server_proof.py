@@ -207,29 +207,6 @@ def test_a_port_that_another_model_of_a_router_had_before_says_nothing_of_this_o
     assert [found["offloaded"] for found in row["placements"].values()] == [[13, 13]]
 
 
-def test_the_launcher_starts_what_was_verified_unless_a_switch_is_going_on(tmp_path: Path) -> None:
-    folder = host_utils.Folder(str(tmp_path), "main")
-    for name in ("verified", "pending"):
-        config = {
-            "name": "main", "runtime": "systemd", "argv": ["/bin/echo", name], "environment": {},
-            "release": {"backend": "cpu"}, "uses_gpu": False,
-        }  # fmt: skip
-        declaration = host_utils.Declaration(config, {}, {})
-        folder.link(name, folder.write(declaration, declaration.identity(b"salt"), None))
-
-    def launched() -> str:
-        launcher = ROOT / "roles/llama_server/files/launch.py"
-        done = subprocess.run(["python3", launcher, folder.path], capture_output=True, text=True, check=True)
-        return done.stdout.splitlines()[-1]
-
-    assert launched() == "verified"
-    with folder.locked(1):
-        assert launched() == "pending"
-        assert folder.is_locked()
-    assert launched() == "verified"
-    assert not folder.is_locked()
-
-
 def launch(folder: Path, script: str, **instance: Any) -> subprocess.Popen[str]:
     """Run a launcher for an instance that would print its name."""
     generation = folder / "verified"

@@ -107,7 +107,6 @@ model:
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import http.client
 import json
@@ -120,6 +119,7 @@ import time
 import urllib.error
 import urllib.parse
 
+from ansible.module_utils import locks
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.http_client import open_address, origin_of
 from ansible.module_utils.process import begin
@@ -613,13 +613,9 @@ class GgufFile:
     def have(self):
         """Make the file present. Returns (whether anything changed, what was done)."""
         os.makedirs(self.dir, exist_ok=True)
-        with open(os.path.join(self.dir, f".{self.name}.lock"), "w", encoding="utf-8") as lock:
-            # A job that outlived its controller may still be fetching the same file.
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                self.progress.say("waiting for another run that fetches the same file")
-                fcntl.flock(lock, fcntl.LOCK_EX)
+        # A job that outlived its controller may still be fetching the same file.
+        lock = os.path.join(self.dir, f".{self.name}.lock")
+        with locks.held(lock, f"model {self.name}", waiting=self.progress.say):
             present, why, record = self.probe()
             if present:
                 return False, "it was there"
@@ -758,7 +754,7 @@ def main():
         elif not present:
             changed, why = wanted.have()
             present, _, record = wanted.probe()
-    except ModelError as error:
+    except (ModelError, locks.LockError) as error:
         module.fail_json(msg=f"model {wanted.name}: {error}")
     except OSError as error:
         problem = one_line(error)

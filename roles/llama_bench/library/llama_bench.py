@@ -57,7 +57,6 @@ measured:
 
 import contextlib
 import ctypes
-import fcntl
 import grp
 import json
 import os
@@ -68,8 +67,9 @@ import signal
 import subprocess
 import time
 from collections import deque
-from typing import IO, Any
+from typing import Any
 
+from ansible.module_utils import locks
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.process import begin
 
@@ -117,24 +117,21 @@ class Log:
             stream.write(json.dumps(row) + "\n")
 
 
-def locked(stream: IO[str]) -> bool:
-    """Take the lock; False where another run holds it."""
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def locked(folder: str, run: str, wait: float) -> contextlib.AbstractContextManager[int]:
+    """Hold the folder's lock."""
+    return locks.held(os.path.join(folder, "lock"), f"run {run}", wait=wait)
 
 
 def measure(params: dict[str, Any]) -> dict[str, Any]:
     """Run the commands until one fails."""
-    os.makedirs(params["folder"], mode=0o755, exist_ok=True)
-    with open(os.path.join(params["folder"], "lock"), "a+", encoding="utf-8") as lock:
-        if not locked(lock):
-            raise Refused("another llama-bench or llama-batched-bench measures on this host: wait until it has ended")
-        lock.truncate(0)
-        lock.write(json.dumps({"run": params["run"], "pid": os.getpid()}))
-        lock.flush()
+    with contextlib.ExitStack() as stack:
+        try:
+            lock = stack.enter_context(locked(params["folder"], params["run"], wait=0))
+        except locks.Busy as error:
+            raise Refused(
+                f"another llama-bench or llama-batched-bench measures on this host, {error.holder}: wait until it has "
+                "ended"
+            ) from error
         if ended_run(params["folder"]) == params["run"]:  # while the job was on its way
             raise Refused("the run was ended before it began")
         try:
@@ -148,7 +145,7 @@ def measure(params: dict[str, Any]) -> dict[str, Any]:
         gpus = gpus_of_host()
         log, said, status = Log(params["folder"], params["run"]), deque(maxlen=SAID_LINES), 0
         for number, argv in enumerate(params["commands"]):
-            status = run_tool(number, argv, instance, params["user"], lock.fileno(), log, said)
+            status = run_tool(number, argv, instance, params["user"], lock, log, said)
             if status != 0:
                 break
     return {"lines": log.lines, "status": status, "said": list(said), "begun_at": log.begun_at, **host_of(gpus)}
@@ -266,16 +263,15 @@ def end(params: dict[str, Any]) -> dict[str, Any]:
     with open(os.path.join(folder, "ended"), "w", encoding="utf-8") as stream:
         stream.write(run)
     try:
-        with open(os.path.join(folder, "lock"), encoding="utf-8") as lock:
-            holder = json.loads(lock.read() or "{}")
-            if holder.get("run") == run and not locked(lock):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(holder["pid"], signal.SIGKILL)  # and the tool with it
-                deadline = time.monotonic() + END_SECONDS
-                while not locked(lock):
-                    if time.monotonic() > deadline:
-                        raise Refused(f"the tool of run {run} does not end: look at the host")
-                    time.sleep(0.1)
+        holder = locks.holder(os.path.join(folder, "lock"))
+        if holder and holder.pid and holder.what == f"run {run}":
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(holder.pid, signal.SIGKILL)  # and the tool with it
+            with locked(folder, run, wait=END_SECONDS):
+                pass
+    except locks.Busy as error:
+        raise Refused(f"the tool of run {run} does not end: look at the host") from error
+    try:
         with open(os.path.join(folder, "lines.jsonl"), encoding="utf-8") as stream:
             # The last line may have been cut off.
             head, *lines = [json.loads(line) for line in stream if line.endswith("\n")]
@@ -299,7 +295,7 @@ def main() -> None:
     )
     try:
         measured = {"run": measure, "end": end}[module.params["action"]](module.params)
-    except Refused as error:
+    except (Refused, locks.LockError) as error:
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(msg=f"{error.strerror}: {error.filename}")

@@ -43,10 +43,11 @@ kept:
   type: list
 """
 
-import fcntl
+import contextlib
 import os
 import shutil
 
+from ansible.module_utils import locks
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.llama_cpp_build import LOCK
 from ansible.module_utils.llama_cpp_recipe import releases, set_aside
@@ -61,11 +62,7 @@ def remove(prefix: str, names: list) -> None:
 
 def clear(prefix: str) -> None:
     """Remove what cut-off runs left, unless a build is going on: it holds the lock until its last process has ended."""
-    with open(os.path.join(prefix, LOCK), "a+", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return
+    with contextlib.suppress(locks.Busy), locks.held(os.path.join(prefix, LOCK), "removal of old builds", wait=0):
         for folder, halves in (("build", False), ("releases", True)):
             path = os.path.join(prefix, folder)
             for name in os.listdir(path) if os.path.isdir(path) else ():
@@ -99,6 +96,8 @@ def main() -> None:
         if not module.check_mode:
             remove(prefix, removed)
             clear(prefix)
+    except locks.LockError as error:
+        module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(msg=f"an old release can't be removed: {error.strerror}: {error.filename}")
     kept = [name for name in names if name not in removed]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import errno
-import fcntl
 import http.client
 import os
 import platform
@@ -21,6 +20,7 @@ import urllib.parse
 from collections.abc import Callable
 from typing import Any
 
+from ansible.module_utils import locks
 from ansible.module_utils.http_client import basic_authorization, open_address
 from ansible.module_utils.llama_cpp_index import PackageIndex, git_tree_id, source_tree
 from ansible.module_utils.llama_cpp_recipe import (
@@ -460,24 +460,18 @@ def build(
     """Make a release, or take the one that another process was making: its manifest and the log of the build."""
     prefix, path = params["prefix"], os.path.join(params["prefix"], "releases", name)
     try:
-        os.makedirs(prefix, exist_ok=True)
-        with open(os.path.join(prefix, LOCK), "a+", encoding="utf-8") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                # A build outlives the controller that started it: wait for it and take what it made.
-                lock.seek(0)
-                say(params["progress"], f"waiting for the build of process {lock.read().strip()}")
-                fcntl.flock(lock, fcntl.LOCK_EX)
+        # A build outlives the controller that started it: wait for it and take what it made.
+        with locks.held(
+            os.path.join(prefix, LOCK), f"build of {name}", waiting=lambda line: say(params["progress"], line)
+        ) as lock:
             manifest = read_manifest(path, inputs)
             if manifest is not None:
                 return manifest, ""
-            lock.truncate(0)
-            lock.write(str(os.getpid()))
-            lock.flush()
             require_room(prefix, inputs, name)
-            task = Build(params, inputs, name, tools, lock.fileno())
+            task = Build(params, inputs, name, tools, lock)
             return task.run(), task.log
+    except locks.LockError as error:
+        raise ReleaseError(str(error)) from error
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise ReleaseError(no_space(prefix)) from error

@@ -1,11 +1,11 @@
 """Become the server of an instance: ``launch.py FOLDER``.
 
-It is the verified generation, or the pending one while a switch holds the folder's lock: a switch that ended, however
-it ended, has let go of it. llama-server reads options from variables named LLAMA_…, and whoever ran the deployment may
-have some: the instance alone decides.
+It is the verified generation, or the pending one while the switch that tries it is alive. That process has a FIFO in
+the generation's folder open for reading, as nobody else may, and the kernel closes it however the process ends; only
+until then can the FIFO be opened for writing, as the server's user may. llama-server reads options from variables named
+LLAMA_…, and whoever ran the deployment may have some: the instance alone decides.
 """
 
-import fcntl
 import json
 import os
 import sys
@@ -18,14 +18,10 @@ GPU_SECONDS = 60
 def chosen(folder: str) -> str:
     """The link to follow."""
     try:
-        with open(os.path.join(folder, "lock"), encoding="ascii") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        pass
-    except BlockingIOError:
-        if os.path.islink(os.path.join(folder, "pending")):
-            return "pending"
-    return "verified"
+        os.close(os.open(os.path.join(folder, "pending", "tried"), os.O_WRONLY | os.O_NONBLOCK))
+    except OSError:  # nothing is pending, or nobody reads
+        return "verified"
+    return "pending"
 
 
 folder = sys.argv[1]

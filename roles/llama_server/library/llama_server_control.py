@@ -26,6 +26,9 @@ options:
     description: By instance what its proof asks for; C(default) for those that are not declared.
     type: dict
     default: {}
+  launcher:
+    description: Text of the program that becomes a server, for a rollback to what another version deployed.
+    type: str
   lines:
     description: How many lines of log to show.
     type: int
@@ -72,9 +75,11 @@ def main() -> None:
             "action": {"type": "str", "choices": ["status", "logs", *MOVES], "required": True},
             "names": {"type": "list", "elements": "str", "default": []},
             "proofs": {"type": "dict", "default": {}},
+            "launcher": {"type": "str"},
             "lines": {"type": "int", "default": 50},
             "progress": {"type": "path"},
         },
+        required_if=[("action", "rollback", ["launcher"])],
         supports_check_mode=True,
     )
     params = module.params
@@ -93,6 +98,8 @@ def main() -> None:
             raise HostError(
                 f"no instance {', '.join(missing)} is deployed here; those that are: {', '.join(found) or 'none'}"
             )
+        if action in MOVES:
+            host.progress("beginning")  # not the last line of the run before
         for name in names or list(found):
             folder = found[name]
             row = status(host, folder)

@@ -6,17 +6,15 @@
     <root>/<name>/pending            link to the one that a running switch tries
     <root>/<name>/state.json         what happened last
     <root>/<name>/proof.json         the last good proof
-    <root>/<name>/lock               locked while a switch runs; the kernel lets go of it with the process
+    <root>/<name>/switch.lock        locked while a run changes the instance; for its user alone
 
-``pending`` counts only while the lock is held (files/launch.py): whatever ends a switch, a reboot too, the next start
-is the verified one.
+A switch has the FIFO `tried`, in the folder of the generation that it tries, open for reading. ``pending`` counts only
+as long as somebody does (files/launch.py): whatever ends a switch, a reboot too, the next start is the verified one.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import hashlib
 import hmac
 import json
@@ -24,14 +22,19 @@ import os
 import secrets
 import shutil
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from typing import Any
+
+from ansible.module_utils import locks
 
 TRIAL = ".trial"  # added to a name; no instance can have it, since names hold no dot
 FILES = {"keys": "@keys", "chat_template.jinja": "@chat_template.jinja", "models.ini": "@models.ini"}
 LINKS = ("verified", "previous", "pending")
+LOCK = "switch.lock"
+# Of former versions. Their launchers open it as the servers' user, so it has to be open to all: strangers hold it, too.
+# They follow `verified` where it is missing.
+FORMER_LOCK = "lock"
 STEADY = ("verified", "restored", "refused", "trial")  # phases in which what serves is what was verified
 
 Config = dict[str, Any]
@@ -144,6 +147,8 @@ class Folder:
         self.root = root
         self.name = name
         self.path = os.path.join(root, name)
+        self._is_mine = False  # whether this process holds the lock
+        self._tried: tuple[int, str] | None = None  # the FIFO of the generation that it tries
 
     def file(self, name: str) -> str:
         return os.path.join(self.path, name)
@@ -160,8 +165,13 @@ class Folder:
         return read_json(os.path.join(self.path, target, "instance.json"))
 
     def link(self, link: str, config: Config | None) -> None:
-        """Point a link at a generation at once, or remove it; one that is right is left alone."""
+        """Point a link at a generation at once, or remove it; one that is right is left alone.
+
+        Who sets ``pending`` under the lock makes it count, until he removes it or ends.
+        """
         path = self.file(link)
+        if link == "pending":
+            self._try(config)
         if config is not None and os.path.islink(path) and os.path.basename(os.readlink(path)) == config["id"]:
             return
         if config is None:
@@ -173,6 +183,34 @@ class Folder:
             os.unlink(draft)
         os.symlink(os.path.join("generations", config["id"]), draft)
         os.replace(draft, path)
+
+    def _try(self, config: Config | None) -> None:
+        """Show the launcher that this process tries a generation, and no other one; None: none."""
+        if self._tried:
+            descriptor, path = self._tried
+            os.close(descriptor)
+            self._tried = None
+            with contextlib.suppress(OSError):  # what counts is whether somebody reads it
+                os.unlink(path)
+        if config is None or not self._is_mine:
+            return
+        path = os.path.join(self.generation(config["id"]), "tried")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        os.mkfifo(path, 0o600)
+        self._tried = os.open(path, os.O_RDONLY | os.O_NONBLOCK), path
+        os.chmod(path, 0o622)  # noqa: S103 - to open it for writing is to ask; who could read could answer
+
+    def have_launcher(self, config: Config, launcher: str) -> None:
+        """Have this version's launcher in a generation that another one wrote: that looks for another sign of a switch,
+        and would start what is verified.
+        """
+        path = os.path.join(self.generation(config["id"]), "launch.py")
+        with contextlib.suppress(FileNotFoundError):  # a container has none
+            with open(path, encoding="utf-8") as stream:
+                same = stream.read() == launcher
+            if not same:
+                write_file(path, launcher)
 
     def differs(self, declaration: Declaration, identity: str) -> list[str]:
         """The files of a generation that are not as declared: all of them where it does not exist."""
@@ -222,39 +260,36 @@ class Folder:
         shutil.rmtree(self.path, ignore_errors=True)
 
     @contextlib.contextmanager
-    def locked(self, wait: float) -> Iterator[None]:
-        """Hold the lock: no other switch of this instance runs, and ``pending`` counts.
+    def locked(
+        self, wait: float, what: str = "switch", waiting: Callable[[str], None] = lambda line: None
+    ) -> Iterator[None]:
+        """Hold the lock: no other run changes this instance, and the ``pending`` that is set counts.
 
-        Raises HostError when another switch holds it for longer than ``wait`` seconds.
+        ``waiting`` is told for whom. Raises HostError when another run holds it for longer than ``wait`` seconds.
         """
-        os.makedirs(self.path, mode=0o755, exist_ok=True)
-        with open(self.file("lock"), "a", encoding="ascii") as stream:
-            os.chmod(self.file("lock"), 0o644)  # the launcher, another user, asks for it
-            deadline = time.monotonic() + wait
-            while True:
-                try:
-                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except OSError as error:
-                    if error.errno not in (errno.EAGAIN, errno.EACCES):
-                        raise
-                    if time.monotonic() > deadline:
-                        raise HostError(
-                            f"another run has been switching instance {self.name} for {wait:.0f} s: wait for it to end"
-                        ) from error
-                time.sleep(0.1)
-            yield
+        with contextlib.ExitStack() as stack:
+            lock = locks.held(
+                self.file(LOCK), f"{what} of {self.name}", wait=wait, waiting=waiting, formerly=self.file(FORMER_LOCK)
+            )
+            try:
+                stack.enter_context(lock)
+            except locks.Busy as error:
+                raise HostError(
+                    f"another run has been switching instance {self.name} for {wait:.0f} s, {error.holder}: wait for "
+                    "it to end"
+                ) from error
+            except locks.LockError as error:
+                raise HostError(str(error)) from error
+            self._is_mine = True
+            try:
+                yield
+            finally:
+                self._is_mine = False
+                self._try(None)
 
     def is_locked(self) -> bool:
-        """Whether a switch is running."""
-        try:
-            with open(self.file("lock"), encoding="ascii") as stream:
-                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
-        except OSError:
-            return True
-        return False
+        """Whether a run is changing the instance."""
+        return locks.holder(self.file(LOCK)) is not None
 
     def note(self, phase: str, **found: Any) -> None:
         """Write down what is happening; the last note is what remains when the process ends."""

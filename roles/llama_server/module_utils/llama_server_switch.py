@@ -52,8 +52,9 @@ def converge(host: Host, names: list[str]) -> list[Row]:
     own = salt(host.root, create=True)
     rows: list[Row] = []
     for folder in folders(host.root):
-        if folder.name.endswith(TRIAL) and not folder.is_locked():
-            remove_trial(folder, host.settings)
+        if folder.name.endswith(TRIAL):
+            with contextlib.suppress(HostError), _locked(host, folder, "removal", wait=0):
+                remove_trial(folder, host.settings)
     steps = [(folder.name, functools.partial(remove, host, folder)) for folder in host.undeclared() if host.prune]
     steps += [(name, functools.partial(_converged, host, host.folder(name), own)) for name in names]
     for name, step in steps:
@@ -74,8 +75,18 @@ def _untouched(name: str, error: Exception) -> Row:
     return {"name": name, "state": "failed", "changed": False, "checks": [], "error": what}
 
 
+def _locked(
+    host: Host, folder: Folder, what: str, wait: float = LOCK_SECONDS
+) -> contextlib.AbstractContextManager[None]:
+    """Hold an instance's lock; whoever follows this run is told for whom it waits."""
+    held: contextlib.AbstractContextManager[None] = folder.locked(
+        wait, what, lambda line: host.progress(f"{folder.name}: {line}")
+    )
+    return held
+
+
 def _converged(host: Host, folder: Folder, own: bytes) -> Row:
-    with folder.locked(LOCK_SECONDS):
+    with _locked(host, folder, "deployment"):
         return _switched(host, folder, host.declared[folder.name], own)
 
 
@@ -118,7 +129,7 @@ def _tried(
     """
     side = host.folder(folder.name + TRIAL)
     trial = declaration.on_side_port(free_port())
-    with side.locked(LOCK_SECONDS):
+    with _locked(host, side, "trial"):
         config = side.write(trial, trial.identity(own), owner)
         runtime = host.runtime(config)
         side.link("pending", config)
@@ -357,7 +368,7 @@ class Switch:
 
 def remove(host: Host, folder: Folder) -> Row:
     """Stop an instance and remove what the host remembers of it."""
-    with folder.locked(LOCK_SECONDS):
+    with _locked(host, folder, "removal"):
         config = folder.linked("verified") or folder.linked("pending")
         if config:
             Switch(host, folder, config, {"drain_timeout": host.drain_timeout})._drain(config)
@@ -384,7 +395,7 @@ def _everywhere(host: Host, folder: Folder, do: Callable[[Runtime], None], *, mu
 
 def rollback(host: Host, folder: Folder, proof: dict[str, Any]) -> Row:
     """Switch to the generation that was proven before the present one. Raises HostError where there is none."""
-    with folder.locked(LOCK_SECONDS):
+    with _locked(host, folder, "rollback"):
         previous = folder.linked("previous")
         verified = folder.linked("verified")
         if previous and verified and previous["id"] == verified["id"]:  # a rollback was killed between two links
@@ -396,13 +407,14 @@ def rollback(host: Host, folder: Folder, proof: dict[str, Any]) -> Row:
             raise HostError(
                 f"instance {folder.name}: release {previous['release']['name']} is gone from the host: deploy it"
             )
+        folder.have_launcher(previous, host.launcher)
         host.runtime(previous).prepare(previous)
         return Switch(host, folder, verified, proof).to(previous)
 
 
 def restart(host: Host, folder: Folder, proof: dict[str, Any]) -> Row:
     """Start the verified generation anew and prove it; a server that runs is drained first."""
-    with folder.locked(LOCK_SECONDS):
+    with _locked(host, folder, "restart"):
         verified = _verified(folder)
         host.runtime(verified).prepare(verified)
         return Switch(host, folder, verified, proof).to(verified)
@@ -410,7 +422,7 @@ def restart(host: Host, folder: Folder, proof: dict[str, Any]) -> Row:
 
 def start(host: Host, folder: Folder, proof: dict[str, Any]) -> Row:
     """Have the verified generation running and proven; one that runs and is proven is left alone."""
-    with folder.locked(LOCK_SECONDS):
+    with _locked(host, folder, "start"):
         verified = _verified(folder)
         if folder.is_steady() and host.runtime(verified).status(folder.name).state == "running":
             row = prove(verified, proof, host.runtime(verified), folder)
@@ -422,7 +434,7 @@ def start(host: Host, folder: Folder, proof: dict[str, Any]) -> Row:
 
 def stop(host: Host, folder: Folder, proof: dict[str, Any], *, check_mode: bool = False) -> Row:
     """Have the instance stopped, after a reboot too, until it is started or deployed again."""
-    with contextlib.nullcontext() if check_mode else folder.locked(LOCK_SECONDS):
+    with contextlib.nullcontext() if check_mode else _locked(host, folder, "stop"):
         config = folder.linked("verified") or folder.linked("pending")
         row: Row = {"name": folder.name, "state": "stopped", "changed": False, "checks": [], "error": None}
         if config is None:

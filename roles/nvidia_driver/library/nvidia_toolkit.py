@@ -68,7 +68,7 @@ def install(manager: Any, packages: tuple[str, ...], address: str, signer: str, 
     if manager.repository_due(address, driver=False):
         say(f"add NVIDIA's repository {address}")
         manager.add_repository(address, signer, driver=False)
-    manager.unfinished()
+    manager.unfinished(say)
     told = manager.refresh(say)
     candidates = manager.candidates(packages)
     missing = [name for name in packages if name not in candidates]

@@ -7,7 +7,6 @@ killed and run again. Python 3.9's standard library only.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import glob
 import json
 import os
@@ -20,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible.module_utils import nvidia, nvidia_host
+from ansible.module_utils import locks, nvidia, nvidia_host
 from ansible.module_utils.nvidia_packages import DriverError, Say, manager_of, read, run, write
 
 FOLDER = "/var/lib/llama-nexus"
@@ -118,7 +117,7 @@ class Installation:
     def install(self, say: Say) -> None:
         """Pin the branch, look what would come, and install it."""
         driver, manager = self.driver, self.manager
-        manager.unfinished()
+        manager.unfinished(say)
         told = manager.refresh(say)
         if driver.source == "nvidia":
             self.need(driver.pin if manager.system.manager == "apt" else (), told)
@@ -429,13 +428,11 @@ def _write_state(phase: str, driver: nvidia.Driver) -> None:
 @contextlib.contextmanager
 def _alone(say: Say) -> Iterator[None]:
     """One run at a time: a job goes on when its controller is lost, and the next run waits for it."""
-    os.makedirs(FOLDER, exist_ok=True)
-    with open(LOCK, "w", encoding="utf-8") as lock:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            say("wait for another run that installs the driver")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            stack.enter_context(locks.held(LOCK, "driver", waiting=say))
+        except locks.LockError as error:
+            raise DriverError(str(error)) from error
         yield
 
 

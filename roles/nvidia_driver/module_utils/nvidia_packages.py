@@ -5,7 +5,6 @@ Python 3.9's standard library only. What is installed is decided in ``nvidia.py`
 
 from __future__ import annotations
 
-import fcntl
 import glob
 import os
 import re
@@ -15,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from http.client import HTTPException
 from typing import Any, NamedTuple
 
-from ansible.module_utils import nvidia
+from ansible.module_utils import locks, nvidia
 from ansible.module_utils.http_client import basic_authorization, open_address, without_user
 from ansible.module_utils.openpgp import OpenPgpError, binary, fingerprint
 
@@ -174,10 +173,9 @@ class Apt:
                 f"{self.system.name}'s archive"
             )
 
-    def unfinished(self) -> None:
+    def unfinished(self, say: Say) -> None:
         """Finish what an interrupted run left half-configured."""
-        with open(self.LOCK, "a", encoding="utf-8") as lock:
-            fcntl.lockf(lock, fcntl.LOCK_EX)  # unlike apt-get, dpkg does not wait for another
+        with locks.held_with_programs(self.LOCK, waiting=say):  # unlike apt-get, dpkg does not wait for another
             run(["dpkg", "--configure", "-a", "--force-confold"], DPKG_FRONTEND_LOCKED="1")
 
     def refresh(self, say: Say) -> str:
@@ -306,7 +304,7 @@ class Dnf:
         for step in steps:
             run(step)
 
-    def unfinished(self) -> None:
+    def unfinished(self, say: Say) -> None:
         pass  # rpm finishes or undoes what it began
 
     def refresh(self, say: Say) -> str:
