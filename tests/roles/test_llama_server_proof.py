@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils import llama_server_client as client_utils
 from ansible.module_utils import llama_server_host as host_utils
 from ansible.module_utils import llama_server_placement as placement_utils
 from ansible.module_utils import llama_server_proof as proof_utils
@@ -128,7 +129,7 @@ def test_speed_is_compared_with_the_best_proof_of_the_same_model(prove: Prove, t
 
 
 def test_the_port_of_another_process_is_named(prove: Prove, server: RunningServer) -> None:
-    assert proof_utils.holder(int(server.base_url.rpartition(":")[2])) == server.process.pid
+    assert client_utils.holder("127.0.0.1", int(server.base_url.rpartition(":")[2])) == server.process.pid
 
 
 def test_a_file_is_hashed_again_only_when_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
