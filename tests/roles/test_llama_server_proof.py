@@ -97,6 +97,31 @@ def test_what_is_not_as_declared_is_named_with_its_cause(prove: Prove, change: d
     assert said in prove(**change)["error"]
 
 
+@pytest.fixture
+def key_file(tmp_path: Path) -> str:
+    path = tmp_path / "keys"
+    path.write_text("# ci\na-key-that-is-long-enough\n")
+    path.chmod(0o600)
+    return str(path)
+
+
+def test_a_process_that_is_another_one_is_asked_for_nothing_more(prove: Prove, key_file: str) -> None:
+    row = prove(argv=["llama-server"], key_file=key_file)
+    assert [check["check"] for check in row["checks"]] == ["command line", "listens"]
+    assert row["restart"]
+
+
+def test_where_nobody_can_tell_who_hears_a_key_nothing_is_restarted(
+    prove: Prove, key_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_utils, "descriptors", lambda pid: None)  # as for who may not read them
+    assert prove()["error"] is None  # without a key there is nothing to tell
+    row = prove(key_file=key_file)
+    assert "can't be told, since the descriptors of process" in row["error"]
+    assert "keys that work" not in {check["check"] for check in row["checks"]}
+    assert not row["restart"]
+
+
 def test_another_model_is_named(prove: Prove, tmp_path: Path) -> None:
     other = tmp_path / "other.gguf"
     other.write_bytes(b"GGUF")
