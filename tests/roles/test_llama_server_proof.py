@@ -111,17 +111,6 @@ def test_a_process_that_is_another_one_is_asked_for_nothing_more(prove: Prove, k
     assert row["restart"]
 
 
-def test_where_nobody_can_tell_who_hears_a_key_nothing_is_restarted(
-    prove: Prove, key_file: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(client_utils, "descriptors", lambda pid: None)  # as for who may not read them
-    assert prove()["error"] is None  # without a key there is nothing to tell
-    row = prove(key_file=key_file)
-    assert "can't be told, since the descriptors of process" in row["error"]
-    assert "keys that work" not in {check["check"] for check in row["checks"]}
-    assert not row["restart"]
-
-
 def test_another_model_is_named(prove: Prove, tmp_path: Path) -> None:
     other = tmp_path / "other.gguf"
     other.write_bytes(b"GGUF")

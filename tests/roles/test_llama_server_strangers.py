@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils import llama_server_client as client_utils
 from ansible.module_utils import llama_server_compare as compare_utils
 from ansible.module_utils import llama_server_host as host_utils
 from ansible.module_utils import llama_server_switch as switch_utils
@@ -125,3 +126,20 @@ def test_a_status_says_who_answers_in_place_of_a_server(machine: Machine, tmp_pa
         row = switch_utils.start(host, folder, {**host.declared["main"].proof, "start_timeout": 5})
         assert_named(row["error"], stranger, elsewhere)
         assert stranger.heard() == b"\n" * stranger.heard().count(b"\n")  # not a byte
+
+
+def test_where_nobody_can_tell_who_hears_a_key_none_is_sent_and_what_runs_runs_on(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = keyed(machine)
+    deploy(host)
+    serving = status(host).pid
+    monkeypatch.setattr(client_utils, "descriptors", lambda pid: None)  # as for who may not read them
+    [row] = compare_utils.plan(host)
+    assert (row["state"], row["changed"]) == ("failed", False)
+    assert "can't be told, since the descriptors of process" in row["error"]
+    assert "keys that work" not in {check["check"] for check in row["checks"]}
+    shown = switch_utils.status(host, host.folder("main"))
+    assert (shown["health"], shown["busy"]) == (200, None)
+    assert "deploy as its user, or as root" in shown["unasked"]
+    assert status(host).pid == serving
