@@ -182,6 +182,17 @@ def test_deployed_again_nothing_changes_and_programs_get_json(operator: Operator
     assert re.search(r"^rig +unchanged$", stderr, re.MULTILINE)
 
 
+def test_a_busy_server_is_left_alone_by_a_deployment_that_changes_nothing(operator: Operator, deployed: str) -> None:
+    operator.serve("rig", 1024)
+    pid = operator.pid("rig")
+    with a_long_answer(operator.port("rig")):
+        stdout, stderr = operator.runs("deploy", "-l", "rig")
+        assert operator.status("rig/main")["rig/main"]["busy"] == 1
+    assert re.search(r"^  busy +1 of 1 slots +1 of 1 slots +note$", stdout, re.MULTILINE)
+    assert re.search(r"^rig +unchanged$", stdout + stderr, re.MULTILINE)
+    assert operator.pid("rig") == pid
+
+
 def test_without_a_pattern_status_is_about_the_gpu_hosts(operator: Operator, deployed: str) -> None:
     stdout, stderr = operator.runs("control", "status")
     assert [line.split()[:3] for line in stdout.splitlines() if not line.startswith(" ")] == [

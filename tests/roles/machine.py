@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 from ansible.module_utils import llama_server_compare as compare_utils
 from ansible.module_utils import llama_server_runtimes as runtime_utils
 from ansible.module_utils import llama_server_switch as switch_utils
@@ -74,8 +75,8 @@ class Machine:
 
     def loaded(self) -> set[str]:
         """The models that a router has loaded."""
-        _, answer = switch_utils.ask(f"http://127.0.0.1:{self.port}/v1/models")
-        return {model["id"] for model in answer["data"] if model["status"]["value"] == "loaded"}
+        models = httpx.get(f"http://127.0.0.1:{self.port}/v1/models").json()["data"]
+        return {model["id"] for model in models if model["status"]["value"] == "loaded"}
 
 
 def deploy(host: Any) -> list[Row]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils import llama_server_client as client_utils
 from ansible.module_utils import llama_server_host as host_utils
 from ansible.module_utils import llama_server_placement as placement_utils
 from ansible.module_utils import llama_server_proof as proof_utils
@@ -100,6 +101,20 @@ def test_what_is_not_as_declared_is_named_with_its_cause(prove: Prove, change: d
     assert said in prove(**change)["error"]
 
 
+@pytest.fixture
+def key_file(tmp_path: Path) -> str:
+    path = tmp_path / "keys"
+    path.write_text("# ci\na-key-that-is-long-enough\n")
+    path.chmod(0o600)
+    return str(path)
+
+
+def test_a_process_that_is_another_one_is_asked_for_nothing_more(prove: Prove, key_file: str) -> None:
+    row = prove(argv=["llama-server"], key_file=key_file)
+    assert [check["check"] for check in row["checks"]] == ["command line", "listens"]
+    assert row["restart"]
+
+
 def test_another_model_is_named(prove: Prove, tmp_path: Path) -> None:
     other = tmp_path / "other.gguf"
     other.write_bytes(b"GGUF")
@@ -132,7 +147,7 @@ def test_speed_is_compared_with_the_best_proof_of_the_same_model(prove: Prove, t
 
 
 def test_the_port_of_another_process_is_named(prove: Prove, server: RunningServer) -> None:
-    assert proof_utils.holder(int(server.base_url.rpartition(":")[2])) == server.process.pid
+    assert client_utils.holder("127.0.0.1", int(server.base_url.rpartition(":")[2])) == server.process.pid
 
 
 def test_a_file_is_hashed_again_only_when_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

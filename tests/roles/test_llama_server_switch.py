@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from ansible.module_utils import llama_server_compare as compare_utils
 from ansible.module_utils import llama_server_host as host_utils
@@ -341,9 +342,9 @@ def test_a_server_with_a_projector_is_proven_to_take_images(machine: Machine) ->
     tokens = []
     for parts in ([text], [text, image]):
         body = {"messages": [{"role": "user", "content": parts}], "max_tokens": 2}
-        code, answer = switch_utils.ask(f"http://127.0.0.1:{machine.port}/v1/chat/completions", None, body)
-        assert code == 200
-        tokens.append(answer["usage"]["prompt_tokens"])
+        answer = httpx.post(f"http://127.0.0.1:{machine.port}/v1/chat/completions", json=body, timeout=60)
+        assert answer.status_code == 200
+        tokens.append(answer.json()["usage"]["prompt_tokens"])
     assert tokens[1] == tokens[0] + tiny_mmproj.TOKENS
 
 

@@ -70,7 +70,8 @@ def trouble(row: Row) -> str | None:
     if phase in PASSING:
         return f"the last run ended while it was {phase}: deploy again"
     words = {
-        "no answer": f"the process runs, but nothing answers at {row.get('url')}: look at its log, or restart it",
+        "no answer": row.get("unasked")
+        or f"the process runs, but nothing answers at {row.get('url')}: look at its log, or restart it",
         "down": "it should run: start it, and look at its log",
         "failed": "it ended again and again and was given up: look at its log, then start it",
         "starting": "it ended and is being started again: look at its log",
@@ -94,6 +95,8 @@ def remark(row: Row) -> str | None:
         parts.append(f"the last deployment failed and the server before it was restored{why}")
     elif phase == "refused":
         parts.append(f"the last deployment failed its trial, and this server served on{why}")
+    if row.get("unasked") and row.get("health") == 200:
+        parts.append(row["unasked"])
     if row.get("declared") is False:
         parts.append("not declared")
     parts += [f"it has {advisory}" for advisory in row.get("advisories", [])]

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from ansible.module_utils.llama_server_client import described, holder, listeners
 from ansible.module_utils.llama_server_host import (
     LINKS,
     TRIAL,
@@ -29,7 +30,7 @@ from ansible.module_utils.llama_server_host import (
     salt,
     to_json,
 )  # fmt: skip
-from ansible.module_utils.llama_server_proof import holder, keep, listens, prove
+from ansible.module_utils.llama_server_proof import keep, prove
 from ansible.module_utils.llama_server_runtimes import (
     RUNTIMES,
     Runtime,
@@ -99,7 +100,8 @@ class Host:
         """Whether a runtime that does not answer runs nothing of an instance: nobody listens where it would."""
         known = self.pids(folder)
         linked = [config for config in map(folder.linked, LINKS) if config and config["runtime"] == runtime]
-        return not any(listens(config["port"]) and holder(config["port"]) not in known for config in linked)
+        places = [(config["host"], config["port"]) for config in linked]
+        return not any(listeners(*place) and holder(*place) not in known for place in places)
 
     def undeclared(self) -> list[Folder]:
         return [
@@ -141,10 +143,9 @@ def _planned(host: Host, declaration: Declaration, own: bytes, remember: bool) -
         if remember and not proof["error"] and proof["placements"] != known:
             with contextlib.suppress(OSError):
                 keep(proof, folder)  # it has begun another life, whose log will be gone one day
-        wrong = [check["check"] for check in proof["checks"] if not check["ok"]]
-        if proof["error"] and wrong != ["decode speed"]:
+        if proof["restart"]:
             return {**row, "reason": proof["error"], "checks": proof["checks"]}
-        # A slow server is not made faster by a restart: it goes on, and the play fails.
+        # A server that is slow or at work is not mended by a restart: it goes on, and the play fails.
         return {**row, **proof, "changed": False, "state": "failed" if proof["error"] else "verified"}
     if config["runtime"] == "supervisor" and os.path.exists(SYSTEM_CONFIGURATION):
         # llama-server reads it before its command line; the other runtimes hide it.
@@ -268,7 +269,7 @@ def _require_ports(host: Host, names: list[str]) -> None:
         if other not in {name, *leaving}:
             who = f"instance {other}, which runs there" if other else "a process of another user"
             if taken and not other:
-                who = _who(taken)
+                who = described(taken)
             raise HostError(
                 f"port {config['port']} on {config['host']} is taken by {who}: end it, or give instance {name} another"
             )
@@ -295,14 +296,8 @@ def _listener(address: str, port: int, name: str) -> int | None:
                     f"instance {name} can't listen on {address}, port {port}: {error.strerror}; choose an address of "
                     "this host and a port above 1023"
                 ) from error
-            return holder(port) or 0
+            return holder(address, port) or 0
     return None
-
-
-def _who(pid: int) -> str:
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/comm", encoding="utf-8") as stream:
-        return f"process {pid} ({stream.read().strip()})"
-    return f"process {pid}"
 
 
 PLACES: dict[str, Any] = {

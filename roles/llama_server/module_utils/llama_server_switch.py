@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from ansible.module_utils.llama_server_client import LOOK_SECONDS, Hidden, Server, Unanswered, free_port
 from ansible.module_utils.llama_server_compare import Host, Row, reason
 from ansible.module_utils.llama_server_host import (
     TRIAL,
@@ -34,11 +35,10 @@ from ansible.module_utils.llama_server_host import (
     used_releases,
 )  # fmt: skip
 from ansible.module_utils.llama_server_placement import MIB
-from ansible.module_utils.llama_server_proof import ask, free_port, keep, prove
+from ansible.module_utils.llama_server_proof import keep, prove
 from ansible.module_utils.llama_server_runtimes import RUNTIMES, Runtime, Status, attempt, prune_images, remove_trial
 
 LOCK_SECONDS = 1800  # a switch of a big model on a slow disk
-LOOK_SECONDS = 5  # a server that is stuck must not keep whoever looks
 # Checks that fail where there is too little memory; a router's have the model's name before them.
 CROWDED = ("layers on the GPU", "weights in host memory", "caches in host memory", "context per slot")
 OUT_OF_MEMORY = re.compile(r"out of memory|failed to allocate|unable to allocate|cannot allocate memory", re.IGNORECASE)
@@ -98,6 +98,8 @@ def _switched(host: Host, folder: Folder, declaration: Declaration, own: bytes) 
         if not row["error"]:  # what the plan waited for was done by another run, or only tried
             folder.note("verified", generation=identity)
             return {**row, "changed": False, "state": "verified"}
+        if not row["restart"]:
+            return {**row, "changed": False, "state": "failed"}
     runtime_class = RUNTIMES[declaration.config["runtime"]]
     owner = runtime_class(host.settings).owner()
     if folder.differs(declaration, identity):
@@ -349,16 +351,27 @@ class Switch:
         limit = float(self.proof.get("drain_timeout", 0))
         started = time.monotonic()
         self._note("draining")
+        try:
+            server = Server(config, self.host.runtime(config).status(self.folder.name).pid)
+        except HostError:  # it says so itself where it is to be stopped
+            return None
+        busy = "its"
         while True:
             try:
-                code, slots = ask(config["local_url"] + "/slots", key, timeout=LOOK_SECONDS)
-            except (OSError, http.client.HTTPException):
+                code, slots = server.ask("/slots", key=key, timeout=LOOK_SECONDS)
+                if code != 200 or not isinstance(slots, list):
+                    return None
+                working = sum(bool(slot.get("is_processing")) for slot in slots)
+                if not working:
+                    return True
+                busy = str(working)
+            except Unanswered:  # what it works on leaves it no time to say so
+                pass
+            except Hidden as error:
+                self.troubles.append(f"requests were not waited for: {error}")
                 return None
-            if code != 200 or not isinstance(slots, list):
+            except (HostError, OSError, http.client.HTTPException):
                 return None
-            busy = sum(bool(slot.get("is_processing")) for slot in slots)
-            if not busy:
-                return True
             waited = time.monotonic() - started
             if waited > limit:
                 return False
@@ -487,10 +500,15 @@ def status(host: Host, folder: Folder) -> Row:
         "previous": (folder.linked("previous") or {}).get("id"),
     }  # fmt: skip
     if seen.state == "running":
-        with contextlib.suppress(OSError, http.client.HTTPException):
-            row["health"] = ask(config["local_url"] + "/health", timeout=LOOK_SECONDS)[0]
+        server = Server(config, seen.pid)
+        try:
+            row["health"] = server.ask("/health", timeout=LOOK_SECONDS)[0]
             key = next(iter(old_keys(config).values()), None)
-            code, slots = ask(config["local_url"] + "/slots", key, timeout=LOOK_SECONDS)
+            code, slots = server.ask("/slots", key=key, timeout=LOOK_SECONDS)
             if code == 200 and isinstance(slots, list):
                 row["busy"] = sum(bool(slot.get("is_processing")) for slot in slots)
+        except HostError as error:  # another one answers, or nobody can tell who does
+            row["unasked"] = str(error)
+        except (OSError, http.client.HTTPException):
+            pass
     return row
