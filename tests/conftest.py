@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
 import re
 import signal
@@ -35,6 +36,18 @@ pytest_plugins = ["tests.schedule", "tests.bed.fixtures", "tests.fakes.fixtures"
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent  # the environment's programs, activated or not
+# The version that was pinned before, as its own index has it; optimized less, which takes the compiler half the time.
+EARLIER = {
+    "llama_cpp_ref": "b11312",
+    "llama_cpp_commit": "0c1e57098bba43ac29e6e3b677cdceebdd22334f",
+    "llama_cpp_pypi_package": "llama-cpp-python",
+    "llama_cpp_pypi_version": "0.3.36",
+    "llama_cpp_pypi_sha256": "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e",
+    "llama_cpp_pypi_tree": "b2da53584951ec8aa40680229509a6646a637560",
+    "llama_cpp_targets": ["llama-server"],
+    "llama_cpp_cmake_options": {"CMAKE_C_FLAGS_RELEASE": "-O1", "CMAKE_CXX_FLAGS_RELEASE": "-O1"},
+    "llama_nexus_tools": "{{ llama_nexus_prefix | dirname }}/tools",
+}
 RESULTS = tempfile.TemporaryDirectory(prefix="llama-nexus-results-")  # the user's own are none of the tests' business
 
 
@@ -147,19 +160,19 @@ def wait_for(condition: Callable[[], T], what: str, seconds: float = 180) -> T:
 @pytest.fixture(scope="session")
 def release(request: pytest.FixtureRequest) -> Path:
     """The release that role llama_cpp makes of the pinned version, built on the first run and kept in the cache."""
-    return Path(once(request.config, "release", functools.partial(_build, request.config)))
+    return Path(once(request.config, "release", functools.partial(_build, request.config, {})))
 
 
-def _build(config: pytest.Config) -> str:
-    prefix = cache_folder()
-    build: list[str | Path] = [
-        BIN / "ansible-playbook",
-        "playbooks/build.yml",
-        "-l",
-        "local",
-        "-e",
-        f"llama_nexus_prefix={prefix}",
-    ]
+@pytest.fixture(scope="session")
+def earlier_release(request: pytest.FixtureRequest) -> Path:
+    """A release of the version before the pinned one, with nothing but the server."""
+    return Path(once(request.config, "earlier_release", functools.partial(_build, request.config, EARLIER)))
+
+
+def _build(config: pytest.Config, variables: Mapping[str, Any]) -> str:
+    prefix = cache_folder() / str(variables.get("llama_cpp_ref", ""))
+    build: list[str | Path] = [BIN / "ansible-playbook", "playbooks/build.yml", "-l", "local"]
+    build += ["-e", json.dumps({"llama_nexus_prefix": str(prefix), **variables})]
     output = []
     with subprocess.Popen(build, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout

@@ -125,10 +125,8 @@ def advised(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Rows of a status, each with what applies to what runs: ``advisories``, one line each."""
     found = []
     for row in rows:
-        config = row.get("config") or {}
-        ref = str((config.get("release") or {}).get("ref") or "")
-        flags = [str(word) for word in config.get("argv") or () if str(word).startswith("-")]
-        found.append({**row, "advisories": [told(entry) for entry in applying(ref, flags)]})
+        ref = str(((row.get("config") or {}).get("release") or {}).get("ref") or "")
+        found.append({**row, "advisories": [told(entry) for entry in applying(ref, row.get("flags") or ())]})
     return found
 
 

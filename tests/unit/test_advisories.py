@@ -92,9 +92,10 @@ def test_of_a_version_that_nobody_knows_that_is_said() -> None:
 
 
 def test_a_status_names_what_the_running_version_has() -> None:
-    row = {"name": "main", "config": {"release": {"ref": "b11312"}, "argv": ["llama-server", "--rpc", "rig-2:50052"]}}
+    row = {"name": "main", "config": {"release": {"ref": "b11312"}}, "flags": ["--rpc"]}
     (told,) = advisories.advised([row])
     assert any(line.startswith(f"{CHAT_PARSER} (critical: ") for line in told["advisories"])
+    assert any("where --rpc is set" in line for line in told["advisories"])
     assert advisories.advised([{"name": "main"}]) == [{"name": "main", "advisories": []}]
 
 

@@ -475,6 +475,18 @@ def _verified(folder: Folder) -> Config:
     return config
 
 
+def flags_of(config: Config) -> list[str]:
+    """The flags that a server was started with; those of a router's models, whose file has them as keys, too."""
+    found = {word for word in config["argv"] if re.match("--?[A-Za-z]", word)}
+    if config["models"]:
+        with (
+            contextlib.suppress(OSError),
+            open(os.path.join(config["folder"], "models.ini"), encoding="utf-8") as stream,
+        ):
+            found |= {f"--{key}" for key in re.findall(r"^([\w-]+) = ", stream.read(), re.MULTILINE)}
+    return sorted(found)
+
+
 def status(host: Host, folder: Folder) -> Row:
     """What an instance is and does now; nothing is measured."""
     config = folder.linked("verified") or folder.linked("pending")
@@ -486,6 +498,7 @@ def status(host: Host, folder: Folder) -> Row:
         return row
     told = ("argv", "host", "port", "local_url", "model", "models", "side_models", "release")
     row["config"] = {key: config[key] for key in told}
+    row["flags"] = flags_of(config)
     try:
         seen, log = host.runtime(config).status(folder.name), host.runtime(config).where_log(folder.name)
     except HostError as error:  # the others are shown all the same
