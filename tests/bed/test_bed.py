@@ -172,6 +172,14 @@ def test_a_command_that_fails_on_a_host_fails_the_test_with_what_it_said(main: H
         main.ssh("ls", "/nothing")
 
 
+def test_what_a_program_says_on_a_host_arrives_whole_with_its_status(main: Host) -> None:
+    said = main.exec("sh", "-c", "seq 100000; echo 'a  b' >&2; exit 3", check=False)
+    assert (said.stdout, said.stderr, said.returncode) == ("".join(f"{n}\n" for n in range(1, 100001)), "a  b\n", 3)
+    assert main.exec("printf", "%s|", "$HOME", "a b", "'").stdout == "$HOME|a b|'|"
+    assert main.exec("cat").stdout == ""  # nobody types
+    assert main.exec("pgrep", "-f", "no-such-program", check=False).returncode == 1  # nor is what runs it found
+
+
 def test_a_host_with_an_engine_runs_a_release_in_a_container_of_the_base_image(bed: Bed, release: Path) -> None:
     with bed.host("engine", "engine", mounts={release: "/opt/release"}) as host:
         host.load_image(bed.image())
