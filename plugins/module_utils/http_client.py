@@ -52,7 +52,7 @@ def open_address(
     url: str, headers: Mapping[str, str] | None = None, *, authorization: str | None = None, timeout: float = 60,
     handlers: Sequence[urllib.request.BaseHandler] = (),
 ) -> HTTPResponse:  # fmt: skip
-    """Ask for an http(s) address and follow where it leads; the answer is to be closed.
+    """Ask for an address and follow where it leads; the answer is to be closed.
 
     Args:
         headers: what every server on the way gets.
@@ -70,7 +70,8 @@ def open_address(
 
 
 def _request(url: str, headers: Mapping[str, str], held: Mapping[tuple[str, str, int], str]) -> urllib.request.Request:
-    authorization = held.get(origin_of(url))  # which takes http and https only
+    authorization = held.get(origin_of(url)) if held else None
+    # A mirror may be a folder of the host (file:); no redirect leads to one.
     request = urllib.request.Request(url, headers={"User-Agent": "llama-nexus", **headers})  # noqa: S310 - as said
     if authorization:
         # Not among the headers that urllib repeats: each request gets its own here.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import sys
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -99,15 +100,17 @@ def test_a_host_takes_what_another_one_outside_the_limit_has_made(
 
 @pytest.mark.usefixtures("taken")
 def test_the_servers_user_gets_at_all_that_it_needs_whatever_the_umask(
-    hosts: list[Host], shelf: Path, tmp_path: Path
+    hosts: list[Host], shelf: Path, small_model: Path, tmp_path: Path
 ) -> None:
     foundry, rig = hosts
+    shutil.copy(small_model, shelf / "model.gguf")
+    rig.exec("systemd-run", "python3", "-m", "http.server", "--bind", "127.0.0.1", "--directory", SHELF, "8099")
+    digest = hashlib.sha256(small_model.read_bytes()).hexdigest()
     serve = ["playbooks/model.yml", "playbooks/serve.yml"]
-    cache = str(tmp_path / "cache")
-    instances = {"main": {"model": "tiny-babble", "port": 8600, "ctx_size": 2048, "parallel": 1, "threads": 1}}
+    instances = {"main": {"model": "fetched", "port": 8600, "ctx_size": 2048, "parallel": 1, "threads": 1}}
     build(
         hosts, tmp_path, shelf, then=serve, llama_cpp_build_host="foundry", llama_server_instances=instances,
-        gguf_model_controller_cache=cache,
+        llama_models={"fetched": {"url": "http://127.0.0.1:8099/model.gguf", "sha256": digest}},
     )  # fmt: skip
     [user] = set(rig.exec("ps", "-C", "llama-server", "-o", "user=").stdout.split())
     assert user == "llama-server"

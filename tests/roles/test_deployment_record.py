@@ -248,7 +248,7 @@ def test_only_rows_of_what_was_done_about_an_instance_count(project: Project) ->
 
 def test_the_result_of_a_job_that_was_followed_counts(project: Project) -> None:
     job = {"llama_server_converge": {"instances": [instance()]}, "async": 60, "poll": 0, "register": "job"}
-    follow = {"jid": "{{ job.ansible_job_id }}", "progress": str(project.folder / "progress"), "limit": "a_limit"}
+    follow = {"job": "{{ job }}", "progress": str(project.folder / "progress"), "limit": "a_limit"}
     project.run([job, {"follow": follow}])
     assert [row["state"] for row in hosts_of(project.record())["one"]["instances"]] == ["verified"]
 

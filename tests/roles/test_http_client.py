@@ -166,9 +166,12 @@ def test_from_https_to_http_is_refused_with_a_credential_and_followed_without(tl
             assert plain.asked == [("/b?signature=hidden", None)]
 
 
-def test_what_is_no_http_address_is_refused(two: tuple[Origin, Origin]) -> None:
+def test_a_folder_of_the_host_is_read_but_led_to_by_nobody(two: tuple[Origin, Origin], tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("of the host")
+    with open_address((tmp_path / "x").as_uri()) as answer:
+        assert answer.read() == b"of the host"
     first, _ = two
-    for leads in ("ftp://127.0.0.1/x", "http://127.0.0.1:port/x"):
+    for leads in ((tmp_path / "x").as_uri(), "ftp://127.0.0.1/x", "http://127.0.0.1:port/x"):
         first.redirects["/a"] = leads
         with pytest.raises((RefusedRedirectError, OSError)):
             ask(f"{first.url}/a")
