@@ -37,7 +37,9 @@ def hosts(bed: Bed, shelf: Path) -> Iterator[list[Host]]:
     try:
         for host in made:  # as hardened hosts have it; sudo keeps it
             host.exec("sh", "-c", "echo 'session required pam_umask.so umask=0077' >>/etc/pam.d/sshd")
+            host.exec("sh", "-c", "echo 'Defaults umask=0077, umask_override' >/etc/sudoers.d/umask")
             assert host.ssh("umask").stdout.strip() == "0077"
+            assert host.ssh("sudo", "sh", "-c", "umask").stdout.strip() == "0077"
         yield made
     finally:
         for host in made:
