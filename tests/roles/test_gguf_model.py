@@ -373,7 +373,7 @@ def test_two_runs_at_once_fetch_once(tmp_path: Path, server: FileServer, content
     }
     request = json.dumps({"ANSIBLE_MODULE_ARGS": arguments})
     runs = [
-        subprocess.Popen([sys.executable, MODULE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(modules.command(MODULE), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
     for run in runs:
