@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -319,11 +320,21 @@ def test_what_dpkg_left_is_finished_when_another_has_let_go_of_it(
     machine.program("dpkg", "")
     (machine.bin / "dpkg").write_text(f'#!/bin/sh\n[ -e {gone} ] && [ "$DPKG_FRONTEND_LOCKED" = 1 ]\n')
     holder = "import fcntl, pathlib, sys, time\nlock = open(sys.argv[1], 'a')\nfcntl.lockf(lock, fcntl.LOCK_EX)\n"
-    holder += "print(flush=True)\ntime.sleep(0.5)\npathlib.Path(sys.argv[2]).touch()\n"
-    with subprocess.Popen([sys.executable, "-c", holder, lock, gone], stdout=subprocess.PIPE) as other:
+    holder += "print(flush=True)\nsys.stdin.read()\npathlib.Path(sys.argv[2]).touch()\n"
+    told: list[str] = []
+    with subprocess.Popen(
+        [sys.executable, "-c", holder, lock, gone], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdin
         assert other.stdout
         other.stdout.readline()
-        nvidia_packages.Apt(nvidia.SYSTEMS[2], "bookworm").unfinished()
+
+        def let_go(line: str) -> None:
+            told.append(line)
+            other.communicate()
+
+        nvidia_packages.Apt(nvidia.SYSTEMS[2], "bookworm").unfinished(let_go)
+    assert re.fullmatch(rf"waiting for process {other.pid} \(python\S*\)", told[0])
 
 
 ONE_LINE = (
