@@ -31,7 +31,7 @@ from ansible.module_utils.llama_server_placement import family
 REQUEST_SECONDS = 120
 LOOK_SECONDS = 5  # a server that is stuck must not keep whoever looks
 EVERY_SECONDS = 1  # how often it is looked what keeps an answer
-SETTLED_SECONDS = 1  # an accepted connection has an inode some microseconds before it has a descriptor
+SETTLED_SECONDS = 2  # an accepted connection has an inode some microseconds before it has a descriptor
 TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
 ESTABLISHED, HANDSHAKE, LISTENING = "01", "03", "0A"
 MAPPED = bytes(10) + b"\xff\xff"  # what an IPv4 address is behind in an IPv6 socket
@@ -192,7 +192,7 @@ class Server:
             waited = time.monotonic() - began
             if ends and ends[0].inode != "0":
                 taker = _holding(ends[0].inode)
-                if taker or (own is not None and waited > SETTLED_SECONDS):
+                if taker != self.pid and (taker or (own is not None and waited > SETTLED_SECONDS)):
                     raise self._stranger(taker, ends[0].uid)
                 if own is None:
                     return False
