@@ -93,6 +93,7 @@ def test_names_get_the_room_that_a_wide_terminal_has() -> None:
         (running(switching=True, phase="switching", state="stopped"), "switching", None),
         (running(health=503), "loading", None),
         (running(health=None), "no answer", "nothing answers at http://127.0.0.1:8600"),
+        (running(health=None, unasked="port 8600 is held by process 7"), "no answer", "held by process 7"),
         (running(state="stopped"), "down", "it should run"),
         (running(state="failed"), "failed", "it ended again and again"),
         (running(state="starting"), "starting", "is being started again"),
@@ -110,6 +111,11 @@ def test_a_state_is_a_word_and_trouble_says_what_to_do(row: Row, word: str, trou
     shown = TABLES["status_table"]([judged], 200)
     assert (word.upper() if trouble else word) in shown
     assert (trouble or "") in shown
+
+
+def test_why_slots_are_not_shown_is_said_and_is_no_trouble() -> None:
+    (row,) = TABLES["judged"]([running(busy=None, unasked="who answers can't be told")], "status", ["main"])
+    assert (row["trouble"], row["remark"]) == (None, "who answers can't be told")
 
 
 def test_what_is_not_declared_and_what_is_not_deployed_is_said_and_is_no_trouble() -> None:

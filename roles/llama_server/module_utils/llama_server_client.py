@@ -31,7 +31,8 @@ from ansible.module_utils.llama_server_placement import family
 REQUEST_SECONDS = 120
 LOOK_SECONDS = 5  # a server that is stuck must not keep whoever looks
 EVERY_SECONDS = 1  # how often it is looked what keeps an answer
-SETTLED_SECONDS = 1  # an accepted connection has an inode some microseconds before it has a descriptor
+SETTLED_SECONDS = 2  # an accepted connection has an inode some microseconds before it has a descriptor
+TRIES = 3  # connections that break off before anything is said
 TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
 ESTABLISHED, HANDSHAKE, LISTENING = "01", "03", "0A"
 MAPPED = bytes(10) + b"\xff\xff"  # what an IPv4 address is behind in an IPv6 socket
@@ -160,6 +161,10 @@ class Server:
         with self._connected(LOOK_SECONDS) as (_, is_ours):
             return is_ours
 
+    def is_alive(self) -> bool:
+        """Whether the process is still there."""
+        return self._born is not None and self._age() == self._born
+
     @contextlib.contextmanager
     def _connected(self, timeout: float) -> Iterator[tuple[http.client.HTTPConnection, bool]]:
         """A connection, and whether its other end is known to be the process's."""
@@ -168,46 +173,71 @@ class Server:
         connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout)
         connection.auto_open = 0  # a second connection could be to somebody else
         try:
-            connection.connect()
-            yield connection, self._is_ours(connection.sock, timeout)
+            yield connection, self._taken(connection, timeout)
         except socket.timeout as error:  # of Python 3.9 it is no TimeoutError
             raise Unanswered(timeout, activity.idle()) from error
         finally:
             connection.close()
 
+    def _taken(self, connection: http.client.HTTPConnection, timeout: float) -> bool:
+        """Connect, and say whether the other end is known to be the process's.
+
+        Who asks may be kept waiting by a machine that has more to do, and llama-server hangs up on who says nothing for
+        some seconds. Nothing was said yet, so that can be tried again.
+        """
+        for _ in range(TRIES - 1):
+            with contextlib.suppress(ConnectionResetError):
+                connection.connect()
+                return self._is_ours(connection.sock, timeout)
+            connection.close()
+        connection.connect()
+        return self._is_ours(connection.sock, timeout)
+
     def _is_ours(self, connection: socket.socket, timeout: float) -> bool:
         """Whether the other end of a connection is the process's; False where that can't be told.
 
-        Raises Stranger where it is another's, and OSError where the connection is not taken, or broke off.
+        Raises Stranger where it is another's, ConnectionResetError where it broke off, and socket.timeout where nobody
+        takes it.
         """
         here, there = _end(*connection.getsockname()[:2]), _end(*connection.getpeername()[:2])
         began = time.monotonic()
+        unheld: tuple[str, float] | None = None  # a socket that nobody holds who may be looked at, and since when
         while True:
             ends = [entry for entry in _sockets(self.port) if (entry.local, entry.remote) == (there, here)]
             own = descriptors(self.pid)  # None where they can't be read
             if own and ends and ends[0].inode in own:
-                if self._age() != self._born:  # the number has passed to another process
+                if not self.is_alive():  # the number has passed to another process
                     raise ConnectionResetError(f"process {self.pid} has ended")
                 return True
-            waited = time.monotonic() - began
+            now = time.monotonic()
+            if ends and ends[0].state not in (ESTABLISHED, HANDSHAKE):
+                self._look_who_listens(own)
+                raise ConnectionResetError("it broke off")
             if ends and ends[0].inode != "0":
                 taker = _holding(ends[0].inode)
-                if taker or (own is not None and waited > SETTLED_SECONDS):
+                if taker and taker not in family(self.pid):
                     raise self._stranger(taker, ends[0].uid)
-                if own is None:
+                if own is None and not taker:
                     return False
-            elif ends and ends[0].state not in (ESTABLISHED, HANDSHAKE):
-                raise ConnectionResetError("it broke off")
-            elif waited > SETTLED_SECONDS:
-                for entry in listeners(self.host, self.port):
-                    owner = None if own and entry.inode in own else _holding(entry.inode)
-                    if owner or (own is not None and entry.inode not in own):
-                        raise self._stranger(owner, entry.uid)
+                if unheld is None or unheld[0] != ends[0].inode:
+                    unheld = ends[0].inode, now
+                elif now - unheld[1] > SETTLED_SECONDS:
+                    raise self._stranger(None, ends[0].uid)
+            elif now - began > SETTLED_SECONDS:
+                self._look_who_listens(own)
                 if own is None or not ends:  # a kernel whose tables don't show it
                     return False
-                if waited > timeout:
+                if now - began > timeout:
                     raise socket.timeout("it takes no connection")
-            time.sleep(0.002 if waited < 0.1 else 0.05)
+            time.sleep(0.002 if now - began < 0.1 else 0.05)
+
+    def _look_who_listens(self, own: set[str] | None) -> None:
+        """Raise Stranger where another process listens at the address. ``own``: the sockets of the instance's."""
+        for entry in listeners(self.host, self.port):
+            if entry.inode not in (own or ()):
+                owner = _holding(entry.inode)
+                if owner or own is not None:
+                    raise self._stranger(owner, entry.uid)
 
     def _age(self) -> str | None:
         """When the process was started; None where it ended."""

@@ -162,6 +162,7 @@ def prove(
     }  # fmt: skip
     why: list[str] = []
     restart = True
+    server = Server(config, None)
     try:
         server, seconds = wait_until_loaded(config, runtime, wanted["start_timeout"], progress)
         row["load_seconds"] = round(seconds, 2)
@@ -178,6 +179,8 @@ def prove(
         why, restart = [f"{error} ({config['local_url']}): the log says what it does"], error.idle
     except (OSError, http.client.HTTPException) as error:
         why = [f"it stopped answering at {config['local_url']} ({error}): the log says why"]
+        # One that only hung up on this request still has its users'.
+        restart = isinstance(error, ConnectionRefusedError) or not server.is_alive()
     failed = [*proof.failures(), *why]
     if failed:
         wrong = {check["check"] for check in proof.checks if not check["ok"]}
