@@ -109,7 +109,7 @@ def _vulnerable(holes: Sequence[Vulnerable]) -> Block:
             _some(one.hosts),
             f"{one.advisory['id']}: {one.advisory['title']}",
             Cell(one.advisory["severity"], "bad" if one.is_severe else ""),
-            " ".join(
+            ", ".join(
                 [
                     builds.ADVISORIES["ATTACKERS"][one.advisory["attacker"]],
                     *([f"where {' or '.join(one.advisory['flags'])} is set"] if one.advisory["flags"] else []),

@@ -71,7 +71,7 @@ def told(entry: Advisory) -> str:
     """One line about an advisory."""
     fixed = f"fixed in b{entry['fixed']}" if entry["fixed"] else "not fixed in a build that is known"
     severity = "severity not published" if entry["severity"] == "unknown" else entry["severity"]
-    option = f" where {' or '.join(entry['flags'])} is set" if entry["flags"] else ""
+    option = f", where {' or '.join(entry['flags'])} is set" if entry["flags"] else ""
     return f"{entry['id']} ({severity}: {entry['title']}; open to {ATTACKERS[entry['attacker']]}{option}; {fixed})"
 
 
