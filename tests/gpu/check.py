@@ -1,6 +1,6 @@
 """The check on a machine with a real GPU: its steps, one after the other, each with a limit.
 
-    python -m tests.gpu.check --seconds 570 --results results
+    tests/gpu/check.sh --seconds 570 --results results
 
 Makes an environment of what ``pack.py`` prepared, then runs each step of ``steps.py`` there as a process of its own.
 What a step found is kept as it finds it, and the table is written after each: time that runs out costs the rest and
@@ -28,17 +28,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.gpu import rows
+from tests.gpu import rows, toolkit
 from tests.gpu.rows import NotRun, Report
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ENVIRONMENT, STOP = "environment", "stop"
+SECONDS = 570  # what the limits below are for
 STOP_S = 25  # what is kept for ending what was started
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step: how long it may take, what it must at least have, and whether it needs the server that ``deploy`` left."""
+    """One step: how long it may take, what it must at least have, and whether it needs what ``deploy`` left running."""
 
     name: str
     limit_s: int
@@ -80,7 +81,9 @@ class Place:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="tests/gpu/check.sh", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="tests/gpu/check.sh", description="Check this project on this machine and its GPU."
+    )
     parser.add_argument("--pack", type=Path, default=ROOT / rows.PACK, help="what was prepared (default: %(default)s)")
     parser.add_argument(
         "--work", type=Path, default=ROOT / f"{rows.PACK}-work", help="where it is done (default: %(default)s)"
@@ -90,12 +93,17 @@ def main(argv: list[str] | None = None) -> int:
         help="where the table goes, with results.json, check.log and details.tar.gz (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--seconds", type=float, default=570, help="how long all may take (default: %(default)s); a further start goes on"
+        "--seconds",
+        type=float,
+        default=SECONDS,
+        help="how long all may take (default: %(default)s; with more, a step may take more); a further start goes on",
     )
     parser.add_argument(
         "--small", action="store_true",
         help="a model of a few MiB instead of 1.8 GiB: to try the check itself, where speed is not the matter",
     )  # fmt: skip
+    names = [step.name for step in STEPS]
+    parser.add_argument("--only", nargs="+", choices=names, default=names, help="some of the steps (default: all)")
     options = parser.parse_args(argv)
     place = Place(options.pack.absolute(), options.work.absolute(), options.results.absolute())
     for folder in (place.work, place.results):
@@ -104,7 +112,7 @@ def main(argv: list[str] | None = None) -> int:
     deadline = time.monotonic() + options.seconds
     try:
         with (place.results / "check.log").open("ab") as log:
-            run(place, deadline, ["--small"] if options.small else [], log)
+            run(place, options.only, deadline, max(1.0, options.seconds / SECONDS), ["--small"] * options.small, log)
     except KeyboardInterrupt:
         sys.stdout.write("interrupted; start it again to go on\n")
         return 130
@@ -114,8 +122,8 @@ def main(argv: list[str] | None = None) -> int:
     return rows.status(found)
 
 
-def run(place: Place, deadline: float, options: list[str], log: Any) -> None:
-    """Run the steps that have something left to find out."""
+def run(place: Place, only: list[str], deadline: float, patience: float, options: list[str], log: Any) -> None:
+    """Run those of the steps that have something left to find out, each with so many times its limit."""
     if not rows.complete(rows.read(place.rows, ENVIRONMENT)) or not place.python.exists():
         say("environment")
         with reported(place, ENVIRONMENT) as report:
@@ -123,11 +131,11 @@ def run(place: Place, deadline: float, options: list[str], log: Any) -> None:
     write_results(place)
     ready = rows.complete(rows.read(place.rows, ENVIRONMENT))
     # A step that needs the server needs the deployment again, which changes nothing where all is as it was.
-    due = {step.name for step in STEPS if not rows.complete(rows.read(place.rows, step.name))}
+    due = {name for name in only if name == STOP or not rows.complete(rows.read(place.rows, name))}
     if any(step.served and step.name in due for step in STEPS):
         due.add("deploy")
     for step in STEPS:
-        if step.name not in due and step.name != STOP:
+        if step.name not in due:
             continue
         left = deadline - time.monotonic() - (0 if step.name == STOP else STOP_S)
         say(f"{step.name} ({left:.0f} s left)")
@@ -136,15 +144,15 @@ def run(place: Place, deadline: float, options: list[str], log: Any) -> None:
         elif left < step.least_s and step.name != STOP:
             give_up(place, step, f"{max(left, 0):.0f} s were left, and it needs {step.least_s}: start it again")
         else:
-            run_step(place, step, max(STOP_S, left) if step.name == STOP else left, options, log)
+            most = max(STOP_S, left) if step.name == STOP else left
+            run_step(place, step, min(most, step.limit_s * patience), options, log)
         write_results(place)
 
 
-def run_step(place: Place, step: Step, left: float, options: list[str], log: Any) -> None:
+def run_step(place: Place, step: Step, limit: float, options: list[str], log: Any) -> None:
     """Run a step as a process of its own, and end it with all that it started when its time is over."""
     Report(place.rows, step.name)  # nothing of an earlier start is taken for this one's
     argv = [place.python, "-m", "tests.gpu.steps", step.name, "--work", place.work, "--pack", place.pack, *options]
-    limit = min(left, step.limit_s)
     log.write(f"\n===== {step.name}\n".encode())
     log.flush()
     with subprocess.Popen(
@@ -176,6 +184,8 @@ def end(process: subprocess.Popen[bytes]) -> None:
 def environment(place: Place) -> dict[str, str]:
     """The variables of a step: the environment's programs first, the tools that were brought along last."""
     path = [str(place.python.parent), os.environ.get("PATH", os.defpath), str(place.work / "tools/bin")]
+    if (place.work / "toolkit/bin").exists():
+        path.insert(0, str(place.work / "toolkit/bin"))
     return {
         **os.environ, "PATH": os.pathsep.join(path), "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1",
         "VIRTUAL_ENV": str(place.work / "env"), "LC_ALL": "C.UTF-8", "ANSIBLE_NOCOLOR": "1", "COLUMNS": "200",
@@ -219,10 +229,26 @@ def make_environment(place: Place, report: Report, log: Any) -> None:
     pip = next(wheels.glob("pip-*.whl"))
     names = sorted({path.name.split("-")[0] for path in wheels.glob("*.whl")})
     call(
-        [str(place.python), f"{pip}/pip", "install", "--quiet", "--disable-pip-version-check", "--no-index", "--no-deps",
-         "--no-compile", "--find-links", str(wheels), *names], log,
+        [str(place.python), f"{pip}/pip", "install", "--quiet", "--disable-pip-version-check", "--no-index",
+         "--no-deps", "--no-compile", "--find-links", str(wheels), *names], log,
     )  # fmt: skip
     report.add("Python environment", True, f"Python {version}, {len(names)} packages")
+    have_toolkit(place, report)
+
+
+def have_toolkit(place: Place, report: Report) -> None:
+    """Complete a CUDA toolkit that lacks what Python's packages have."""
+    into = place.work / "toolkit"
+    shutil.rmtree(into, ignore_errors=True)
+    nvcc = toolkit.find_nvcc()
+    root = toolkit.root_of(nvcc) if nvcc else None
+    if nvcc is None or root is None or toolkit.is_whole(nvcc, root):
+        return
+    missing = toolkit.complete(into, nvcc, root, sys.path)
+    if missing:
+        shutil.rmtree(into)
+    found = f"it lacks {', '.join(missing)}" if missing else f"{root} and Python's packages, together"
+    report.add("CUDA toolkit", rows.OK, found)
 
 
 def read_pack(folder: Path) -> dict[str, Any]:
@@ -285,7 +311,9 @@ def write_results(place: Place) -> tuple[list[dict[str, Any]], str]:
             seconds[name] = left["seconds"]
     counts = {verdict: sum(row["verdict"] == verdict for row in found) for verdict in
               (rows.OK, rows.DIFFERS, rows.FAILED, rows.NOT_RUN)}  # fmt: skip
-    text = rows.table(found, seconds) + "\n" + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()) + "\n"
+    text = (
+        rows.table(found, seconds) + "\n" + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()) + "\n"
+    )
     (place.results / "table.txt").write_text(text, encoding="utf-8")
     rows.write(place.results / "results.json", {"status": rows.status(found), "seconds": seconds, "rows": found})
     details = place.results / "details.tar.gz"
@@ -294,14 +322,10 @@ def write_results(place: Place) -> tuple[list[dict[str, Any]], str]:
         for name in ("details", "records", "prefix/logs"):
             if (place.work / name).exists():
                 archive.add(place.work / name, name)
-    os.replace(new, details)
+    new.replace(details)
     return found, text
 
 
 def say(line: str) -> None:
     sys.stdout.write(f"{time.strftime('%H:%M:%S')} {line}\n")
     sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

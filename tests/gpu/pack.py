@@ -47,12 +47,19 @@ GLIBC = (5, 12, 17, 24, 26, 27, 28)  # the manylinux platforms that wheels are t
 # Top folders of the source that a build without tests, examples and web page does not read.
 UNREAD = {"models", "docs", "media", "benches", "tests", "examples", "gguf-py", "conversion", ".github", ".devops"}
 # Of the packages of cmake and ninja; the other programs and the manual are three quarters of the first.
-TOOLS = re.compile(r"cmake/data/(bin/cmake|share/cmake-[\d.]+/(?:Modules|Templates)/.+)|ninja-[\d.]+\.data/scripts/(ninja)")
-LONG = 192 << 20  # a window over all wheels: those for several Pythons have most of their bytes in common, and it is quick
+TOOLS = re.compile(
+    r"cmake/data/(bin/cmake|share/cmake-[\d.]+/(?:Modules|Templates)/.+)|ninja-[\d.]+\.data/scripts/(ninja)"
+)
+LONG = (
+    192 << 20
+)  # a window over all wheels: those for several Pythons have most of their bytes in common, and it is quick
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="tests/gpu/check.sh --prepare", description="Prepare what the check brings along to a machine without network.")
+    parser = argparse.ArgumentParser(
+        prog="tests/gpu/check.sh --prepare",
+        description="Prepare what the check brings along to a machine without network.",
+    )
     parser.add_argument(
         "--python", nargs="+", default=PYTHONS, metavar="VERSION",
         help="of the other machine, where it is known (default: %(default)s)",

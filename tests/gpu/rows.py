@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import textwrap
 import time
 from collections.abc import Iterable
@@ -17,7 +16,7 @@ OK, DIFFERS, FAILED, NOT_RUN = "ok", "DIFFERS", "FAILED", "not run"
 
 @dataclass(frozen=True)
 class Row:
-    """One thing that was looked at. ``DIFFERS`` is a claim of the tests' fakes that the real thing does not bear out."""
+    """One thing that was looked at. ``DIFFERS``: the tests' fakes claim what the real thing does not bear out."""
 
     step: str
     check: str
@@ -41,15 +40,16 @@ class Report:
         self._write(done=False)
 
     def add(self, check: str, verdict: str | bool, found: object, note: str = "") -> None:
-        """Add a row; true is ``OK`` and false is ``FAILED``. A note is for rows that are not as they should be."""
+        """Add a row; true is ``OK`` and false is ``FAILED``. The note is kept where it is not as it should be."""
         if isinstance(verdict, bool):
             verdict = OK if verdict else FAILED
+        note = "" if verdict == OK else note
         self.rows.append(Row(self.step, check, verdict, one_line(str(found)), one_line(note)))
         self._write(done=False)
 
     def claim(self, check: str, holds: bool, found: object, claimed: str) -> None:
         """Add a row for what a fake claims."""
-        self.add(check, OK if holds else DIFFERS, found, "" if holds else f"the fake claims {claimed}")
+        self.add(check, OK if holds else DIFFERS, found, f"the fake claims {claimed}")
 
     def end(self) -> None:
         """Say that the step came to its end."""
@@ -69,7 +69,7 @@ def write(path: Path, content: Any) -> None:
     """Write a file of JSON so that it is there whole or not at all."""
     new = path.with_name(f"{path.name}.new")
     new.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(new, path)
+    new.replace(path)
 
 
 def read(folder: Path, step: str) -> dict[str, Any] | None:
@@ -87,7 +87,7 @@ def complete(left: dict[str, Any] | None) -> bool:
 
 
 def status(rows: Iterable[dict[str, Any]]) -> int:
-    """The exit status: 0 where all is well, 1 where something is not, 3 where the worst is that something wasn't run."""
+    """The exit status: 0 where all is well, 1 where something is not, 3 where something was not run."""
     verdicts = {row["verdict"] for row in rows}
     if verdicts & {DIFFERS, FAILED}:
         return 1

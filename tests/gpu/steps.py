@@ -41,7 +41,7 @@ from tests.gpu.rows import DIFFERS, NOT_RUN, NotRun, Report
 # 1.8 GiB in F16: a token is a good part of a millisecond of a fast GPU's memory, as it is for a model that people use.
 LARGE = tiny_model.Shape(n_layer=16, n_embd=2048, n_head=32, n_head_kv=8, n_ff=8192)
 SMALL = tiny_model.Shape(n_layer=4, n_embd=128, n_head=4, n_head_kv=2, n_ff=384)
-PROMPT, OUTPUT, REPETITIONS = 512, 256, 5
+LARGE_LOAD, SMALL_LOAD = (512, 256, 5), (16, 16, 2)  # tokens of prompt and answer, repetitions
 MODEL = "gpu-check-babble"
 NUMBER = re.compile(r"-?\d+(\.\d+)?( ?(MiB|W|%|MHz))?")
 
@@ -69,6 +69,10 @@ class Place:
         return SMALL if self.small else LARGE
 
     @property
+    def load(self) -> tuple[int, int, int]:
+        return SMALL_LOAD if self.small else LARGE_LOAD
+
+    @property
     def details(self) -> Path:
         """What is kept beside the rows."""
         folder = self.work / "details"
@@ -90,7 +94,8 @@ class Place:
     @cached_property
     def gpus(self) -> list[dict[str, Any]]:
         """Those that the driver shows, as the roles see them."""
-        return nvidia_host.driver_gpus()[0]
+        gpus: list[dict[str, Any]] = nvidia_host.driver_gpus()[0]
+        return gpus
 
     @property
     def instance(self) -> dict[str, Any]:
@@ -101,6 +106,8 @@ class Place:
         declared: dict[str, Any] = {"model": MODEL, "port": int(port.read_text()), "ctx_size": 4096, "parallel": 1}
         if self.gpus:
             declared |= {"n_gpu_layers": 999, "fit": "off"}
+        if self.small:
+            declared |= {"threads": 1}  # two that wait for each other make a busy machine stand still
         return declared
 
     def declare(self, **more: Any) -> dict[str, Any]:
@@ -144,8 +151,11 @@ def play(name: str, *arguments: str) -> tuple[int, str]:
 
 def reason(said: str) -> str:
     """Why a play failed: the message of its first failure."""
-    found = re.search(r"(?:fatal|failed): .*?(?:\bmsg: |\"msg\": )(.*?)(?=\n\S|\n    \w+: |\Z)", said, re.DOTALL)
-    return " ".join((found[1] if found else said[-400:]).split())[:600]
+    found = re.search(
+        r"(?:fatal|failed): .*?(?:\bmsg: |\"msg\": )(?:\|-)?(.*?)(?=\n\S|\n    \w+: |\Z)", said, re.DOTALL
+    )
+    words = " ".join((found[1] if found else said[-400:]).split())
+    return words.partition(" The last 30 lines of its log")[0][:600]
 
 
 # --- the machine and its driver
@@ -167,17 +177,26 @@ def machine(place: Place, report: Report) -> None:
         text = ", ".join(f"{gpu['device']} {gpu['chip']} {gpu['compute_cap']}" for gpu in seen.bus)
         report.add("its chip by the bus is the driver's", chips == wanted, text)
     elif seen.gpus:
-        report.add("its chip by the bus is the driver's", NOT_RUN, "the PCI bus shows no GPU here, as in some sandboxes")
+        report.add(
+            "its chip by the bus is the driver's", NOT_RUN, "the PCI bus shows no GPU here, as in some sandboxes"
+        )
     report.add("kernel module", bool(seen.loaded) or NOT_RUN, f"{seen.loaded} ({seen.flavour})")
+    absent = [node for node in nvidia_host.NODES if not Path(node).exists()]  # a server's launcher waits for them
+    report.add(
+        "device nodes", not absent or NOT_RUN, f"no {', '.join(absent)}" if absent else ", ".join(nvidia_host.NODES)
+    )
     here = nvidia_host.toolkits()
     architectures = sorted({gpu["compute_cap"].replace(".", "") for gpu in seen.gpus})
     driver = seen.gpus[0]["driver"] if seen.gpus else None
     fitting = [version for version in here if nvidia.fits(version, architectures, driver)]
     told = ", ".join(f"{version} at {nvcc}" for version, nvcc in here.items()) or "none"
     report.add("a CUDA toolkit that fits", bool(fitting) or NOT_RUN, told)
-    for name, path in (
-        ("C++ compiler", recipe_utils.find_compiler()), ("cmake", shutil.which("cmake")), ("ninja", shutil.which("ninja"))
-    ):  # fmt: skip
+    tools = {
+        "C++ compiler": recipe_utils.find_compiler(),
+        "cmake": shutil.which("cmake"),
+        "ninja": shutil.which("ninja"),
+    }
+    for name, path in tools.items():
         report.add(name, bool(path) or NOT_RUN, f"{path}: {first_line(path)}" if path else "none")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 30
     free = shutil.disk_usage(place.work).free >> 30
@@ -223,7 +242,7 @@ def require_gpu(place: Place) -> None:
 
 
 def nvidia_smi(place: Place, report: Report) -> None:
-    """Whether the stand-in for nvidia-smi answers as the real one does, and what the roles make of the real one's words."""
+    """Whether the stand-in for nvidia-smi answers as the real one does, and whether roles understand that one."""
     real = shutil.which("nvidia-smi")
     if not real:
         raise NotRun("there is no nvidia-smi here")
@@ -276,7 +295,8 @@ def alike(line: str, claimed: str) -> bool:
     """Whether two lines have cells of the same kinds; one may know what the other has not."""
     cells, others = line.split(", "), claimed.split(", ")
     return len(cells) == len(others) and all(
-        kind(cell) == kind(other) or "N/A" in (kind(cell), kind(other)) for cell, other in zip(cells, others, strict=True)
+        kind(cell) == kind(other) or "N/A" in (kind(cell), kind(other))
+        for cell, other in zip(cells, others, strict=True)
     )
 
 
@@ -304,9 +324,13 @@ def nvml(place: Place, report: Report) -> None:
         raise NotRun(f"the driver's library is not here: {error}") from error
     functions = re.findall(r"^(?:int|const char \*) ?(nvml\w+)\(", source, re.MULTILINE)
     missing = [name for name in functions if not hasattr(library, name)]
-    report.claim("functions of the library", not missing, ", ".join(missing) or f"all {len(functions)}", "all are there")
+    report.claim(
+        "functions of the library", not missing, ", ".join(missing) or f"all {len(functions)}", "all are there"
+    )
     with telemetry.Gpus() as gpus:
-        report.add("telemetry finds no fault", gpus.nvml_error is None, gpus.nvml_error or f"{len(gpus.inventory)} GPUs")
+        report.add(
+            "telemetry finds no fault", gpus.nvml_error is None, gpus.nvml_error or f"{len(gpus.inventory)} GPUs"
+        )
         by_smi = [(gpu["name"], gpu["driver"], gpu["memory_mib"]) for gpu in place.gpus]
         by_nvml = [(gpu.name, gpu.driver, gpu.memory_total_mib) for gpu in gpus.inventory]
         report.add("NVML and nvidia-smi name the same GPUs", by_nvml == by_smi, by_nvml, f"nvidia-smi: {by_smi}")
@@ -314,7 +338,9 @@ def nvml(place: Place, report: Report) -> None:
         for row in rows:
             for name, value in row.items():
                 known = value is not None
-                report.add(f"GPU {row['index']}: {name}", known or DIFFERS, value, "" if known else "telemetry expects one")
+                report.add(
+                    f"GPU {row['index']}: {name}", known or DIFFERS, value, "" if known else "telemetry expects one"
+                )
         before = [row["energy_j"] for row in rows]
         time.sleep(1)  # a counter has to be seen counting
         after = [row["energy_j"] for row in gpus.read()]
@@ -409,6 +435,8 @@ def deploy(place: Place, report: Report) -> None:
     shown = json.loads(proof.read_text())
     for check in shown["checks"]:
         found = check["found"] if check["ok"] else f"{check['found']}, not {check['expected']}"
+        if check["check"] == "command line" and check["ok"]:
+            found = f"{len(check['found'])} words, as declared"
         report.add(f"proof: {check['check']}", check["ok"], found, check["cause"])
     if place.gpus:
         names = {check["check"]: check for check in shown["checks"]}
@@ -466,8 +494,8 @@ def server(place: Place, report: Report) -> None:
     flags = ["--n-gpu-layers", "999", "--fit", "off", "--log-verbosity", "4"]
     uuid = nvidia_smi_rows("--query-gpu=uuid")[0][0]
     with served(place, *flags, CUDA_VISIBLE_DEVICES=uuid) as (running, said):
-        report.claim("a GPU is chosen by its UUID", "using device CUDA0" in said, first_match(r".*using device.*", said),
-                     "using device CUDA0")  # fmt: skip
+        used = first_match(r".*using device CUDA0.*", said)
+        report.claim("a GPU is chosen by its UUID", "no such line" not in used, used, "using device CUDA0")
         _, buffers, _ = placement_utils.placement(said.splitlines())
         on_gpu = sum(size for name, sizes in buffers.items() if name.startswith("CUDA") and not
                      placement_utils.is_host(name) for size in sizes.values())  # fmt: skip
@@ -477,17 +505,23 @@ def server(place: Place, report: Report) -> None:
         context = mib - on_gpu
         note = f"buffers {on_gpu:.0f} MiB"
         report.claim("nvidia-smi shows the process", mib >= on_gpu * 0.9 > 0, f"{mib:.0f} MiB, {note}", "its buffers")
-        report.claim("the driver's context is memory too", 100 <= context <= 1500, f"{context:.0f} MiB", "300 MiB or so")
+        report.claim(
+            "the driver's context is memory too", 100 <= context <= 1500, f"{context:.0f} MiB", "300 MiB or so"
+        )
         answer = httpx.post(
             f"{running.base_url}/completion", timeout=60,
             json={"prompt": "Once upon a time", "n_predict": 32, "temperature": 0, "ignore_eos": True},
         ).json()  # fmt: skip
         report.add("it answers", answer["timings"]["predicted_n"] == 32, answer["content"][:60])
     running.process.wait()
-    gone = lambda: not (placement_utils.gpu_memory({pid}) or {})  # noqa: E731
+
+    def gone() -> bool:
+        return not placement_utils.gpu_memory({pid})
+
     with contextlib.suppress(TimeoutError):
         wait(gone, "the memory", 10)
-    report.claim("a killed process gives its memory back", gone(), "it is gone" if gone() else "still listed", "it does")
+    left = gone()
+    report.claim("a killed process gives its memory back", left, "it is gone" if left else "still listed", "it does")
     total = sum(gpu["memory_mib"] or 0 for gpu in place.gpus[:1])
     shape = place.shape
     per_token = shape.n_layer * 2 * shape.n_embd // shape.n_head * shape.n_head_kv * 2
@@ -517,8 +551,8 @@ def served(place: Place, *flags: str, **environment: str) -> Iterator[tuple[Runn
 
 def ask(program: Path, *arguments: str, **environment: str) -> str:
     done = subprocess.run(
-        [program, *arguments], env={**os.environ, **environment}, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        timeout=60, check=False,
+        [program, *arguments], env={**os.environ, **environment}, stdin=subprocess.DEVNULL, capture_output=True,
+        text=True, timeout=60, check=False,
     )  # fmt: skip
     listed = done.stdout if environment == {} else done.stdout + done.stderr
     return listed.strip()
@@ -540,11 +574,12 @@ def nvidia_smi_rows(query: str) -> list[list[str]]:
 def speed(place: Place, report: Report) -> None:
     """The deployed server against llama-bench, which has no server around the model."""
     instance_log(place)
+    prompt, output, repetitions = place.load
     medians = {}
     for engine in ("http", "llama-bench"):
         argv = [
             sys.executable, "-m", "nexus_tasks.benchmark", "localhost/main", "--engine", engine, "--prompt-tokens",
-            str(PROMPT), "--output-tokens", str(OUTPUT), "--requests", str(REPETITIONS), "--json", "--results",
+            str(prompt), "--output-tokens", str(output), "--requests", str(repetitions), "--json", "--results",
             str(place.work / "records"),
         ]  # fmt: skip
         done = subprocess.run(argv, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False)
@@ -556,7 +591,7 @@ def speed(place: Place, report: Report) -> None:
         figures = (record.summary or {})["metrics"]
         medians[engine] = {name: figures[name]["median"] for name in ("decode_tps", "prefill_tps")}
         shown = {name: value and round(value, 1) for name, value in medians[engine].items()}
-        report.add(f"{engine}: {PROMPT} + {OUTPUT} tokens", answer["ok"], shown, ", ".join(answer["reasons"]))
+        report.add(f"{engine}: {prompt} + {output} tokens", answer["ok"], shown, ", ".join(answer["reasons"]))
         if engine == "http" and place.gpus:
             report.add("GPUs were sampled meanwhile", any(row["gpus"] for row in record.samples), energy_of(answer))
     if len(medians) == 2:
@@ -586,7 +621,7 @@ def refusals(place: Place, report: Report) -> None:
     for name, (option, expected) in wrong.items():
         bad = {**place.instance, **option, "port": free_port()}
         more = {"llama_server_instances": {"main": place.instance, "wrong": bad}}
-        status, said = play("deploy.yml", "-l", "local", "-e", json.dumps(more))
+        status, said = play("playbooks/serve.yml", "-l", "local", "-e", json.dumps(more))
         told = reason(said)
         report.add(f"refused: {name}", status != 0 and expected in told, told if status else "it was deployed",
                    f"the reason should name: {expected}")  # fmt: skip
