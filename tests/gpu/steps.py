@@ -612,16 +612,11 @@ def refusals(place: Place, report: Report) -> None:
     slow = {"min_decode_tps": 10_000_000}
     wrong: dict[str, tuple[dict[str, Any], str]] = {"too slow": (slow, "decode")}
     if place.gpus:
-        wrong |= {
-            "no GPU visible": ({"environment": {"CUDA_VISIBLE_DEVICES": "-1"}}, "layers on the GPU"),
-            "weights moved": (
-                {"environment": {"LLAMA_ARG_OVERRIDE_TENSOR": r"ffn_up\.weight=CPU"}}, "weights in host memory",
-            ),
-        }  # fmt: skip
+        wrong["no GPU visible"] = ({"environment": {"CUDA_VISIBLE_DEVICES": "-1"}}, "layers on the GPU")
     for name, (option, expected) in wrong.items():
         bad = {**place.instance, **option, "port": free_port()}
         more = {"llama_server_instances": {"main": place.instance, "wrong": bad}}
-        status, said = play("playbooks/serve.yml", "-l", "local", "-e", json.dumps(more))
+        status, said = play("deploy.yml", "-l", "local", "-e", json.dumps(more))
         told = reason(said)
         report.add(f"refused: {name}", status != 0 and expected in told, told if status else "it was deployed",
                    f"the reason should name: {expected}")  # fmt: skip
