@@ -11,8 +11,8 @@
 ``job`` is what the task said that started it, and with it where its file lies: nothing here depends on a home folder,
 which two processes may see differently. ``progress`` is a file on the target that holds one line and is rewritten as
 the job goes, ``limit`` the name of the variable that decides how long it may take. Whom the job waits for is shown at
-once. The result is the job's own, and so
-is its failure. A job goes on when the controller is lost; the next run finds what it made.
+once. The result is the job's own, and so is its failure. A job goes on when the controller is lost; the next run finds
+what it made.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from ansible.utils.display import Display
 display = Display()
 
 POLL_SECONDS = 1.0
+UNKNOWN = "could not find job"  # of ansible.builtin.async_status
 WAITS = "waiting for process "  # of module_utils/locks.py: another run holds what this one needs
 SHOW_SECONDS = 5.0  # a line no oftener than this, and no rarer: a long step is seen to be alive
 
@@ -69,12 +70,14 @@ class ActionModule(ActionBase):
                 raise AnsibleActionFail(f"lost the job {jid}: {job.get('msg')}")
             line = self._line(args["progress"])
             if self._is_gone(jid) and not self._job("status", jid, folder, task_vars).get("finished"):
-                raise AnsibleActionFail(killed(line))
+                raise AnsibleActionFail(f"lost the job {jid}: {full}" if (full := self._full(folder)) else killed(line))
             now = time.monotonic()
             if line and (now - shown_at >= SHOW_SECONDS or (WAITS in line and line != shown)):
                 display.display(f"  {host}  {elapsed(now - started):>7}  {line}")
                 shown_at, shown = now, line
             time.sleep(POLL_SECONDS)
+        if job.get("failed") and job.get("msg") == UNKNOWN:
+            raise AnsibleActionFail(f"lost the job {jid}: {self._full(folder) or job['msg']}")
         self._job("cleanup", jid, folder, task_vars)
         if job.get("failed") and "No start of json char" in str(job.get("msg")):  # what watches the job says so
             said = str(job.get("stderr", "")).strip().splitlines()
@@ -90,6 +93,13 @@ class ActionModule(ActionBase):
 
     def _line(self, path: str) -> str:
         return str(self._low_level_execute_command(f"cat {shlex.quote(path)}")["stdout"]).strip()
+
+    def _full(self, folder: str) -> str:
+        """Why nothing can be known of a job: its file could not be written. Empty where that is not so."""
+        free = f"df -Pk {shlex.quote(folder)} | awk 'NR == 2 {{ print $4 }}'"
+        if str(self._low_level_execute_command(free)["stdout"]).strip() != "0":
+            return ""
+        return f"No space left on device, below {folder}: make room, and run the play again"
 
     def _is_gone(self, jid: str) -> bool:
         """Whether no process of the job is left. A killed job never says that it is finished."""

@@ -116,12 +116,12 @@ def test_the_servers_user_gets_at_all_that_it_needs_whatever_the_umask(
     )  # fmt: skip
     [user] = set(rig.exec("ps", "-C", "llama-server", "-o", "user=").stdout.split())
     assert user == "llama-server"
-    # The jobs of both are below their own prefixes, closed, and done with.
+    # The jobs of both have a folder of their own, which is closed, and are done with.
     for host, prefix in ((foundry, "/srv/foundry"), (rig, "/opt/llama-nexus")):
-        assert host.exec("stat", "--format", "%U %a", f"{prefix}/jobs").stdout.strip() == "root 700"
-        assert host.exec("ls", "-A", f"{prefix}/jobs").stdout == ""
+        assert host.exec("stat", "--format", "%U %a", "/run/llama-nexus/jobs").stdout.strip() == "root 700"
+        assert host.exec("ls", "-A", "/run/llama-nexus/jobs").stdout == ""
         assert host.exec("find", "/root", "/home", "-name", ".ansible*").stdout == ""
-        closed = ["!", "-perm", "-055", "!", "-name", "jobs"]
+        closed = ["!", "-perm", "-055"]
         assert host.exec("find", prefix, "-type", "d", *closed).stdout == ""
 
 

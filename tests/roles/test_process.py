@@ -120,13 +120,13 @@ def tasks(path: Path) -> list[dict[str, Any]]:
 FILES = [*sorted(ROOT.glob("roles/*/tasks/*.yml")), *sorted(ROOT.glob("playbooks/**/*.yml"))]
 
 
-def test_a_jobs_file_lies_below_a_prefix_and_its_follower_is_told_where() -> None:
+def test_a_jobs_file_lies_in_a_folder_of_its_own_and_its_follower_is_told_where() -> None:
     jobs, followers = [], []
     for path in FILES:
         for task in tasks(path):
             if "async" in task:
                 jobs.append(task["register"])
-                assert re.fullmatch(r"\{\{ \w+(_prefix \}\}/jobs|_jobs \}\})", task["vars"]["ansible_async_dir"]), path
+                assert re.fullmatch(r"\{\{ \w+_jobs \}\}", task["vars"]["ansible_async_dir"]), path
             if "follow" in task:
                 followers.append(task["follow"]["job"].strip("{} "))
     assert len(jobs) == 7

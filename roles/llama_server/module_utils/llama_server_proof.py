@@ -207,8 +207,9 @@ def _prove(
             proof.add("listens", status.pid, status.pid, True, "")
     except Stranger as error:
         proof.add("listens", status.pid, error.who, False, str(error))
-    if proof.failures():
-        return  # whoever answers, nothing more is said to it
+        return
+    if proof.failures() and config["key_file"]:
+        return  # a process that is another one than declared is told no key; without keys the rest says what it is
     key = _prove_keys(config, server, folder, proof)
 
     model = config["model"]
