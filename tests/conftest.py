@@ -157,6 +157,12 @@ def wait_for(condition: Callable[[], T], what: str, seconds: float = 180) -> T:
     return found
 
 
+@pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of a test's own; its path is short, since those of unix sockets below it may have 107 characters."""
+    return tmp_path_factory.mktemp("t")
+
+
 @pytest.fixture(scope="session")
 def release(request: pytest.FixtureRequest) -> Path:
     """The release that role llama_cpp makes of the pinned version, built on the first run and kept in the cache."""

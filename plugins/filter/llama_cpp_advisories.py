@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from ansible.utils.display import Display
 
 Advisory = Mapping[str, Any]
 
@@ -77,6 +76,8 @@ def told(entry: Advisory) -> str:
 
 def judged(servers: Iterable[Mapping[str, Any]], ref: str, accepted: Collection[str]) -> list[str]:
     """The problems of servers, after their warnings were shown."""
+    from ansible.utils.display import Display  # here: reports read this file, too, where no Ansible runs
+
     servers = list(servers)
     for line in warnings(servers, ref, accepted):
         Display().warning(line)

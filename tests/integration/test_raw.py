@@ -121,7 +121,7 @@ def test_a_tool_that_fails_says_why(instance: Instance, tmp_path: Path) -> None:
     assert measured["lines"][-1]["command"] == 0  # the second was not tried
     failure = raw._failure(asked, raw.bench_samples(measured["lines"]), measured)
     assert failure is not None
-    assert "(exit status 1): llama_bench: error: failed to load model '/nowhere.gguf'" in failure
+    assert "(exit status 1): llama_model_load: error loading model: " in failure
 
 
 def test_a_release_without_the_tool_is_told_how_to_get_it(instance: Instance, tmp_path: Path) -> None:

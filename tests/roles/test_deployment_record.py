@@ -453,7 +453,7 @@ def test_a_release_is_recorded_with_what_its_manifest_tells_and_where_it_was_bui
     for host in ("rig", "edge-1", "edge-2"):
         manifest = built.manifests[rows[host]["name"]]
         assert rows[host]["inputs"] == manifest["inputs"]
-        left_out = {"name", "inputs", "files", "links"}
+        left_out = {"name", "inputs", "flags", "files", "links"}
         assert rows[host]["build"] == {key: value for key, value in manifest.items() if key not in left_out}
         assert rows[host]["error"] is None
     assert rows["edge-1"]["inputs"]["cpu"] == "portable"
