@@ -109,9 +109,10 @@ def key_file(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_a_process_that_is_another_one_is_asked_for_nothing_more(prove: Prove, key_file: str) -> None:
+def test_beside_another_command_line_it_is_said_what_that_did(prove: Prove, key_file: str) -> None:
     row = prove(argv=["llama-server"], key_file=key_file)
-    assert [check["check"] for check in row["checks"]] == ["command line", "listens"]
+    assert "command line: expected ['llama-server'], found" in row["error"]
+    assert "without a key: expected 401, found 200" in row["error"]
     assert row["restart"]
 
 

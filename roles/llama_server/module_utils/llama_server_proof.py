@@ -207,9 +207,7 @@ def _prove(
             proof.add("listens", status.pid, status.pid, True, "")
     except Stranger as error:
         proof.add("listens", status.pid, error.who, False, str(error))
-        return
-    if proof.failures() and config["key_file"]:
-        return  # a process that is another one than declared is told no key; without keys the rest says what it is
+        return  # nothing more is said to a stranger; the runtime's own process is asked on, whatever its command line
     key = _prove_keys(config, server, folder, proof)
 
     model = config["model"]
