@@ -403,6 +403,7 @@ def built(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
         "ansible_python_interpreter": sys.executable,
         "llama_nexus_prefix": f"{folder}/{{{{ inventory_hostname }}}}",
         "llama_nexus_tools": str(cache_folder() / "tools"),
+        "llama_nexus_jobs": "{{ llama_nexus_prefix }}/jobs",
         "llama_cpp_ref": "b1",
         "llama_cpp_commit": "c" * 40,
         "llama_cpp_targets": ["llama-server"],

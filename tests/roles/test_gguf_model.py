@@ -54,6 +54,7 @@ def play(folder: Path, hosts: dict[str, dict[str, Any]], *options: str, **env: s
     shared = {
         "ansible_connection": "local",
         "ansible_python_interpreter": sys.executable,
+        "llama_nexus_jobs": "{{ llama_nexus_prefix }}/jobs",
         "gguf_model_controller_cache": str(folder / "cache"),
     }
     inventory = folder / "hosts.json"

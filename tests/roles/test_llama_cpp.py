@@ -574,6 +574,7 @@ def play_command(folder: Path, hosts: dict[str, dict[str, Any]]) -> list[str | P
         "ansible_connection": "local",
         "ansible_python_interpreter": sys.executable,
         "llama_nexus_tools": str(cache_folder() / "tools"),
+        "llama_nexus_jobs": "{{ llama_nexus_prefix }}/jobs",
         "llama_cpp_ref": "b1",
         "llama_cpp_commit": UNPINNED,
         "llama_cpp_targets": ["llama-server"],
