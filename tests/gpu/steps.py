@@ -588,8 +588,9 @@ def speed(place: Place, report: Report) -> None:
             continue
         [answer] = json.loads(done.stdout)
         record = results.load(Path(answer["record"]))
-        figures = (record.summary or {})["metrics"]
-        medians[engine] = {name: figures[name]["median"] for name in ("decode_tps", "prefill_tps")}
+        figures = (record.summary or {}).get("metrics") or {"decode_tps": None, "prefill_tps": None}
+        # One that had nothing to be told of is None: no row may be lost for it.
+        medians[engine] = {name: (figures[name] or {}).get("median") for name in ("decode_tps", "prefill_tps")}
         shown = {name: value and round(value, 1) for name, value in medians[engine].items()}
         report.add(f"{engine}: {prompt} + {output} tokens", answer["ok"], shown, ", ".join(answer["reasons"]))
         if engine == "http" and place.gpus:
@@ -602,8 +603,8 @@ def speed(place: Place, report: Report) -> None:
 
 
 def energy_of(answer: dict[str, Any]) -> str:
-    energy = answer.get("energy")
-    return f"{energy['joules']:.0f} J" if energy else "no energy"
+    joules = (answer.get("energy") or {}).get("joules")
+    return f"{joules:.0f} J" if joules is not None else "no energy"
 
 
 def refusals(place: Place, report: Report) -> None:
