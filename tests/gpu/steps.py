@@ -41,7 +41,7 @@ from tests.gpu.rows import DIFFERS, NOT_RUN, NotRun, Report
 # 1.8 GiB in F16: a token is a good part of a millisecond of a fast GPU's memory, as it is for a model that people use.
 LARGE = tiny_model.Shape(n_layer=16, n_embd=2048, n_head=32, n_head_kv=8, n_ff=8192)
 SMALL = tiny_model.Shape(n_layer=4, n_embd=128, n_head=4, n_head_kv=2, n_ff=384)
-LARGE_LOAD, SMALL_LOAD = (512, 256, 5), (16, 16, 2)  # tokens of prompt and answer, repetitions
+LARGE_LOAD, SMALL_LOAD = (512, 256, 5), (16, 64, 2)  # tokens of prompt and answer, repetitions
 MODEL = "gpu-check-babble"
 NUMBER = re.compile(r"-?\d+(\.\d+)?( ?(MiB|W|%|MHz))?")
 
