@@ -96,7 +96,7 @@ class Host:
         said = {STDOUT: b"", STDERR: b""}
         # The types know nothing of what is behind a stream: the connection, and the answer that it came with.
         stream: Any = api.exec_start(started, socket=True)
-        frames: Iterator[tuple[int, bytes]] = frames_iter(stream, tty=False)  # type: ignore[no-untyped-call]
+        frames: Iterator[tuple[int, bytes]] = frames_iter(stream, tty=False)  # type: ignore[no-untyped-call]  # docker has no types for it
         with contextlib.closing(stream._response):
             for number, block in frames:
                 said[number] += block

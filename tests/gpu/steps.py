@@ -314,7 +314,7 @@ def kind(cell: str) -> str:
 def nvml(place: Place, report: Report) -> None:
     """Whether the driver's library is what the stand-in claims, and what telemetry makes of it."""
     source = (ROOT / "tests/fakes/nvml.c").read_text()
-    numbers = dict(re.findall(r"(\w+) = (\d+)", re.search(r"enum \{(.*?)\}", source, re.DOTALL)[1]))  # type: ignore[index]
+    numbers = dict(re.findall(r"(\w+) = (\d+)", re.search(r"enum \{(.*?)\}", source, re.DOTALL)[1]))  # type: ignore[index]  # ours has it
     for name, number in numbers.items():
         found = getattr(pynvml, f"NVML_{name}", getattr(pynvml, f"NVML_ERROR_{name}", None))
         report.claim(f"NVML's number of {name}", found == int(number), found, number)

@@ -40,7 +40,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 BUSY_SHARE = 0.01  # of one core: a server that waits for requests needs less, one that computes many times more
 
 
-class Stranger(HostError):  # type: ignore[misc]
+class Stranger(HostError):  # type: ignore[misc]  # its base is Any to mypy: Ansible finds it
     """Who answers is not the instance's process. ``who``: the other one, as far as that can be told."""
 
     def __init__(self, message: str, who: str) -> None:
@@ -48,7 +48,7 @@ class Stranger(HostError):  # type: ignore[misc]
         self.who = who
 
 
-class Hidden(HostError):  # type: ignore[misc]
+class Hidden(HostError):  # type: ignore[misc]  # its base is Any to mypy: Ansible finds it
     """It can't be told who answers, so no key is sent."""
 
 
