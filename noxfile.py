@@ -23,7 +23,9 @@ nox.options.default_venv_backend = "none"
 ROOT = Path(__file__).parent
 VENV = ROOT / ".venv"
 LOCK = ROOT / "requirements.lock"
-runpy.run_path(str(ROOT / "plugins" / "module_utils" / "process.py"))["have_a_home"]()  # uv and pip want one, too
+runpy.run_path(str(ROOT / "plugins" / "module_utils" / "hostlib" / "process.py"))[
+    "have_a_home"
+]()  # uv and pip want one, too
 
 
 def environment(session: nox.Session) -> None:

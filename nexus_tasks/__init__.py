@@ -1,1 +1,5 @@
-"""Task modules of Llama Nexus: one module a verb or noun, each runnable as ``python -m nexus_tasks.<module>``."""
+"""Task modules of Llama Nexus.
+
+A file beside this one is a command, run as ``python -m nexus_tasks.<command>`` or ``nox -s <command>``; a folder is a
+room, a noun that commands and rooms above it import.
+"""

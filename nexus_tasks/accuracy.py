@@ -31,10 +31,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from nexus_tasks import load
-from nexus_tasks.errors import UsageError, command_line
-from nexus_tasks.load import Item, Limits, Request, Row, Stage, Watch
-from nexus_tasks.provenance import ROOT
+from nexus_tasks.core.errors import UsageError, command_line
+from nexus_tasks.core.provenance import ROOT
+from nexus_tasks.load import generator
+from nexus_tasks.load.generator import Item, Limits, Request, Row, Stage, Watch
 
 SOURCES = ROOT / "tests" / "mock_server"
 TTFT_MS, ITL_MS = 50.0, 5.0
@@ -43,10 +43,10 @@ TOKENS = 1000
 
 _STARTUP = """
 import json, sys, time
-from nexus_tasks import load
-item = load.Item((load.Request("/completion", b'{"n_predict": 1}'),))
-load.run(sys.argv[1], None, [item], load.Stage("closed", concurrency=1, requests=1), load.Limits(), index=0,
-         origin=time.perf_counter(), on_rows=lambda rows: None)
+from nexus_tasks.load import generator
+item = generator.Item((generator.Request("/completion", b'{"n_predict": 1}'),))
+generator.run(sys.argv[1], None, [item], generator.Stage("closed", concurrency=1, requests=1),
+              generator.Limits(), index=0, origin=time.perf_counter(), on_rows=lambda rows: None)
 """
 
 
@@ -257,7 +257,7 @@ def memory(requests: int, tokens: int, where: Cores) -> Row:
         nonlocal seen
         seen += sum(row["output_tokens"] or 0 for row in rows)
         if not sizes or seen - sizes[-1][0] > requests * tokens / 200:
-            wires = [child for child in own.children() if "nexus_tasks.wire" in child.cmdline()]
+            wires = [child for child in own.children() if "nexus_tasks.load.sender" in child.cmdline()]
             sizes.append((seen, sum(process.memory_info().rss for process in (own, *wires)) / 2**20))
 
     with mock_server(core=where.server) as address, pinned(where.client):
@@ -277,7 +277,7 @@ def startup(where: Cores) -> float:
 
 def _drive(address: str, concurrency: int, requests: int, tokens: int, on_rows: Any, warmup: int = 0) -> Watch:
     stage = Stage("closed", concurrency=concurrency, requests=requests, warmup=warmup)
-    return load.run(
+    return generator.run(
         address, None, items(tokens), stage, Limits(token_s=30), index=0, origin=time.perf_counter(), on_rows=on_rows
     )
 

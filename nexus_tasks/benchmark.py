@@ -20,27 +20,19 @@ from typing import Any, TypeVar
 
 from rich.console import Console
 
-from nexus_tasks import (
-    compare,
-    endpoint,
-    estimates,
-    inventory,
-    measure,
-    progress,
-    prompt_file,
-    raw,
-    results,
-    scrape,
-    summary,
-    targets,
-    workload,
-)  # fmt: skip
-from nexus_tasks.errors import EndpointError, NexusError, UsageError, command_line
-from nexus_tasks.inventory import Instance
-from nexus_tasks.load import Limits, Stage
-from nexus_tasks.measure import DEFAULT_PRESET, PRESETS, Plan, Sweep
-from nexus_tasks.targets import Target
-from nexus_tasks.workload import Size, Spec
+from nexus_tasks import compare
+from nexus_tasks.core.errors import EndpointError, NexusError, UsageError, command_line
+from nexus_tasks.fleet import inventory, targets
+from nexus_tasks.fleet.inventory import Instance
+from nexus_tasks.fleet.targets import Target
+from nexus_tasks.load.generator import Limits, Stage
+from nexus_tasks.measurement import measure, progress, raw
+from nexus_tasks.measurement.measure import DEFAULT_PRESET, PRESETS, Plan, Sweep
+from nexus_tasks.records import store
+from nexus_tasks.servers import endpoint, scrape
+from nexus_tasks.stats import bootstrap, summary
+from nexus_tasks.workloads import prompt_file, workload  # fmt: skip
+from nexus_tasks.workloads.workload import Size, Spec
 
 Number = TypeVar("Number", int, float)
 
@@ -187,7 +179,7 @@ def _afterwards(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--against", metavar="NAME", help="compare with a baseline, a tag or a run; 3 when it is worse")
     group.add_argument("--json", action="store_true", help="print the summaries as JSON and nothing else")
     group.add_argument(
-        "--results", type=Path, default=results.ROOT, metavar="DIR", help="where the records go (default: %(default)s)"
+        "--results", type=Path, default=store.ROOT, metavar="DIR", help="where the records go (default: %(default)s)"
     )
 
 
@@ -221,7 +213,7 @@ def plan_of(options: argparse.Namespace) -> Plan:
         sweep=swept,
         limits=_limits(options),
         slo=summary.objectives(options.slo),
-        until=estimates.until(options.until) if options.until else None,
+        until=bootstrap.until(options.until) if options.until else None,
         processes=options.processes,
         rounds=options.interleave or 1,
         tag=options.tag,
@@ -405,7 +397,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = [dataclasses.replace(target, model=options.model) for target in found]
     _check_targets(options, found)
     paths, errors = _measure(options, plan, found, console)
-    records = [results.load(path) for path in paths]
+    records = [store.load(path) for path in paths]
     if options.json:
         sys.stdout.write(json.dumps([_as_json(record) for record in records], indent=2) + "\n")
     else:
@@ -491,7 +483,7 @@ def _raw(options: argparse.Namespace, plan: Plan, target: Target, console: Conso
             raise UsageError(f"{options.engine} measures prompts and answers of fixed lengths only", hint=hint)
 
 
-def _as_json(record: results.Record) -> dict[str, Any]:
+def _as_json(record: store.Record) -> dict[str, Any]:
     return {
         "target": record.header["target"],
         "run_id": record.run_id,

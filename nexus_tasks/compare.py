@@ -23,11 +23,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nexus_tasks import comparable, results, runs, verdicts
-from nexus_tasks.comparable import KIND, names
-from nexus_tasks.errors import RecordError, UsageError, command_line
-from nexus_tasks.results import Record, Row
-from nexus_tasks.verdicts import BETTER, CANT_TELL, QUANTITIES, SAME, WORSE, Comparison
+from nexus_tasks.comparison import comparable, verdicts
+from nexus_tasks.comparison.comparable import KIND, names
+from nexus_tasks.comparison.verdicts import BETTER, CANT_TELL, QUANTITIES, SAME, WORSE, Comparison
+from nexus_tasks.core.errors import RecordError, UsageError, command_line
+from nexus_tasks.records import runs, store
+from nexus_tasks.records.store import Record, Row
 
 BASELINES = "baselines.json"
 LAST, LAST_GOOD = "last", "last-good"
@@ -45,7 +46,7 @@ _NOISE = {
 # --- which runs are meant
 
 
-def find(text: str, root: Path = results.ROOT, *, other: Sequence[Record] | None = None) -> list[Record]:
+def find(text: str, root: Path = store.ROOT, *, other: Sequence[Record] | None = None) -> list[Record]:
     """The runs that a name means.
 
     Args:
@@ -69,13 +70,13 @@ def find(text: str, root: Path = results.ROOT, *, other: Sequence[Record] | None
 
 def _find_one(name: str, root: Path, other: Sequence[Record] | None) -> list[Record]:
     if name.endswith(".jsonl"):
-        record = results.load(Path(name))
+        record = store.load(Path(name))
         if record.header["kind"] != KIND:
             raise UsageError(f"{name} is a {record.header['kind']}", hint="name the record of a benchmark")
         return [record]
-    paths = results.paths(KIND, root)
+    paths = store.paths(KIND, root)
     if name == LAST:
-        return [results.load(paths[-1])]
+        return [store.load(paths[-1])]
     if name == LAST_GOOD:
         return [_last_good(paths, other)]
     saved = baselines(root)
@@ -87,14 +88,14 @@ def _find_one(name: str, root: Path, other: Sequence[Record] | None) -> list[Rec
                 f"baseline {name!r} is run {', '.join(gone)}, which is not in {root / KIND}",
                 hint=f"bring it back, or save another one: --save-baseline {name} RUN",
             )
-        return [results.load(root / KIND / f"{run_id}.jsonl") for run_id in wanted]
+        return [store.load(root / KIND / f"{run_id}.jsonl") for run_id in wanted]
     tagged = [path for path in paths if (_header(path) or {}).get("tag") == name]
     if tagged:
-        return [results.load(path) for path in tagged]
+        return [store.load(path) for path in tagged]
     begun = [path for path in paths if path.stem.startswith(name)]
     exact = [path for path in begun if path.stem == name]
     if len(exact or begun) == 1:
-        return [results.load((exact or begun)[0])]
+        return [store.load((exact or begun)[0])]
     if begun:
         raise UsageError(
             f"{len(begun)} runs begin with {name!r}: {', '.join(path.stem for path in begun[-3:])}",
@@ -117,7 +118,7 @@ def _last_good(paths: Sequence[Path], other: Sequence[Record] | None) -> Record:
         if header is None or header.get("target") != against.header["target"]:
             continue
         try:
-            record = results.load(path)
+            record = store.load(path)
         except RecordError as error:  # nobody asked for this one
             sys.stderr.write(f"warning: left out: {error.message}\n")
             continue
@@ -150,7 +151,7 @@ def _header(path: Path) -> Row | None:
 # --- baselines
 
 
-def baselines(root: Path = results.ROOT) -> dict[str, str]:
+def baselines(root: Path = store.ROOT) -> dict[str, str]:
     """The saved baselines: name -> run id, several with commas between them.
 
     Raises:
@@ -180,7 +181,7 @@ def check_name(name: str, what: str) -> None:
         raise UsageError(f"{name!r} can't be the name of {what}", hint="use letters, digits, - and .")
 
 
-def save_baseline(name: str, records: Record | Sequence[Record], root: Path = results.ROOT) -> None:
+def save_baseline(name: str, records: Record | Sequence[Record], root: Path = store.ROOT) -> None:
     """Remember a run, or repeats of one, under a name.
 
     Raises:
@@ -319,7 +320,7 @@ def parser() -> argparse.ArgumentParser:
         "--simulate", metavar="TRIALS", nargs="?", type=int, const=2000, help="show how often verdicts are right (2000)"
     )
     made.add_argument(
-        "--results", type=Path, default=results.ROOT, metavar="DIR", help="where records are (default: %(default)s)"
+        "--results", type=Path, default=store.ROOT, metavar="DIR", help="where records are (default: %(default)s)"
     )
     return made
 
@@ -367,7 +368,7 @@ def pairs(a: Sequence[Record], b: Sequence[Record]) -> list[tuple[list[Record], 
     return [(records, sides[1][target]) for target, records in sides[0].items()]
 
 
-def against(name: str, records: Sequence[Record], *, root: Path = results.ROOT, console: Console | None = None) -> int:
+def against(name: str, records: Sequence[Record], *, root: Path = store.ROOT, console: Console | None = None) -> int:
     """Hold fresh runs against a baseline, a tag or a run, show it, and give the exit status: 3 when any is worse.
 
     Raises:
@@ -394,11 +395,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
     console = Console()
     if options.simulate is not None:
-        from nexus_tasks import noise  # which compares with this module
+        from nexus_tasks.comparison import simulation  # which compares with this module
 
         if options.simulate < 1:
             raise UsageError(f"--simulate {options.simulate}: no trials", hint="at least 1; rates take about 2000")
-        return noise.show(options.simulate, console)
+        return simulation.show(options.simulate, console)
     if options.save_baseline is not None:
         if options.against or len(options.run) > 1:
             raise UsageError("--save-baseline takes one run", hint="nox -s compare -- --save-baseline NAME RUN")

@@ -19,10 +19,10 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from nexus_tasks import playbook
-from nexus_tasks.errors import DeployError, UsageError, command_line
-from nexus_tasks.inventory import FLEET, HERE, default_pattern
-from nexus_tasks.playbook import TABLES, Outcome
+from nexus_tasks.core.errors import DeployError, UsageError, command_line
+from nexus_tasks.fleet import playbook
+from nexus_tasks.fleet.inventory import FLEET, HERE, default_pattern
+from nexus_tasks.fleet.playbook import TABLES, Outcome
 
 VERBS = {
     "status": "Show what runs.",

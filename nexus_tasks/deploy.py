@@ -18,9 +18,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from nexus_tasks import control, playbook, results
-from nexus_tasks.errors import DeployError, UsageError, command_line
-from nexus_tasks.playbook import TABLES, Outcome
+from nexus_tasks import control
+from nexus_tasks.core.errors import DeployError, UsageError, command_line
+from nexus_tasks.fleet import playbook
+from nexus_tasks.fleet.playbook import TABLES, Outcome
+from nexus_tasks.records import store
 
 # Short options of ansible-playbook that take no value can stand together.
 SHORT = "[bCDvkKJ]*"
@@ -31,7 +33,7 @@ CHECKS = re.compile(f"-{SHORT}C{SHORT}|--check")
 
 def records() -> set[Path]:
     """The run records of deployments that there are."""
-    return set((results.ROOT / "deployment").glob("*.jsonl"))
+    return set((store.ROOT / "deployment").glob("*.jsonl"))
 
 
 def summary(outcome: Outcome, *, check: bool) -> list[tuple[str, str]]:

@@ -22,9 +22,12 @@ import pyarrow as pa
 from pyarrow import csv, parquet
 from rich.console import Console
 
-from nexus_tasks import compare, frames, results, runs, summary
-from nexus_tasks.errors import ReportError, command_line
-from nexus_tasks.results import Record, Row
+from nexus_tasks import compare
+from nexus_tasks.core.errors import ReportError, command_line
+from nexus_tasks.records import runs, store
+from nexus_tasks.records.store import Record, Row
+from nexus_tasks.reports import frames
+from nexus_tasks.stats import summary
 
 FORMATS = ("parquet", "csv", "json")
 EXPORTS = Path("exports")
@@ -284,7 +287,7 @@ def _parser() -> argparse.ArgumentParser:
         "--to", metavar="DIR", type=Path, default=EXPORTS, help="where the files go (default: %(default)s)"
     )
     parser.add_argument(
-        "--results", metavar="DIR", type=Path, default=results.ROOT, help="where the records are (default: %(default)s)"
+        "--results", metavar="DIR", type=Path, default=store.ROOT, help="where the records are (default: %(default)s)"
     )
     return parser
 

@@ -30,9 +30,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from nexus_tasks import endpoint, inventory, scrape, targets, telemetry
-from nexus_tasks.errors import NexusError, UsageError, command_line
-from nexus_tasks.scrape import Look
+from nexus_tasks.core.errors import NexusError, UsageError, command_line
+from nexus_tasks.fleet import inventory, targets
+from nexus_tasks.servers import endpoint, scrape
+from nexus_tasks.servers.scrape import Look
+from nexus_tasks.telemetry import sampling
 
 INTERVAL_S = 1.0
 FIRST_S = 30.0
@@ -102,7 +104,7 @@ class Watch:
 class Here:
     """This machine, without an exporter."""
 
-    def __init__(self, gpus: telemetry.Gpus) -> None:
+    def __init__(self, gpus: sampling.Gpus) -> None:
         self._gpus = gpus
 
     def look(self) -> Look:
@@ -185,7 +187,7 @@ def _to_exporter(exporter: scrape.Exporter) -> Way:
 
 @contextlib.contextmanager
 def _to_this_machine() -> Iterator[tuple[Looking, bool]]:
-    with telemetry.Gpus() as gpus:
+    with sampling.Gpus() as gpus:
         yield Here(gpus), False
 
 
@@ -276,7 +278,7 @@ def picture(shown: Fleet) -> RenderableType:
     parts += [
         Text(f"GPUs of {row['host']}: {row['nvml_error']}", style="red", overflow="fold")
         for row in hosts
-        if row["nvml_error"] not in (None, telemetry.NO_LIBRARY)
+        if row["nvml_error"] not in (None, sampling.NO_LIBRARY)
     ]
     if any(row["rates_are_lower_bounds"] for row in instances):
         parts.append(Text("≥: of the requests in its slots; metrics: true gives the server counters", style="dim"))

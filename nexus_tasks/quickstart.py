@@ -17,8 +17,11 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from nexus_tasks import measure, playbook, progress, report, results, targets
-from nexus_tasks.errors import command_line
+from nexus_tasks import report
+from nexus_tasks.core.errors import command_line
+from nexus_tasks.fleet import playbook, targets
+from nexus_tasks.measurement import measure, progress
+from nexus_tasks.records import store
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -48,13 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     variables = {"quickstart_model": arguments.model} if arguments.model else {}
     playbook.run("deploy.yml", "--limit", "local", "--extra-vars", json.dumps(variables), console=console, log=log)
 
-    records: list[results.Record] = []
+    records: list[store.Record] = []
     places: list[tuple[str, str]] = []
     for target in targets.find(["local"]):
         path = measure.run(target, plan, console=console)
         console.print("rendering the report")
         page = report.render(path)
-        records.append(results.load(path))
+        records.append(store.load(path))
         places.append(("report", page.resolve().as_uri()))
         if target.instance:
             places.append(("server", f"{target.base_url}, its log is {target.instance.log}"))

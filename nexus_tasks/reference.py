@@ -20,14 +20,14 @@ from typing import Any
 
 import yaml
 
-from nexus_tasks import role
-from nexus_tasks.errors import UsageError, command_line
+from nexus_tasks.core.errors import UsageError, command_line
+from nexus_tasks.core.provenance import ROOT
+from nexus_tasks.fleet import role
+from nexus_tasks.hostlib import llama_server_help
 
-ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "reference.md"
 COMMIT = "llama_cpp_commit"
 OWN = "nothing: the role's own"
-HELP = role.defined_in("plugins/module_utils/llama_server_help.py")
 # What becomes of the options that the table of flags does not have.
 ELSEWHERE = {
     "model": "`--model`, `--alias`",
@@ -81,7 +81,7 @@ class Flag:
 
 def parse_help(text: str) -> list[Flag]:
     """The flags that ``llama-server --help`` lists, in its order."""
-    return [Flag(spellings, value) for spellings, value in HELP["parse_help"](text)]
+    return [Flag(spellings, value) for spellings, value in llama_server_help.parse_help(text)]
 
 
 @dataclass(frozen=True)

@@ -34,22 +34,20 @@ from typing import Any
 
 from rich.console import Console
 
-from nexus_tasks import comparable, compare, index, markup, results, runs
-from nexus_tasks.errors import NexusError, RecordError, UsageError, command_line
-from nexus_tasks.results import Record
+from nexus_tasks import compare
+from nexus_tasks.comparison import comparable
+from nexus_tasks.core.errors import NexusError, RecordError, UsageError, command_line
+from nexus_tasks.core.provenance import ROOT
+from nexus_tasks.records import runs, store
+from nexus_tasks.records.store import Record
+from nexus_tasks.reports import index, markup
 
-ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 REPORTS = Path("reports")
 
 TOGETHER = {"deployment": ("fleet", "builds")}  # kinds whose records are shown together, and what the pages are called
 HISTORY = "history"
 RESERVED = frozenset({"record_path", "results_dir", "sides", "record_paths"})
-DRAWING_CODE = (
-    "blocks.py", "builds.py", "builds_blocks.py", "comparable.py", "compare_blocks.py", "estimates.py", "figures.py",
-    "fleet.py", "frames.py", "history_blocks.py", "markup.py", "notebook.py", "role.py", "runs.py", "schema.py",
-    "stage_blocks.py", "stories.py", "summary.py", "verdicts.py",
-)  # fmt: skip
 LATEST_SHOWN = 5
 
 Progress = Callable[[str], None]
@@ -75,7 +73,7 @@ class Page:
 def render(
     record_path: Path,
     *,
-    results_dir: Path = results.ROOT,
+    results_dir: Path = store.ROOT,
     reports_dir: Path = REPORTS,
     notebooks_dir: Path = NOTEBOOKS,
     parameters: Mapping[str, str] | None = None,
@@ -94,7 +92,7 @@ def render(
         UsageError: the notebook has no such parameter.
         ReportError: a cell failed (an earlier page is left as it was), or the folder cannot be written.
     """
-    record = results.load(record_path)
+    record = store.load(record_path)
     page = _page_of_run(record, results_dir, reports_dir, notebooks_dir)
     return _render(replace(page, given=parameters or {}))
 
@@ -124,7 +122,7 @@ def is_current(page: Path, inputs: str) -> bool:
     return index.inputs(page) == inputs
 
 
-def write_index(results_dir: Path = results.ROOT, reports_dir: Path = REPORTS) -> Path:
+def write_index(results_dir: Path = store.ROOT, reports_dir: Path = REPORTS) -> Path:
     """Write ``<reports_dir>/index.html``, the list of all pages; return its path.
 
     Raises:
@@ -135,10 +133,10 @@ def write_index(results_dir: Path = results.ROOT, reports_dir: Path = REPORTS) -
 
 
 def report(
-    kinds: Sequence[str] = results.KINDS,
+    kinds: Sequence[str] = store.KINDS,
     *,
     run: str | None = None,
-    results_dir: Path = results.ROOT,
+    results_dir: Path = store.ROOT,
     reports_dir: Path = REPORTS,
     notebooks_dir: Path = NOTEBOOKS,
     parameters: Mapping[str, str] | None = None,
@@ -170,7 +168,7 @@ def report(
     unreadable = 0
     for kind, path in [(kind, path) for kind, paths in found.items() for path in paths]:
         try:
-            readable[kind].append(_without_rows(results.load(path)))
+            readable[kind].append(_without_rows(store.load(path)))
         except RecordError as error:
             unreadable += 1
             warn(f"{error.message}: skipped ({error.hint})")
@@ -194,7 +192,7 @@ def chosen(
     kind: str,
     names: Sequence[str],
     *,
-    results_dir: Path = results.ROOT,
+    results_dir: Path = store.ROOT,
     reports_dir: Path = REPORTS,
     notebooks_dir: Path = NOTEBOOKS,
     parameters: Mapping[str, str] | None = None,
@@ -266,8 +264,8 @@ def _named_target(names: Sequence[str], results_dir: Path) -> tuple[str, list[Pa
     if len(names) != 1:
         raise UsageError(f"a history is of one target, not of {len(names)}", hint="nox -s report -- history TARGET")
     headers: dict[str, list[Path]] = {}
-    for path in results.paths(comparable.KIND, results_dir):
-        headers.setdefault(str(results.load(path).header["target"]), []).append(path)
+    for path in store.paths(comparable.KIND, results_dir):
+        headers.setdefault(str(store.load(path).header["target"]), []).append(path)
     if names[0] not in headers:
         raise UsageError(
             f"no run of target {names[0]!r} in {results_dir}", hint=f"there is {', '.join(sorted(headers))}"
@@ -355,7 +353,7 @@ def _inputs(page: Page) -> str:
 
 def _render(page: Page) -> Path:
     """Execute the notebook, and write the page where that succeeds."""
-    from nexus_tasks import notebook  # papermill and what comes with it: a second, so only when it is needed
+    from nexus_tasks.reports import notebook  # papermill and what comes with it: a second, so only when it is needed
 
     values = notebook.check_parameters(page.source, page.given, RESERVED)
     failed = page.path.with_suffix(".failed.ipynb")
@@ -388,7 +386,7 @@ def _render_all(pages: Sequence[Page], say: Progress, warn: Progress) -> int:
         return 0
     workers = min(len(pages), os.cpu_count() or 1)
     say(f"rendering {_count(len(pages), 'report')}{f', {workers} at a time' if workers > 1 else ''}")
-    importlib.import_module("nexus_tasks.notebook")  # once here, rather than by every thread at the same time
+    importlib.import_module("nexus_tasks.reports.notebook")  # once here, rather than by every thread at the same time
     began = time.monotonic()
     failed = 0
     with ThreadPoolExecutor(workers) as pool:
@@ -408,9 +406,9 @@ def _render_all(pages: Sequence[Page], say: Progress, warn: Progress) -> int:
 
 def _found(kinds: Sequence[str], run: str | None, results_dir: Path) -> dict[str, list[Path]]:
     """The records to show, by kind: all, or that of one run. Kinds without records are left out, unless all are."""
-    found = {kind: results.paths(kind, results_dir, required=False) for kind in kinds}
+    found = {kind: store.paths(kind, results_dir, required=False) for kind in kinds}
     if not any(found.values()):
-        results.paths(kinds[0], results_dir)  # says so
+        store.paths(kinds[0], results_dir)  # says so
     if run is None:
         return {kind: paths for kind, paths in found.items() if paths}
     single = [(kind, path) for kind, paths in found.items() if kind not in TOGETHER for path in paths]
@@ -430,7 +428,7 @@ def _for_each(sources: Sequence[Path], given: Mapping[str, str]) -> dict[Path, d
         return {source: {} for source in sources}
     import papermill
 
-    from nexus_tasks import notebook
+    from nexus_tasks.reports import notebook
 
     if len(sources) == 1:
         notebook.check_parameters(sources[0], given, RESERVED)
@@ -451,8 +449,9 @@ def _code_digest() -> bytes:
     """The skin and the code that draws: a change there makes every report out of date."""
     digest = hashlib.sha256()
     skin = sorted(path for path in markup.SKIN.rglob("*") if path.is_file())
-    for path in [*skin, *(Path(__file__).with_name(name) for name in DRAWING_CODE)]:
-        digest.update(path.name.encode())
+    rooms = sorted((ROOT / "nexus_tasks").glob("*/**/*.py"))  # all that a page can be made of; commands draw nothing
+    for path in [*skin, *rooms]:
+        digest.update(str(path.relative_to(ROOT)).encode())
         digest.update(path.read_bytes())
     return digest.digest()
 
@@ -484,13 +483,13 @@ def _parser() -> argparse.ArgumentParser:
         "words",
         metavar="KIND",
         nargs="*",
-        help=f"kinds of records to render (default: all): {', '.join(results.KINDS)}; or a page of chosen records: "
+        help=f"kinds of records to render (default: all): {', '.join(store.KINDS)}; or a page of chosen records: "
         "compare RUN RUN, tuning BEFORE AFTER, models RUN RUN, history TARGET, where RUN is a run id or its beginning, "
         "a tag, a baseline, last or last-good",
     )
     parser.add_argument("--run", metavar="RUN_ID", help="render this run only")
     parser.add_argument(
-        "--results", metavar="DIR", type=Path, default=results.ROOT, help="where the records are (default: %(default)s)"
+        "--results", metavar="DIR", type=Path, default=store.ROOT, help="where the records are (default: %(default)s)"
     )
     parser.add_argument(
         "--reports", metavar="DIR", type=Path, default=REPORTS, help="where the reports go (default: %(default)s)"
@@ -525,11 +524,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if kind in (*index.CHOSEN, HISTORY):
         path, failures = chosen(kind, names, **shared)
     else:
-        unknown = [kind for kind in options.words if kind not in results.KINDS]
+        unknown = [kind for kind in options.words if kind not in store.KINDS]
         if unknown:
-            there = ", ".join((*results.KINDS, *index.CHOSEN, HISTORY))
+            there = ", ".join((*store.KINDS, *index.CHOSEN, HISTORY))
             raise UsageError(f"unknown kind of record {unknown[0]!r}", hint=f"there is {there}")
-        path, failures = report(options.words or results.KINDS, run=options.run, **shared)
+        path, failures = report(options.words or store.KINDS, run=options.run, **shared)
     out.print(str(path))
     return 1 if failures else 0
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from nexus_tasks import noise, results
-from nexus_tasks.noise import Design, Noise
-from nexus_tasks.results import Record
+from nexus_tasks.comparison import simulation
+from nexus_tasks.comparison.simulation import Design, Noise
+from nexus_tasks.records import store
+from nexus_tasks.records.store import Record
 from tests import report_records
 
 QUIET = Noise(drift=0.0, process=0.0, request_gap=0.5, request_ttft=1.0, token=2.0, stalled_percent=0.0)
@@ -32,7 +33,7 @@ def run(
     ``header`` has changes, by name with dots between: ``{"server.build": "b2"}``.
     """
     rng = np.random.default_rng(sum(run_id.encode()) if seed is None else seed)
-    (record,), _ = noise.pair(rng, QUIET, Design(requests=requests))
+    (record,), _ = simulation.pair(rng, QUIET, Design(requests=requests))
     for row in record.requests:
         row["itl_ms"] = [gap * slower for gap in row["itl_ms"]]
         row["decode_ms"] *= slower
@@ -60,9 +61,9 @@ def save(root: Path, *records: Record) -> list[Path]:
         header = {key: value for key, value in record.header.items() if key not in ("type", "schema", "kind")}
         for name, part in report_records.HEADER.items():
             header[name] = {**part, **header.get(name, {})} if isinstance(part, dict) else header.get(name, part)
-        started = noise.NOON + timedelta(minutes=number)
+        started = simulation.NOON + timedelta(minutes=number)
         header["started_at"] = started.isoformat(timespec="microseconds")
-        with results.create("benchmark", header, target=header["target"], root=root, run_id=record.run_id) as writer:
+        with store.create("benchmark", header, target=header["target"], root=root, run_id=record.run_id) as writer:
             for row in record.requests:
                 writer.append({**report_records.request(0), **row, "itl_ms": list(row["itl_ms"])})
             for row in (*record.stages, *record.samples):
@@ -76,4 +77,4 @@ def save(root: Path, *records: Record) -> list[Path]:
 
 def loaded(root: Path, *records: Record) -> Sequence[Record]:
     """Runs, saved and read back."""
-    return [results.load(path) for path in save(root, *records)]
+    return [store.load(path) for path in save(root, *records)]

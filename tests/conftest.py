@@ -21,13 +21,10 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 
-from tests import modules
 from tests.locks import Ports
 from tests.workers import once, tell
 
 T = TypeVar("T")
-
-modules.share()  # before any test imports it
 
 # What a shell runs in the background ignores Ctrl-C, and so would every program that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -199,7 +196,7 @@ def llama_server_bin(release: Path) -> Path:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The quickstart's model."""
-    from nexus_tasks import tiny_model
+    from nexus_tasks.model_store import tiny_model
 
     path = tmp_path_factory.mktemp("models") / "tiny.gguf"
     tiny_model.write(path)
@@ -209,7 +206,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that loads and decodes in no time, where a deployment is the matter; any user can read it."""
-    from nexus_tasks import tiny_model
+    from nexus_tasks.model_store import tiny_model
 
     folder = tmp_path_factory.mktemp("shelf")
     shape = tiny_model.Shape(n_layer=4, n_embd=128, n_head=4, n_head_kv=2, n_ff=384)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from nexus_tasks import results
+from nexus_tasks.records import store
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 GOOD = {"check": "model", "expected": "tiny", "found": "tiny", "ok": True, "cause": None}
@@ -145,7 +145,7 @@ def write(
     """A record of a deployment that began at ``when``; without hosts, of one instance on one host."""
     rows: Sequence[Row] = hosts or [host("gpu-01", instance())]
     target = header.get("limit") or "all"
-    run_id = f"{when:%Y%m%dT%H%M%S}000Z-{results.new_run_id(target).partition('-')[2]}"
+    run_id = f"{when:%Y%m%dT%H%M%S}000Z-{store.new_run_id(target).partition('-')[2]}"
     first: Row = {
         "run_id": run_id,
         "started_at": when.isoformat(timespec="microseconds"),
@@ -168,7 +168,7 @@ def write(
         "failed": sum(row["failed"] for row in rows),
         "unreachable": sum(row["unreachable"] for row in rows),
     }
-    with results.create("deployment", first, target=target, root=root) as record:
+    with store.create("deployment", first, target=target, root=root) as record:
         for row in [*rows, *releases]:
             record.append(row)
         if finished:

@@ -23,6 +23,7 @@ from typing import Any
 from rich.console import Console
 
 from nexus_tasks import report
+from tests.conftest import ROOT
 from tests.report_records import NOON, fixed, simulate, write
 
 TRIALS = 3
@@ -47,7 +48,7 @@ def main() -> None:
         records = [_record(root / "results", number) for number in range(TOGETHER)]
         bare = [
             sys.executable, "-c", BARE, str(report.NOTEBOOKS / "benchmark.ipynb"), str(records[0]),
-            str(root / "results"), str(report.ROOT),
+            str(root / "results"), str(ROOT),
         ]  # fmt: skip
         told = ["--results", str(root / "results"), "--reports", str(root / "reports"), "--force"]
         ours = [sys.executable, "-m", "nexus_tasks.report", *told]

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from nexus_tasks import results, summary
+from nexus_tasks.records import store
+from nexus_tasks.stats import summary
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 Row = dict[str, Any]
@@ -276,7 +277,7 @@ def write(
     ``watches`` changes what the generator said of a stage, ``model``, ``server``, ``header`` and ``trailer`` what the
     header and the summary say, and further keywords are keys of the workload.
     """
-    made = results.new_run_id(target).partition("-")[2]
+    made = store.new_run_id(target).partition("-")[2]
     run_id = f"{when:%Y%m%dT%H%M%S%f}"[:-3] + f"Z-{made}"
     rows = [request(index, index * 0.2) for index in range(4)] if requests is None else list(requests)
     stages = stages_of(rows, plans, slo, watches)
@@ -297,7 +298,7 @@ def write(
         },
         **header,
     }
-    with results.create("benchmark", head, target=target, root=root) as record:
+    with store.create("benchmark", head, target=target, root=root) as record:
         for row in [*rows, *([sample(0.0), sample(0.5)] if samples is None else samples)]:
             record.append(row)
         if finished:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from nexus_tasks import endpoint
+from nexus_tasks.servers import endpoint
 
 
 class Handler(http.server.BaseHTTPRequestHandler):

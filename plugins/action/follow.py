@@ -29,7 +29,7 @@ display = Display()
 
 POLL_SECONDS = 1.0
 UNKNOWN = "could not find job"  # of ansible.builtin.async_status
-WAITS = "waiting for process "  # of module_utils/locks.py: another run holds what this one needs
+WAITS = "waiting for process "  # of hostlib/locks.py: another run holds what this one needs
 SHOW_SECONDS = 5.0  # a line no oftener than this, and no rarer: a long step is seen to be alive
 
 

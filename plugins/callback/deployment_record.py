@@ -252,7 +252,7 @@ class CallbackModule(CallbackBase):
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "aggregate"
-    CALLBACK_NAME = "deployment_record"
+    CALLBACK_NAME = "llama.nexus.deployment_record"
     CALLBACK_NEEDS_ENABLED = True
 
     def __init__(self) -> None:
@@ -275,7 +275,8 @@ class CallbackModule(CallbackBase):
         # No later than here: the library costs milliseconds, which other playbooks need not pay.
         sys.path.insert(0, str(ROOT))
         try:
-            from nexus_tasks import provenance, results
+            from nexus_tasks.core import provenance
+            from nexus_tasks.records import store
         finally:
             sys.path.remove(str(ROOT))
         given = context.CLIARGS
@@ -295,7 +296,7 @@ class CallbackModule(CallbackBase):
             "controller": {"user": getpass.getuser(), "host": platform.node()},
         }
         folder = Path(self.get_option("results") or ROOT / "results")
-        self._record = results.create("deployment", header, target=header["target"], root=folder)
+        self._record = store.create("deployment", header, target=header["target"], root=folder)
         self._watch_for_the_end()
 
     @watching

@@ -6,10 +6,9 @@ starts Ansible.
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
-
 from ansible.plugins.callback import CallbackBase
+
+from ..module_utils.hostlib.process import have_a_home
 
 DOCUMENTATION = """
 name: home_folder
@@ -21,17 +20,15 @@ description:
 author: Llama Nexus
 """
 
-PROCESS = Path(__file__).resolve().parent.parent / "module_utils" / "process.py"
-
 
 class CallbackModule(CallbackBase):
     """See DOCUMENTATION."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "aggregate"
-    CALLBACK_NAME = "home_folder"
+    CALLBACK_NAME = "llama.nexus.home_folder"
     CALLBACK_NEEDS_ENABLED = True
 
     def __init__(self) -> None:
         super().__init__()
-        runpy.run_path(str(PROCESS))["have_a_home"]()
+        have_a_home()

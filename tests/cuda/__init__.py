@@ -1,8 +1,5 @@
 """A real CUDA toolkit for machines that have none, with or without a GPU: compiling needs neither."""
 
-from tests import modules
 from tests.cuda.toolkit import TOOLKIT, make
-
-modules.share()
 
 __all__ = ["TOOLKIT", "make"]

@@ -13,11 +13,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ansible.module_utils import llama_cpp_build as build_utils
-from ansible.module_utils import llama_cpp_recipe as recipe_utils
 from rich.console import Console
 from rich.table import Table
 
+from plugins.module_utils.llama_cpp import build as build_utils
+from plugins.module_utils.llama_cpp import recipe as recipe_utils
 from tests import cuda
 from tests.conftest import cache_folder
 

@@ -31,10 +31,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import yaml
-from ansible.module_utils import llama_cpp_build as build_utils
-from ansible.module_utils import llama_cpp_recipe as recipe_utils
-from ansible.module_utils import nvidia
 
+from plugins.module_utils.llama_cpp import build as build_utils
+from plugins.module_utils.llama_cpp import recipe as recipe_utils
+from plugins.module_utils.nvidia import decisions as nvidia
 from tests.conftest import ROOT, cache_folder
 
 HERE = Path(__file__).parent

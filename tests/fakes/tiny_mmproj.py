@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from gguf import GGUFWriter
 
-from nexus_tasks.tiny_model import Shape
+from nexus_tasks.model_store.tiny_model import Shape
 
 EMBEDDING, HEADS, FEED_FORWARD = 64, 2, 128
 IMAGE, PATCH = 28, 14

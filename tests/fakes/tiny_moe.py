@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from gguf import GGUFWriter, LlamaFileType, TokenType
 
-from nexus_tasks import tiny_model
+from nexus_tasks.model_store import tiny_model
 
 N_LAYER, N_EMBD, N_HEAD, N_HEAD_KV, N_FF, N_EXPERT = 6, 256, 4, 2, 256, 4
 EXPERTS_MIB = 3 * N_EXPERT * N_FF * N_EMBD * 2 / 2**20  # of one layer

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from nexus_tasks import raw, results
+from nexus_tasks.measurement import raw
+from nexus_tasks.records import store
 from tests.bed import Bed
 from tests.conftest import ROOT, wait_for
 from tests.fleet.targets import Target, target
@@ -22,7 +23,8 @@ PROGRAM = """\
 import json, sys
 from pathlib import Path
 from rich.console import Console
-from nexus_tasks import inventory, raw
+from nexus_tasks.fleet import inventory
+from nexus_tasks.measurement import raw
 engine, sizes, root = json.loads(sys.argv[1])
 (instance,) = inventory.deployed("rig/main").instances
 raw.run(instance, engine, *sizes, root=Path(root), console=Console(), stop_server=True)
@@ -54,8 +56,8 @@ def test_a_host_is_measured_over_ssh_and_its_server_comes_back(rig: Target, tmp_
     process = measure(rig, tmp_path, raw.BENCH, 16, 8, 2, [1])
     output, _ = process.communicate()
     assert process.returncode == 0, output
-    (path,) = results.paths("benchmark", tmp_path)
-    record = results.load(path)
+    (path,) = store.paths("benchmark", tmp_path)
+    record = store.load(path)
     assert record.summary
     assert record.summary["ok"] is True
     assert record.summary["metrics"]["decode_tps"]["n"] == 2

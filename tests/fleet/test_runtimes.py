@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from nexus_tasks import results
+from nexus_tasks.records import store
 from tests.bed import Bed
 from tests.conftest import ROOT, changed, said, wait_for
 from tests.fleet.targets import Target, target
@@ -70,8 +70,8 @@ def test_a_server_on_loopback_of_its_host_is_measured_through_a_tunnel(served: T
         env={**os.environ, "ANSIBLE_INVENTORY": str(served.inventory)}, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
-    [path] = results.paths("benchmark", tmp_path)
-    record = results.load(path)
+    [path] = store.paths("benchmark", tmp_path)
+    record = store.load(path)
     assert record.summary
     assert record.summary["ok"], done.stdout
     assert record.header["endpoint"]["tunnel"] == {"via": "ssh", "host": served.host.name}

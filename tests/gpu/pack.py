@@ -28,11 +28,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from ansible.module_utils import llama_cpp_build as build_utils
-from ansible.module_utils import llama_cpp_recipe as recipe_utils
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from plugins.module_utils.llama_cpp import build as build_utils
+from plugins.module_utils.llama_cpp import recipe as recipe_utils
 from tests.conftest import ROOT, cache_folder
 from tests.gpu.rows import PACK, PACK_FILE
 

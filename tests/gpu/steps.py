@@ -28,12 +28,16 @@ from typing import Any
 import httpx
 import pynvml
 import yaml
-from ansible.module_utils import llama_cpp_recipe as recipe_utils
-from ansible.module_utils import llama_server_placement as placement_utils
-from ansible.module_utils import nvidia, nvidia_host
 
-from nexus_tasks import results, scrape, telemetry, tiny_model
-from tests import modules
+from nexus_tasks.model_store import tiny_model
+from nexus_tasks.records import store
+from nexus_tasks.servers import scrape
+from nexus_tasks.telemetry import sampling
+from plugins.module_utils.llama_cpp import recipe as recipe_utils
+from plugins.module_utils.llama_server import placement as placement_utils
+from plugins.module_utils.nvidia import decisions as nvidia
+from plugins.module_utils.nvidia import host as nvidia_host
+from tests import exporter, modules
 from tests.conftest import ROOT, RunningServer, free_port, run_server
 from tests.fakes.gpus import FakeGpus, Gpu
 from tests.gpu.rows import DIFFERS, NOT_RUN, NotRun, Report
@@ -260,7 +264,7 @@ def nvidia_smi(place: Place, report: Report) -> None:
     compare_smi(report, real, fake, "--query-gpu=name,vram", "--format=csv")
     compare_smi(report, real, fake, "--query-gpu=name")
     compare_smi(report, real, fake, "--query-gpu=name", "--format=csv", "--id=77")
-    llama_bench = modules.load(ROOT / "roles/llama_bench/library/llama_bench.py")
+    llama_bench = modules.load(ROOT / "plugins/modules/llama_bench.py")
     host = llama_bench.host_of(llama_bench.gpus_of_host())
     known = [*host["gpus"], host["host_state"]["power_limit_w"], host["host_state"]["clocks_max_mhz"]]
     report.add("role llama_bench understands it", len(host["gpus"]) == len(gpus) and None not in known, host)
@@ -327,7 +331,7 @@ def nvml(place: Place, report: Report) -> None:
     report.claim(
         "functions of the library", not missing, ", ".join(missing) or f"all {len(functions)}", "all are there"
     )
-    with telemetry.Gpus() as gpus:
+    with sampling.Gpus() as gpus:
         report.add(
             "telemetry finds no fault", gpus.nvml_error is None, gpus.nvml_error or f"{len(gpus.inventory)} GPUs"
         )
@@ -360,8 +364,7 @@ def nvml(place: Place, report: Report) -> None:
 def run_exporter() -> Iterator[str]:
     """The exporter, without its role; its address."""
     port = free_port()
-    argv = [sys.executable, str(ROOT / "roles/telemetry/files/exporter.py"), "--port", str(port)]
-    with subprocess.Popen(argv, env={**os.environ, "PYTHONPATH": str(ROOT / "nexus_tasks")}) as process:
+    with exporter.run("--port", str(port)) as process:
         try:
             url = f"http://127.0.0.1:{port}"
             wait(lambda: answers(f"{url}/metrics"), "the exporter")
@@ -587,7 +590,7 @@ def speed(place: Place, report: Report) -> None:
             report.add(f"{engine}: measured", False, done.stdout[-300:] or "it said nothing: see check.log")
             continue
         [answer] = json.loads(done.stdout)
-        record = results.load(Path(answer["record"]))
+        record = store.load(Path(answer["record"]))
         figures = (record.summary or {}).get("metrics") or {"decode_tps": None, "prefill_tps": None}
         # One that had nothing to be told of is None: no row may be lost for it.
         medians[engine] = {name: (figures[name] or {}).get("median") for name in ("decode_tps", "prefill_tps")}

@@ -10,8 +10,9 @@ import httpx
 import numpy as np
 import pytest
 
-from nexus_tasks import accuracy, load
-from nexus_tasks.load import Item, Limits, Request, Row, Stage
+from nexus_tasks import accuracy
+from nexus_tasks.load import generator
+from nexus_tasks.load.generator import Item, Limits, Request, Row, Stage
 
 pytestmark = pytest.mark.alone
 
@@ -22,7 +23,7 @@ def drive(address: str, stage: Stage, tokens: int, path: str = "/completion") ->
         Item((Request(path, item.requests[0].body, 1, tokens, exact_output=True),), key=item.key)
         for item in accuracy.items(tokens)
     )
-    load.run(address, None, asked, stage, Limits(), index=0, origin=time.perf_counter(), on_rows=rows.extend)
+    generator.run(address, None, asked, stage, Limits(), index=0, origin=time.perf_counter(), on_rows=rows.extend)
     return rows
 
 

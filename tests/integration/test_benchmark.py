@@ -21,15 +21,20 @@ import httpx
 import pytest
 from rich.console import Console
 
-from nexus_tasks import benchmark, endpoint, inventory, measure, results, workload
-from nexus_tasks.errors import UsageError
-from nexus_tasks.inventory import Deployed, Instance
-from nexus_tasks.load import Limits, Stage
-from nexus_tasks.measure import Plan
-from nexus_tasks.provenance import ROOT
-from nexus_tasks.scrape import Exporter
-from nexus_tasks.targets import Target
-from nexus_tasks.workload import Spec
+from nexus_tasks import benchmark
+from nexus_tasks.core.errors import UsageError
+from nexus_tasks.core.provenance import ROOT
+from nexus_tasks.fleet import inventory
+from nexus_tasks.fleet.inventory import Deployed, Instance
+from nexus_tasks.fleet.targets import Target
+from nexus_tasks.load.generator import Limits, Stage
+from nexus_tasks.measurement import measure
+from nexus_tasks.measurement.measure import Plan
+from nexus_tasks.records import store
+from nexus_tasks.servers import endpoint
+from nexus_tasks.servers.scrape import Exporter
+from nexus_tasks.workloads import workload
+from nexus_tasks.workloads.workload import Spec
 from tests.conftest import RunningServer, free_port, run_server
 from tests.scripted_server import Handler, openai, serving
 
@@ -46,16 +51,16 @@ def asked(prompt: int, output: int, *, runs: int, warmup: int, **spec: Any) -> P
 SMALL = asked(32, 8, runs=3, warmup=1)
 
 
-def measured(base_url: str, plan: Plan, root: Path) -> results.Record:
-    return results.load(measure.run(Target("local/test", base_url), plan, root=root))
+def measured(base_url: str, plan: Plan, root: Path) -> store.Record:
+    return store.load(measure.run(Target("local/test", base_url), plan, root=root))
 
 
-def summary(record: results.Record) -> dict[str, Any]:
+def summary(record: store.Record) -> dict[str, Any]:
     assert record.summary is not None
     return record.summary
 
 
-def expected_status(record: results.Record) -> int:
+def expected_status(record: store.Record) -> int:
     """Of a run in which nothing failed: other tests may keep the load generator from its work, and then it says so."""
     assert summary(record)["failed"] == 0
     return 0 if summary(record)["valid"] else 1
@@ -236,8 +241,8 @@ def test_a_key_opens_the_server_and_appears_nowhere(
         monkeypatch.setenv(endpoint.API_KEY_VARIABLE, KEY)
         status = benchmark.main([locked.base_url, *argv])
         captured = capfd.readouterr()
-    [path] = results.paths("benchmark", tmp_path / "results")
-    assert status == expected_status(results.load(path))
+    [path] = store.paths("benchmark", tmp_path / "results")
+    assert status == expected_status(store.load(path))
     assert KEY not in path.read_text() + captured.out + captured.err
 
 
@@ -245,10 +250,10 @@ def test_json_is_all_that_is_printed_when_it_is_asked_for(server: RunningServer,
     run = command(server.base_url, "--requests", "2", "--output-tokens", "4", "--json", root=tmp_path)
     output, errors = run.communicate(timeout=120)
     [answer] = json.loads(output)
-    assert run.returncode == expected_status(results.load(Path(answer["record"])))
+    assert run.returncode == expected_status(store.load(Path(answer["record"])))
     assert answer["ok"] is True
     assert answer["metrics"]["ttft_ms"]["n"] == 2
-    record = results.load(Path(answer["record"]))
+    record = store.load(Path(answer["record"]))
     assert record.run_id == answer["run_id"]
     assert "run 2: TTFT" in errors
 
@@ -256,8 +261,8 @@ def test_json_is_all_that_is_printed_when_it_is_asked_for(server: RunningServer,
 def test_the_table_for_people_fits_80_columns(server: RunningServer, tmp_path: Path) -> None:
     run = command(server.base_url, "--preset", "quick", root=tmp_path)
     output, errors = run.communicate(timeout=120)
-    [path] = results.paths("benchmark", tmp_path)
-    assert run.returncode == expected_status(results.load(path)), errors
+    [path] = store.paths("benchmark", tmp_path)
+    assert run.returncode == expected_status(store.load(path)), errors
     lines = [line for line in output.splitlines() if str(path) not in line]
     assert max(map(len, lines)) <= 80
     assert re.search(r"TTFT, ms .*\d", output)
@@ -276,8 +281,8 @@ def test_ctrl_c_finishes_the_record_and_exits_as_shells_expect(server: RunningSe
     run.send_signal(signal.SIGINT)
     output, _ = run.communicate(timeout=120)
     assert run.returncode == 130
-    [path] = results.paths("benchmark", tmp_path)
-    outcome = summary(results.load(path))
+    [path] = store.paths("benchmark", tmp_path)
+    outcome = summary(store.load(path))
     assert (outcome["interrupted"], outcome["ok"]) == (True, False)
     assert outcome["metrics"]["ttft_ms"]["n"] >= 1
     assert str(path) in output
@@ -296,8 +301,8 @@ def test_a_target_that_is_down_does_not_keep_the_others_from_being_measured(
     sizes = ["--prompt-tokens", "16", "--output-tokens", "4", "--requests", "1"]
     assert benchmark.main(["gpu-hosts", *sizes, "--results", str(tmp_path)]) == 1
     assert f"error: {dead} does not answer: connection refused; gpu2: no route to host" in capsys.readouterr().err
-    [path] = results.paths("benchmark", tmp_path)
-    header = results.load(path).header
+    [path] = store.paths("benchmark", tmp_path)
+    header = store.load(path).header
     assert header["target"] == "gpu1/up"
     assert header["endpoint"]["instance"] == "up"
     assert header["server"]["release"] == "b1"
@@ -322,7 +327,7 @@ def test_an_exporter_that_does_not_tell_is_told_and_the_server_is_measured(
     target = Target("gpu1/main", server.base_url, instance=instance, tunnel="gpu1")
     console = Console(file=io.StringIO(), width=200)
     exporters = {"gpu1": dataclasses.replace(exporter, address=address)}
-    record = results.load(measure.run(target, SMALL, exporters=exporters, root=tmp_path, console=console))
+    record = store.load(measure.run(target, SMALL, exporters=exporters, root=tmp_path, console=console))
     assert summary(record)["ok"]
     assert isinstance(console.file, io.StringIO)
     assert re.search(f"telemetry of gpu1 is missing: .*{problem}", console.file.getvalue())
@@ -451,4 +456,4 @@ def test_a_server_that_repeats_the_key_does_not_get_it_into_the_record(tmp_path:
     with serving(openai(gossip)) as address:
         path = measure.run(Target("t", address, KEY), SMALL, root=tmp_path)
     assert KEY not in path.read_text()
-    assert results.load(path).requests[0]["error"]["message"] == "HTTP 400: bad key Bearer ***"
+    assert store.load(path).requests[0]["error"]["message"] == "HTTP 400: bad key Bearer ***"

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from nexus_tasks import compare, verdicts
-from nexus_tasks.provenance import ROOT
+from nexus_tasks import compare
+from nexus_tasks.comparison import verdicts
+from nexus_tasks.core.provenance import ROOT
 from tests.compare_records import changed, run, save
 
 

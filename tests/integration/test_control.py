@@ -23,7 +23,7 @@ import psutil
 import pytest
 import yaml
 
-from nexus_tasks import results
+from nexus_tasks.records import store
 from tests.bed import Bed
 from tests.conftest import ROOT, ansible, free_port, wait_for
 
@@ -166,7 +166,7 @@ def test_a_deployment_ends_with_the_proofs_and_a_line_a_host(operator: Operator,
 def test_it_says_where_its_record_and_its_log_are(operator: Operator, deployed: str) -> None:
     places = dict(re.findall(r"^(record|log) +(\S+)$", deployed, re.MULTILINE))
     assert "PLAY RECAP" in (operator.folder / places["log"]).read_text()
-    record = results.load(operator.folder / places["record"])
+    record = store.load(operator.folder / places["record"])
     assert record.summary
     assert record.summary["hosts"]["changed"] == 2
 
@@ -277,7 +277,7 @@ def test_a_deployment_that_is_interrupted_goes_on_on_the_host(operator: Operator
     props = httpx.get(f"http://127.0.0.1:{operator.port('rig')}/props").json()
     assert props["default_generation_settings"]["n_ctx"] == 2048
     record = max((operator.folder / "results" / "deployment").iterdir())
-    summary = results.load(record).summary
+    summary = store.load(record).summary
     assert summary
     assert summary["interrupted"]
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils import llama_cpp_build as build_utils
-from ansible.module_utils import llama_cpp_recipe as recipe_utils
-from ansible.module_utils import nvidia
 
+from plugins.module_utils.llama_cpp import build as build_utils
+from plugins.module_utils.llama_cpp import recipe as recipe_utils
+from plugins.module_utils.nvidia import decisions as nvidia
 from tests import cuda
 from tests.conftest import cache_folder
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from nexus_tasks import endpoint
-from nexus_tasks.errors import EndpointDown, EndpointError, NotOpenAI, Unauthorized, UsageError
+from nexus_tasks.core.errors import EndpointDown, EndpointError, NotOpenAI, Unauthorized, UsageError
+from nexus_tasks.servers import endpoint
 from tests.conftest import RunningServer, free_port
 from tests.scripted_server import Handler, serving
 

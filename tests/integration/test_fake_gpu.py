@@ -14,8 +14,8 @@ from typing import Any
 
 import httpx
 import pytest
-from ansible.module_utils import nvidia_host
 
+from plugins.module_utils.nvidia import host as nvidia_host
 from tests import pin
 from tests.conftest import RunningServer, ansible, run_server
 from tests.fakes import tiny_moe

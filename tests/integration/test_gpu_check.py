@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils import llama_cpp_recipe as recipe_utils
-from ansible.module_utils import nvidia_host
 
+from plugins.module_utils.llama_cpp import recipe as recipe_utils
+from plugins.module_utils.nvidia import host as nvidia_host
 from tests.conftest import ROOT, cache_folder
 from tests.fakes.fixtures import MakeGpus
 from tests.fakes.gpus import Gpu

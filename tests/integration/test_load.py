@@ -26,9 +26,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from nexus_tasks import load
-from nexus_tasks.errors import EndpointDown
-from nexus_tasks.load import Item, Limits, Request, Row, Stage, Watch
+from nexus_tasks.core.errors import EndpointDown
+from nexus_tasks.load import generator
+from nexus_tasks.load.generator import Item, Limits, Request, Row, Stage, Watch
 from tests.conftest import ROOT, RunningServer, free_port
 
 CHAT = "/v1/chat/completions"
@@ -156,7 +156,7 @@ def drive(
     rows: list[Row] = []
     options = {"index": 0, "origin": time.perf_counter(), "on_rows": rows.extend, **options}
     api_key = options.pop("api_key", None)
-    watch = load.run(address, api_key, items if items is not None else asked(), stage, limits, **options)
+    watch = generator.run(address, api_key, items if items is not None else asked(), stage, limits, **options)
     return rows, watch
 
 
@@ -632,7 +632,7 @@ def test_the_first_requests_at_a_rate_are_not_held_back_and_sent_together() -> N
 
 
 def test_a_generator_that_begins_requests_late_is_not_valid(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load, "MAX_BEGUN_LATE_P99_MS", -1.0)  # nothing can be as early as that
+    monkeypatch.setattr(generator, "MAX_BEGUN_LATE_P99_MS", -1.0)  # nothing can be as early as that
     with serving(quick) as address:
         _, at_a_rate = drive(address, Stage("constant", rate_per_s=50, requests=5))
         _, closed = drive(address, Stage("closed", concurrency=1, requests=5))
@@ -772,14 +772,15 @@ def test_ctrl_c_delivers_what_had_ended_and_leaves_no_process(tmp_path: Path) ->
     program.write_text(
         textwrap.dedent("""
         import json, sys, time
-        from nexus_tasks import load
+        from nexus_tasks.load import generator
         def rows(batch):
             for row in batch:
                 print(json.dumps(row), flush=True)
-        item = load.Item((load.Request("/completion", b"{}"),))
+        item = generator.Item((generator.Request("/completion", b"{}"),))
         try:
-            load.run(sys.argv[1], None, iter(lambda: item, None), load.Stage("closed", concurrency=2, duration_s=60),
-                     load.Limits(), index=0, origin=time.perf_counter(), on_rows=rows)
+            generator.run(sys.argv[1], None, iter(lambda: item, None),
+                          generator.Stage("closed", concurrency=2, duration_s=60), generator.Limits(), index=0,
+                          origin=time.perf_counter(), on_rows=rows)
         except KeyboardInterrupt:
             print("interrupted", flush=True)
         """)

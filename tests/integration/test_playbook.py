@@ -17,8 +17,8 @@ import pytest
 import yaml
 from rich.console import Console
 
-from nexus_tasks import playbook
-from nexus_tasks.errors import DeployError
+from nexus_tasks.core.errors import DeployError
+from nexus_tasks.fleet import playbook
 from tests.conftest import wait_for
 
 SLEEP = f"61.{os.getpid()}"  # seconds, of no other process on this machine
@@ -190,15 +190,15 @@ def test_a_host_that_can_not_be_looked_at_says_why(play: tuple[str, ...], tmp_pa
 
 
 def test_ansible_is_set_up_as_without_ansible_runner(play: tuple[str, ...], tmp_path: Path) -> None:
-    names = ["HOST_KEY_CHECKING", "DEFAULT_CALLBACK_PLUGIN_PATH"]
+    names = ["HOST_KEY_CHECKING", "CALLBACKS_ENABLED"]
     message = "{{ lookup('ansible.builtin.config', '" + "', '".join(names) + "') | to_json }}"
     task = {"name": "Say", "ansible.builtin.fail": {"msg": message}}
     (tmp_path / "play.yml").write_text(
         yaml.safe_dump([{"name": "Try", "hosts": "good", "gather_facts": False, "tasks": [task]}])
     )
-    checks_keys, plugins = json.loads(playbook.run(*play, check=False).failures["good"])
+    checks_keys, callbacks = json.loads(playbook.run(*play, check=False).failures["good"])
     assert checks_keys is True
-    assert str(playbook.ROOT / "plugins" / "callback") in plugins
+    assert "llama.nexus.deployment_record" in callbacks
 
 
 @pytest.mark.parametrize("seconds", [0.3, 5])

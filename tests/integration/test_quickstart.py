@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nexus_tasks import results
+from nexus_tasks.records import store
 from tests import pin
 from tests.conftest import ROOT, ansible, free_port
 
@@ -90,7 +90,7 @@ def test_its_output_fits_a_terminal_but_for_addresses(quickstart: subprocess.Com
 
 
 def test_its_record_says_what_was_measured(user: User, quickstart: subprocess.CompletedProcess[str]) -> None:
-    (record,) = results.load_all("benchmark", user.folder / "results")
+    (record,) = store.load_all("benchmark", user.folder / "results")
     assert record.header["target"] == "localhost/main"
     assert record.header["model"]["name"] == "tiny-babble"
     assert len(record.header["model"]["sha256"]) == 64
@@ -199,7 +199,7 @@ def test_quickstart_needs_no_home_folder_and_no_umask_of_its_own(
     try:
         assert re.search(r"decode, tokens/s +\d", done.stdout), done.stdout + done.stderr
         assert re.search(r"^report +file://.*\.html$", done.stdout, re.MULTILINE)
-        [record] = results.load_all("benchmark", tmp_path / "results")
+        [record] = store.load_all("benchmark", tmp_path / "results")
         assert record.summary
         assert record.summary["ok"]
         assert list(home.iterdir()) == []

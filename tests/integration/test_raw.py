@@ -19,13 +19,14 @@ import psutil
 import pytest
 import yaml
 
-from nexus_tasks import raw, results
-from nexus_tasks.inventory import Instance
+from nexus_tasks.fleet.inventory import Instance
+from nexus_tasks.measurement import raw
+from nexus_tasks.records import store
 from tests import modules
 from tests.conftest import ROOT, ansible, cache_folder, free_port, wait_for
 from tests.fakes import tiny_moe
 
-MODULE = ROOT / "roles" / "llama_bench" / "library" / "llama_bench.py"
+MODULE = ROOT / "plugins/modules/llama_bench.py"
 # Every setting that both tools know and a processor can have.
 FLAGS = (
     "--batch-size 128 --ubatch-size 64 --n-gpu-layers 3 --split-mode none --main-gpu 0 --flash-attn on --no-kv-offload "
@@ -254,7 +255,8 @@ class Rig:
         """Begin a run as the benchmark does."""
         program = (
             "import json, sys; from pathlib import Path; from rich.console import Console\n"
-            "from nexus_tasks import inventory, raw; from nexus_tasks.errors import command_line\n"
+            "from nexus_tasks.fleet import inventory; from nexus_tasks.measurement import raw\n"
+            "from nexus_tasks.core.errors import command_line\n"
             "engine, sizes, stops, root = json.loads(sys.argv[1])\n"
             "@command_line\n"
             "def main(argv):\n"
@@ -295,8 +297,8 @@ class Rig:
         found = [" ".join(each.info["cmdline"] or ()) for each in psutil.process_iter(["cmdline"])]
         return [words for words in found if "raw.yml" in words and str(self.folder) in words]
 
-    def records(self) -> list[results.Record]:
-        return [results.load(path) for path in results.paths("benchmark", self.folder / "results", required=False)]
+    def records(self) -> list[store.Record]:
+        return [store.load(path) for path in store.paths("benchmark", self.folder / "results", required=False)]
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,11 @@ from typing import Any
 
 import pytest
 
-from nexus_tasks import benchmark, frames, index, markup, report, results, runs, stories, verdicts
-from nexus_tasks.errors import ReportError
+from nexus_tasks import benchmark, report
+from nexus_tasks.comparison import verdicts
+from nexus_tasks.core.errors import ReportError
+from nexus_tasks.records import runs, store
+from nexus_tasks.reports import frames, index, markup, stories
 from tests import browser
 from tests.conftest import RunningServer
 from tests.report_records import NOON, failure, fixed, request, simulate, write
@@ -32,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, server: RunningServer) -> P
         command = [server.base_url, *sizes, "--tag", tag, "--results", str(root / "results")]
         # Other work may keep the load generator from its own: only what is valid has a history.
         while benchmark.main(command):
-            results.paths("benchmark", root / "results")[-1].unlink()
+            store.paths("benchmark", root / "results")[-1].unlink()
     before = _digest(SOURCE)
     arguments = ["--results", str(root / "results"), "--reports", str(root / "reports")]
     assert report.main(arguments) == 0
@@ -41,26 +44,26 @@ def folder(tmp_path_factory: pytest.TempPathFactory, server: RunningServer) -> P
 
 
 @pytest.fixture(scope="module")
-def newest(folder: Path) -> results.Record:
+def newest(folder: Path) -> store.Record:
     """The second of the two runs."""
-    return results.load(results.paths("benchmark", folder / "results")[-1])
+    return store.load(store.paths("benchmark", folder / "results")[-1])
 
 
 @pytest.fixture(scope="module")
-def page(folder: Path, newest: results.Record) -> str:
+def page(folder: Path, newest: store.Record) -> str:
     """The second run's report."""
     return (folder / "reports" / "benchmark" / f"{newest.run_id}.html").read_text()
 
 
 def test_each_run_has_a_page_and_its_executed_notebook(folder: Path) -> None:
     made = {path.name for path in (folder / "reports" / "benchmark").iterdir()}
-    stems = [path.stem for path in results.paths("benchmark", folder / "results")]
+    stems = [path.stem for path in store.paths("benchmark", folder / "results")]
     assert made == {f"{stem}{suffix}" for stem in stems for suffix in (".html", ".ipynb")}
     for stem in stems:
         assert f'href="benchmark/{stem}.html?' in (folder / "reports" / "index.html").read_text()
 
 
-def test_the_numbers_of_a_page_are_those_of_its_record(newest: results.Record, page: str) -> None:
+def test_the_numbers_of_a_page_are_those_of_its_record(newest: store.Record, page: str) -> None:
     assert newest.summary is not None
     metrics = newest.summary["metrics"]
     for name in ("ttft_ms", "itl_ms", "decode_tps"):
@@ -72,10 +75,10 @@ def test_the_numbers_of_a_page_are_those_of_its_record(newest: results.Record, p
         assert f"{markup.number(row['total_ms'])} ms, {markup.number(row['decode_tps'])} tokens/s</text>" in page
 
 
-def test_a_page_compares_with_the_run_before(folder: Path, newest: results.Record, page: str) -> None:
+def test_a_page_compares_with_the_run_before(folder: Path, newest: store.Record, page: str) -> None:
     change = frames.history(newest, folder / "results").changes["decode_tps"]
     assert f"{markup.percent(change.percent)} since the last like it" in page
-    first = results.load(results.paths("benchmark", folder / "results")[0])
+    first = store.load(store.paths("benchmark", folder / "results")[0])
     assert "No earlier run of this target." in (folder / "reports" / "benchmark" / f"{first.run_id}.html").read_text()
 
 
@@ -91,7 +94,7 @@ def test_pages_load_nothing_and_run_nothing(folder: Path) -> None:
 @browser.needed
 @pytest.mark.parametrize("dark", [False, True])
 def test_a_browser_shows_a_page_without_errors_or_requests(
-    tmp_path: Path, folder: Path, newest: results.Record, dark: bool
+    tmp_path: Path, folder: Path, newest: store.Record, dark: bool
 ) -> None:
     path = folder / "reports" / "benchmark" / f"{newest.run_id}.html"
     seen = browser.show(path, tmp_path, dark=dark)
@@ -117,10 +120,10 @@ def test_the_browser_check_notices_a_page_that_loads_something(tmp_path: Path) -
     assert "http://127.0.0.1:18999/x.png" in browser.requests(tmp_path / "net.json")
 
 
-def test_the_target_has_a_history_with_both_runs(folder: Path, newest: results.Record) -> None:
+def test_the_target_has_a_history_with_both_runs(folder: Path, newest: store.Record) -> None:
     page = index.history_page(newest.header["target"], folder / "reports").read_text()
     assert "2 runs of " in page
-    for path in results.paths("benchmark", folder / "results"):
+    for path in store.paths("benchmark", folder / "results"):
         assert f'href="../benchmark/{path.stem}.html"' in page
 
 
@@ -134,7 +137,7 @@ def test_two_runs_are_compared_on_a_page_that_fits_narrow_and_wide_windows(tmp_p
         report.main(["compare", "before", "after", "--results", str(root), "--reports", str(tmp_path / "reports")]) == 0
     )
     [page] = (tmp_path / "reports" / "compare").glob("*.html")
-    sides = [[results.load(path)] for path in paths]
+    sides = [[store.load(path)] for path in paths]
     shown = html.unescape(page.read_text())
     for sentence in stories.compare(sides, [verdicts.judge(*sides)]):
         assert sentence in shown

@@ -18,22 +18,23 @@ from typing import Any
 import httpx
 import pytest
 
-from nexus_tasks import telemetry
-from nexus_tasks.provenance import ROOT
-from nexus_tasks.scrape import Source
+from nexus_tasks.core.provenance import ROOT
+from nexus_tasks.servers.scrape import Source
+from nexus_tasks.telemetry import sampling
+from tests import exporter
 from tests.conftest import RunningServer, free_port, run_server, wait_for
 
 PROGRAM = """
 import json, sys, time
-from nexus_tasks import telemetry
-with telemetry.Gpus() as gpus:
+from nexus_tasks.telemetry import sampling
+with sampling.Gpus() as gpus:
     rows = []
-    with telemetry.Sampler(gpus, interval_s=0.05, origin=time.perf_counter()) as sampler:
+    with sampling.Sampler(gpus, interval_s=0.05, origin=time.perf_counter()) as sampler:
         while len(rows) < 2:
             time.sleep(0.05)
             rows += sampler.take()
     json.dump({"gpus": gpus.as_rows(), "error": gpus.nvml_error, "samples": rows + sampler.take(),
-               "state": telemetry.host_state(gpus), "alone": telemetry.host_state()}, sys.stdout)
+               "state": sampling.host_state(gpus), "alone": sampling.host_state()}, sys.stdout)
 """
 # What newer GPUs tell beside what nvml.c has. The second has no counter of its energy, like those before Volta.
 MORE = r"""
@@ -93,8 +94,8 @@ int nvmlDeviceGetMemoryInfo(void *device, memory_t *memory) {
 """
 HANGING = """
 import pathlib, sys, time
-from nexus_tasks import telemetry
-with telemetry.Gpus() as gpus, telemetry.Sampler(gpus, interval_s=0.05, origin=time.perf_counter()) as sampler:
+from nexus_tasks.telemetry import sampling
+with sampling.Gpus() as gpus, sampling.Sampler(gpus, interval_s=0.05, origin=time.perf_counter()) as sampler:
     while not (rows := sampler.take()):
         time.sleep(0.05)
     pathlib.Path(sys.argv[1]).touch()
@@ -163,9 +164,7 @@ def sample_with(folder: Path) -> dict[str, Any]:
 def run_exporter(folder: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """The exporter as role telemetry places it, with the folder's library; its base URL and its process."""
     port = free_port()
-    exporter = ROOT / "roles/telemetry/files/exporter.py"
-    environment = {**os.environ, "LD_LIBRARY_PATH": str(folder), "PYTHONPATH": str(ROOT / "nexus_tasks")}
-    with subprocess.Popen([sys.executable, exporter, "--port", str(port), *options], env=environment) as process:
+    with exporter.run("--port", str(port), *options, LD_LIBRARY_PATH=str(folder)) as process:
         try:
             wait_for(lambda: answers(port), "the exporter")
             yield f"http://127.0.0.1:{port}", process
@@ -193,7 +192,7 @@ def test_two_gpus_are_named_and_sampled_and_what_one_lacks_is_null(nvml_dir: Pat
             {"index": 0, "memory_used_mib": 1000, "power_w": 311.5, "temperature_c": 64, **known},
             {"index": 1, "memory_used_mib": 1001, "power_w": None, "temperature_c": None, **known},
         ]
-    unknown = {"power_limit_w": [None, None], "clocks_max_mhz": [None, None], "governor": telemetry.governor()}
+    unknown = {"power_limit_w": [None, None], "clocks_max_mhz": [None, None], "governor": sampling.governor()}
     assert answer["state"] == answer["alone"] == {"driver": "580.65.06", **unknown}
 
 
@@ -210,7 +209,7 @@ def test_limits_clocks_energy_and_what_slows_a_gpu_down_are_sampled(nvml_dir: Pa
         assert second["energy_j"] is None
     assert answer["state"] == {
         "driver": "580.65.06", "power_limit_w": [350.0, 350.0], "clocks_max_mhz": [1980, 1980],
-        "governor": telemetry.governor(),
+        "governor": sampling.governor(),
     }  # fmt: skip
 
 
@@ -264,7 +263,7 @@ def test_a_driver_that_is_not_loaded_is_recorded_and_costs_nothing_else(nvml_dir
     assert answer["samples"][0]["gpus"] == []
     assert answer["samples"][0]["memory_used_mib"] > 0
     assert answer["state"] == {
-        "driver": None, "power_limit_w": None, "clocks_max_mhz": None, "governor": telemetry.governor()
+        "driver": None, "power_limit_w": None, "clocks_max_mhz": None, "governor": sampling.governor()
     }  # fmt: skip
 
 
@@ -277,8 +276,8 @@ def test_a_machine_without_the_library_has_no_gpus_and_says_why(tmp_path: Path) 
 
 
 def test_busy_processors_show_in_the_first_sample_already() -> None:
-    with telemetry.Gpus() as gpus, subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
-        with telemetry.Sampler(gpus, interval_s=0.2, origin=time.perf_counter()) as sampler:
+    with sampling.Gpus() as gpus, subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        with sampling.Sampler(gpus, interval_s=0.2, origin=time.perf_counter()) as sampler:
             rows = wait_for(sampler.take, "the first sample")
         busy.kill()
         rows += sampler.take()
@@ -290,8 +289,8 @@ def test_busy_processors_show_in_the_first_sample_already() -> None:
 
 
 def test_a_run_shorter_than_the_interval_has_a_sample_too() -> None:
-    with telemetry.Gpus() as gpus:
-        with telemetry.Sampler(gpus, interval_s=60, origin=time.perf_counter()) as sampler:
+    with sampling.Gpus() as gpus:
+        with sampling.Sampler(gpus, interval_s=60, origin=time.perf_counter()) as sampler:
             pass
         assert len(sampler.take()) == 1
         assert sampler.take() == []
@@ -342,9 +341,8 @@ def test_an_exporter_lets_go_of_nvml_when_nobody_asks_and_starts_over_when_it_st
 def test_a_port_that_is_taken_ends_an_exporter_with_a_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        command: list[str | Path] = [sys.executable, ROOT / "roles/telemetry/files/exporter.py", "--port", port]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT / "nexus_tasks")}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        with exporter.command("--port", port) as (argv, environment):
+            done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == f"exporter: can't listen on 127.0.0.1 port {port}: Address already in use\n"
 
@@ -366,7 +364,7 @@ def of_source(rows: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
     return [row for row in rows if row["source"] == name]
 
 
-def samples_until(sampler: telemetry.Sampler, count: int, *names: str) -> list[dict[str, Any]]:
+def samples_until(sampler: sampling.Sampler, count: int, *names: str) -> list[dict[str, Any]]:
     """The samples that come until there are so many of each source."""
     rows: list[dict[str, Any]] = []
 
@@ -381,8 +379,8 @@ def samples_until(sampler: telemetry.Sampler, count: int, *names: str) -> list[d
 def test_a_source_is_asked_at_once_and_at_the_end_however_long_the_interval_is(measured: RunningServer) -> None:
     sources = [Source("rig/main", measured.base_url)]
     with (
-        telemetry.Gpus() as gpus,
-        telemetry.Sampler(gpus, interval_s=3600, origin=time.perf_counter(), sources=sources) as sampler,
+        sampling.Gpus() as gpus,
+        sampling.Sampler(gpus, interval_s=3600, origin=time.perf_counter(), sources=sources) as sampler,
     ):
         rows = samples_until(sampler, 1, "rig/main")
     assert len(of_source([*rows, *sampler.take()], "rig/main")) == 2
@@ -393,10 +391,10 @@ def test_a_server_is_sampled_beside_this_machine_from_the_first_moment_to_the_la
         before = source.look().server
     assert before
     assert before.predicted_tokens_total is not None
-    with telemetry.Gpus() as gpus:
+    with sampling.Gpus() as gpus:
         origin = time.perf_counter()
         sources = [Source("rig/main", measured.base_url)]
-        with telemetry.Sampler(gpus, interval_s=0.05, origin=origin, sources=sources) as sampler:
+        with sampling.Sampler(gpus, interval_s=0.05, origin=origin, sources=sources) as sampler:
             rows = samples_until(sampler, 1, "rig/main")  # else the first one may come when tokens do
             body = {"prompt": "Once upon a time", "n_predict": 512, "ignore_eos": True, "cache_prompt": False}
             httpx.post(f"{measured.base_url}/completion", json=body, timeout=300).raise_for_status()
@@ -417,13 +415,13 @@ def test_a_server_is_sampled_beside_this_machine_from_the_first_moment_to_the_la
 
 @pytest.mark.alone
 def test_a_source_that_is_dead_and_one_that_hangs_leave_gaps_and_delay_nothing(measured: RunningServer) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent, telemetry.Gpus() as gpus:
+    with socket.create_server(("127.0.0.1", 0)) as silent, sampling.Gpus() as gpus:
         sources = [
             Source("dead", f"http://127.0.0.1:{free_port()}"),
             Source("hangs", f"http://127.0.0.1:{silent.getsockname()[1]}", timeout_s=30),
             Source("lives", measured.base_url),
         ]
-        with telemetry.Sampler(gpus, interval_s=0.05, origin=time.perf_counter(), sources=sources) as sampler:
+        with sampling.Sampler(gpus, interval_s=0.05, origin=time.perf_counter(), sources=sources) as sampler:
             rows = samples_until(sampler, 5, "client", "lives", "dead")
             begun = time.monotonic()
         stopping = time.monotonic() - begun
@@ -432,5 +430,5 @@ def test_a_source_that_is_dead_and_one_that_hangs_leave_gaps_and_delay_nothing(m
     assert by_source["hangs"] == []  # it has 30 seconds
     gap: dict[str, Any] = {"cpu_percent": None, "memory_used_mib": None, "gpus": [], "server": None}
     assert all({name: row[name] for name in gap} == gap for row in by_source["dead"])
-    assert stopping < telemetry.LAST_S + 10
+    assert stopping < sampling.LAST_S + 10
     assert not [t for t in threading.enumerate() if t.name == "telemetry of dead"]

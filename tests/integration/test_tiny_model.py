@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from nexus_tasks import tiny_model
+from nexus_tasks.model_store import tiny_model
 from tests.conftest import RunningServer
 
 

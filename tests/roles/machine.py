@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from ansible.module_utils import llama_server_compare as compare_utils
-from ansible.module_utils import llama_server_runtimes as runtime_utils
-from ansible.module_utils import llama_server_switch as switch_utils
 
+from plugins.module_utils.llama_server import compare as compare_utils
+from plugins.module_utils.llama_server import runtimes as runtime_utils
+from plugins.module_utils.llama_server import switch as switch_utils
 from tests.conftest import ROOT, free_port
 
 Row = dict[str, Any]

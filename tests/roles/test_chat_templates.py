@@ -77,7 +77,7 @@ CHECKED = {
 @pytest.fixture(scope="module")
 def plugin() -> ModuleType:
     """The filter plugin, which Ansible loads from its path, too."""
-    return modules.load(ROOT / "roles/llama_server/filter_plugins/chat_template.py")
+    return modules.load(ROOT / "plugins/filter/chat_template.py")
 
 
 @pytest.mark.parametrize("name", CHECKED)

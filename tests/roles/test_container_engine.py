@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils import container_engine as engine
-from ansible.module_utils import container_engine_host as host_utils
-from ansible.module_utils import nvidia_host, openpgp
+
+from plugins.module_utils import openpgp
+from plugins.module_utils.container_engine import decisions as engine
+from plugins.module_utils.container_engine import host as host_utils
+from plugins.module_utils.nvidia import host as nvidia_host
 
 URL = "https://nvidia.github.io/libnvidia-container/stable"
 RHEL = "https://download.docker.com/linux/rhel"

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-from nexus_tasks import results
-from nexus_tasks.results import Record
+from nexus_tasks.records import store
+from nexus_tasks.records.store import Record
 from tests.conftest import BIN, ROOT, ansible, cache_folder, wait_for
 from tests.roles import llama_cpp_tree
 
@@ -66,12 +66,12 @@ class Project:
 
     def record(self) -> Record:
         """The record of the one run there was."""
-        [path] = results.paths("deployment", self.results)
-        return results.load(path)
+        [path] = store.paths("deployment", self.results)
+        return store.load(path)
 
     def text(self) -> str:
         """All that was recorded."""
-        return "".join(path.read_text() for path in results.paths("deployment", self.results))
+        return "".join(path.read_text() for path in store.paths("deployment", self.results))
 
 
 @pytest.fixture
@@ -249,7 +249,7 @@ def test_only_rows_of_what_was_done_about_an_instance_count(project: Project) ->
 def test_the_result_of_a_job_that_was_followed_counts(project: Project) -> None:
     job = {"llama_server_converge": {"instances": [instance()]}, "async": 60, "poll": 0, "register": "job"}
     follow = {"job": "{{ job }}", "progress": str(project.folder / "progress"), "limit": "a_limit"}
-    project.run([job, {"follow": follow}])
+    project.run([job, {"llama.nexus.follow": follow}])
     assert [row["state"] for row in hosts_of(project.record())["one"]["instances"]] == ["verified"]
 
 
@@ -362,7 +362,7 @@ def test_two_plays_at_once_write_two_records(project: Project) -> None:
         for _ in range(2)
     ]  # fmt: skip
     assert [play.wait(120) for play in plays] == [0, 0]
-    assert [hosts_of(record)["one"]["ok"] for record in results.load_all("deployment", project.results)] == [True, True]
+    assert [hosts_of(record)["one"]["ok"] for record in store.load_all("deployment", project.results)] == [True, True]
 
 
 # --- Releases: the real role, with a small tree of llama.cpp's shape ---
@@ -411,7 +411,7 @@ def built(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
     }
     inventory = folder / "hosts.json"
     retain = {
-        "llama_cpp_retain": {"prefix": "{{ llama_nexus_prefix }}", "keep": "{{ keep }}", "used": []},
+        "llama.nexus.llama_cpp_retain": {"prefix": "{{ llama_nexus_prefix }}", "keep": "{{ keep }}", "used": []},
         "when": "keep is defined",
     }
     play = {"hosts": "all", "gather_subset": ["!all", "!min", "user"], "roles": ["llama_cpp"], "post_tasks": [retain]}
@@ -427,8 +427,8 @@ def built(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
     manifests = {path.parent.name: json.loads(path.read_text()) for path in paths}
     hosts["rig"] = {**archive, "llama_cpp_cmake_options": {"FLAG": "1"}}
     output += run("--limit", "rig,edge-1", "-e", "keep=1")
-    found = results.paths("deployment", folder / "results")
-    check, first, second = (results.load(path) for path in found)
+    found = store.paths("deployment", folder / "results")
+    check, first, second = (store.load(path) for path in found)
     return Built(check, first, second, manifests, output, "".join(path.read_text() for path in found))
 
 

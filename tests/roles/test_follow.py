@@ -10,8 +10,8 @@ import subprocess
 import sys
 
 import pytest
-from ansible.module_utils import locks
 
+from plugins.module_utils.hostlib import locks
 from tests.conftest import BIN, ROOT, wait_for
 
 WAITING = f"main: waiting for {locks.Holder(4242, 'restart of main', '2026-11-29T08:30:00+00:00')}"

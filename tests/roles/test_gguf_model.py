@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 from gguf import GGML_QUANT_SIZES, GGUFWriter
 
-from nexus_tasks import tiny_model
+from nexus_tasks.model_store import tiny_model
 from tests import modules
 from tests.conftest import ROOT, free_port
 from tests.roles.file_server import FileServer, Served, serve
 
-MODULE = ROOT / "roles/gguf_model/library/gguf_file.py"
+MODULE = ROOT / "plugins/modules/gguf_file.py"
 SMALL = tiny_model.Shape(n_layer=1, n_embd=64, n_head=2, n_head_kv=1, n_ff=64)
 
 

@@ -13,7 +13,7 @@ import pytest
 from tests import modules
 from tests.conftest import ROOT
 
-MODULE = ROOT / "roles/host_tools/library/host_tools.py"
+MODULE = ROOT / "plugins/modules/host_tools.py"
 
 
 def wheel(folder: Path, version: str) -> str:

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.http_client import RefusedRedirectError, open_address
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from plugins.module_utils.hostlib.http_client import RefusedRedirectError, open_address
 from tests import modules
 from tests.conftest import ROOT
 from tests.roles.file_server import Served, serve
@@ -190,7 +190,7 @@ def test_a_mirrors_redirect_does_not_carry_the_hubs_token_away(tmp_path: Path) -
         mirror.repositories["some/repo"] = {"a.gguf": content}
         mirror.relays["/some/repo/resolve/main/a.gguf"] = f"{storage.url}/kept"
         found = modules.call(
-            ROOT / "roles/gguf_model/library/gguf_file.py",
+            ROOT / "plugins/modules/gguf_file.py",
             {
                 "name": "model", "dir": str(tmp_path), "profile": {"repo": "some/repo", "file": "a.gguf"},
                 "hub_endpoint": mirror.url, "hub_token": "hf_secret",
@@ -207,7 +207,7 @@ def gguf() -> bytes:
 
 
 def test_gits_credentials_stay_with_their_server(tmp_path: Path) -> None:
-    build = modules.load(ROOT / "roles/llama_cpp/module_utils/llama_cpp_build.py")
+    build = modules.load(ROOT / "plugins/module_utils/llama_cpp/build.py")
     asked: list[tuple[int, str, str | None]] = []
     capabilities = b"%s refs/heads/b1\0shallow no-progress\n" % (b"1" * 40)
     refs = b"001e# service=git-upload-pack\n0000%04x%s0000" % (len(capabilities) + 4, capabilities)
@@ -251,11 +251,11 @@ def test_gits_credentials_stay_with_their_server(tmp_path: Path) -> None:
 
 # Those that ask nobody but their own host, and follow no redirect there.
 LOCAL = {
-    "roles/llama_server/module_utils/llama_server_proof.py",
-    "roles/telemetry/library/telemetry_exporter.py",
+    "plugins/module_utils/llama_server/proof.py",
+    "plugins/modules/telemetry_exporter.py",
 }
 ASKING = ("urllib.request", "http.client", "ansible.module_utils.urls", "requests", "httpx")
-OWN = "plugins/module_utils/http_client.py"
+OWN = "plugins/module_utils/hostlib/http_client.py"
 
 
 def asks(source: str) -> set[str]:
@@ -279,7 +279,7 @@ def asks(source: str) -> set[str]:
 
 
 def test_host_code_asks_other_machines_by_http_client_alone() -> None:
-    places = ("plugins/**/*.py", "roles/*/library/*.py", "roles/*/module_utils/*.py", "roles/*/files/*.py")
+    places = ("plugins/**/*.py", "roles/*/files/*.py")
     files = {str(path.relative_to(ROOT)): path for place in places for path in ROOT.glob(place)}
     assert LOCAL | {OWN} <= files.keys()
     wrong = {name: asks(path.read_text()) for name, path in files.items() if name not in {*LOCAL, OWN}}

@@ -24,9 +24,10 @@ from typing import Any
 
 import httpx
 import pytest
-from ansible.module_utils import llama_cpp_recipe as recipe_utils
-from ansible.module_utils import nvidia, nvidia_host
 
+from plugins.module_utils.llama_cpp import recipe as recipe_utils
+from plugins.module_utils.nvidia import decisions as nvidia
+from plugins.module_utils.nvidia import host as nvidia_host
 from tests import modules, pin
 from tests.conftest import BIN, ROOT, cache_folder, run_server, wait_for
 from tests.fakes.gpus import FakeGpus, Gpu
@@ -37,7 +38,7 @@ from tests.roles.llama_cpp_tree import Tree
 # Building the real release first installs what the small builds need, too.
 pytestmark = pytest.mark.usefixtures("release")
 
-MODULE = ROOT / "roles/llama_cpp/library/llama_cpp_release.py"
+MODULE = ROOT / "plugins/modules/llama_cpp_release.py"
 UNPINNED = "c" * 40
 COMPILERS = {"c++", "g++", "clang++"}
 GPUS = [Gpu("NVIDIA L4", "8.9", 23034), Gpu("NVIDIA RTX A4000", "8.6", 16376)]

@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils import llama_cpp_index as index_utils
-from ansible.module_utils.llama_cpp_recipe import ReleaseError
 
+from plugins.module_utils.llama_cpp import index as index_utils
+from plugins.module_utils.llama_cpp.recipe import ReleaseError
 from tests import modules
 from tests.conftest import BIN, ROOT, cache_folder
 from tests.roles import llama_cpp_tree
 
-MODULE = ROOT / "roles/llama_cpp/library/llama_cpp_release.py"
+MODULE = ROOT / "plugins/modules/llama_cpp_release.py"
 NAME = "some_llama-1.2.tar.gz"
 SECRET = "s3cr3t"  # noqa: S105 - what must not be told
 

@@ -35,8 +35,8 @@ from tests.roles.test_llama_cpp import module as build
 
 pytestmark = pytest.mark.usefixtures("release")
 
-SHIP = ROOT / "roles/llama_cpp/library/llama_cpp_ship.py"
-RETAIN = ROOT / "roles/llama_cpp/library/llama_cpp_retain.py"
+SHIP = ROOT / "plugins/modules/llama_cpp_ship.py"
+RETAIN = ROOT / "plugins/modules/llama_cpp_retain.py"
 GPUS = [Gpu("NVIDIA L4", "8.9", 23034), Gpu("NVIDIA H100 80GB HBM3", "9.0", 81559), Gpu("NVIDIA B200", "10.0", 183359)]
 
 

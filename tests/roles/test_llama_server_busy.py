@@ -14,12 +14,12 @@ from typing import Any
 
 import httpx
 import pytest
-from ansible.module_utils import llama_server_client as client_utils
-from ansible.module_utils import llama_server_compare as compare_utils
-from ansible.module_utils import llama_server_host as host_utils
-from ansible.module_utils import llama_server_proof as proof_utils
-from ansible.module_utils import llama_server_switch as switch_utils
 
+from plugins.module_utils.llama_server import client as client_utils
+from plugins.module_utils.llama_server import compare as compare_utils
+from plugins.module_utils.llama_server import host as host_utils
+from plugins.module_utils.llama_server import proof as proof_utils
+from plugins.module_utils.llama_server import switch as switch_utils
 from tests.conftest import wait_for
 from tests.roles.machine import Machine, deploy, status
 

@@ -16,20 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils import llama_server_client as client_utils
 
+from plugins.module_utils.llama_server import client as client_utils
 from tests import port_takers
 from tests.conftest import ROOT, RunningServer, free_port, wait_for
 
 KEY = "a-key-that-is-long-enough"
 # Who else sends credentials from a host: by one client, to origins that are not on this host (test_http_client.py).
 OTHERS = {
-    "plugins/module_utils/http_client.py",
-    "roles/container_engine/library/container_engine_key.py",
-    "roles/gguf_model/library/gguf_file.py",
-    "roles/llama_cpp/module_utils/llama_cpp_build.py",
-    "roles/llama_cpp/module_utils/llama_cpp_index.py",
-    "roles/nvidia_driver/module_utils/nvidia_packages.py",
+    "plugins/module_utils/hostlib/http_client.py",
+    "plugins/modules/container_engine_key.py",
+    "plugins/modules/gguf_file.py",
+    "plugins/module_utils/llama_cpp/build.py",
+    "plugins/module_utils/llama_cpp/index.py",
+    "plugins/module_utils/nvidia/packages.py",
 }
 
 
@@ -191,9 +191,9 @@ def test_a_real_server_is_asked_with_a_key(server: RunningServer) -> None:
 
 def host_code() -> list[Path]:
     """What of the repository runs on hosts."""
-    places = ["library", "module_utils", "files", "tasks", "handlers", "templates"]
+    places = ["files", "tasks", "handlers", "templates"]
     found = [path for place in places for path in ROOT.glob(f"roles/*/{place}/**/*") if path.is_file()]
-    found += [*ROOT.glob("plugins/module_utils/*"), *ROOT.glob("playbooks/*")]
+    found += [*ROOT.glob("plugins/module*/**/*.py"), *ROOT.glob("playbooks/*")]
     return [path for path in found if path.suffix != ".txt" and "__pycache__" not in path.parts and path.is_file()]
 
 
@@ -201,7 +201,7 @@ def test_no_other_code_on_hosts_sends_credentials() -> None:
     """One function sends keys, and only over a connection that it knows; who needs one goes through it."""
     word = re.compile(r"authorization|bearer|x-api-key", re.IGNORECASE)
     senders = {str(path.relative_to(ROOT)) for path in host_code() if word.search(path.read_text(errors="replace"))}
-    client = "roles/llama_server/module_utils/llama_server_client.py"
+    client = "plugins/module_utils/llama_server/client.py"
     assert senders == {client, *OTHERS}
     assert len(word.findall((ROOT / client).read_text())) == 2  # the header's name and its value, once
 
@@ -215,5 +215,5 @@ def test_no_other_code_on_hosts_sends_credentials() -> None:
         }
 
     # What asks servers otherwise could be given a key one day. http.client speaks with supervisord, on its own socket.
-    for path in [*ROOT.glob("roles/llama_server/module_utils/*.py"), *ROOT.glob("roles/llama_server/library/*.py")]:
+    for path in [*ROOT.glob("plugins/module_utils/llama_server/*.py"), *ROOT.glob("plugins/modules/llama_server_*.py")]:
         assert not any(name.startswith("urllib.request") for name in imports(path)), path

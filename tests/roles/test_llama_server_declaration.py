@@ -19,7 +19,7 @@ import pytest
 import yaml
 from gguf import GGUFWriter
 
-from nexus_tasks import tiny_model
+from nexus_tasks.model_store import tiny_model
 from tests import pin
 from tests.conftest import ROOT, ansible, free_port
 

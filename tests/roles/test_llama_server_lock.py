@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils import llama_server_host as host_utils
-from ansible.module_utils import llama_server_switch as switch_utils
 
+from plugins.module_utils.llama_server import host as host_utils
+from plugins.module_utils.llama_server import switch as switch_utils
 from tests import strangers
 from tests.conftest import ROOT, wait_for
 from tests.roles.machine import Machine, deploy, status

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils import llama_server_client as client_utils
-from ansible.module_utils import llama_server_host as host_utils
-from ansible.module_utils import llama_server_placement as placement_utils
-from ansible.module_utils import llama_server_proof as proof_utils
-from ansible.module_utils import llama_server_runtimes as runtime_utils
 
+from plugins.module_utils.llama_server import client as client_utils
+from plugins.module_utils.llama_server import host as host_utils
+from plugins.module_utils.llama_server import placement as placement_utils
+from plugins.module_utils.llama_server import proof as proof_utils
+from plugins.module_utils.llama_server import runtimes as runtime_utils
 from tests import pin
 from tests.conftest import ROOT, RunningServer, wait_for
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils import llama_server_client as client_utils
-from ansible.module_utils import llama_server_compare as compare_utils
-from ansible.module_utils import llama_server_host as host_utils
-from ansible.module_utils import llama_server_switch as switch_utils
 
+from plugins.module_utils.llama_server import client as client_utils
+from plugins.module_utils.llama_server import compare as compare_utils
+from plugins.module_utils.llama_server import host as host_utils
+from plugins.module_utils.llama_server import switch as switch_utils
 from tests import port_takers
 from tests.conftest import free_port, wait_for
 from tests.roles.machine import Machine, deploy, status

@@ -20,11 +20,11 @@ from typing import Any
 
 import httpx
 import pytest
-from ansible.module_utils import llama_server_compare as compare_utils
-from ansible.module_utils import llama_server_host as host_utils
-from ansible.module_utils import llama_server_runtimes as runtime_utils
-from ansible.module_utils import llama_server_switch as switch_utils
 
+from plugins.module_utils.llama_server import compare as compare_utils
+from plugins.module_utils.llama_server import host as host_utils
+from plugins.module_utils.llama_server import runtimes as runtime_utils
+from plugins.module_utils.llama_server import switch as switch_utils
 from tests.bed import Bed
 from tests.conftest import free_port, wait_for
 from tests.fakes import tiny_mmproj

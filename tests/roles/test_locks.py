@@ -19,23 +19,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils import (
-    llama_cpp_build,
-    llama_cpp_recipe,
-    llama_server_host,
-    locks,
-    nvidia_driver_steps,
-    nvidia_packages,
-)
 
-from nexus_tasks import tiny_model
+from nexus_tasks.model_store import tiny_model
+from plugins.module_utils.hostlib import locks
+from plugins.module_utils.llama_cpp import build as llama_cpp_build
+from plugins.module_utils.llama_cpp import recipe as llama_cpp_recipe
+from plugins.module_utils.llama_server import host as llama_server_host
+from plugins.module_utils.nvidia import driver_steps as nvidia_driver_steps
+from plugins.module_utils.nvidia import packages as nvidia_packages
 from tests import modules, strangers
 from tests.conftest import ROOT, wait_for
 
 FORK = multiprocessing.get_context("fork")
 HOST_CODE = sorted(
     path
-    for place in ("roles/*/library", "roles/*/module_utils", "roles/*/files", "plugins/*", "nexus_tasks")
+    for place in ("nexus_tasks", "plugins", "roles/*/files")
     for path in ROOT.glob(f"{place}/**/*.py")
 )  # fmt: skip
 
@@ -296,7 +294,7 @@ def test_a_full_disk_takes_a_lock_all_the_same(folder: Path, monkeypatch: pytest
 
 def retain(folder: Path) -> str:
     arguments = {"prefix": str(folder), "keep": 1, "used": []}
-    return str(modules.call(ROOT / "roles/llama_cpp/library/llama_cpp_retain.py", arguments).get("msg", ""))
+    return str(modules.call(ROOT / "plugins/modules/llama_cpp_retain.py", arguments).get("msg", ""))
 
 
 def build(folder: Path) -> str:
@@ -315,7 +313,7 @@ def model(folder: Path) -> str:
     path = folder / "here.gguf"
     tiny_model.write(path)
     arguments = {"name": "model", "dir": str(folder), "profile": {"path": str(path)}}
-    return str(modules.call(ROOT / "roles/gguf_model/library/gguf_file.py", arguments).get("msg", ""))
+    return str(modules.call(ROOT / "plugins/modules/gguf_file.py", arguments).get("msg", ""))
 
 
 def bench(folder: Path) -> str:
@@ -323,7 +321,7 @@ def bench(folder: Path) -> str:
     (folder / "main/verified/instance.json").write_text(json.dumps({"runtime": "supervisor", "environment": {}}))
     arguments: dict[str, Any] = {"action": "run", "run": "one", "folder": str(folder), "user": ""}
     arguments |= {"instance": str(folder / "main"), "commands": [["/bin/true"]]}
-    return str(modules.call(ROOT / "roles/llama_bench/library/llama_bench.py", arguments).get("msg", ""))
+    return str(modules.call(ROOT / "plugins/modules/llama_bench.py", arguments).get("msg", ""))
 
 
 def driver(folder: Path) -> str:
@@ -388,4 +386,4 @@ def calls(path: Path) -> set[str]:
 
 
 def test_locks_are_taken_in_one_place() -> None:
-    assert [path for path in HOST_CODE if calls(path)] == [ROOT / "plugins/module_utils/locks.py"]
+    assert [path for path in HOST_CODE if calls(path)] == [ROOT / "plugins/module_utils/hostlib/locks.py"]

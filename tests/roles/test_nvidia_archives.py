@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils import nvidia, nvidia_driver_steps, nvidia_packages
 
+from plugins.module_utils.nvidia import decisions as nvidia
+from plugins.module_utils.nvidia import driver_steps as nvidia_driver_steps
+from plugins.module_utils.nvidia import packages as nvidia_packages
 from tests.conftest import cache_folder
 
 # debootstrap knows where the archives are: the file, and how the address is written there.

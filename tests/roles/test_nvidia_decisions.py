@@ -1,4 +1,4 @@
-"""Which driver, packages, repository and toolkit a host gets: the tables of plugins/module_utils/nvidia.py."""
+"""Which driver, packages, repository and toolkit a host gets: the tables of nvidia/decisions.py."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from tests import modules
 from tests.conftest import ROOT
 
-nvidia: Any = modules.load(ROOT / "plugins/module_utils/nvidia.py")
+nvidia: Any = modules.load(ROOT / "plugins/module_utils/nvidia/decisions.py")
 
 GPUS = {
     "GTX 980": ("13c0", "5.2"),

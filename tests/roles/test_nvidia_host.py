@@ -11,8 +11,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible.module_utils import nvidia, nvidia_driver_steps, nvidia_host, nvidia_packages
 
+from plugins.module_utils.nvidia import decisions as nvidia
+from plugins.module_utils.nvidia import driver_steps as nvidia_driver_steps
+from plugins.module_utils.nvidia import host as nvidia_host
+from plugins.module_utils.nvidia import packages as nvidia_packages
 from tests.fakes.gpus import FakeGpus, Gpu
 
 

@@ -16,7 +16,7 @@ import yaml
 
 from tests.conftest import ROOT
 
-PROCESS = ROOT / "plugins/module_utils/process.py"
+PROCESS = ROOT / "plugins/module_utils/hostlib/process.py"
 PYTHON = shutil.which("python3", path="/usr/bin:/usr/local/bin") or "python3"  # of the system: others may run it, too
 SHOW = (
     "import os; have_a_home(); print(*(os.environ.get(name) for name in ('HOME', 'USER', 'XDG_CACHE_HOME')), sep='\\n')"
@@ -96,7 +96,7 @@ def test_where_nothing_can_be_written_to_it_is_among_the_temporary_files(tmp_pat
     assert settled(number, **given)[0] != str(expected)
 
 
-MODULES = sorted(ROOT.glob("roles/*/library/*.py"))
+MODULES = sorted(ROOT.glob("plugins/modules/*.py"))
 
 
 @pytest.mark.parametrize("path", MODULES, ids=[path.stem for path in MODULES])
@@ -127,8 +127,8 @@ def test_a_jobs_file_lies_in_a_folder_of_its_own_and_its_follower_is_told_where(
             if "async" in task:
                 jobs.append(task["register"])
                 assert re.fullmatch(r"\{\{ \w+_jobs \}\}", task["vars"]["ansible_async_dir"]), path
-            if "follow" in task:
-                followers.append(task["follow"]["job"].strip("{} "))
+            if "llama.nexus.follow" in task:
+                followers.append(task["llama.nexus.follow"]["job"].strip("{} "))
     assert len(jobs) == 7
     assert sorted(jobs) == sorted(followers)
 

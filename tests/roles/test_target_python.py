@@ -14,7 +14,7 @@ from tests.conftest import BIN, ROOT
 OLDEST = (3, 9)
 FILES = sorted(
     path
-    for place in ("roles/*/library", "roles/*/module_utils", "roles/*/files", "plugins/module_utils")
+    for place in ("plugins/modules", "plugins/module_utils", "roles/*/files")
     for path in ROOT.glob(f"{place}/**/*.py")
 )  # fmt: skip
 FUTURE = "from __future__ import annotations\n"

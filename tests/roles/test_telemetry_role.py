@@ -16,7 +16,7 @@ import psutil
 import pytest
 import yaml
 
-from nexus_tasks import inventory
+from nexus_tasks.fleet import inventory
 from tests import modules
 from tests.conftest import ROOT, ansible, free_port, wait_for
 
@@ -39,7 +39,7 @@ class Exporter:
             "python": sys.executable, "requirements": "of the tests", "unit": "",
             "files": {
                 "exporter.py": (ROLE / "files/exporter.py").read_text(),
-                "telemetry.py": (ROOT / "nexus_tasks/telemetry.py").read_text(),
+                "telemetry.py": (ROOT / "nexus_tasks/telemetry/sampling.py").read_text(),
             },
             "_ansible_check_mode": check, **changes,
         }  # fmt: skip
@@ -198,7 +198,7 @@ def test_one_that_takes_long_to_answer_is_not_started_again(exporter: Exporter) 
     program = (ROLE / "files/exporter.py").read_text()
     begin, _, rest = program.partition("            self._asked = time.monotonic()\n")
     program = f"{begin}            {slow}{rest[rest.index('    def let_go') :]}"
-    files = {"exporter.py": program, "telemetry.py": (ROOT / "nexus_tasks/telemetry.py").read_text()}
+    files = {"exporter.py": program, "telemetry.py": (ROOT / "nexus_tasks/telemetry/sampling.py").read_text()}
     assert exporter.have(files=files)["changed"]
     assert exporter.have(files=files)["changed"] is False
 

@@ -7,10 +7,14 @@ from typing import Any
 
 import pytest
 
-from nexus_tasks import benchmark, inventory, measure, provenance, workload
-from nexus_tasks.errors import UsageError
-from nexus_tasks.inventory import Deployed, Instance
-from nexus_tasks.measure import PRESETS, Plan
+from nexus_tasks import benchmark
+from nexus_tasks.core import provenance
+from nexus_tasks.core.errors import UsageError
+from nexus_tasks.fleet import inventory
+from nexus_tasks.fleet.inventory import Deployed, Instance
+from nexus_tasks.measurement import measure
+from nexus_tasks.measurement.measure import PRESETS, Plan
+from nexus_tasks.workloads import workload
 
 
 def plan(*options: str) -> Plan:

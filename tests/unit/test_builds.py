@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from nexus_tasks import builds, builds_blocks
-from nexus_tasks.builds import Builds
+from nexus_tasks.fleet import builds
+from nexus_tasks.fleet.builds import Builds
+from nexus_tasks.reports import builds_blocks
 from tests.deployment_records import NOON, host, instance, lost, release, restored, write
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from nexus_tasks import comparable, compare, noise, verdicts
-from nexus_tasks.errors import RecordError, UsageError
-from nexus_tasks.noise import Design, Noise
-from nexus_tasks.results import Record
-from nexus_tasks.verdicts import BETTER, CANT_TELL, SAME, WORSE, Comparison, Finding, judge
+from nexus_tasks import compare
+from nexus_tasks.comparison import comparable, simulation, verdicts
+from nexus_tasks.comparison.simulation import Design, Noise
+from nexus_tasks.comparison.verdicts import BETTER, CANT_TELL, SAME, WORSE, Comparison, Finding, judge
+from nexus_tasks.core.errors import RecordError, UsageError
+from nexus_tasks.records.store import Record
 from tests import deployment_records
 from tests.compare_records import changed, loaded, run, save
 from tests.report_records import figures
@@ -90,7 +91,7 @@ def test_repeats_that_differ_among_themselves_make_a_difference_doubtful() -> No
 
 def test_rounds_take_the_drift_out() -> None:
     drifting = Noise(drift=5.0, process=0.0)
-    a, b = noise.pair(np.random.default_rng(1), drifting, Design(rounds=10), loss_percent=5)
+    a, b = simulation.pair(np.random.default_rng(1), drifting, Design(rounds=10), loss_percent=5)
     found = judge(a, b)
     assert found.noise == "rounds"
     decode = finding(found, "decode_tps")
@@ -103,24 +104,24 @@ def test_rounds_take_the_drift_out() -> None:
 
 
 def test_runs_are_in_rounds_only_when_each_names_the_other() -> None:
-    a, b = noise.pair(np.random.default_rng(2), Noise(), Design(rounds=5))
+    a, b = simulation.pair(np.random.default_rng(2), Noise(), Design(rounds=5))
     stranger = [changed(b[0], {"load.interleaved_with": "another"})]
     assert judge(a, stranger).noise == "assumed"
 
 
 def test_rounds_that_can_t_tell_say_how_many_would() -> None:
     loud = Noise(request_gap=20.0, process=0.0)
-    a, b = noise.pair(np.random.default_rng(3), loud, Design(rounds=5))
+    a, b = simulation.pair(np.random.default_rng(3), loud, Design(rounds=5))
     decode = finding(judge(a, b), "decode_tps")
     assert decode.verdict == CANT_TELL
     assert decode.rounds_needed is not None
     assert decode.rounds_needed > 50
-    more = noise.pair(np.random.default_rng(3), loud, Design(rounds=decode.rounds_needed))
+    more = simulation.pair(np.random.default_rng(3), loud, Design(rounds=decode.rounds_needed))
     assert finding(judge(*more), "decode_tps").verdict == SAME
 
 
 def test_changes_within_the_margin_are_the_same_however_sure_they_are() -> None:
-    a, b = noise.pair(np.random.default_rng(4), Noise(), Design(rounds=40), loss_percent=1.5)
+    a, b = simulation.pair(np.random.default_rng(4), Noise(), Design(rounds=40), loss_percent=1.5)
     decode = finding(judge(a, b), "decode_tps")
     assert decode.high is not None
     assert decode.high < 0
@@ -194,7 +195,7 @@ def test_the_slowest_few_are_judged_where_there_are_enough_of_them(requests: int
 
 def test_in_rounds_of_a_few_requests_the_slowest_is_no_p95() -> None:
     few, many = [
-        judge(*noise.pair(np.random.default_rng(6), Noise(), Design(rounds=5, requests=requests)))
+        judge(*simulation.pair(np.random.default_rng(6), Noise(), Design(rounds=5, requests=requests)))
         for requests in (19, 20)
     ]
     assert "ttft_p95_ms" not in names(few)
@@ -310,7 +311,7 @@ def test_stalls_that_are_all_in_one_request_can_t_be_told() -> None:
 
 
 def test_the_round_that_was_cut_short_belongs_to_its_level() -> None:
-    a, b = (one for side in noise.pair(np.random.default_rng(3), Noise(), Design(rounds=5)) for one in side)
+    a, b = (one for side in simulation.pair(np.random.default_rng(3), Noise(), Design(rounds=5)) for one in side)
     stages = [{"type": "stage", "stage": n, "round": n, "concurrency": 1, "rate_per_s": None, "prompt_tokens": None,
                "throughput": {"output_tps": 90.0}} for n in range(5)]  # fmt: skip
     for row in (*a.requests, *b.requests):
@@ -361,7 +362,7 @@ def objective(slo: dict[str, float], *sides: list[Record]) -> list[list[Record]]
 def test_equal_runs_at_the_edge_of_an_objective_are_not_called_different(design: Design) -> None:
     rng = np.random.default_rng(10)
     verdicts_ = [
-        finding(judge(*objective({"ttft_ms": 122.3}, *noise.pair(rng, Noise(), design))), "goodput").verdict
+        finding(judge(*objective({"ttft_ms": 122.3}, *simulation.pair(rng, Noise(), design))), "goodput").verdict
         for _ in range(40)
     ]
     assert sum(verdict in (BETTER, WORSE) for verdict in verdicts_) <= 4
@@ -369,7 +370,7 @@ def test_equal_runs_at_the_edge_of_an_objective_are_not_called_different(design:
 
 def test_an_objective_that_is_missed_for_good_is_worse() -> None:
     for design in (Design(requests=50), Design(rounds=10), Design(requests=20, repeats=3)):
-        a, b = objective({"ttft_ms": 135.0}, *noise.pair(np.random.default_rng(11), Noise(), design))
+        a, b = objective({"ttft_ms": 135.0}, *simulation.pair(np.random.default_rng(11), Noise(), design))
         for row in (row for record in b for row in record.requests):
             row["ttft_ms"] *= 1.15
         assert finding(judge(a, b), "goodput").verdict == WORSE
@@ -765,18 +766,18 @@ def test_runs_of_several_targets_are_compared_target_by_target(
     ],
 )
 def test_a_loss_of_5_percent_is_found_and_equal_runs_are_not_called_different(design: Design, machine: Noise) -> None:
-    rates = noise.simulate(design, 300, noise=machine, seed=1)
+    rates = simulation.simulate(design, 300, noise=machine, seed=1)
     # At the promised 5 % and 95 %, 300 trials give more than 26 or fewer than 274 less than once in a thousand times.
     assert rates.called_different <= 26 / 300
     assert rates.loss_found >= 274 / 300
 
 
 def test_ten_rounds_call_equal_servers_the_same() -> None:
-    assert noise.simulate(Design(rounds=10), 100).called_same > 0.9
+    assert simulation.simulate(Design(rounds=10), 100).called_same > 0.9
 
 
 def test_the_simulation_is_a_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(noise, "DESIGNS", noise.DESIGNS[-1:])
+    monkeypatch.setattr(simulation, "DESIGNS", simulation.DESIGNS[-1:])
     assert compare.main(["--simulate", "20"]) == 0
     out = capsys.readouterr().out
     assert "20 trials of each kind" in out

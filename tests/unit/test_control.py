@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from nexus_tasks import control, deploy
-from nexus_tasks.errors import UsageError
-from nexus_tasks.playbook import Outcome
+from nexus_tasks.core.errors import UsageError
+from nexus_tasks.fleet.playbook import Outcome
 
 
 def outcome(**changes: Any) -> Outcome:

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from nexus_tasks import playbook
 from nexus_tasks.control import VERBS
+from tests.conftest import ROOT
 
-ROOT = playbook.ROOT
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("roles/*/README.md"), *ROOT.glob("templates/**/*.md")]
 TOLD = {page: page.read_text(encoding="utf-8") for page in PAGES}
 COMMAND = re.compile(r"nox -s ([a-z]+)(?: -- ([^\n`|#&;]*))?")

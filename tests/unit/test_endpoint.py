@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nexus_tasks import endpoint
-from nexus_tasks.errors import UsageError
+from nexus_tasks.core.errors import UsageError
+from nexus_tasks.servers import endpoint
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from nexus_tasks import export, results
-from nexus_tasks.errors import RecordError, ReportError
-from nexus_tasks.results import Record
+from nexus_tasks import export
+from nexus_tasks.core.errors import RecordError, ReportError
+from nexus_tasks.records import store
+from nexus_tasks.records.store import Record
 from tests import deployment_records
 from tests.report_records import NOON, failure, fixed, request, simulate, write
 
@@ -31,7 +32,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _export(root: Path, to: Path, kind: str) -> dict[str, pd.DataFrame]:
-    runs = [path.stem for path in results.paths("benchmark", root)]
+    runs = [path.stem for path in store.paths("benchmark", root)]
     arguments = [*runs, "--format", kind, "--to", str(to), "--results", str(root)]
     assert export.main(arguments) == 0
     read: dict[str, Any] = {"parquet": pd.read_parquet, "csv": pd.read_csv, "json": _from_json}
@@ -45,7 +46,7 @@ def _from_json(path: Path) -> pd.DataFrame:
 @pytest.mark.parametrize("kind", export.FORMATS)
 def test_a_table_has_a_row_for_each_thing_that_the_records_hold(root: Path, tmp_path: Path, kind: str) -> None:
     tables = _export(root, tmp_path / "out", kind)
-    records = [results.load(path) for path in results.paths("benchmark", root)]
+    records = [store.load(path) for path in store.paths("benchmark", root)]
     assert tables["runs"]["run_id"].tolist() == [record.run_id for record in records]
     assert len(tables["stages"]) == 2
     assert len(tables["requests"]) == 12
@@ -59,7 +60,7 @@ def test_a_table_has_a_row_for_each_thing_that_the_records_hold(root: Path, tmp_
 @pytest.mark.parametrize("kind", export.FORMATS)
 def test_numbers_and_texts_arrive_as_they_were(root: Path, tmp_path: Path, kind: str) -> None:
     tables = _export(root, tmp_path, kind)
-    record = results.load(results.paths("benchmark", root)[0])
+    record = store.load(store.paths("benchmark", root)[0])
     own = tables["requests"][tables["requests"]["run_id"] == record.run_id]
     for key in ("ttft_ms", "queue_ms", "decode_tps", "start_s"):
         assert own[key].tolist() == [row[key] for row in record.requests], key
@@ -75,7 +76,7 @@ def test_numbers_and_texts_arrive_as_they_were(root: Path, tmp_path: Path, kind:
 
 def test_each_token_has_the_moment_at_which_it_came(root: Path, tmp_path: Path) -> None:
     tokens = _export(root, tmp_path, "parquet")["tokens"]
-    record = results.load(results.paths("benchmark", root)[0])
+    record = store.load(store.paths("benchmark", root)[0])
     row = record.requests[5]
     own = tokens[(tokens["run_id"] == record.run_id) & (tokens["index"] == row["index"])]
     assert own["token"].tolist() == list(range(row["output_tokens"]))
@@ -116,7 +117,7 @@ def test_an_export_that_is_cut_short_leaves_nothing_half_written(
     root: Path, tmp_path: Path, error: BaseException
 ) -> None:
     def cut() -> Iterator[Record]:
-        yield results.load(results.paths("benchmark", root)[0])
+        yield store.load(store.paths("benchmark", root)[0])
         raise error
 
     with pytest.raises((ReportError, KeyboardInterrupt)):
@@ -129,8 +130,8 @@ def test_a_record_that_turns_out_damaged_leaves_the_earlier_export_as_it_was(roo
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     damaged = tmp_path / "damaged.jsonl"
     damaged.write_text("{}\n")
-    good = results.paths("benchmark", root)[0]
+    good = store.paths("benchmark", root)[0]
     with pytest.raises(RecordError):
-        export.write((results.load(path) for path in (good, damaged)), "parquet", tmp_path)
+        export.write((store.load(path) for path in (good, damaged)), "parquet", tmp_path)
     damaged.unlink()
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from nexus_tasks import inventory
-from nexus_tasks.errors import DeployError, UsageError
+from nexus_tasks.core.errors import DeployError, UsageError
+from nexus_tasks.fleet import inventory
 
 
 def host(name: str, *, local: bool = False, address: str = "192.0.2.7", **listening: str) -> dict[str, Any]:

@@ -6,10 +6,10 @@ import itertools
 
 import pytest
 
-from nexus_tasks import load
-from nexus_tasks.errors import UsageError
-from nexus_tasks.load import Request, Stage, arrivals, check, request_row, stalls
-from nexus_tasks.stream import Reading
+from nexus_tasks.core.errors import UsageError
+from nexus_tasks.load import generator
+from nexus_tasks.load.generator import Request, Stage, arrivals, check, request_row, stalls
+from nexus_tasks.load.response import Reading
 
 
 def first(stage: Stage, count: int) -> list[float]:
@@ -88,8 +88,8 @@ def test_latencies_count_from_when_the_request_was_due_and_queueing_from_when_it
 
 def test_the_lag_of_several_processes_is_taken_together() -> None:
     quiet, late = [100, 0, 0, 0], [0, 0, 0, 3]
-    assert load.lag([quiet, late], 0.5) == {"p50": 0.1, "p99": 0.4, "max": 500.0}
-    assert load.lag([], 0.0) == {"p50": None, "p99": None, "max": None}
+    assert generator.lag([quiet, late], 0.5) == {"p50": 0.1, "p99": 0.4, "max": 500.0}
+    assert generator.lag([], 0.0) == {"p50": None, "p99": None, "max": None}
 
 
 @pytest.mark.parametrize(
@@ -98,5 +98,5 @@ def test_the_lag_of_several_processes_is_taken_together() -> None:
 def test_a_generator_that_was_late_once_or_twice_measured_well(looks: list[int], too_late: bool) -> None:
     on_time, just_in_time, late = looks
     histogram = [on_time, *[0] * 28, just_in_time, late]
-    assert load.too_late([histogram, [0] * 31]) is too_late
-    assert not load.too_late([])
+    assert generator.too_late([histogram, [0] * 31]) is too_late
+    assert not generator.too_late([])

@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 
-from nexus_tasks import measure, provenance, workload
-from nexus_tasks.endpoint import Endpoint
-from nexus_tasks.inventory import Instance
-from nexus_tasks.load import Stage
-from nexus_tasks.measure import Plan
-from nexus_tasks.targets import Target
-from nexus_tasks.telemetry import Gpus
-from nexus_tasks.workload import Spec
+from nexus_tasks.core import provenance
+from nexus_tasks.fleet.inventory import Instance
+from nexus_tasks.fleet.targets import Target
+from nexus_tasks.load.generator import Stage
+from nexus_tasks.measurement import measure
+from nexus_tasks.measurement.measure import Plan
+from nexus_tasks.servers.endpoint import Endpoint
+from nexus_tasks.telemetry.sampling import Gpus
+from nexus_tasks.workloads import workload
+from nexus_tasks.workloads.workload import Spec
 
 LLAMA = Endpoint("http://127.0.0.1:1", "llama.cpp", "tiny", n_ctx=1024, total_slots=1)
 SPEC = Spec(prompt_tokens=workload.fixed(8), output_tokens=workload.fixed(3), api="completion")

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from nexus_tasks import monitor, telemetry
-from nexus_tasks.errors import EndpointDown
+from nexus_tasks import monitor
+from nexus_tasks.core.errors import EndpointDown
 from nexus_tasks.monitor import Fleet, Watch
-from nexus_tasks.scrape import Look, Machine, Server
+from nexus_tasks.servers.scrape import Look, Machine, Server
+from nexus_tasks.telemetry import sampling
 
 GPU: dict[str, Any] = {
     "index": 0, "utilization_percent": 97, "memory_used_mib": 22528, "power_w": 311.5, "power_limit_w": 350.0,
@@ -113,7 +114,7 @@ def test_each_look_has_its_time_and_one_that_takes_longer_is_noticed(monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("error", "shown"), [("GPU 1 does not answer", True), (telemetry.NO_LIBRARY, False), (None, False)]
+    ("error", "shown"), [("GPU 1 does not answer", True), (sampling.NO_LIBRARY, False), (None, False)]
 )
 def test_why_gpus_are_missing_stands_below_unless_there_is_no_driver(error: str | None, shown: bool) -> None:
     host = watch("rig-1", Look(1, machine=Machine(1, 1, 1, 1, [], [], None, error)))

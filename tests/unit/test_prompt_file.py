@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from nexus_tasks import prompt_file
-from nexus_tasks.errors import UsageError
-from nexus_tasks.prompt_file import Entry, Message
+from nexus_tasks.core.errors import UsageError
+from nexus_tasks.workloads import prompt_file
+from nexus_tasks.workloads.prompt_file import Entry, Message
 
 
 def written(folder: Path, name: str, text: str | bytes) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nexus_tasks import provenance
+from nexus_tasks.core import provenance
 
 
 @pytest.fixture

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from nexus_tasks import playbook, raw, reference
-from nexus_tasks.errors import DeployError, UsageError
-from nexus_tasks.inventory import Instance
+from nexus_tasks import reference
+from nexus_tasks.core.errors import DeployError, UsageError
+from nexus_tasks.fleet import playbook
+from nexus_tasks.fleet.inventory import Instance
+from nexus_tasks.measurement import raw
 
 # Options that change how fast a server is and that llama-bench knows nothing of.
 NOT_OF_BENCH = {

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from nexus_tasks import index, report, results
+from nexus_tasks import report
+from nexus_tasks.records import store
+from nexus_tasks.reports import index
 from tests import deployment_records
 from tests.report_records import NOON, request, simulate, write
 
@@ -163,7 +165,7 @@ def test_the_index_shows_medians_and_verdicts(tmp_path: Path) -> None:
 
 def _pretend_all_rendered(tmp_path: Path, **parameters: dict[str, str]) -> list[Path]:
     """The pages of all deployments, such as rendering makes them, without what they show."""
-    records = results.paths("deployment", tmp_path / "results")
+    records = store.paths("deployment", tmp_path / "results")
     pages = []
     for name in report.TOGETHER["deployment"]:
         page = tmp_path / "reports" / name / f"{name}.html"
@@ -183,7 +185,7 @@ def test_the_reports_of_all_deployments_are_up_to_date_until_there_is_another(
     assert _main(tmp_path) == 0
     assert capsys.readouterr().out.startswith("2 reports: 0 rendered, 2 up to date already\n")
     deployment_records.write(tmp_path / "results", NOON + 2 * HOUR)
-    records = results.paths("deployment", tmp_path / "results")
+    records = store.paths("deployment", tmp_path / "results")
     for page in pages:
         inputs = report.fingerprint(records, report.NOTEBOOKS / f"{page.stem}.ipynb", {})
         assert not report.is_current(page, inputs)
@@ -250,7 +252,7 @@ def test_a_damaged_deployment_record_is_named_and_the_fleet_shown_without_it(
 
 def _pretend_history(tmp_path: Path, target: str) -> Path:
     """A target's history, such as rendering makes it, without what it shows."""
-    records = results.paths("benchmark", tmp_path / "results")
+    records = store.paths("benchmark", tmp_path / "results")
     page = index.history_page(target, tmp_path / "reports")
     page.parent.mkdir(parents=True, exist_ok=True)
     inputs = report.fingerprint(records, report.NOTEBOOKS / "history.ipynb", {})
@@ -269,9 +271,7 @@ def test_a_target_with_more_than_one_run_has_a_history_that_is_renewed_with_each
     html = (tmp_path / "reports" / "index.html").read_text()
     assert f'<a href="history/{page.name}?' in html[: html.index("Benchmarks</h2>")]
     write(tmp_path / "results", NOON + 2 * HOUR)
-    inputs = report.fingerprint(
-        results.paths("benchmark", tmp_path / "results"), report.NOTEBOOKS / "history.ipynb", {}
-    )
+    inputs = report.fingerprint(store.paths("benchmark", tmp_path / "results"), report.NOTEBOOKS / "history.ipynb", {})
     assert not report.is_current(page, inputs)
 
 

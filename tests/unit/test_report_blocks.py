@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from nexus_tasks import blocks, figures, frames, markup, results
-from nexus_tasks.results import Record
+from nexus_tasks.records import store
+from nexus_tasks.records.store import Record
+from nexus_tasks.reports import blocks, figures, frames, markup
 from tests.report_records import NOON, failure, request, sample, write
 
 STYLE = (markup.SKIN / "report.css").read_text()
@@ -19,7 +20,7 @@ HTML_IN_A_MESSAGE = 'HTTP 500: <script>alert("x")</script> & more'
 
 @pytest.fixture
 def record(tmp_path: Path) -> Record:
-    return results.load(write(tmp_path))
+    return store.load(write(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -40,7 +41,7 @@ def test_a_number_has_the_digits_that_mean_something(value: float | None, text: 
 
 
 def test_what_a_server_said_is_never_markup(tmp_path: Path) -> None:
-    record = results.load(write(tmp_path, requests=[request(1), failure(2, "http_status", HTML_IN_A_MESSAGE)]))
+    record = store.load(write(tmp_path, requests=[request(1), failure(2, "http_status", HTML_IN_A_MESSAGE)]))
     html = blocks.failures(record).html
     assert "<script>" not in html
     assert "&lt;script&gt;" in html
@@ -63,7 +64,7 @@ def test_the_agreement_is_judged_by_its_mark(record: Record, limit: float, tone:
 def test_only_a_distinct_change_is_coloured(tmp_path: Path) -> None:
     slower = [request(number, ttft_ms=150.0) for number in range(1, 5)]
     write(tmp_path, NOON - timedelta(hours=1), requests=slower)
-    record = results.load(write(tmp_path, requests=[request(number) for number in range(1, 5)]))
+    record = store.load(write(tmp_path, requests=[request(number) for number in range(1, 5)]))
     html = blocks.head(record, frames.history(record, tmp_path)).html
     assert re.findall(r'<dd class="(\w+)">([-+.\d]+)\s% since', html) == [
         ("good", "-33.3"),  # TTFT: less is better
@@ -109,7 +110,7 @@ def test_figures_of_one_page_share_no_ids(tmp_path: Path) -> None:
     gpus = [{"index": 0, "utilization_percent": 50.0, "memory_used_mib": 1024.0, "power_w": 300.0}]
     hot = [{**gpus[0], "utilization_percent": 98.0, "power_w": 350.0}]
     write(tmp_path, NOON - timedelta(hours=1))
-    record = results.load(write(tmp_path, samples=[sample(0.0, gpus), sample(0.5, hot)]))
+    record = store.load(write(tmp_path, samples=[sample(0.0, gpus), sample(0.5, hot)]))
     page = "".join(
         figure.html
         for figure in (
@@ -129,21 +130,21 @@ def test_figures_of_one_page_share_no_ids(tmp_path: Path) -> None:
 
 
 def test_few_points_are_drawn_themselves_and_many_as_a_histogram(tmp_path: Path) -> None:
-    few = figures.latencies(results.load(write(tmp_path, requests=[request(1)]))).html
+    few = figures.latencies(store.load(write(tmp_path, requests=[request(1)]))).html
     assert "request, in order" in few
-    many = figures.latencies(results.load(write(tmp_path, requests=[request(i) for i in range(1, 30)]))).html
+    many = figures.latencies(store.load(write(tmp_path, requests=[request(i) for i in range(1, 30)]))).html
     assert many.count("count</text>") == 2
     assert "p99" in many
 
 
 def test_tokens_that_came_in_one_event_do_not_break_a_logarithmic_axis(tmp_path: Path) -> None:
     gaps = [0.0] * 5 + [3.0] * 30 + [400.0]
-    html = figures.latencies(results.load(write(tmp_path, requests=[request(1, itl_ms=gaps)]))).html
+    html = figures.latencies(store.load(write(tmp_path, requests=[request(1, itl_ms=gaps)]))).html
     assert f"n = 36, 0 to {markup.number(400, 'ms')}" in html
 
 
 def test_a_run_in_which_everything_failed_still_has_every_block(tmp_path: Path) -> None:
-    record = results.load(write(tmp_path, requests=[failure(1, "timeout", "no token")], samples=[]))
+    record = store.load(write(tmp_path, requests=[failure(1, "timeout", "no token")], samples=[]))
     past = frames.history(record, tmp_path)
     shown = [
         blocks.head(record, past), blocks.failures(record), blocks.measured(record), blocks.summary(record),

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from nexus_tasks import index, report, results
+from nexus_tasks import report
+from nexus_tasks.records import store
+from nexus_tasks.reports import index
 
 SOURCES = sorted(report.NOTEBOOKS.glob("*.ipynb"))
 ALLOWED_MODULES = {"pathlib", "nexus_tasks"}
@@ -26,7 +28,7 @@ def _source(cell: Any) -> str:
 
 
 def test_every_kind_of_page_has_a_notebook() -> None:
-    pages = {name for kind in results.KINDS for name in report.TOGETHER.get(kind, (kind,))}
+    pages = {name for kind in store.KINDS for name in report.TOGETHER.get(kind, (kind,))}
     assert {source.stem for source in SOURCES} == pages | {"sweep", report.HISTORY, *index.CHOSEN}
 
 

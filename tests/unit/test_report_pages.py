@@ -14,10 +14,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from nexus_tasks import blocks, compare_blocks, export, figures, frames, history_blocks, index, results, stage_blocks
-from nexus_tasks.compare_blocks import Compared
-from nexus_tasks.markup import number
-from nexus_tasks.results import Record
+from nexus_tasks import export
+from nexus_tasks.records import store
+from nexus_tasks.records.store import Record
+from nexus_tasks.reports import blocks, compare_blocks, figures, frames, history_blocks, index, stage_blocks
+from nexus_tasks.reports.compare_blocks import Compared
+from nexus_tasks.reports.markup import number
 from tests.report_records import NOON, failure, fixed, request, simulate, write
 
 SIZES: Mapping[str, Any] = {"prompt_tokens": fixed(512), "output_tokens": fixed(16)}
@@ -35,7 +37,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Record:
     }
     watches = {4: {"valid": False, "cpu_per_process": 0.9, "reasons": ["0.90 of a core"]}}
     made = simulate(plans, slots=4, output_tokens=16)
-    return results.load(write(tmp_path_factory.mktemp("sweep"), **made, **SIZES, **told, watches=watches))
+    return store.load(write(tmp_path_factory.mktemp("sweep"), **made, **SIZES, **told, watches=watches))
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +81,7 @@ def test_a_generator_beyond_its_bounds_stands_out(sweep: Record) -> None:
 
 
 def test_one_level_needs_no_figure_of_levels(tmp_path: Path) -> None:
-    record = results.load(write(tmp_path))
+    record = store.load(write(tmp_path))
     assert stage_blocks.by_level(record).html == stage_blocks.levels(record).html == ""
 
 
@@ -87,7 +89,7 @@ def test_tokens_that_were_lost_on_the_way_are_told(tmp_path: Path) -> None:
     lost = request(2)
     lost["server"] = {**lost["server"], "predicted_n": len(lost["itl_ms"]) + 5}
     other = {**request(3), "ok": False, "error": {"kind": "protocol", "message": "the server saw 9 of 8 prompt tokens"}}
-    html = blocks.tally(results.load(write(tmp_path, requests=[request(1), lost, other]))).html
+    html = blocks.tally(store.load(write(tmp_path, requests=[request(1), lost, other]))).html
     assert "1 of 3 prompts had another number of tokens than asked." in html
     assert '<li class="bad">4 of ' in html
     assert "tokens came with the end of their answers" in html
@@ -95,14 +97,14 @@ def test_tokens_that_were_lost_on_the_way_are_told(tmp_path: Path) -> None:
 
 def test_prompts_from_the_cache_are_told_and_drawn_by_turn(tmp_path: Path) -> None:
     made = simulate([{"concurrency": 1, "requests": 12}], turns=3, output_tokens=16)
-    record = results.load(write(tmp_path, **made, kind="conversations", turns=3, **SIZES))
+    record = store.load(write(tmp_path, **made, kind="conversations", turns=3, **SIZES))
     assert "8 of 12 prompts came from the server&#39;s cache in part" in blocks.tally(record).html
     assert "Of the prompt of turn 3, 67 % came from the cache." in figures.cache(record).html
 
 
 def test_an_slo_has_the_share_of_the_requests_that_met_it(tmp_path: Path) -> None:
     rows = [request(1, ttft_ms=100.0), request(2, ttft_ms=300.0), request(3, ttft_ms=500.0), failure(4, "timeout", "")]
-    html = blocks.objectives(results.load(write(tmp_path, requests=rows, slo={"ttft_ms": 300, "itl_p95_ms": 1}))).html
+    html = blocks.objectives(store.load(write(tmp_path, requests=rows, slo={"ttft_ms": 300, "itl_p95_ms": 1}))).html
     assert re.findall(r'<td class="number ">([\d.]+) %</td><td class="number ">([\d.]+)</td>', html) == [
         ("50.0", "500"), ("0.0", "3.85"),
     ]  # fmt: skip
@@ -113,7 +115,7 @@ def test_of_many_requests_the_table_lists_what_stands_out_and_the_figure_stays_s
     rows[1000] = failure(1001, "disconnected", "gone", start_s=10.0, intended_s=10.0)
     rows[2000] = request(2001, 20.0, itl_ms=[3.0, 800.0, 3.0])
     rows[3000] = request(3001, 30.0, ttft_ms=9000.0)
-    record = results.load(write(tmp_path, requests=rows))
+    record = store.load(write(tmp_path, requests=rows))
     table = blocks.requests(record).html
     for shown in ("of 3,999", "disconnected", "1 stall<", "9,000"):
         assert shown in table
@@ -128,7 +130,7 @@ def test_of_many_requests_the_table_lists_what_stands_out_and_the_figure_stays_s
 def test_requests_in_flight_are_the_mean_of_each_moment(tmp_path: Path) -> None:
     rows = [request(index, 0.0, ttft_ms=1000.0, itl_ms=[]) for index in (1, 2)]
     rows.append(request(3, 0.5, ttft_ms=1500.0, itl_ms=[]))
-    frame = frames.in_flight(results.load(write(tmp_path, requests=rows)))
+    frame = frames.in_flight(store.load(write(tmp_path, requests=rows)))
     middle = frame[(frame["t_s"] > 0.55) & (frame["t_s"] < 0.9)]["in_flight"]
     assert middle.to_numpy() == pytest.approx(3.0)
     assert frame[frame["t_s"] < 0.4]["in_flight"].to_numpy() == pytest.approx(2.0)
@@ -229,7 +231,7 @@ def _raw(root: Path) -> Path:
     """A run of llama-bench, which measures prefill and decoding by themselves and has no load generator."""
     unknown = dict.fromkeys(("server", "ttft_ms", "ttft_visible_ms", "queue_ms", "total_ms", "late_ms"))
     rows = [{**request(index, index * 1.0), **unknown, "itl_ms": []} for index in range(1, 6)]
-    load = {**results.load(write(root, NOON - HOUR)).header["load"], "engine": "llama-bench"}
+    load = {**store.load(write(root, NOON - HOUR)).header["load"], "engine": "llama-bench"}
     path = write(root, NOON, requests=rows, samples=[], header={"load": load})
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     lines = [{**line, "watch": None} if line["type"] == "stage" else line for line in lines]
@@ -238,7 +240,7 @@ def _raw(root: Path) -> Path:
 
 
 def test_a_run_of_llama_bench_has_every_block_and_serving_is_held_against_it(tmp_path: Path) -> None:
-    record = results.load(_raw(tmp_path))
+    record = store.load(_raw(tmp_path))
     past = frames.history(record, tmp_path)
     shown = [
         blocks.head(record, past), blocks.generator(record), blocks.agreement(record, 2.0), blocks.tally(record),
@@ -251,7 +253,7 @@ def test_a_run_of_llama_bench_has_every_block_and_serving_is_held_against_it(tmp
     assert "Prefill ran at 1,306\N{NO-BREAK SPACE}tokens/s and decoding ran at 333\N{NO-BREAK SPACE}tokens/s" in page
     assert "there was no load generator" in page
     assert next(export.tables(record)["stages"])["valid"] is None
-    served = results.load(write(tmp_path, NOON + HOUR, requests=[request(1, itl_ms=[4.0] * 4)]))
+    served = store.load(write(tmp_path, NOON + HOUR, requests=[request(1, itl_ms=[4.0] * 4)]))
     html = blocks.serving(served, frames.history(served, tmp_path)).html
     assert "llama-bench decoded 333\N{NO-BREAK SPACE}tokens/s" in html
     assert "reached 250, 75 % of that" in html
@@ -259,7 +261,7 @@ def test_a_run_of_llama_bench_has_every_block_and_serving_is_held_against_it(tmp
 
 def test_the_index_knows_the_throughput_of_rounds_whose_requests_were_not_read(tmp_path: Path) -> None:
     plans = [{"concurrency": 2, "requests": 10}] * 3
-    record = results.load(write(tmp_path, **simulate(plans, output_tokens=16), prompt_tokens=fixed(512)))
+    record = store.load(write(tmp_path, **simulate(plans, output_tokens=16), prompt_tokens=fixed(512)))
     page = tmp_path / "reports" / "benchmark" / f"{record.path.stem}.html"
     page.parent.mkdir(parents=True)
     page.write_text("<p>a page</p>")

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from nexus_tasks import compare_blocks, frames, history_blocks, results, runs, stories
-from nexus_tasks.markup import SPACE
-from nexus_tasks.results import Record
+from nexus_tasks.records import runs, store
+from nexus_tasks.records.store import Record
+from nexus_tasks.reports import compare_blocks, frames, history_blocks, stories
+from nexus_tasks.reports.markup import SPACE
 from tests.report_records import NOON, embedding, failure, fixed, request, simulate, write
 
 SIZES: Mapping[str, Any] = {"prompt_tokens": fixed(512), "output_tokens": fixed(16)}
@@ -20,7 +21,7 @@ USERS_8 = [{"concurrency": 8, "requests": 24, "warmup": 4}]
 
 
 def _record(tmp_path: Path, **told: Any) -> Record:
-    return results.load(write(tmp_path, **told))
+    return store.load(write(tmp_path, **told))
 
 
 def _said(sentences: Sequence[str]) -> str:

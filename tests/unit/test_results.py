@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from nexus_tasks import results
-from nexus_tasks.errors import RecordError
-from nexus_tasks.provenance import ROOT
+from nexus_tasks.core.errors import RecordError
+from nexus_tasks.core.provenance import ROOT
+from nexus_tasks.records import store
 from tests import deployment_records
 from tests.report_records import HEADER, NOON, request, sample, summary_of
 
@@ -24,7 +24,7 @@ REQUEST, SAMPLE, SUMMARY = request(0), sample(0.5), summary_of([], [], {})
 
 
 def write_record(root: Path) -> Path:
-    with results.create("benchmark", HEADER, target="localhost/main", root=root) as record:
+    with store.create("benchmark", HEADER, target="localhost/main", root=root) as record:
         record.append(REQUEST)
         record.append(SAMPLE)
         record.finish(SUMMARY)
@@ -37,7 +37,7 @@ def add(path: Path, text: str) -> None:
 
 
 def test_a_record_reads_back_as_it_was_written(tmp_path: Path) -> None:
-    record = results.load(write_record(tmp_path))
+    record = store.load(write_record(tmp_path))
     assert record.requests == [REQUEST]
     assert record.samples == [SAMPLE]
     assert record.summary is not None
@@ -48,62 +48,62 @@ def test_a_record_reads_back_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_every_row_is_in_the_file_as_soon_as_it_is_appended(tmp_path: Path) -> None:
-    with results.create("benchmark", HEADER, target="t", root=tmp_path) as record:
+    with store.create("benchmark", HEADER, target="t", root=tmp_path) as record:
         record.append(REQUEST)
-        assert results.load(record.path).requests == [REQUEST]
+        assert store.load(record.path).requests == [REQUEST]
 
 
 @pytest.mark.parametrize("text", ["line\u2028separator\u2029\x85\x0b\x0c", "Grüße 你好 🦙", 'quote " and \\ \n'])
 def test_any_text_of_a_server_survives_a_record(tmp_path: Path, text: str) -> None:
-    with results.create("benchmark", {**HEADER, "target": text}, target=text, root=tmp_path) as record:
+    with store.create("benchmark", {**HEADER, "target": text}, target=text, root=tmp_path) as record:
         record.append({**REQUEST, "message": text})
-    read = results.load(record.path)
+    read = store.load(record.path)
     assert read.header["target"] == text
     assert read.requests[0]["message"] == text
 
 
 def test_half_a_surrogate_pair_in_a_servers_answer_costs_no_row(tmp_path: Path) -> None:
-    with results.create("benchmark", HEADER, target="t", root=tmp_path) as record:
+    with store.create("benchmark", HEADER, target="t", root=tmp_path) as record:
         record.append({**REQUEST, "message": json.loads('"a\\ud83eb"')})
-    assert results.load(record.path).requests[0]["message"] == "a?b"
+    assert store.load(record.path).requests[0]["message"] == "a?b"
 
 
 def test_the_last_row_of_a_host_counts(tmp_path: Path) -> None:
     rows = [deployment_records.host(name, seconds=seconds) for name, seconds in (("a", 1.0), ("b", 1.0), ("a", 2.0))]
-    assert results.load(deployment_records.write(tmp_path, NOON, *rows)).hosts == [rows[2], rows[1]]
+    assert store.load(deployment_records.write(tmp_path, NOON, *rows)).hosts == [rows[2], rows[1]]
 
 
 def test_the_last_release_of_a_host_counts_and_older_records_have_none(tmp_path: Path) -> None:
     rows = [deployment_records.release(name, host) for host, name in (("a", "b1"), ("b", "b1"), ("a", "b2"))]
     path = deployment_records.write(tmp_path, releases=rows)
-    assert results.load(path).releases == [rows[2], rows[1]]
-    assert results.load(write_record(tmp_path)).releases == []
+    assert store.load(path).releases == [rows[2], rows[1]]
+    assert store.load(write_record(tmp_path)).releases == []
 
 
 def test_a_number_that_is_no_number_is_refused_when_it_is_written(tmp_path: Path) -> None:
     with (
-        results.create("benchmark", HEADER, target="t", root=tmp_path) as record,
+        store.create("benchmark", HEADER, target="t", root=tmp_path) as record,
         pytest.raises(ValueError, match="Out of range"),
     ):
         record.append({**REQUEST, "ttft_ms": float("nan")})
-    assert results.load(record.path).requests == []
+    assert store.load(record.path).requests == []
 
 
 def test_a_thousand_runs_of_one_target_share_no_file(tmp_path: Path) -> None:
     # Far more than the ids of one second offer without drawing again.
     made = []
     for _ in range(1000):
-        with results.create("benchmark", HEADER, target="localhost/main", root=tmp_path) as record:
+        with store.create("benchmark", HEADER, target="localhost/main", root=tmp_path) as record:
             made.append(record.path)
     assert len(set(made)) == 1000
-    assert {results.load(path).run_id for path in made} == {path.stem for path in made}
+    assert {store.load(path).run_id for path in made} == {path.stem for path in made}
 
 
 def test_two_runs_that_draw_one_id_get_two_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = iter(["same", "same", "other"])
-    monkeypatch.setattr(results, "new_run_id", lambda target: next(ids))
+    monkeypatch.setattr(store, "new_run_id", lambda target: next(ids))
     for expected in ("same", "other"):
-        with results.create("benchmark", HEADER, target="t", root=tmp_path) as record:
+        with store.create("benchmark", HEADER, target="t", root=tmp_path) as record:
             assert record.path.stem == expected
 
 
@@ -125,7 +125,7 @@ def test_a_damaged_line_is_named_with_its_file_and_number(tmp_path: Path, line: 
     lines.insert(2, line)
     path.write_text("\n".join(lines), encoding="utf-8", errors="surrogateescape")
     with pytest.raises(RecordError) as caught:
-        results.load(path)
+        store.load(path)
     assert caught.value.message == f"{path}, {why}"
 
 
@@ -133,7 +133,7 @@ def test_a_row_after_the_summary_is_damage(tmp_path: Path) -> None:
     path = write_record(tmp_path)
     add(path, json.dumps(REQUEST) + "\n")
     with pytest.raises(RecordError, match="line 5: it follows the summary"):
-        results.load(path)
+        store.load(path)
 
 
 @pytest.mark.parametrize(
@@ -155,22 +155,22 @@ def test_a_row_that_another_program_wrote_or_somebody_edited_is_named(
     lines[number - 1] = json.dumps({key: value for key, value in changed.items() if value is not ...})
     path.write_text("\n".join(lines))
     with pytest.raises(RecordError) as caught:
-        results.load(path)
+        store.load(path)
     assert caught.value.message.startswith(f"{path}, line {number}: {why}")
 
 
 def test_runs_of_other_tools_that_are_older_than_rounds_are_read(tmp_path: Path) -> None:
     workload = {key: value for key, value in HEADER["workload"].items() if key != "documents"}
     row = {key: value for key, value in REQUEST.items() if key != "round"}
-    with results.create("benchmark", {**HEADER, "workload": workload}, target="t", root=tmp_path) as record:
+    with store.create("benchmark", {**HEADER, "workload": workload}, target="t", root=tmp_path) as record:
         record.append(row)
-    assert results.load(record.path).requests == [row]
+    assert store.load(record.path).requests == [row]
 
 
 def test_keys_that_a_later_version_adds_are_kept(tmp_path: Path) -> None:
-    with results.create("benchmark", {**HEADER, "later": 1}, target="t", root=tmp_path) as record:
+    with store.create("benchmark", {**HEADER, "later": 1}, target="t", root=tmp_path) as record:
         record.append({**REQUEST, "later": 2})
-    read = results.load(record.path)
+    read = store.load(record.path)
     assert (read.header["later"], read.requests[0]["later"]) == (1, 2)
 
 
@@ -191,19 +191,19 @@ def test_a_header_that_this_version_cannot_read_is_refused(tmp_path: Path, chang
     header = {key: value for key, value in (json.loads(first) | change).items() if value is not ...}
     path.write_text(json.dumps(header) + "\n" + rest)
     with pytest.raises(RecordError, match=str(path)) as caught:
-        results.load(path)
+        store.load(path)
     assert why in caught.value.message
 
 
 def test_a_last_line_that_was_cut_off_anywhere_costs_only_itself(tmp_path: Path) -> None:
-    with results.create("benchmark", HEADER, target="t", root=tmp_path) as record:
+    with store.create("benchmark", HEADER, target="t", root=tmp_path) as record:
         record.append(REQUEST)
     whole = record.path.read_bytes()
     last = json.dumps({"message": "müßig 🦙", **REQUEST}, ensure_ascii=False).encode()
     for length in range(len(last) + 1):
         record.path.write_bytes(whole + last[:length])
-        assert results.load(record.path).requests == [REQUEST]
-        assert results.load(record.path).summary is None
+        assert store.load(record.path).requests == [REQUEST]
+        assert store.load(record.path).summary is None
 
 
 @pytest.mark.parametrize(("content", "why"), [("", "is empty"), ('{"type": "hea', "line 1: it is cut off")])
@@ -211,12 +211,12 @@ def test_a_run_that_stopped_before_its_header_was_written_is_named(tmp_path: Pat
     path = tmp_path / "run.jsonl"
     path.write_text(content)
     with pytest.raises(RecordError, match=why):
-        results.load(path)
+        store.load(path)
 
 
 def test_a_record_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match=r"cannot read .*gone\.jsonl: No such file"):
-        results.load(tmp_path / "gone.jsonl")
+        store.load(tmp_path / "gone.jsonl")
 
 
 @pytest.mark.parametrize("make", [False, True])
@@ -224,16 +224,16 @@ def test_an_empty_or_missing_results_folder_says_what_to_run(tmp_path: Path, mak
     if make:
         (tmp_path / "benchmark").mkdir()
     with pytest.raises(RecordError, match="no benchmark records in") as caught:
-        list(results.load_all("benchmark", tmp_path))
+        list(store.load_all("benchmark", tmp_path))
     assert caught.value.hint == "measure something first: nox -s benchmark"
 
 
 def test_a_kind_without_records_may_be_asked_for(tmp_path: Path) -> None:
-    assert results.paths("deployment", tmp_path, required=False) == []
+    assert store.paths("deployment", tmp_path, required=False) == []
 
 
 def test_the_results_folder_may_be_set_in_the_environment(tmp_path: Path) -> None:
-    show = [sys.executable, "-c", "from nexus_tasks import results; print(results.ROOT)"]
+    show = [sys.executable, "-c", "from nexus_tasks.records import store; print(store.ROOT)"]
     for value, root in ((str(tmp_path), str(tmp_path)), ("", "results")):
         environment = {**os.environ, "NEXUS_RESULTS": value}
         assert subprocess.check_output(show, cwd=ROOT, env=environment, text=True) == f"{root}\n"
@@ -242,9 +242,9 @@ def test_the_results_folder_may_be_set_in_the_environment(tmp_path: Path) -> Non
 def test_a_results_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "benchmark").write_text("")
     with pytest.raises(RecordError, match=f"cannot list {tmp_path}/benchmark: Not a directory"):
-        results.paths("benchmark", tmp_path)
+        store.paths("benchmark", tmp_path)
     with pytest.raises(RecordError, match="cannot write a run record to"):
-        results.create("benchmark", HEADER, target="t", root=tmp_path)
+        store.create("benchmark", HEADER, target="t", root=tmp_path)
 
 
 @contextlib.contextmanager
@@ -266,11 +266,11 @@ def test_an_unreadable_results_folder_is_named(tmp_path: Path) -> None:
     try:
         with as_somebody_without_rights():
             with pytest.raises(RecordError, match=f"cannot list {path.parent}: Permission denied"):
-                results.paths("benchmark", tmp_path)
+                store.paths("benchmark", tmp_path)
             with pytest.raises(RecordError, match=f"cannot read {path}: Permission denied"):
-                results.load(path)
+                store.load(path)
             with pytest.raises(RecordError, match=r"cannot write a run record to .*: Permission denied"):
-                results.create("benchmark", HEADER, target="t", root=tmp_path)
+                store.create("benchmark", HEADER, target="t", root=tmp_path)
     finally:
         path.parent.chmod(0o700)
 
@@ -278,19 +278,19 @@ def test_an_unreadable_results_folder_is_named(tmp_path: Path) -> None:
 def test_other_files_in_the_results_folder_are_left_alone(tmp_path: Path) -> None:
     path = write_record(tmp_path)
     (path.parent / "notes.txt").write_text("mine")
-    assert results.paths("benchmark", tmp_path) == [path]
+    assert store.paths("benchmark", tmp_path) == [path]
 
 
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
-from nexus_tasks import results
-from nexus_tasks.errors import RecordError
+from nexus_tasks.core.errors import RecordError
+from nexus_tasks.records import store
 from tests.report_records import HEADER, request
 limit = int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 try:
-    with results.create("benchmark", HEADER, target="t", root=Path(sys.argv[1])) as record:
+    with store.create("benchmark", HEADER, target="t", root=Path(sys.argv[1])) as record:
         for index in range(1000):
             record.append(request(index))
 except RecordError as error:
@@ -307,10 +307,10 @@ def fill(root: Path, limit: int) -> str:
 @pytest.mark.parametrize("limit", [4000, 4321, 6000])
 def test_a_disk_that_fills_up_leaves_a_record_of_whole_rows(tmp_path: Path, limit: int) -> None:
     message = fill(tmp_path, limit)
-    [path] = results.paths("benchmark", tmp_path)
+    [path] = store.paths("benchmark", tmp_path)
     assert f"cannot write on to {path}" in message
     assert path.read_bytes().endswith(b"}\n")
-    indices = [row["index"] for row in results.load(path).requests]
+    indices = [row["index"] for row in store.load(path).requests]
     assert indices == list(range(len(indices)))
     assert indices
 
@@ -318,12 +318,12 @@ def test_a_disk_that_fills_up_leaves_a_record_of_whole_rows(tmp_path: Path, limi
 def test_a_disk_without_room_for_a_header_leaves_no_record(tmp_path: Path) -> None:
     assert "cannot write" in fill(tmp_path, 20)
     with pytest.raises(RecordError, match="no benchmark records"):
-        results.paths("benchmark", tmp_path)
+        store.paths("benchmark", tmp_path)
 
 
 def test_the_ids_of_runs_within_a_second_sort_by_time() -> None:
     ids = []
     for _ in range(5):
-        ids.append(results.new_run_id("localhost/main"))
+        ids.append(store.new_run_id("localhost/main"))
         time.sleep(0.002)
     assert ids == sorted(ids)

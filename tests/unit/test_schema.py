@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from nexus_tasks import results
-from nexus_tasks.errors import RecordError
+from nexus_tasks.core.errors import RecordError
+from nexus_tasks.records import store
 
 FIGURES = {"n": 1, "min": 100.0, "max": 100.0, "mean": 100.0, "median": 100.0, "stdev": None, "p90": None, "p95": None,
            "p99": None, "points": [100.0]}  # fmt: skip
@@ -51,7 +51,7 @@ def write(folder: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def test_a_first_benchmark_record_is_one_stage_with_one_user(tmp_path: Path) -> None:
-    record = results.load(write(tmp_path, FIRST))
+    record = store.load(write(tmp_path, FIRST))
     assert record.header["schema"] == 2
     assert record.header["load"]["mode"] == "closed"
     assert record.header["load"]["planned"] == [{"concurrency": 1, "requests": 1, "warmup": 1, "ramp_s": 0.0}]
@@ -71,7 +71,7 @@ def test_a_first_benchmark_record_is_one_stage_with_one_user(tmp_path: Path) -> 
 def test_reading_an_old_record_leaves_its_file_as_it_is(tmp_path: Path) -> None:
     path = write(tmp_path, FIRST)
     before = path.read_bytes()
-    results.load(path)
+    store.load(path)
     assert path.read_bytes() == before
 
 
@@ -79,4 +79,4 @@ def test_an_old_record_that_lacks_what_it_should_have_is_named(tmp_path: Path) -
     header = {key: value for key, value in FIRST[0].items() if key != "workload"}
     path = write(tmp_path, [header, *FIRST[1:]])
     with pytest.raises(RecordError, match=f"{path} can't be read as its schema 1: KeyError 'workload'"):
-        results.load(path)
+        store.load(path)

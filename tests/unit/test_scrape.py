@@ -13,8 +13,9 @@ import pytest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from nexus_tasks import inventory, scrape
-from nexus_tasks.scrape import Machine, Server, Source
+from nexus_tasks.fleet import inventory
+from nexus_tasks.servers import scrape
+from nexus_tasks.servers.scrape import Machine, Server, Source
 
 COUNTERS = """\
 # TYPE llamacpp:prompt_tokens_total counter

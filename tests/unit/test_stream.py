@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nexus_tasks.stream import Answer, Chunk, Event, Reading, Segment, StreamError, events, retry_after
+from nexus_tasks.load.response import Answer, Chunk, Event, Reading, Segment, StreamError, events, retry_after
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 END = b"0\r\n\r\n"

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nexus_tasks import summary
-from nexus_tasks.errors import UsageError
-from nexus_tasks.summary import Collector, summarise
+from nexus_tasks.core.errors import UsageError
+from nexus_tasks.stats import summary
+from nexus_tasks.stats.summary import Collector, summarise
 
 NO_INTERVALS = {"median": None, "mean": None, "p95": None, "p99": None}
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from nexus_tasks import sweep
+from nexus_tasks.measurement import sweep
 
 
 def measure(

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from nexus_tasks.playbook import TABLES
-from nexus_tasks.role import filters
+from nexus_tasks.fleet.playbook import TABLES
+from nexus_tasks.fleet.role import filters
 
 DECLARATIONS = filters("llama_server")
 Row = dict[str, Any]

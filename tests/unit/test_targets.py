@@ -13,10 +13,10 @@ from typing import Any
 import psutil
 import pytest
 
-from nexus_tasks import inventory, targets
-from nexus_tasks.errors import DeployError, EndpointDown, UsageError
-from nexus_tasks.inventory import Deployed, Instance
-from nexus_tasks.targets import Target
+from nexus_tasks.core.errors import DeployError, EndpointDown, UsageError
+from nexus_tasks.fleet import inventory, targets
+from nexus_tasks.fleet.inventory import Deployed, Instance
+from nexus_tasks.fleet.targets import Target
 from tests.conftest import ROOT, free_port, wait_for
 
 KNOWN: dict[str, Any] = {
@@ -147,7 +147,7 @@ def test_a_tunnel_leads_there_and_nothing_of_it_is_left(ssh: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGKILL])
 def test_a_tunnel_ends_with_the_process_that_opened_it_however_that_ends(ssh: Path, number: signal.Signals) -> None:
     code = (
-        "import sys, time; from nexus_tasks import targets\n"
+        "import sys, time; from nexus_tasks.fleet import targets\n"
         "with targets.tunnel([sys.argv[1], 'rig'], '127.0.0.1:8600', 'rig') as port:\n"
         "    print(port, flush=True); time.sleep(60)\n"
     )

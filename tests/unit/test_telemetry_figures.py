@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nexus_tasks import telemetry
+from nexus_tasks.telemetry import sampling
 from tests.conftest import ROOT
 from tests.roles.test_target_python import too_new
 
@@ -24,7 +24,7 @@ def sample(at: float, *gpus: tuple[float | None, float | None], source: str = "c
 
 
 def joules(samples: list[Row], begun_s: float, ended_s: float) -> float:
-    found = telemetry.energy(samples, begun_s, ended_s)
+    found = sampling.energy(samples, begun_s, ended_s)
     assert found
     return float(found["joules"])
 
@@ -47,17 +47,17 @@ def test_a_counter_that_began_anew_is_left_alone() -> None:
 
 def test_gpus_are_summed_up_each_by_what_it_offers() -> None:
     samples = [sample(float(t), (100.0, None), (None, 50.0 * t)) for t in range(5)]
-    assert telemetry.energy(samples, 0.0, 4.0) == {"joules": 600.0, "source": "client"}
+    assert sampling.energy(samples, 0.0, 4.0) == {"joules": 600.0, "source": "client"}
 
 
 def test_a_gpu_whose_power_nobody_knows_makes_the_sum_unknown() -> None:
-    assert telemetry.energy([sample(float(t), (100.0, None), (None, None)) for t in range(5)], 0.0, 4.0) is None
+    assert sampling.energy([sample(float(t), (100.0, None), (None, None)) for t in range(5)], 0.0, 4.0) is None
 
 
 def test_scraped_hosts_count_and_this_machine_does_not() -> None:
     own = [sample(float(t), (30.0, None)) for t in range(5)]
     rigs = [sample(float(t), (100.0, None), source=name) for t in range(5) for name in ("rig-1", "rig-2")]
-    assert telemetry.energy([*own, *rigs], 0.0, 4.0) == {"joules": 800.0, "source": "rig-1, rig-2"}
+    assert sampling.energy([*own, *rigs], 0.0, 4.0) == {"joules": 800.0, "source": "rig-1, rig-2"}
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_scraped_hosts_count_and_this_machine_does_not() -> None:
     ],
 )
 def test_energy_is_known_only_where_readings_are_close_enough(times: list[float], known: bool) -> None:
-    assert (telemetry.energy([sample(t, (100.0, None)) for t in times], 0.0, 10.0) is not None) is known
+    assert (sampling.energy([sample(t, (100.0, None)) for t in times], 0.0, 10.0) is not None) is known
 
 
 def test_gaps_of_a_source_are_passed_over() -> None:
@@ -83,7 +83,7 @@ def test_gaps_of_a_source_are_passed_over() -> None:
 
 
 def test_without_gpus_there_is_no_energy() -> None:
-    assert telemetry.energy([sample(float(t)) for t in range(5)], 0.0, 4.0) is None
+    assert sampling.energy([sample(float(t)) for t in range(5)], 0.0, 4.0) is None
 
 
 @pytest.mark.parametrize(
@@ -95,8 +95,8 @@ def test_the_governor_is_that_of_all_cores(tmp_path: Path, governors: list[str],
         folder = tmp_path / f"cpu{number}/cpufreq"
         folder.mkdir(parents=True)
         (folder / "scaling_governor").write_text(f"{name}\n")
-    assert telemetry.governor(tmp_path) == told
+    assert sampling.governor(tmp_path) == told
 
 
 def test_the_sampler_runs_on_hosts_with_python_3_9(tmp_path: Path) -> None:
-    assert too_new((ROOT / "nexus_tasks/telemetry.py").read_text(), tmp_path) == ""
+    assert too_new((ROOT / "nexus_tasks/telemetry/sampling.py").read_text(), tmp_path) == ""

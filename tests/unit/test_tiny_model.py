@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from gguf import GGUFReader, TokenType
 
-from nexus_tasks import tiny_model
-from nexus_tasks.errors import UsageError
+from nexus_tasks.core.errors import UsageError
+from nexus_tasks.model_store import tiny_model
 
 SMALL = tiny_model.Shape(n_layer=1, n_embd=64, n_head=2, n_head_kv=1, n_ff=64)
 

@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import pytest
 
-from nexus_tasks import wire
+from nexus_tasks.load import sender
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-CONFIG = wire.Config([], 80, False, "host", "/base", b"Host: host\r\n", 1, 1.0, 1.0, None)
+CONFIG = sender.Config([], 80, False, "host", "/base", b"Host: host\r\n", 1, 1.0, 1.0, None)
 
 
 class Line:
@@ -29,18 +29,18 @@ class Ends:
 
     def __init__(self) -> None:
         self.config = CONFIG
-        self.seen: list[wire.Failure | None] = []
+        self.seen: list[sender.Failure | None] = []
 
-    def ended(self, connection: wire.Connection, transfer: wire.Transfer, failure: wire.Failure | None) -> None:
+    def ended(self, connection: sender.Connection, transfer: sender.Transfer, failure: sender.Failure | None) -> None:
         """Note it."""
         self.seen.append(failure)
 
 
-def sending(path: str = "/completion") -> tuple[wire.Connection, Line, Ends]:
+def sending(path: str = "/completion") -> tuple[sender.Connection, Line, Ends]:
     line, ends = Line(), Ends()
-    connection = wire.Connection(cast("wire.Wire", ends))
+    connection = sender.Connection(cast("sender.Wire", ends))
     connection.connection_made(cast("asyncio.BaseTransport", line))
-    connection.send(wire.Transfer(wire.Ask(1, path, b"{}"), 0.0))
+    connection.send(sender.Transfer(sender.Ask(1, path, b"{}"), 0.0))
     return connection, line, ends
 
 
@@ -86,7 +86,7 @@ def test_an_answer_with_a_length_ends_with_its_last_byte() -> None:
 
 
 def test_delays_are_counted_in_tenths_of_a_millisecond_and_the_largest_is_kept() -> None:
-    delays = wire.Histogram()
+    delays = sender.Histogram()
     for seconds in (0.0, 0.00005, 0.00015, 7.0, -1e-6):
         delays.add(seconds)
     assert delays.counts[:2] == [3, 1]
@@ -106,11 +106,11 @@ def test_delays_are_counted_in_tenths_of_a_millisecond_and_the_largest_is_kept()
     ],
 )
 def test_a_comment_is_told_from_news(piece: bytes, is_comment: bool) -> None:
-    assert wire.is_comment(piece) is is_comment
+    assert sender.is_comment(piece) is is_comment
 
 
 def test_a_row_of_pieces_is_cut_at_the_end_of_an_event_where_one_is_near() -> None:
     whole, half = b"a\r\ndata: {}\n\n\r\n", b"a\r\ndata:"
-    assert wire.boundary([whole] * 10, 4) == 4
-    assert wire.boundary([half, half, half, half, half, whole, half], 4) == 6
-    assert wire.boundary([half] * 500, 4) == 4
+    assert sender.boundary([whole] * 10, 4) == 4
+    assert sender.boundary([half, half, half, half, half, whole, half], 4) == 6
+    assert sender.boundary([half] * 500, 4) == 4

@@ -16,11 +16,11 @@ import httpx
 import numpy as np
 import pytest
 
-from nexus_tasks import prompt_file, prompts, workload
-from nexus_tasks.endpoint import Endpoint
-from nexus_tasks.errors import UsageError
-from nexus_tasks.load import Item, Request
-from nexus_tasks.workload import Size, Spec
+from nexus_tasks.core.errors import UsageError
+from nexus_tasks.load.generator import Item, Request
+from nexus_tasks.servers.endpoint import Endpoint
+from nexus_tasks.workloads import prompt_file, synthetic, workload
+from nexus_tasks.workloads.workload import Size, Spec
 
 LLAMA = Endpoint("http://gpu1:8600", "llama.cpp", "tiny", n_ctx=4096)
 OTHER = Endpoint("http://cloud", "openai", "big", api_path="/api/v3")
@@ -236,7 +236,7 @@ def test_other_servers_are_asked_by_the_openai_api_with_text_of_about_the_length
     body = said(request)
     (message,) = body.pop("messages")
     assert message["role"] == "user"
-    assert len(message["content"].split()) == prompts.words_of_about(64)
+    assert len(message["content"].split()) == synthetic.words_of_about(64)
     assert body == {
         "model": "big",
         "max_tokens": 8,
@@ -249,7 +249,7 @@ def test_other_servers_are_asked_by_the_openai_api_with_text_of_about_the_length
 def test_text_completions_of_other_servers_take_a_text() -> None:
     (item,) = items(dataclasses.replace(SMALL, api="completion"), count=1)
     assert item.requests[0].path == "/api/v3/completions"
-    assert len(said(item.requests[0])["prompt"].split()) == prompts.words_of_about(64)
+    assert len(said(item.requests[0])["prompt"].split()) == synthetic.words_of_about(64)
 
 
 def limits(spec: Spec, *, stage: int = 0) -> list[tuple[int, int | None]]:
@@ -283,10 +283,10 @@ def test_a_shared_prefix_is_the_same_in_all_stages_and_what_follows_is_not() -> 
     with httpx.Client(transport=httpx.MockTransport(nobody)) as client:
         source = workload.prepare(client, OTHER, workload.settle(spec, OTHER))
     texts = [content(item).split() for stage in (0, 1) for item in itertools.islice(source.items(stage=stage), 50)]
-    shared = prompts.words_of_about(1000)
+    shared = synthetic.words_of_about(1000)
     assert len({tuple(text[:shared]) for text in texts}) == 1
     assert len({tuple(text[shared:]) for text in texts}) == 100
-    assert {len(text) - shared for text in texts} == {prompts.words_of_about(64)}
+    assert {len(text) - shared for text in texts} == {synthetic.words_of_about(64)}
 
 
 def test_a_shared_prefix_is_new_in_each_run_unless_a_seed_is_given() -> None:
@@ -300,7 +300,7 @@ def test_a_shared_prefix_is_new_in_each_run_unless_a_seed_is_given() -> None:
 
 def test_a_stage_of_context_scaling_has_the_length_it_is_given() -> None:
     spec = Spec(kind="context", lengths=(100, 1000), output_tokens=workload.fixed(8))
-    assert {len(content(item).split()) for item in items(spec, length=1000)} == {prompts.words_of_about(1000)}
+    assert {len(content(item).split()) for item in items(spec, length=1000)} == {synthetic.words_of_about(1000)}
     with pytest.raises(ValueError, match="has a length"):
         items(spec)
 

@@ -1,0 +1,193 @@
+"""What of two benchmark runs must agree before their figures are compared, and what of them differs.
+
+comparable.check([before], [after])              raises UsageError, with what differs
+comparable.differences(before, after)            what was changed on purpose: model, build, command line
+comparable.warnings([before], [after])           what makes a comparison doubtful
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
+
+from nexus_tasks.core.errors import UsageError
+from nexus_tasks.records import runs
+from nexus_tasks.records.store import Record
+
+KIND = "benchmark"
+WHAT_MAY_DIFFER = ("model",)
+NOT_THE_WORKLOAD = ("preset", "seed", "file")
+"""A preset is a name; seeds draw other prompts of the same kind; of a file the content counts, whatever its name."""
+OWN_OF_AN_INSTANCE = ("--port", "--host", "--alias", "--api-key-file", "--log-file")
+"""Options that say where a server listens and keeps its files, and nothing about its speed."""
+_PROVENANCE: dict[str, Callable[[Record], Any]] = {
+    "driver": runs.driver_name,
+    "power limit in W": lambda record: record.header["host_state"]["power_limit_w"],
+    "highest clock in MHz": lambda record: record.header["host_state"]["clocks_max_mhz"],
+    "CPU governor": lambda record: record.header["host_state"]["governor"],
+    "host": lambda record: record.header["endpoint"]["host"],
+    "kind of server": lambda record: record.header["endpoint"]["engine"],
+    "tunnel": lambda record: "through ssh" if record.header["endpoint"].get("tunnel") else "direct",
+    "measuring machine": lambda record: record.header["client"]["hostname"],
+    "GPUs": lambda record: [gpu["name"] for gpu in record.header["gpus"]],
+}
+
+
+def check(a: Sequence[Record], b: Sequence[Record], across: Collection[str] = ()) -> None:
+    """Refuse what can't be compared.
+
+    Raises:
+        UsageError: with what differs.
+    """
+    both = {record.run_id for record in a} & {record.run_id for record in b}
+    if both:
+        raise UsageError(f"{', '.join(sorted(both))} is on both sides", hint="name two different runs")
+    for record in (*a, *b):
+        if record.header["kind"] != KIND:
+            raise UsageError(f"{record.run_id} is a {record.header['kind']}", hint="name benchmark runs")
+        if reasons := "; ".join(_invalid(record)):
+            raise UsageError(
+                f"{record.run_id} is not valid: {reasons}",
+                hint="its figures are the load generator's; measure again with less else to do, or --processes",
+            )
+    for other in (*a[1:], *b):
+        _same(a[0], other, across)
+    for side in (a, b):
+        for other in side[1:]:
+            changed = differences(side[0], other)
+            if changed:
+                raise UsageError(
+                    f"{side[0].run_id} and {other.run_id} are no repeats of one another: {'; '.join(changed)}",
+                    hint="name runs of one build and one command line on each side",
+                )
+
+
+def _invalid(record: Record) -> list[str]:
+    """Why the figures are the load generator's; nothing where they are the server's.
+
+    A run that was cut short has no summary: then the stages that ended say it.
+    """
+    if record.summary is not None:
+        return [] if record.summary["valid"] else record.summary["reasons"] or ["the load generator was too slow"]
+    watches = [row.get("watch") or {} for row in record.stages]
+    return list(dict.fromkeys(reason for watch in watches for reason in watch.get("reasons") or []))
+
+
+def _same(one: Record, other: Record, across: Collection[str]) -> None:
+    unlike = [
+        f"{name} {_short(first)} against {_short(second)}"
+        for name, first, second in _asked(one, other)
+        if first != second
+    ]
+    if unlike:
+        raise UsageError(
+            f"{one.run_id} and {other.run_id} asked different things: {'; '.join(unlike)}",
+            hint="measure both with the same options; only the number of requests may differ",
+        )
+    if "model" not in across and not runs.same_model(one, other):
+        raise UsageError(
+            f"{one.run_id} and {other.run_id} measured different models: {_model(one)} against {_model(other)}",
+            hint="if the models are what you compare: --across model",
+        )
+
+
+def _asked(one: Record, other: Record) -> Iterable[tuple[str, Any, Any]]:
+    first, second = one.header["workload"], other.header["workload"]
+    for key in dict.fromkeys([*first, *second]):
+        if key not in NOT_THE_WORKLOAD:
+            yield key, first.get(key), second.get(key)
+    yield "file", (first.get("file") or {}).get("sha256"), (second.get("file") or {}).get("sha256")
+    for key in ("engine", "mode"):
+        yield key, one.header["load"].get(key), other.header["load"].get(key)
+    yield "axis", _axis(one), _axis(other)
+    # What is the same at each level, and is not in the level's name.
+    for key in ("burst", "concurrency", "rate_per_s") if _axis(one) == "prompt_tokens" else ("burst",):
+        yield key, _planned(one, key), _planned(other, key)
+
+
+def _axis(record: Record) -> str:
+    """What differs from level to level, or would, if there were more than one."""
+    return str(record.header["load"]["axis"] or ("rate_per_s" if _planned(record, "rate_per_s") else "concurrency"))
+
+
+def _planned(record: Record, key: str) -> Any:
+    return next((plan[key] for plan in record.header["load"]["planned"] if plan.get(key)), None)
+
+
+def _model(record: Record) -> str:
+    sha256 = record.header["model"]["sha256"]
+    return f"{runs.model_name(record)} ({sha256[:12]})" if sha256 else runs.model_name(record)
+
+
+def differences(one: Record, other: Record) -> list[str]:
+    """What was changed between two runs on purpose: model, build, command line; a line each."""
+    found = []
+    if not runs.same_model(one, other):
+        found.append(f"model: {_model(one)} → {_model(other)}")
+    first, second = one.header["server"], other.header["server"]
+    found += [
+        f"{key}: {_short(first.get(key))} → {_short(second.get(key))}"
+        for key in ("build", "release", "n_ctx", "total_slots")
+        if first.get(key) != second.get(key)
+    ]
+    if first.get("argv") and second.get("argv"):
+        gone = _without(first["argv"], second["argv"])
+        new = _without(second["argv"], first["argv"])
+        if gone or new:
+            found.append("argv: " + " ".join([*(f"-[{word}]" for word in gone), *(f"+[{word}]" for word in new)]))
+    return found
+
+
+def _options(argv: Sequence[str]) -> list[str]:
+    """An argv as options with their values, without what only says where the server listens and keeps its files."""
+    found: list[str] = []
+    for word in argv[1:]:
+        if word.startswith("-") and not word[1:2].isdigit():
+            found.append(word)
+        elif found:
+            found[-1] += f" {word}"
+    return [option for option in found if option.split()[0] not in OWN_OF_AN_INSTANCE]
+
+
+def _without(argv: Sequence[str], other: Sequence[str]) -> list[str]:
+    there = _options(other)
+    return [option for option in _options(argv) if option not in there]
+
+
+def warnings(a: Sequence[Record], b: Sequence[Record], dropped: Iterable[str] = ()) -> list[str]:
+    """What makes a comparison doubtful, a line each: other machines, drivers or limits, and runs that are not whole."""
+    found = []
+    for name, of in _PROVENANCE.items():
+        values = [[of(record) for record in side] for side in (a, b)]
+        known = [list(dict.fromkeys(_short(value) for value in side if value not in (None, [], ""))) for side in values]
+        if known[0] and known[1] and known[0] != known[1]:
+            found.append(f"{name} differs: {', '.join(known[0])} against {', '.join(known[1])}")
+    for record in (*a, *b):
+        tone, sentence = runs.verdict(record)
+        if tone == "bad":
+            found.append(f"{record.run_id}: {sentence[0].lower()}{sentence[1:]}")
+        throttled = {reason for row in record.samples for gpu in row["gpus"] for reason in gpu.get("throttled") or []}
+        if throttled:
+            found.append(f"{record.run_id}: a GPU was throttled ({', '.join(sorted(throttled))})")
+    if levels := list(dict.fromkeys(dropped)):
+        found.append(f"not measured in all runs, and left out: {', '.join(levels)}")
+    slos = {json.dumps(record.header["load"]["slo"], sort_keys=True) for record in (*a, *b)}
+    if len(slos) > 1:
+        found.append("the objectives (--slo) differ, so goodput is left out")
+    return found
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "unknown"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if isinstance(value, dict):
+        return " ".join(f"{part}" for part in value.values())
+    return str(value)[:60]
+
+
+def names(records: Sequence[Record]) -> str:
+    """The run ids, for a message."""
+    return ", ".join(record.run_id for record in records)

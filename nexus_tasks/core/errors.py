@@ -1,0 +1,98 @@
+"""What can go wrong, said so that the reader knows what to do.
+
+    NexusError                  anything a user can mend: a message and a hint, never a traceback
+    ├── UsageError              the command or a file of the user's asks for something that does not exist
+    ├── DeployError             a playbook failed or nothing is deployed
+    ├── EndpointError           an address that cannot be measured
+    │   ├── EndpointDown        nothing answers there
+    │   ├── Unauthorized        it answers 401 or 403
+    │   └── NotOpenAI           it answers, but not as an OpenAI-compatible server does
+    ├── RecordError             a run record that is missing, damaged or of an unknown schema
+    └── ReportError             a notebook that cannot be rendered
+
+Library code raises these and never exits; ``main`` functions are wrapped in :func:`command_line`.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from nexus_tasks.hostlib import process
+
+
+class NexusError(Exception):
+    """A failure that its reader can mend.
+
+    Args:
+        message: one line that says what is wrong and where.
+        hint: one line that says what to do about it.
+    """
+
+    def __init__(self, message: str, *, hint: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(NexusError):
+    """The command line or an edited file asks for something that does not exist."""
+
+
+class DeployError(NexusError):
+    """A playbook failed, or what it should have deployed is not there."""
+
+
+class EndpointError(NexusError):
+    """An address that cannot be measured."""
+
+
+class EndpointDown(EndpointError):
+    """Nothing answers at the address."""
+
+
+class Unauthorized(EndpointError):
+    """The server refuses the key, or wants one."""
+
+
+class NotOpenAI(EndpointError):
+    """Something answers, but not the way an OpenAI-compatible server does."""
+
+
+class RecordError(NexusError):
+    """A run record that is missing, damaged or of a schema this version does not know."""
+
+
+class ReportError(NexusError):
+    """A notebook that cannot be rendered into a report."""
+
+
+class Main(Protocol):
+    """A command: the arguments after its name, or None for those of the process; gives the exit status."""
+
+    def __call__(self, argv: Sequence[str] | None = None) -> int: ...
+
+
+def command_line(main: Callable[[Sequence[str] | None], int]) -> Main:
+    """Wrap ``main(argv) -> exit status`` so that a NexusError is two lines on stderr and status 1.
+
+    Ctrl-C gives status 130 (128 + SIGINT, as shells report it). What it starts (Ansible, compilers, notebooks) gets a
+    home folder that can be written to, and this user's name.
+    """
+
+    @functools.wraps(main)
+    def wrapped(argv: Sequence[str] | None = None) -> int:
+        process.have_a_home()
+        try:
+            return main(argv)
+        except NexusError as error:
+            sys.stdout.flush()
+            sys.stderr.write(f"error: {error.message}\n hint: {error.hint}\n")
+            return 1
+        except KeyboardInterrupt:
+            sys.stderr.write("interrupted\n")
+            return 130
+
+    return wrapped

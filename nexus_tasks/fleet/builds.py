@@ -1,0 +1,525 @@
+"""What was built where: the releases of llama.cpp on the hosts, as the deployments left them.
+
+    state = builds.read(Path("results"))
+    builds.sentences(state)       ["4 hosts run 3 releases of llama.cpp: b11312 on 3, b11201 on 1.", ...]
+    builds.behind(state)          hosts whose release is not the one that was built last for the others
+
+Everything comes from the records of kind ``deployment``. A run with --check builds nothing and counts for nothing.
+Records that are older than the rows of type ``release`` tell the name of a host's release, and no more.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from nexus_tasks.core.errors import RecordError
+from nexus_tasks.fleet import deployments, role
+from nexus_tasks.records import store
+from nexus_tasks.records.store import Record, Row
+from nexus_tasks.reports.markup import moment
+
+ARRIVED = ("there", "built", "taken")
+SERVING = ("verified", "restored", "undeclared")  # states of instances that answer requests
+NAMED = 3  # so many hosts are named in a sentence
+MESSAGE_LENGTH = 120
+ADVISORIES = role.defined_in("plugins/filter/llama_cpp_advisories.py")
+
+
+@dataclass(frozen=True)
+class Build:
+    """One build: ``place`` is the host of the inventory that made it, or what that machine calls itself.
+
+    ``row`` holds ``compiler``, ``ccache``, ``built_on``, ``built_at``, ``build_seconds``, ``size`` (docs/records.md).
+    """
+
+    release: str
+    place: str
+    at: datetime
+    row: Row
+
+    @property
+    def seconds(self) -> float:
+        return float(self.row["build_seconds"] or 0)
+
+    @property
+    def compilations(self) -> int:
+        """How many there were, as far as the compiler's cache was asked."""
+        return sum((self.row["ccache"] or {}).values())
+
+    @property
+    def cached(self) -> float | None:
+        """The share of them that the cache answered, 0 to 1; None where there was no cache."""
+        return self.row["ccache"]["hits"] / self.compilations if self.compilations else None
+
+    @property
+    def size(self) -> int | None:
+        """Bytes."""
+        return self.row["size"] or None
+
+
+@dataclass(frozen=True)
+class Host:
+    """A host and the release that it runs: that of its last deployment that succeeded, or of the last, if none did.
+
+    ``came`` says how it came there (built, taken, or there: before the records begin), ``came_at`` when. ``releases``
+    are all on the host, the newest first; None where no record tells. ``serves`` has the releases that instances serve,
+    each with their names.
+    """
+
+    name: str
+    release: str
+    at: datetime
+    run_id: str
+    succeeded: bool
+    came: str
+    came_at: datetime | None
+    build: Build | None
+    releases: list[str] | None
+    removed: list[str]
+    serves: dict[str, list[str]]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A host that did not get its release. ``place`` is where it was to be built, where that is another host.
+
+    ``mended`` is whether a later deployment brought it one.
+    """
+
+    host: str
+    at: datetime
+    run_id: str
+    release: str | None
+    place: str | None
+    message: str
+    mended: bool = False
+
+
+@dataclass(frozen=True)
+class Behind:
+    """A host whose release is older than the ``newest`` of the others and differs from it, in words."""
+
+    host: Host
+    newest: Host
+    words: list[str]
+
+
+@dataclass(frozen=True)
+class Vulnerable:
+    """A version with a published vulnerability, and the hosts that run or serve a release of it.
+
+    ``advisory`` is an entry of roles/llama_cpp/vars/advisories.yml; one with ``flags`` counts only where a server has
+    one of these, which no record tells.
+    """
+
+    version: str
+    hosts: list[str]
+    advisory: Row
+
+    @property
+    def is_severe(self) -> bool:
+        """Whether it is critical or high and open to any client of any server."""
+        return bool(ADVISORIES["is_severe"](self.advisory)) and not self.advisory["flags"]
+
+
+@dataclass(frozen=True)
+class Builds:
+    """All that the records tell. ``hosts`` are sorted by name, ``builds`` and ``failures`` oldest first.
+
+    ``builders`` are the hosts that only build for others, each with the releases that it built, the newest first; what
+    was removed there no record tells. ``inputs`` says what each release was made of. ``until`` is when the last
+    deployment began, ``unread`` holds one line for each record that cannot be read.
+    """
+
+    hosts: list[Host]
+    builders: dict[str, list[str]]
+    inputs: dict[str, Row]
+    builds: list[Build]
+    failures: list[Failure]
+    until: datetime | None
+    records: int
+    unread: list[str]
+
+    @property
+    def failing(self) -> list[Failure]:
+        """The last of each host that still waits for the release that it should have, sorted by host."""
+        last = {failure.host: failure for failure in self.failures if not failure.mended}
+        return [last[host] for host in sorted(last)]
+
+    def last_build(self, release: str) -> Build | None:
+        """The last build of a release."""
+        return next((build for build in reversed(self.builds) if build.release == release), None)
+
+
+def read(root: Path = store.ROOT) -> Builds:
+    """The builds by all deployment records that can be read.
+
+    Raises:
+        RecordError: there are none, or the folder cannot be listed.
+    """
+    records, unread = [], []
+    for path in store.paths("deployment", root):
+        try:
+            records.append(store.load(path))
+        except RecordError as error:
+            unread.append(error.message)
+    return tell(records, unread)
+
+
+def tell(records: Sequence[Record], unread: Sequence[str] = ()) -> Builds:
+    """The builds by these records."""
+    ordered = sorted(records, key=lambda record: record.started_at)
+    real = [record for record in ordered if not record.header["check"]]
+    builds = _builds(real)
+    hosts: dict[str, Host] = {}
+    arrivals: dict[tuple[str, str], tuple[str, datetime]] = {}
+    failures: list[Failure] = []
+    for record in real:
+        succeeded = {host["host"]: bool(host["ok"]) for host in record.hosts}
+        for row in _rows(record):
+            name, before = row["host"], hosts.get(row["host"])
+            if row["how"] in ("built", "taken"):
+                arrivals[name, row["name"]] = (row["how"], record.started_at)
+            if row["how"] in ARRIVED:
+                failures = [replace(one, mended=True) if one.host == name else one for one in failures]
+                came, came_at = arrivals.get((name, row["name"]), ("there", None))
+                host = Host(
+                    name, row["name"], record.started_at, record.run_id, succeeded.get(name, False), came, came_at,
+                    builds.get(_key(row)), row["releases"], [], {},
+                )  # fmt: skip
+                # What a deployment that failed left on the host is not what the host runs.
+                hosts[name] = host if host.succeeded or not before or not before.succeeded else before
+            elif row["how"] == "failed":
+                failures.append(
+                    Failure(name, record.started_at, record.run_id, row["name"], row["from"], row["error"] or "")
+                )
+            if name in hosts and row["name"]:
+                removed = row["removed"] or (before.removed if before else [])
+                hosts[name] = replace(hosts[name], releases=row["releases"], removed=removed)
+    serves = _served(ordered)
+    return Builds(
+        hosts=[replace(host, serves=serves.get(name, {})) for name, host in sorted(hosts.items())],
+        builders=_builders(real, builds.values(), hosts),
+        inputs={
+            row["name"]: row["inputs"] for record in real for row in record.releases if row["name"] and row["inputs"]
+        },
+        builds=sorted(builds.values(), key=lambda build: build.at),
+        failures=failures,
+        until=real[-1].started_at if real else None,
+        records=len(ordered),
+        unread=list(unread),
+    )
+
+
+def sentences(state: Builds) -> list[str]:
+    """Which versions the hosts run, how the last build went, and what failed or is behind."""
+    return [_extent(state), _last_build(state), _amiss(state)]
+
+
+def tone(state: Builds) -> str:
+    """``bad`` while a host waits for its release or serves a version with a severe vulnerability, ``muted`` while one
+    is behind the others, else ``good``.
+    """
+    return (
+        "bad"
+        if state.failing or any(one.is_severe for one in vulnerable(state))
+        else "muted"
+        if behind(state)
+        else "good"
+    )
+
+
+def behind(state: Builds) -> list[Behind]:
+    """The hosts whose release is not the one that was built last for the others, and differs where it need not.
+
+    With hosts of the same kind (machine, backend, architectures) every input is compared, with others the version. The
+    instruction sets of a host's processor are its own business.
+    """
+    found = []
+    built = {host.name: host.build.at for host in state.hosts if host.build}
+    known = [host for host in state.hosts if host.name in built and host.release in state.inputs]
+    for host in known:
+        newer = [one for one in known if one.release != host.release and built[one.name] > built[host.name]]
+        like = [one for one in newer if _kind(state, one) == _kind(state, host)]
+        for others, names in ((like, ALIKE), (newer, ANYWHERE)):
+            newest = max(others, key=lambda one: built[one.name], default=None)
+            words = differences(state.inputs[host.release], state.inputs[newest.release], names) if newest else []
+            if newest and words:
+                found.append(Behind(host, newest, words))
+                break
+    return found
+
+
+def vulnerable(state: Builds) -> list[Vulnerable]:
+    """The published vulnerabilities of the versions that hosts run or serve, by version; the severe ones first."""
+    hosts: dict[str, set[str]] = {}
+    for host in state.hosts:
+        for release in {host.release, *host.serves}:
+            hosts.setdefault(version(state, release), set()).add(host.name)
+    found = [
+        Vulnerable(ref, sorted(names), advisory)
+        for ref, names in sorted(hosts.items())
+        for advisory in ADVISORIES["advisories"](ref)
+    ]
+    return sorted(found, key=lambda one: not one.is_severe)
+
+
+def differences(own: Row, other: Row, names: Iterable[str]) -> list[str]:
+    """How the inputs of a release differ from another's, in words; what one of them does not say is no difference."""
+    said = []
+    for name in names:
+        label, text = ASPECTS[name]
+        mine, theirs = text(own), text(other)
+        if mine and theirs and mine != theirs and not (name == "commit" and own["ref"] != other["ref"]):
+            said.append(f"{label} {mine} instead of {theirs}".strip())
+    return said
+
+
+def listed(state: Builds) -> list[str]:
+    """The releases that are on a host and of which more than the name is known or that are run; newest build first."""
+    there = {host.release for host in state.hosts}
+    there |= {name for host in state.hosts for name in host.releases or () if name in state.inputs}
+
+    def built(name: str) -> tuple[bool, float, str]:
+        build = state.last_build(name)
+        return build is not None, build.at.timestamp() if build else 0.0, name
+
+    return sorted(there, key=built, reverse=True)
+
+
+def apart(state: Builds) -> tuple[dict[str, list[str]], list[str]]:
+    """What sets each of the listed releases apart from most, in words; and what is the same in all of them."""
+    names = [name for name in listed(state) if name in state.inputs]
+    words: dict[str, list[str]] = {name: [] for name in names}
+    same = []
+    for aspect, (label, text) in ASPECTS.items():
+        values = {name: text(state.inputs[name]) for name in names}
+        # Of equally many the first counts, which is that of the newest release.
+        counted = Counter(value for value in values.values() if value).most_common()
+        if not counted:
+            continue
+        most = counted[0][0]
+        if len(counted) == 1 and None not in values.values():
+            same.append(f"{label} {most}".strip())
+        for name, value in values.items():
+            told = aspect == "commit" and words[name]  # by the version, the only aspect before it
+            if value and value != most and not told:
+                words[name].append(f"{label} {value}, not {most}".strip())
+    return words, same
+
+
+def space(state: Builds, releases: Sequence[str]) -> tuple[int, list[str]]:
+    """The bytes of these releases, and the names of those of unknown size."""
+    sizes = {name: build.size for name in releases if (build := state.last_build(name))}
+    unknown = [name for name in releases if not sizes.get(name)]
+    return sum(filter(None, sizes.values())), unknown
+
+
+def duration(seconds: float) -> str:
+    """``0.4 s``, ``48 s``, ``12 min``, ``1 h 05 min``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def age(span: timedelta) -> str:
+    """``3 h``, ``1 day``, ``12 days``."""
+    if span < timedelta(days=1):
+        return f"{max(span, timedelta()) // timedelta(hours=1)} h"
+    return _count(span.days, "day")
+
+
+def cache(state: Builds, build: Build) -> str:
+    """What the compiler's cache spared a build: ``95 % of 820 compilations from the cache``."""
+    if build.cached is not None:
+        return f"{100 * build.cached:.0f} % of {build.compilations:,} compilations from the cache"
+    return "not compiled" if state.inputs[build.release]["source"]["kind"] == "binary" else "without a cache"
+
+
+def backend(inputs: Row) -> str:
+    """What it computes on: ``CUDA`` or ``CPU``."""
+    return str(inputs["backend"]).upper()
+
+
+def portable(inputs: Row) -> str | None:
+    """``portable``, or ``native`` where it needs a processor like the one it was built on; None if not compiled."""
+    cpu = inputs.get("cpu")
+    return None if cpu is None else "portable" if cpu == "portable" else "native"
+
+
+def source(inputs: Row) -> str:
+    """Where the source was from."""
+    given: Mapping[str, Any] = inputs["source"]
+    match given["kind"]:
+        case "pypi":
+            return f"{given['package']} {given['version']}"
+        case "binary":
+            return "upstream's binaries"
+        case kind:
+            return f"{kind} {given.get('url', '')}".strip()
+
+
+def _instruction_sets(inputs: Row) -> str | None:
+    return str(inputs["cpu"]) if portable(inputs) == "native" else None
+
+
+def _options(inputs: Row) -> str | None:
+    options = inputs.get("cmake_options")
+    return None if options is None else ", ".join(f"{key}={value}" for key, value in options.items()) or "none"
+
+
+# What a release is made of: what comes before the value in words, and the value; None where it does not apply.
+ASPECTS: dict[str, tuple[str, Callable[[Row], str | None]]] = {
+    "version": ("", lambda inputs: str(inputs["ref"])),
+    "commit": ("commit", lambda inputs: str(inputs["commit"])[:9]),
+    "backend": ("", backend),
+    "machine": ("", lambda inputs: inputs["machine"]),
+    "architectures": ("architectures", lambda inputs: ", ".join(inputs.get("cuda_architectures") or ()) or None),
+    "toolkit": ("CUDA toolkit", lambda inputs: inputs.get("cuda_toolkit")),
+    "kernels": ("FlashAttention for", lambda inputs: ", ".join(inputs.get("fa_quants") or ()) or None),
+    "processor": ("", portable),
+    "instruction sets": ("instruction sets", _instruction_sets),
+    "options": ("CMake options", _options),
+    "page": ("web page", lambda inputs: inputs.get("web_page")),
+    "programs": ("programs", lambda inputs: ", ".join(inputs["targets"])),
+    "source": ("source", source),
+}
+# What is compared between hosts of the same kind, and between any two.
+ALIKE = ("version", "commit", "toolkit", "kernels", "processor", "options", "page", "programs")
+ANYWHERE = ("version", "commit")
+
+
+def _rows(record: Record) -> list[Row]:
+    """The rows of type release, and in their place what older records say of a host: the name."""
+    told = {row["host"] for row in record.releases}
+    unknown: Row = dict.fromkeys(("from", "inputs", "build", "releases", "error"))
+    older = [
+        {**unknown, "host": host["host"], "name": host["release"], "how": "there", "removed": []}
+        for host in record.hosts
+        if host["host"] not in told and host["release"] and host["ok"]
+    ]
+    return [*record.releases, *older]
+
+
+def _key(row: Row) -> tuple[str, str, str] | None:
+    """What tells a build from others; None where the row knows of none."""
+    build = row["build"]
+    return (row["name"], build["built_on"], build["built_at"]) if build else None
+
+
+def _builds(records: Sequence[Record]) -> dict[tuple[str, str, str] | None, Build]:
+    """Every build that a host's release came from, once, however many hosts have it."""
+    found: dict[tuple[str, str, str] | None, Build] = {}
+    for record in records:
+        for row in record.releases:
+            key = _key(row)
+            if key is None:
+                continue
+            place = row["from"] or (found[key].place if key in found else row["build"]["built_on"])
+            found[key] = Build(row["name"], place, datetime.fromisoformat(row["build"]["built_at"]), row["build"])
+    return found
+
+
+def _builders(records: Sequence[Record], builds: Iterable[Build], hosts: Iterable[str]) -> dict[str, list[str]]:
+    """The hosts that built for others and are in no deployment themselves, with what they built."""
+    rows = [row for record in records for row in record.releases]
+    places = {row["from"] for row in rows if row["build"] and row["from"] and row["from"] != row["host"]}
+    newest = sorted(builds, key=lambda build: build.at, reverse=True)
+    return {
+        place: list(dict.fromkeys(build.release for build in newest if build.place == place))
+        for place in sorted(places.difference(hosts))
+    }
+
+
+def _served(records: Sequence[Record]) -> dict[str, dict[str, list[str]]]:
+    """By host the releases that its instances serve, each with their names."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for instance in deployments.tell(records).instances:
+        release = instance.serving.get("release")
+        if instance.state in SERVING and release:
+            found.setdefault(instance.host, {}).setdefault(str(release), []).append(instance.name)
+    return found
+
+
+def _kind(state: Builds, host: Host) -> tuple[str, str, tuple[str, ...]]:
+    inputs = state.inputs[host.release]
+    return inputs["machine"], inputs["backend"], tuple(inputs.get("cuda_architectures") or ())
+
+
+def version(state: Builds, release: str) -> str:
+    """The upstream tag of a release; by its name where no record says more."""
+    inputs = state.inputs.get(release)
+    return str(inputs["ref"]) if inputs else release.partition("-")[0]
+
+
+def _extent(state: Builds) -> str:
+    if not state.hosts:
+        return "No deployment has come as far as a release of llama.cpp."
+    releases = _count(len({host.release for host in state.hosts}), "release")
+    hosts = f"{_count(len(state.hosts), 'host')} run{'s' if len(state.hosts) == 1 else ''}"
+    versions = Counter(version(state, host.release) for host in state.hosts).most_common()
+    if len(versions) == 1:
+        return f"{hosts} {releases} of llama.cpp {versions[0][0]}."
+    return f"{hosts} {releases} of llama.cpp: {', '.join(f'{ref} on {count}' for ref, count in versions)}."
+
+
+def _last_build(state: Builds) -> str:
+    if not state.builds:
+        return "No record tells of a build."
+    build = state.builds[-1]
+    hosts = [host for host in state.hosts if host.build == build and host.came == "taken"]
+    taken = f"; {_count(len(hosts), 'host')} took it" if hosts else ""
+    how = f"{duration(build.seconds)}, {cache(state, build)}{taken}"
+    return f"The last build was {build.release} on {build.place} ({moment(build.at)}): {how}."
+
+
+def _amiss(state: Builds) -> str:
+    said = []
+    severe = [
+        f"{one.version} on {_some(one.hosts)} has {one.advisory['id']}" for one in vulnerable(state) if one.is_severe
+    ]
+    if severe:
+        said.append(f"Open to any client: {_some(severe)}.")
+    if state.failing:
+        failed = [
+            f"{one.host} did not get {one.release or 'a release'} ({moment(one.at)}): {_line(one.message)}"
+            for one in state.failing
+        ]
+        said.append(_sentence(_some(failed)))
+    late = [f"{one.host.name} ({', '.join(one.words)})" for one in behind(state)]
+    if late:
+        said.append(f"Behind what was built last for the others: {_some(late)}.")
+    if said:
+        return " ".join(said)
+    if not state.failures:
+        return (
+            "No host is behind the others, and no build has failed." if len(state.hosts) > 1 else "No build has failed."
+        )
+    last = state.failures[-1]
+    when = f"the last failure was on {last.host} ({moment(last.at)})"
+    return _sentence(f"Nothing is amiss now; {when}: {_line(last.message)}")
+
+
+def _some(texts: Sequence[str]) -> str:
+    more = f"; and {len(texts) - NAMED} more" if len(texts) > NAMED else ""
+    return f"{'; '.join(texts[:NAMED])}{more}"
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith("…") else f"{text}."
+
+
+def _line(text: str) -> str:
+    """The first line of a text, without the stop at its end."""
+    line = text.strip().partition("\n")[0].rstrip(".")
+    return line if len(line) <= MESSAGE_LENGTH else f"{line[: MESSAGE_LENGTH - 1].rstrip()}…"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,1 @@
+"""Models: the tiny one that is written here."""

@@ -1,0 +1,277 @@
+"""What a benchmark record says as a whole: names, the verdict, the metrics, and what it may be compared with.
+
+runs.verdict(record)                     ("good", "All 3 requests succeeded")
+runs.metrics(record)["ttft_ms"]["median"]
+runs.stages(record)[0]["throughput"]
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nexus_tasks.records.store import Record, Row
+from nexus_tasks.reports.markup import SPACE
+from nexus_tasks.stats.summary import of_requests
+
+NOT_THE_WORKLOAD = (
+    "preset",
+    "seed",
+    "file",
+)  # a name; other prompts of the same kind; its content counts, not its name
+LEVELS = ("concurrency", "rate_per_s", "prompt_tokens")
+MODES = {"constant": "at a constant rate", "poisson": "at random moments", "burst": "in bursts"}
+
+
+def metrics(record: Record) -> dict[str, Row]:
+    """The metrics that have points, by name, as the summary has them.
+
+    A run that was cut short has no summary: its requests so far are summarised the same way.
+    """
+    if record.summary is not None:
+        found = record.summary["metrics"]
+    else:
+        found = of_requests(record.requests, window_s=1.0)["metrics"]
+    return {name: stats for name, stats in found.items() if stats}
+
+
+def stages(record: Record) -> list[Row]:
+    """The levels of load that were measured, in order, each as a row of a stage with ``level``, its name.
+
+    Stages of one level (the rounds of an interleaved run) are one, summarised anew, with the worst that the generator
+    said of any. A record without such rows (an old one, or one cut short) has one, of all its requests: without
+    ``watch``.
+    """
+    by_level: dict[str, list[Row]] = {}
+    for row in sorted(record.stages, key=lambda row: int(row["stage"])):
+        by_level.setdefault(level_name(row), []).append(row)
+    if by_level:
+        return [{**_merged(record, rows), "level": name} for name, rows in by_level.items()]
+    planned = record.header["load"]["planned"]
+    counted = [row for row in record.requests if row["phase"] == "run"]
+    whole = {
+        "stage": 0,
+        **{key: planned[0].get(key) for key in LEVELS if len(planned) == 1},
+        "watch": None,
+        "requests": len(counted),
+        "failed": sum(not row["ok"] for row in counted),
+        "metrics": metrics(record),
+        "throughput": (record.summary or {}).get("throughput"),
+        "goodput": (record.summary or {}).get("goodput"),
+        "stalls": sum(row.get("stalls") or 0 for row in counted),
+        "short": sum((row["error"] or {}).get("kind") == "short" for row in counted),
+    }
+    return [{**whole, "level": level_name(whole)}]
+
+
+def level_names(record: Record) -> dict[int, str]:
+    """What the level of each stage is called, by the stage's number."""
+    return {int(row["stage"]): level_name(row) for row in record.stages}
+
+
+def verdict(record: Record) -> tuple[str, str]:
+    """What became of the run: a tone (good or bad) and a sentence without its full stop."""
+    summary = record.summary
+    if summary is None:
+        return "bad", "Interrupted: the run was cut short"
+    if summary["interrupted"]:
+        return "bad", f"Interrupted after {_requests(summary['requests'])}"
+    if not summary["valid"]:
+        return "bad", "Not valid: the generator was part of what was measured"
+    if summary["failed"]:
+        return "bad", f"{summary['failed']} of {_requests(summary['requests'])} failed"
+    if not summary["ok"]:
+        return "bad", "Not as asked: some requests are shorter than the workload wants"
+    return "good", f"All {_requests(summary['requests'])} succeeded, warm-up included"
+
+
+def badge(record: Record) -> str:
+    """The verdict in a word or two."""
+    summary = record.summary
+    if summary is None or summary["interrupted"]:
+        return "cut short"
+    if not summary["valid"]:
+        return "not valid"
+    if summary["failed"]:
+        return f"{summary['failed']:,} failed"
+    return "ok" if summary["ok"] else "short"
+
+
+def same_workload(one: Record, other: Record) -> bool:
+    """Whether two runs asked the same of the server, at the same levels of load."""
+    return _asked(one) == _asked(other)
+
+
+def same_model(one: Record, other: Record) -> bool:
+    """Whether two runs measured one model: by hash where both know it, else by name."""
+    first, second = one.header["model"], other.header["model"]
+    if first["sha256"] and second["sha256"]:
+        return bool(first["sha256"] == second["sha256"])
+    return _model_id(one) == _model_id(other)
+
+
+def model_name(record: Record) -> str:
+    """What a reader calls the model: the profile's name, else the id that the server gives; of a path its last part."""
+    name = _model_id(record)
+    return name.rpartition("/")[2] if name.endswith(".gguf") else name
+
+
+def _model_id(record: Record) -> str:
+    return str(record.header["model"]["name"] or record.header["endpoint"]["model"])
+
+
+def build_name(record: Record) -> str:
+    """What a reader calls the server's build: what the server says, else the release."""
+    server = record.header["server"]
+    return str(server["build"] or server["release"] or "unknown")
+
+
+def driver_name(record: Record) -> str | None:
+    """The driver that the server's GPUs ran with, where it is known."""
+    told = record.header["host_state"]["driver"]
+    gpus = record.header["gpus"] if record.header["client"]["local"] else []
+    return told or next((gpu["driver"] for gpu in gpus if gpu.get("driver")), None)
+
+
+def slots(record: Record) -> int | None:
+    """How many requests the server works on at a time."""
+    found: int | None = record.header["server"]["total_slots"]
+    return found
+
+
+def tokens(length: Mapping[str, Any] | None) -> str:
+    """The length of prompts or outputs in a few letters: ``512``, a range, ``~512`` or empty where it is not known."""
+    if length is None:
+        return ""
+    if length["kind"] == "fixed":
+        return f"{length['mean']:,.0f}"
+    if length["kind"] == "uniform" and "min" in length and "max" in length:
+        return f"{length['min']:,.0f}\N{EN DASH}{length['max']:,.0f}"
+    return f"~{length['mean']:,.0f}"
+
+
+def sizes(record: Record) -> str:
+    """The workload in a few letters: ``quick 128/64``, prompt and output tokens."""
+    workload: Mapping[str, Any] = record.header["workload"]
+    kind = None if workload["kind"] == "synthetic" else (workload["file"] or {}).get("name") or workload["kind"]
+    lengths = workload.get("lengths") or []
+    prompt = f"{min(lengths):,}\N{EN DASH}{max(lengths):,}" if lengths else tokens(workload["prompt_tokens"])
+    if workload["prefix_tokens"]:
+        prompt = f"{workload['prefix_tokens']:,}+{prompt}"
+    both = "/".join(filter(None, [prompt, tokens(workload["output_tokens"])]))
+    return " ".join(dict.fromkeys(filter(None, [workload["preset"], kind, both])))
+
+
+def load_name(record: Record) -> str:
+    """The load in a few words: ``concurrency 8``, ``concurrency 1 to 32, swept``, ``6 requests/s in bursts``."""
+    load: Mapping[str, Any] = record.header["load"]
+    planned = [row for row in (record.stages or load["planned"]) if any(row.get(key) for key in LEVELS)]
+    if not planned:
+        return str(load["mode"])
+    names = list(dict.fromkeys(level_name(row) for row in planned))
+    text = names[0]
+    if len(names) > 1:  # the rounds of an interleaved run are of one level
+        levels = sorted((level(row) for row in planned), key=float)
+        prefix, suffix = _AROUND[_axis(planned[0])]
+        text = f"{prefix}{levels[0]:,g} to {levels[-1]:,g}{suffix}"
+    if load["axis"] == "prompt_tokens" and planned[0].get("concurrency"):
+        text += f", concurrency {planned[0]['concurrency']}"
+    how = {"sweep": ", swept", **{mode: f" {words}" for mode, words in MODES.items()}}.get(str(load["mode"]), "")
+    engine = "" if load["engine"] == "http" else f", {load['engine']}"
+    return text + how + engine
+
+
+def level_name(row: Mapping[str, Any]) -> str:
+    """The level of a stage: ``concurrency 8``, ``6 requests/s`` or ``2,048 prompt tokens``."""
+    prefix, suffix = _AROUND[_axis(row)]
+    value = level(row)
+    return f"{prefix}{value:,g}{suffix}" if value == value else "all requests"
+
+
+def level(row: Mapping[str, Any]) -> float:
+    """The number in :func:`level_name`, by which stages are ordered and drawn; NaN where there is none."""
+    return float(row.get(_axis(row)) or float("nan"))
+
+
+def axis(record: Record) -> str:
+    """What differs from stage to stage: one of LEVELS."""
+    told = record.header["load"]["axis"]
+    return str(told) if told else _axis((record.stages or record.header["load"]["planned"] or [{}])[0])
+
+
+def swept(record: Record) -> bool:
+    """Whether the levels of load were found by a sweep."""
+    return str(record.header["load"]["mode"]) == "sweep"
+
+
+def objective(name: str) -> tuple[str, str | None]:
+    """An SLO's metric and the part of it that counts within a request: ``itl_p95_ms`` is p95 of ``itl_ms``."""
+    found = re.fullmatch(r"(\w+?)_(p\d+|median|mean|max)_(\w+)", name)
+    return (f"{found[1]}_{found[3]}", found[2]) if found else (name, None)
+
+
+def objective_text(name: str, limit: float) -> str:
+    """An SLO in words: ``TTFT ≤ 500 ms``, ``p95 of ITL ≤ 50 ms``."""
+    metric, part = objective(name)
+    stem, _, unit = metric.rpartition("_")
+    word = {"ttft_visible": "visible TTFT", "total": "whole request"}.get(stem, stem.upper())
+    return f"{f'{part} of ' if part else ''}{word} \N{LESS-THAN OR EQUAL TO} {limit:,g}{SPACE}{unit}"
+
+
+_AROUND = {
+    "concurrency": ("concurrency ", ""),
+    "rate_per_s": ("", " requests/s"),
+    "prompt_tokens": ("", " prompt tokens"),
+}
+
+
+def _axis(row: Mapping[str, Any]) -> str:
+    """What a stage is named by: its prompts where their length is its level, else its rate, else its users."""
+    return next((key for key in ("prompt_tokens", "rate_per_s") if row.get(key)), "concurrency")
+
+
+def _merged(record: Record, rows: Sequence[Row]) -> Row:
+    if len(rows) == 1:
+        return rows[0]
+    numbers, watches = {row["stage"] for row in rows}, [row["watch"] for row in rows if row["watch"]]
+    if not watches:
+        return rows[-1]
+    seconds = sum(watch["ended_s"] - watch["begun_s"] for watch in watches)
+    own = [row for row in record.requests if row["stage"] in numbers]
+    figures = of_requests(own, slo=record.header["load"]["slo"], window_s=seconds)
+    asked = [watch["in_flight_asked"] for watch in watches if watch["in_flight_asked"]]
+    return {
+        **rows[0],
+        **figures,
+        "watch": {
+            **watches[0],
+            "ended_s": watches[-1]["ended_s"],
+            "in_flight": min((one["in_flight"] for one in watches if one["in_flight"] is not None), default=None),
+            "in_flight_asked": asked[0] if asked else None,
+            "cpu_per_process": max(watch["cpu_per_process"] for watch in watches),
+            **{name: _worst([watch[name] for watch in watches]) for name in ("lag_ms", "late_ms")},
+            "valid": all(watch["valid"] for watch in watches),
+            "reasons": list(dict.fromkeys(reason for watch in watches for reason in watch["reasons"])),
+        },
+    }
+
+
+def _worst(figures: Sequence[Row]) -> Row:
+    return {part: max((one[part] for one in figures if one[part] is not None), default=None) for part in figures[0]}
+
+
+def _asked(record: Record) -> tuple[Any, ...]:
+    workload, load = record.header["workload"], record.header["load"]
+    levels: Sequence[Mapping[str, Any]] = load["planned"] if load["mode"] != "sweep" else []
+    return (
+        {key: value for key, value in workload.items() if key not in NOT_THE_WORKLOAD and value is not None},
+        (workload.get("file") or {}).get("sha256"),
+        load["engine"],
+        load["mode"],
+        [[plan.get(key) for key in (*LEVELS, "burst")] for plan in levels],
+    )
+
+
+def _requests(count: int) -> str:
+    return f"{count:,} request{'' if count == 1 else 's'}"

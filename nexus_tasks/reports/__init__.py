@@ -1,0 +1,1 @@
+"""Pages from records: notebooks rendered, tables, figures, sentences, and the index of all."""

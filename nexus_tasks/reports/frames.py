@@ -1,0 +1,433 @@
+"""Run records as pandas frames: what the figures and tables of a report are drawn from.
+
+    requests = frames.requests(record)              # one row a request, warm-ups and failures too
+    stages = frames.stages(record)                  # one row a level of load
+    rate = frames.token_rate(record)                # tokens per second over the run
+    past = frames.history(record, Path("results"))  # this run and earlier ones of the same target
+
+Nothing here measures and nothing draws. Units are in the columns' names.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from nexus_tasks.comparison import verdicts
+from nexus_tasks.core.errors import RecordError
+from nexus_tasks.records import runs, store
+from nexus_tasks.records.store import Record, Row
+from nexus_tasks.stats import summary
+
+Floats = NDArray[np.float64]
+
+RANGE_POINTS = 4
+"""The ranges of so many equal points and so many others lie apart once in 35 cases; those of fewer more often."""
+DRIFT_PERCENT = {one.metric: one.drift_percent for one in verdicts.QUANTITIES if one.statistic == "median"}
+"""From one run to the next, as comparisons assume it; of all other metrics that of the TTFT."""
+
+MIN_BIN_S = 0.02
+BINS = 120
+
+REQUEST_COLUMNS = {
+    "index": "int64",
+    "stage": "int64",
+    "phase": "object",
+    "key": "object",
+    "turn": "int64",
+    "ok": "bool",
+    "intended_s": "float64",
+    "start_s": "float64",
+    "late_ms": "float64",
+    "prompt_tokens": "float64",
+    "cached_tokens": "float64",
+    "output_tokens": "float64",
+    "reasoning_tokens": "float64",
+    "ttft_ms": "float64",
+    "ttft_visible_ms": "float64",
+    "queue_ms": "float64",
+    "decode_ms": "float64",
+    "total_ms": "float64",
+    "decode_tps": "float64",
+    "prefill_tps": "float64",
+    "stalls": "float64",
+    "backend": "object",
+    "itl_median_ms": "float64",
+    "itl_max_ms": "float64",
+    "server_prompt_ms": "float64",
+    "server_prompt_tokens": "float64",
+    "server_cached_tokens": "float64",
+    "server_output_tokens": "float64",
+    "server_decode_ms": "float64",
+    "difference_percent": "float64",
+    "finish_reason": "object",
+    "error_kind": "object",
+    "error_message": "object",
+}
+STAGE_METRICS = ("ttft_ms", "itl_ms", "tpot_ms", "total_ms", "queue_ms", "decode_tps", "prefill_tps")
+
+
+@dataclass(frozen=True)
+class Change:
+    """How a median moved since the last comparable run.
+
+    ``distinct`` is False while the intervals of the two medians overlap (95 % of confidence), each widened by the drift
+    from run to run that comparisons assume (docs/compare.md): the change may be noise. Where a run has too few points
+    for an interval, the range takes its place, from RANGE_POINTS points on; fewer are never distinct.
+    """
+
+    since: str
+    before: float
+    after: float
+    percent: float
+    distinct: bool
+
+
+@dataclass(frozen=True)
+class History:
+    """This run and earlier ones of its target, newest first.
+
+    ``runs`` has one row a run, as :func:`run` makes it, with ``comparable`` (same workload, load and model) and
+    ``argv_changed`` (against this run).
+    ``changes`` are this run's, by metric; empty where no earlier run compares. ``unread`` holds one line for
+    each earlier record that cannot be read.
+    """
+
+    runs: pd.DataFrame
+    changes: dict[str, Change]
+    unread: list[str]
+
+
+def requests(record: Record) -> pd.DataFrame:
+    """One row a request, in the order they were sent, with the columns of REQUEST_COLUMNS; NaN where unknown.
+
+    ``difference_percent`` is the client's decode time against the server's own, NaN without server timings.
+    """
+    rows = [_request(row) for row in record.requests]
+    return pd.DataFrame(rows, columns=list(REQUEST_COLUMNS)).astype(REQUEST_COLUMNS)
+
+
+def counted(frame: pd.DataFrame) -> pd.DataFrame:
+    """The requests that the metrics are made of: complete, and not a warm-up."""
+    return frame[frame["ok"] & (frame["phase"] == "run")]
+
+
+def inter_token_ms(record: Record) -> Floats:
+    """Every gap between two tokens of the counted requests, pooled."""
+    gaps = [row["itl_ms"] or [] for row in record.requests if row["ok"] and row["phase"] == "run"]
+    return np.concatenate([np.asarray(g, dtype=np.float64) for g in gaps] or [np.empty(0)])
+
+
+def stages(record: Record) -> pd.DataFrame:
+    """One row a level of load, by its number on the axis: what was asked, what came out, and whether it is valid.
+
+    ``stage``, ``name``, ``level``; ``requests``, ``failed``, ``short``, ``stalls``; ``output_tps``, ``requests_per_s``,
+    ``prompt_tps``; ``goodput_share``; of the generator ``in_flight``, ``in_flight_asked``, ``cpu``, ``lag_p99_ms``,
+    ``late_p99_ms``, ``valid``; and of each metric ``_median``, its interval ``_low`` and ``_high``, ``_p95``, ``_p99``
+    and ``_max``. NaN where unknown.
+    """
+    rows = []
+    for row in runs.stages(record):
+        watch, throughput = row["watch"] or {}, row["throughput"] or {}
+        flat: Row = {
+            "stage": row["stage"],
+            "name": row["level"],
+            "level": runs.level(row),
+            **{key: row[key] for key in ("requests", "failed", "short", "stalls")},
+            **{key: _float(throughput.get(key)) for key in ("output_tps", "requests_per_s", "prompt_tps")},
+            "goodput_share": _float((row["goodput"] or {}).get("share")),
+            "in_flight": _float(watch.get("in_flight")),
+            "in_flight_asked": _float(watch.get("in_flight_asked")),
+            "cpu": _float(watch.get("cpu_per_process")),
+            "lag_p99_ms": _float((watch.get("lag_ms") or {}).get("p99")),
+            "late_p99_ms": _float((watch.get("late_ms") or {}).get("p99")),
+            "valid": bool(watch.get("valid", True)),
+        }
+        for name in STAGE_METRICS:
+            found = row["metrics"].get(name) or {}
+            low, high = (found.get("ci") or {}).get("median") or (None, None)
+            parts = {part: found.get(part) for part in ("median", "p95", "p99", "max")} | {"low": low, "high": high}
+            flat |= {f"{name}_{part}": _float(value) for part, value in parts.items()}
+        rows.append(flat)
+    return pd.DataFrame(rows).sort_values("level", kind="stable", ignore_index=True)
+
+
+def in_flight(record: Record) -> pd.DataFrame:
+    """How many requests were under way over the run: ``t_s`` (start of a bin) and ``in_flight``, the mean within it."""
+    begun = np.sort([row["start_s"] for row in record.requests])
+    # Latency counts from the intended start; what failed before it was sent was never under way.
+    ends = [max(row["start_s"], row["intended_s"] + (row["total_ms"] or 0.0) / 1000) for row in record.requests]
+    ended = np.sort(ends)
+    if not len(begun):
+        return pd.DataFrame({"t_s": np.empty(0), "in_flight": np.empty(0)})
+    width = max(MIN_BIN_S, float(ended[-1]) / BINS)
+    edges = np.arange(0.0, float(ended[-1]) + width, width)
+    spent = _elapsed_s(edges, begun) - _elapsed_s(edges, ended)
+    return pd.DataFrame({"t_s": edges[:-1], "in_flight": np.diff(spent) / width})
+
+
+def _elapsed_s(until: Floats, since: Floats) -> Floats:
+    """At each moment, the sum of the times that have passed since each of the (sorted) moments before it."""
+    before = np.searchsorted(since, until)
+    return np.asarray(until * before - np.concatenate([[0.0], np.cumsum(since)])[before])
+
+
+def token_rate(record: Record) -> pd.DataFrame:
+    """Tokens decoded per second over the run: ``t_s`` (start of a bin) and ``tokens_per_second``.
+
+    Each token is spread evenly over the gap it took, so that a bin of a few tokens doesn't flicker. First
+    tokens are left out, as in ``decode_tps``: they belong to the prefill. Concurrent requests add up.
+    """
+    arrivals = [_arrivals_s(row) for row in record.requests]
+    arrivals = [times for times in arrivals if len(times) > 1]
+    if not arrivals:
+        return pd.DataFrame({"t_s": np.empty(0), "tokens_per_second": np.empty(0)})
+    end = max(float(times[-1]) for times in arrivals)
+    width = max(MIN_BIN_S, end / BINS)
+    edges = np.arange(0.0, end + width, width)
+    produced = np.zeros(len(edges))
+    for times in arrivals:
+        produced += np.interp(edges, times, np.arange(len(times), dtype=np.float64))
+    return pd.DataFrame({"t_s": edges[:-1], "tokens_per_second": np.diff(produced) / width})
+
+
+def samples(record: Record) -> pd.DataFrame:
+    """Telemetry: ``source``, ``t_s``, ``cpu_percent``, ``memory_used_mib``, what the server said of itself
+    (``slots_busy``, ``waiting``), and ``gpu<index>_<reading>`` for each GPU; ``_throttled`` is a text, empty
+    where none.
+    """
+    rows = []
+    for row in record.samples:
+        flat: dict[str, Any] = {key: row.get(key) for key in ("source", "t_s", "cpu_percent", "memory_used_mib")}
+        flat |= {key: (row.get("server") or {}).get(key) for key in ("slots_busy", "waiting")}
+        for gpu in row.get("gpus") or []:
+            told = {key: value for key, value in gpu.items() if key not in ("index", "throttled")}
+            flat |= {f"gpu{gpu['index']}_{key}": value for key, value in told.items()}
+            flat[f"gpu{gpu['index']}_throttled"] = ", ".join(gpu.get("throttled") or [])
+        rows.append(flat)
+    columns = ["source", "t_s", "cpu_percent", "memory_used_mib", "slots_busy", "waiting"]
+    frame = pd.DataFrame(rows, columns=None if rows else columns)
+    texts = {column for column in frame if column == "source" or str(column).endswith("_throttled")}
+    return frame.astype({column: "object" if column in texts else "float64" for column in frame})
+
+
+def history(record: Record, root: Path, limit: int = 10) -> History:
+    """This run and up to ``limit`` earlier ones of the same target; later runs never show."""
+    found, unread = [record], []
+    for path in reversed(_same_target(record, root)):
+        if len(found) > limit:
+            break
+        try:
+            other = store.load(path)
+        except RecordError as error:
+            unread.append(error.message)
+            continue
+        if other.header["target"] == record.header["target"] and other.started_at < record.started_at:
+            found.append(other)
+    found.sort(key=lambda one: one.started_at, reverse=True)
+    rows = pd.DataFrame(
+        [
+            {
+                **run(other),
+                "comparable": _alike(other, record),
+                "argv_changed": other.header["server"]["argv_sha256"] != record.header["server"]["argv_sha256"],
+            }
+            for other in found
+        ]
+    )
+    return History(rows, _changes(record, found[1:]), unread)
+
+
+def target(records: Iterable[Record]) -> pd.DataFrame:
+    """Every run of a target, oldest first, as :func:`run` makes them, each with the number of its ``series``.
+
+    Runs of a series asked the same of the same model, so their numbers can be compared. Series are numbered by how many
+    runs they have; of equally many, the one with the newest run is first. No more than one record is held in full.
+    """
+    headers: list[Record] = []
+    rows = []
+    for record in records:
+        rows.append(run(record))
+        headers.append(Record(record.path, record.header))
+    order = sorted(range(len(rows)), key=lambda place: rows[place]["started_at"])
+    groups: list[list[int]] = []
+    for position, place in enumerate(order):
+        like = (group for group in groups if _alike(headers[order[group[0]]], headers[place]))
+        group = next(like, None)
+        if group is None:
+            groups.append([position])
+        else:
+            group.append(position)
+    groups.sort(key=lambda group: (len(group), group[-1]), reverse=True)
+    series = {position: number for number, group in enumerate(groups) for position in group}
+    frame = pd.DataFrame([rows[place] for place in order])
+    return frame.assign(series=[series[position] for position in range(len(frame))])
+
+
+def _alike(one: Record, other: Record) -> bool:
+    return runs.same_workload(one, other) and runs.same_model(one, other)
+
+
+def agreement(record: Record) -> tuple[float, float, float] | None:
+    """Decode time by the client and by the server in ms, summed, and how far they differ, in percent.
+
+    As the summary has it, else (a run cut short) from the requests. None for servers without own timings.
+    """
+    stored = (record.summary or {}).get("agreement")
+    if stored:
+        return stored["client_decode_ms"], stored["server_decode_ms"], stored["difference_percent"]
+    both = counted(requests(record)).dropna(subset=["decode_ms", "server_decode_ms"])
+    client, server = float(both["decode_ms"].sum()), float(both["server_decode_ms"].sum())
+    return (client, server, (client - server) / server * 100) if server else None
+
+
+def value(row: Row, objective: str) -> float | None:
+    """What a request has to show for an SLO: its own ``ttft_ms``, for ``itl_p95_ms`` the p95 of its gaps; or None."""
+    if objective in summary.SLO_GAPS:
+        return float(np.percentile(row["itl_ms"], summary.SLO_GAPS[objective])) if row.get("itl_ms") else None
+    found = row.get(objective)
+    return None if found is None else float(found)
+
+
+def throttled(record: Record) -> tuple[float, list[str]]:
+    """The share of the samples with a GPU in which one was slowed down, and why."""
+    with_gpus = [row["gpus"] for row in record.samples if row.get("gpus")]
+    slowed = [[reason for gpu in gpus for reason in gpu.get("throttled") or []] for gpus in with_gpus]
+    share = sum(map(bool, slowed)) / len(with_gpus) if with_gpus else 0.0
+    return share, sorted({reason for reasons in slowed for reason in reasons})
+
+
+def _request(row: Row) -> Row:
+    error, server, gaps = row.get("error") or {}, row.get("server") or {}, row.get("itl_ms") or []
+    decode, server_decode = row.get("decode_ms"), server.get("predicted_ms")
+    difference = None
+    if decode is not None and server_decode:
+        difference = (decode - server_decode) / server_decode * 100
+    return {key: row.get(key) for key in REQUEST_COLUMNS} | {
+        "itl_median_ms": float(np.median(gaps)) if gaps else None,
+        "itl_max_ms": max(gaps) if gaps else None,
+        "server_prompt_ms": server.get("prompt_ms"),
+        "server_prompt_tokens": server.get("prompt_n"),
+        "server_cached_tokens": server.get("cache_n"),
+        "server_output_tokens": server.get("predicted_n"),
+        "server_decode_ms": server_decode,
+        "difference_percent": difference,
+        "error_kind": error.get("kind"),
+        "error_message": error.get("message"),
+    }
+
+
+def _arrivals_s(row: Row) -> Floats:
+    """When each token of a request came, in seconds after the run began; latency counts from the intended start."""
+    if row.get("ttft_ms") is None:
+        return np.empty(0)
+    gaps_ms = np.concatenate([[row["ttft_ms"]], row.get("itl_ms") or []])
+    return np.asarray(row["intended_s"] + np.cumsum(gaps_ms) / 1000, dtype=np.float64)
+
+
+def _same_target(record: Record, root: Path) -> list[Path]:
+    """Records that can be earlier runs of the target, oldest first.
+
+    A run id is time, target and a random end, so names alone leave out most of a large results folder.
+    """
+    kind, stem = str(record.header["kind"]), record.path.stem
+    time, _, rest = stem.partition("-")
+    slug = rest.rpartition("-")[0]
+    try:
+        found = store.paths(kind, root)
+    except RecordError:  # a record that was read from elsewhere has no history
+        return []
+    return [
+        path
+        for path in found
+        if path.stem != stem
+        and path.stem.partition("-")[0] <= time
+        and path.stem.partition("-")[2].rpartition("-")[0] == slug
+    ]
+
+
+def run(record: Record) -> Row:
+    """A run in one row: names, versions, the verdict, and the figures of its main metrics.
+
+    ``_median``, ``_min``, ``_max``, ``_low`` and ``_high`` (95 % interval of the median, else the range) of
+    ``ttft_ms``, ``itl_ms``, ``total_ms``, ``decode_tps`` and ``prefill_tps``, and the best throughput of any level of
+    load.
+    """
+    header = record.header
+    row: Row = {
+        "run_id": record.run_id,
+        "file": record.path.stem,
+        "target": str(header["target"]),
+        "started_at": record.started_at,
+        "workload": runs.sizes(record),
+        "load": runs.load_name(record),
+        "model": runs.model_name(record),
+        "build": runs.build_name(record),
+        "release": header["server"]["release"],
+        "driver": runs.driver_name(record),
+        "tag": header["tag"],
+        "engine": header["load"]["engine"],
+        "ok": bool(record.summary and record.summary["ok"] and record.summary["valid"]),
+        "argv_sha256": header["server"]["argv_sha256"],
+    }
+    throughput = stages(record)[["output_tps", "requests_per_s"]].max()
+    row |= {name: float(throughput[name]) for name in ("output_tps", "requests_per_s")}
+    measured = runs.metrics(record)
+    for name in ("ttft_ms", "itl_ms", "total_ms", "decode_tps", "prefill_tps"):
+        found = measured.get(name) or {}
+        low, high = likely(found) if found else (None, None)
+        parts = {part: found.get(part) for part in ("median", "min", "max")} | {"low": low, "high": high}
+        row |= {f"{name}_{part}": _float(value) for part, value in parts.items()}
+    return row
+
+
+def likely(stats: Row) -> tuple[float, float]:
+    """Where the true median is: its interval at 95 % of confidence, else (too few points for one) the range."""
+    low, high = (stats.get("ci") or {}).get("median") or (stats["min"], stats["max"])
+    return float(low), float(high)
+
+
+def _distinct(name: str, then: Row, now: Row) -> bool:
+    if any(not (stats.get("ci") or {}).get("median") and stats["n"] < RANGE_POINTS for stats in (then, now)):
+        return False
+    wider = math.exp(NormalDist().inv_cdf(0.975) * DRIFT_PERCENT.get(name, verdicts.TTFT.drift_percent) / 100)
+    (low, high), (now_low, now_high) = likely(then), likely(now)
+    return now_low / wider > high * wider or now_high * wider < low / wider
+
+
+def _float(value: float | None) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def _changes(record: Record, earlier: list[Record]) -> dict[str, Change]:
+    """Against the newest earlier run of the same workload and model that was finished, is valid and has the metric;
+    none of a run that is itself not valid."""
+    changes: dict[str, Change] = {}
+    if record.summary is not None and not record.summary["valid"]:
+        return changes
+    comparable = [
+        other for other in earlier if other.summary is not None and other.summary["valid"] and _alike(other, record)
+    ]
+    for name, now in runs.metrics(record).items():
+        then, since = next(
+            ((runs.metrics(other)[name], other) for other in comparable if name in runs.metrics(other)),
+            (None, None),
+        )
+        if then is None or since is None or not then["median"]:
+            continue
+        changes[name] = Change(
+            since=since.run_id,
+            before=then["median"],
+            after=now["median"],
+            percent=(now["median"] - then["median"]) / then["median"] * 100,
+            distinct=_distinct(name, then, now),
+        )
+    return changes

@@ -1,0 +1,248 @@
+"""``reports/index.html``: every page that there is, by kind, target and date, with its headline numbers.
+
+    index.write(Path("results"), Path("reports"))
+
+It works as a file and behind a web server, loads nothing, and is never taken for the newest when it is not: its links
+carry the fingerprint of the page that they lead to, so a page that was rendered anew is another address to a cache, and
+behind a web server a few lines of script ask for the index itself once more, past all caches.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import html
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nexus_tasks.core.errors import RecordError, ReportError
+from nexus_tasks.fleet import builds, deployments
+from nexus_tasks.records import runs, store
+from nexus_tasks.records.store import Record
+from nexus_tasks.reports import markup
+from nexus_tasks.reports.markup import Cell, Column, Rows
+
+CHOSEN = {"compare": "Comparison", "tuning": "Tuning", "models": "Models"}  # pages of records that somebody chose
+HEAD_BYTES = 16_384  # what a page says of itself is among its first lines
+TOLD_BYTES = 65_536  # and its first sentence soon after the style
+NUMBERS = (
+    Column("Output", "tokens/s"), Column("TTFT", "ms"), Column("Decode", "tokens/s"), Column("Verdict", numeric=False),
+)  # fmt: skip
+FINGERPRINT = 12  # letters of it that go into a link
+
+
+@dataclass(frozen=True)
+class Told:
+    """A page made of all deployments, as the index opens with it."""
+
+    title: str
+    link: str
+    tone: str
+    sentences: Sequence[str]
+
+
+def inputs(page: Path) -> str | None:
+    """The fingerprint of what a page was made from; None where there is no page."""
+    return meta(page, "llama-nexus-inputs")
+
+
+def meta(page: Path, name: str) -> str | None:
+    """What a page says of itself in its head; None where there is no page, or it says nothing."""
+    try:
+        with page.open("rb") as stream:
+            head = stream.read(HEAD_BYTES).decode("utf-8", errors="replace")
+    except OSError:
+        return None
+    for tag in re.findall(r"<meta [^>]*>", head):
+        if f'name="{name}"' in tag and (found := re.search(r"""content=(["'])(.*?)\1""", tag)):
+            return html.unescape(found[2])
+    return None
+
+
+def history_page(target: str, reports_dir: Path) -> Path:
+    """Where the history of a target goes; targets that differ only in punctuation have pages of their own."""
+    slug = re.sub(r"[^A-Za-z0-9.]+", "-", target).strip("-")[:60] or "target"
+    return reports_dir / "history" / f"{slug}-{hashlib.sha256(target.encode()).hexdigest()[:4]}.html"
+
+
+def write(results_dir: Path, reports_dir: Path, records: Iterable[Record] | None = None) -> Path:
+    """Write ``<reports_dir>/index.html`` and return its path.
+
+    Args:
+        results_dir: where records are looked for.
+        reports_dir: only what has a page there is listed.
+        records: the benchmark records, where they were read already.
+
+    Raises:
+        ReportError: the folder cannot be written.
+    """
+    found = _records(results_dir) if records is None else records
+    shown = [record for record in found if _page(record, reports_dir).is_file()]
+    shown.sort(key=lambda record: record.started_at, reverse=True)
+    body = markup.fill(
+        "index.html",
+        told=_told(results_dir, reports_dir),
+        targets=_targets(shown, reports_dir),
+        chosen=_chosen(reports_dir),
+        table=_runs(shown, reports_dir),
+        count=len(shown),
+    ).html
+    made = hashlib.sha256(body.encode()).hexdigest()[:16]
+    path = reports_dir / "index.html"
+    try:
+        replace(path, body.replace("{fingerprint}", made))
+    except OSError as error:
+        raise unwritable(reports_dir, error) from error
+    return path
+
+
+def link(page: Path, reports_dir: Path) -> str:
+    """A page's address as seen from the index, with its fingerprint."""
+    address = page.relative_to(reports_dir).as_posix()
+    made = inputs(page)
+    return f"{address}?{made[:FINGERPRINT]}" if made else address
+
+
+def replace(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old one or the new one, never a part."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError:  # as of a full disk
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+
+
+def unwritable(folder: Path, error: OSError) -> ReportError:
+    """The error for a reports folder that cannot be written."""
+    return ReportError(
+        f"cannot write reports to {folder}: {error.strerror}",
+        hint="make the folder writable, or choose another one with --reports",
+    )
+
+
+def _records(results_dir: Path) -> Iterable[Record]:
+    for path in sorted((results_dir / "benchmark").glob("*.jsonl")):
+        try:
+            yield store.load(path)
+        except RecordError:
+            continue  # who renders it hears of it; a list isn't the place
+
+
+def _page(record: Record, reports_dir: Path) -> Path:
+    return reports_dir / "benchmark" / f"{record.path.stem}.html"
+
+
+def _told(results_dir: Path, reports_dir: Path) -> list[Told]:
+    """The pages of all deployments, of those that there are."""
+    told = []
+    for name in ("fleet", "builds"):
+        page = reports_dir / name / f"{name}.html"
+        if not page.is_file():
+            continue
+        try:
+            if name == "fleet":
+                state = deployments.read(results_dir)
+                tone, sentences = "good" if state.well else "bad", deployments.sentences(state)
+            else:
+                made = builds.read(results_dir)
+                tone, sentences = builds.tone(made), builds.sentences(made)
+        except RecordError:
+            continue
+        told.append(Told(name.capitalize(), link(page, reports_dir), tone, sentences))
+    return told
+
+
+def _targets(records: Sequence[Record], reports_dir: Path) -> str:
+    """A row for each target: how its last run went. ``records`` are newest first."""
+    by_target: dict[str, list[Record]] = {}
+    for record in records:
+        by_target.setdefault(str(record.header["target"]), []).append(record)
+    columns = [
+        Column("Target", numeric=False), Column("Runs"), Column("Last", "UTC", numeric=False),
+        Column("Model", numeric=False), Column("Workload, load", numeric=False),
+        *NUMBERS,
+    ]  # fmt: skip
+    rows: Rows = []
+    for target in sorted(by_target):
+        last, page = by_target[target][0], history_page(target, reports_dir)
+        rows.append(
+            [
+                Cell(target, link=link(page, reports_dir) if page.is_file() else ""),
+                f"{len(by_target[target]):,}",
+                Cell(f"{last.started_at:%Y-%m-%d %H:%M}", "when", link(_page(last, reports_dir), reports_dir)),
+                runs.model_name(last),
+                f"{runs.sizes(last)}, {runs.load_name(last)}",
+                *_numbers(last),
+            ]
+        )
+    return markup.table(columns, rows, "The name of a target leads to its history.").html if rows else ""
+
+
+def _runs(records: Sequence[Record], reports_dir: Path) -> str:
+    columns = [
+        Column("When", "UTC", numeric=False), Column("Target", numeric=False), Column("Model", numeric=False),
+        Column("Workload", "prompt/output tokens", numeric=False), Column("Load", numeric=False),
+        *NUMBERS,
+    ]  # fmt: skip
+    rows: Rows = [
+        [
+            Cell(
+                f"{record.started_at:%Y-%m-%d %H:%M:%S}", link=link(_page(record, reports_dir), reports_dir),
+                detail=record.header["tag"] or "",
+            ),
+            str(record.header["target"]),
+            runs.model_name(record),
+            runs.sizes(record),
+            runs.load_name(record),
+            *_numbers(record),
+        ]
+        for record in records
+    ]  # fmt: skip
+    return markup.table(columns, rows).html
+
+
+def _numbers(record: Record) -> list[Cell | str]:
+    """The best throughput of any level, two medians, and the verdict."""
+    tone, _ = runs.verdict(record)
+    measured = runs.metrics(record)
+    levels = runs.stages(record)
+    # Of one level the summary has it, also where it was measured in rounds and the requests weren't read.
+    rates = [(record.summary or {}).get("throughput") or {}] if len(levels) == 1 else []
+    rates += [row["throughput"] or {} for row in levels]
+    tokens, answers = (
+        max((rate.get(key) or 0 for rate in rates), default=0) for key in ("output_tps", "requests_per_s")
+    )
+    return [
+        Cell(
+            markup.number(tokens or None), detail="" if tokens or not answers else markup.number(answers, "requests/s")
+        ),
+        markup.number(measured.get("ttft_ms", {}).get("median")),
+        markup.number(measured.get("decode_tps", {}).get("median")),
+        Cell(runs.badge(record), tone),
+    ]
+
+
+def _chosen(reports_dir: Path) -> str:
+    """The pages of chosen records, newest runs first, each with its first sentence."""
+    pages = [(kind, page) for kind in CHOSEN for page in sorted((reports_dir / kind).glob("*.html"), reverse=True)]
+    columns = [Column("Kind", numeric=False), Column("Of", numeric=False), Column("What it says", numeric=False)]
+    rows: Rows = []
+    for kind, page in pages:
+        with page.open(encoding="utf-8", errors="replace") as stream:
+            text = stream.read(TOLD_BYTES)
+        title = re.search(r"<title>(.*?)</title>", text, re.DOTALL)
+        said = re.search(r'<p class="note (\w+)"><b>(.*?)</b>', text, re.DOTALL)
+        rows.append(
+            [
+                CHOSEN[kind],
+                Cell(html.unescape(title[1]) if title else page.stem, link=link(page, reports_dir)),
+                Cell(html.unescape(said[2]), said[1]) if said else "",
+            ]
+        )
+    return markup.table(columns, rows).html if rows else ""

@@ -1,0 +1,1 @@
+"""From points to figures: summaries and bootstrap intervals."""

@@ -1,0 +1,292 @@
+"""What measurements come to: the one place that turns points and request rows into summary figures.
+
+summarise([12.1, 12.4, 12.2])  ->  {"n": 3, "min": 12.1, ..., "p90": None, "points": [12.1, 12.4, 12.2], "ci": {...}}
+
+collector = Collector(slo={"ttft_ms": 500, "itl_p95_ms": 50})
+for row in rows:
+    collector.add(row)                            # as requests end
+collector.figures(window_s=60.0)["throughput"]["output_tps"]
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from nexus_tasks.core.errors import UsageError
+from nexus_tasks.stats import bootstrap
+from nexus_tasks.stats.bootstrap import Floats, Integers
+
+PERCENTILES = (90, 95, 99)
+ENOUGH_FOR_PERCENTILES = 20
+"""Below this many points a p95 is one of the two largest values: the points themselves say more."""
+IN_INTERVALS = ("median", "mean", "p95", "p99")
+
+GAPS = "itl_ms"
+METRICS = {
+    "ttft_ms": "TTFT, ms",
+    "ttft_visible_ms": "visible TTFT, ms",
+    GAPS: "ITL, ms",
+    "tpot_ms": "TPOT, ms",
+    "total_ms": "request, ms",
+    "queue_ms": "queue, ms",
+    "late_ms": "sent late, ms",
+    "decode_tps": "decode, tokens/s",
+    "prefill_tps": "prefill, tokens/s",
+}
+SLO_METRICS = ("ttft_ms", "ttft_visible_ms", "tpot_ms", "total_ms", "queue_ms")
+SLO_GAPS = {"itl_median_ms": 50.0, "itl_p90_ms": 90.0, "itl_p95_ms": 95.0, "itl_p99_ms": 99.0, "itl_max_ms": 100.0}
+"""Objectives on the gaps of one request -> percentile of its gaps."""
+KEPT_GAPS = 2_000_000
+
+Row = Mapping[str, Any]
+
+
+def summarise(
+    points: Sequence[float] | Floats, groups: Sequence[int] | Integers | None = None
+) -> dict[str, Any] | None:
+    """The figures of one metric, in the unit of the points; None when there are no points.
+
+    Args:
+        points: the measurements; where requests have several, those of one beside one another.
+        groups: how many points each request has (default: one).
+
+    Returns:
+        ``n``, ``min``, ``max``, ``mean``, ``median``; ``stdev`` of the sample (None for one point); ``p90``,
+        ``p95``, ``p99`` by linear interpolation between the nearest points (None below 20 points); ``points``
+        in the order measured (None from 20 points on); ``ci``, the 95 % intervals of ``median``, ``mean``, ``p95`` and
+        ``p99`` as [low, high] by :func:`bootstrap.intervals` (None where there are too few points).
+    """
+    values = np.asarray(points, dtype=np.float64)
+    if not len(values):
+        return None
+    sizes = np.ones(len(values), dtype=np.int64) if groups is None else np.asarray(groups, dtype=np.int64)
+    ordered = np.sort(values)
+    enough = len(values) >= ENOUGH_FOR_PERCENTILES
+    names = IN_INTERVALS if enough else IN_INTERVALS[:2]
+    found = bootstrap.intervals(values, sizes, names, ordered=ordered)
+    within = {name: found.get(name) for name in IN_INTERVALS}
+    return {
+        "n": len(values),
+        "min": float(ordered[0]),
+        "max": float(ordered[-1]),
+        "mean": math.fsum(values) / len(values),
+        "median": bootstrap.quantile(ordered, 0.5),
+        "stdev": float(values.std(ddof=1)) if len(values) > 1 else None,
+        **{f"p{rank}": bootstrap.quantile(ordered, rank / 100) if enough else None for rank in PERCENTILES},
+        "points": None if enough else values.tolist(),
+        "ci": {name: list(bounds) if bounds else None for name, bounds in within.items()},
+    }
+
+
+class Collector:
+    """Takes request rows (docs/records.md) one by one, and knows what they come to.
+
+    Figures are of requests that succeeded in phase ``run``; ``requests``, ``failed`` and ``short`` count all phases. Of
+    a request only numbers are kept. Up to KEPT_GAPS gaps between tokens (16 MB) are kept; when there are more, every
+    second one goes at random, and percentiles are those of the rest, which is exact to a thousandth part of the gaps.
+    ``n``, ``min``, ``max``, ``mean`` and ``stdev`` stay those of all.
+
+    Args:
+        slo: limits in ms that a good request keeps, by the names that :func:`objectives` takes.
+        kept_gaps: how many gaps to keep.
+    """
+
+    def __init__(self, slo: Mapping[str, float] | None = None, *, kept_gaps: int = KEPT_GAPS) -> None:
+        self.requests = 0
+        self.failed = 0
+        self.short = 0
+        self.stalls = 0
+        self.next_look = 0
+        self.counted = 0
+        """How many requests the figures are made of."""
+        self._slo = dict(slo or {})
+        self._good = 0
+        self._tried = 0
+        self._tokens = {"output": 0, "prompt": 0}
+        self._has_output = self._has_prompt = False
+        self._points = {name: array("d") for name in METRICS}
+        self._sizes = array("q")
+        self._kept_gaps = kept_gaps
+        self._share = 1.0
+        self._rng = np.random.default_rng(bootstrap.SEED)
+        self._all_gaps = _Moments()
+
+    def add(self, row: Row) -> None:
+        """Take one request, of any phase."""
+        self.requests += 1
+        self.failed += not row["ok"]
+        self.short += (row.get("error") or {}).get("kind") == "short"
+        if row["phase"] != "run":
+            return
+        self._tried += 1
+        self.stalls += row.get("stalls") or 0
+        if not row["ok"]:
+            return
+        self.counted += 1
+        self._good += meets(row, self._slo)
+        output = row.get("output_tokens")
+        self._has_output |= output is not None
+        self._tokens["output"] += output or 0
+        self._has_prompt |= row.get("prompt_tokens") is not None
+        # Prompt tokens from the cache are no work that was done.
+        self._tokens["prompt"] += max(0, (row.get("prompt_tokens") or 0) - (row.get("cached_tokens") or 0))
+        for name, points in self._points.items():
+            if name != GAPS and (value := row.get(name)) is not None:
+                points.append(value)
+        self._add_gaps(np.asarray(row.get(GAPS) or (), dtype=np.float64))
+
+    def points(self, metric: str, most: int | None = None) -> tuple[Floats, Integers]:
+        """The points of a metric in the order they came, and how many of them each request has.
+
+        Args:
+            metric: one of METRICS.
+            most: gaps are thinned at random to about this many.
+        """
+        values = np.array(self._points[metric], dtype=np.float64)
+        if metric != GAPS:
+            return values, np.ones(len(values), dtype=np.int64)
+        sizes = np.array(self._sizes, dtype=np.int64)
+        if most is None or len(values) <= most:
+            return values, sizes
+        return _thin(values, sizes, most / len(values), self._rng)
+
+    def figures(self, window_s: float) -> dict[str, Any]:
+        """All that a stage row or a summary says about its requests.
+
+        Args:
+            window_s: how long requests counted, in seconds.
+
+        Returns:
+            ``metrics``: the figures of each of METRICS, or None; ``throughput``: ``output_tps``, ``prompt_tps``
+            (without cached tokens), ``total_tps``, ``requests_per_s``, each None where it is unknown; ``goodput``:
+            ``requests_per_s`` and ``share`` of the requests that were tried, None without objectives;
+            ``requests``, ``failed``, ``short``, ``stalls``.
+        """
+        metrics = {name: summarise(*self.points(name)) for name in METRICS}
+        gaps = metrics[GAPS]
+        if gaps and self._share < 1:
+            metrics[GAPS] = gaps | self._all_gaps.figures()
+        prompt, output = self._tokens["prompt"], self._tokens["output"]
+        has_prompt = self._has_prompt or not self.counted
+        goodput = None
+        if self._slo:
+            share = self._good / self._tried if self._tried else None
+            goodput = {"requests_per_s": _per_second(self._good, window_s), "share": share}
+        return {
+            "metrics": metrics,
+            "throughput": {
+                "output_tps": _per_second(output, window_s) if self._has_output else None,
+                "requests_per_s": _per_second(self.counted, window_s),
+                "prompt_tps": _per_second(prompt, window_s) if has_prompt else None,
+                "total_tps": _per_second(prompt + output, window_s) if has_prompt else None,
+            },
+            "goodput": goodput,
+            "requests": self.requests,
+            "failed": self.failed,
+            "short": self.short,
+            "stalls": self.stalls,
+        }
+
+    def _add_gaps(self, gaps: Floats) -> None:
+        if not len(gaps):
+            return
+        self._all_gaps.add(gaps)
+        if self._share < 1:  # at random: every second gap in turn would miss what has a rhythm
+            gaps = gaps[self._rng.random(len(gaps)) < self._share]
+        kept = self._points[GAPS]
+        kept.frombytes(gaps.tobytes())
+        self._sizes.append(len(gaps))
+        if len(kept) > self._kept_gaps:
+            self._share /= 2
+            values, sizes = _thin(np.array(kept), np.array(self._sizes, dtype=np.int64), 0.5, self._rng)
+            self._points[GAPS] = array("d", values.tobytes())
+            self._sizes = array("q", sizes.tobytes())
+
+
+class _Moments:
+    """Number, bounds, mean and deviation of points that are not kept (Chan, Golub and LeVeque 1979)."""
+
+    def __init__(self) -> None:
+        self._n = 0
+        self._mean = self._squares = 0.0
+        self._min, self._max = math.inf, -math.inf
+
+    def add(self, points: Floats) -> None:
+        n, mean = len(points), float(points.mean())
+        apart = mean - self._mean
+        together = self._n + n
+        self._squares += float(((points - mean) ** 2).sum()) + apart * apart * self._n * n / together
+        self._mean += apart * n / together
+        self._n = together
+        self._min = min(self._min, float(points.min()))
+        self._max = max(self._max, float(points.max()))
+
+    def figures(self) -> dict[str, Any]:
+        return {
+            "n": self._n,
+            "min": self._min,
+            "max": self._max,
+            "mean": self._mean,
+            "stdev": math.sqrt(self._squares / (self._n - 1)) if self._n > 1 else None,
+        }
+
+
+def of_requests(rows: Iterable[Row], *, slo: Mapping[str, float] | None = None, window_s: float) -> dict[str, Any]:
+    """The figures of rows that are all there; as :meth:`Collector.figures`."""
+    collector = Collector(slo)
+    for row in rows:
+        collector.add(row)
+    return collector.figures(window_s)
+
+
+def objectives(texts: Iterable[str]) -> dict[str, float]:
+    """The limits, in ms, that options like ``ttft_ms=500`` and ``itl_p95_ms=50`` set.
+
+    Raises:
+        UsageError: a name that no request has a value for, or a limit that is no number above 0.
+    """
+    found: dict[str, float] = {}
+    for text in texts:
+        name, _, limit = text.partition("=")
+        if name not in SLO_METRICS and name not in SLO_GAPS:
+            raise UsageError(
+                f"--slo {text}: no request has a {name!r}", hint=f"use {', '.join([*SLO_METRICS, *SLO_GAPS])}"
+            )
+        try:
+            found[name] = float(limit)
+        except ValueError:
+            found[name] = math.nan
+        if not 0 < found[name] < math.inf:
+            raise UsageError(f"--slo {text}: the limit is not a number above 0", hint=f"write --slo {name}=500, in ms")
+    return found
+
+
+def meets(row: Row, slo: Mapping[str, float]) -> bool:
+    """Whether a request succeeded and kept every objective; one without the value didn't, but for gaps."""
+    if not row["ok"]:
+        return False
+    for name, limit in slo.items():
+        if name in SLO_GAPS:
+            gaps = row.get(GAPS)
+            kept = not gaps or float(np.percentile(gaps, SLO_GAPS[name])) <= limit
+        else:
+            kept = (value := row.get(name)) is not None and value <= limit
+        if not kept:
+            return False
+    return True
+
+
+def _thin(values: Floats, sizes: Integers, share: float, rng: np.random.Generator) -> tuple[Floats, Integers]:
+    """A random part of the points, and how many of them each request still has."""
+    keep = rng.random(len(values)) < share
+    owners = np.repeat(np.arange(len(sizes)), sizes)
+    return values[keep], np.bincount(owners[keep], minlength=len(sizes))
+
+
+def _per_second(count: float, window_s: float) -> float | None:
+    return count / window_s if window_s > 0 else None

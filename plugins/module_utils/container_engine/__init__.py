@@ -1,0 +1,1 @@
+"""Docker and NVIDIA's Container Toolkit: decisions, and what a host has."""

@@ -1,0 +1,1 @@
+"""llama.cpp from its source to a release: recipe, package index, build."""

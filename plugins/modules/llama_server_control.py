@@ -1,0 +1,130 @@
+#!/usr/bin/python
+"""Ansible module: look after llama-server instances that were deployed."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: llama_server_control
+short_description: Show, start, stop, restart or roll back deployed llama-server instances
+description:
+  - Works on what is on the host. What is declared matters for nothing but the limits of the proof.
+  - A start, restart or rollback ends with a proof. A rollback goes to the generation that was proven before the present
+    one, and comes back when that can't be proven any more.
+extends_documentation_fragment: llama.nexus.llama_server.places
+options:
+  action:
+    description: What to do.
+    choices: [status, logs, start, stop, restart, rollback]
+    type: str
+    required: true
+  names:
+    description: The instances; none means all.
+    type: list
+    elements: str
+    default: []
+  proofs:
+    description: By instance what its proof asks for; C(default) for those that are not declared.
+    type: dict
+    default: {}
+  launcher:
+    description: Text of the program that becomes a server, for a rollback to what another version deployed.
+    type: str
+  lines:
+    description: How many lines of log to show.
+    type: int
+    default: 50
+  progress:
+    description: A file that gets one line about what is happening.
+    type: path
+author: Llama Nexus
+"""
+EXAMPLES = r"""
+- name: Look
+  llama.nexus.llama_server_control:
+    action: status
+    root: /opt/llama-nexus/instances
+    logs: /opt/llama-nexus/logs
+    user: llama-server
+"""
+RETURN = r"""
+instances:
+  description: A row an instance.
+  returned: always
+  type: list
+wrong:
+  description: What could not be proven, for people; empty where all is well. It does not fail the module.
+  returned: always
+  type: str
+"""
+
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils.hostlib.process import begin
+from ..module_utils.llama_server.compare import PLACES, host_of, said
+from ..module_utils.llama_server.host import TRIAL, HostError, folders, write_file
+from ..module_utils.llama_server.switch import restart, rollback, start, status, stop
+
+MOVES = {"start": start, "stop": stop, "restart": restart, "rollback": rollback}
+
+
+def main() -> None:
+    begin()
+    module = AnsibleModule(
+        argument_spec={
+            **PLACES,
+            "action": {"type": "str", "choices": ["status", "logs", *MOVES], "required": True},
+            "names": {"type": "list", "elements": "str", "default": []},
+            "proofs": {"type": "dict", "default": {}},
+            "launcher": {"type": "str"},
+            "lines": {"type": "int", "default": 50},
+            "progress": {"type": "path"},
+        },
+        required_if=[("action", "rollback", ["launcher"])],
+        supports_check_mode=True,
+    )
+    params = module.params
+    action, names = params["action"], params["names"]
+
+    def progress(line: str) -> None:
+        if params["progress"]:
+            write_file(params["progress"], line + "\n")
+
+    rows = []
+    try:
+        host = host_of(params, progress)
+        found = {folder.name: folder for folder in folders(host.root) if not folder.name.endswith(TRIAL)}
+        missing = sorted(set(names) - set(found))
+        if missing:
+            raise HostError(
+                f"no instance {', '.join(missing)} is deployed here; those that are: {', '.join(found) or 'none'}"
+            )
+        if action in MOVES:
+            host.progress("beginning")  # not the last line of the run before
+        for name in names or list(found):
+            folder = found[name]
+            row = status(host, folder)
+            if action == "logs":
+                # One that was never proven has no generation left; its log says why.
+                config = folder.linked("verified") or folder.linked("pending") or folder.state()
+                if "runtime" in config and "why" not in row:
+                    row["log_tail"] = host.runtime(config).log(name, params["lines"])
+            elif action == "stop" and module.check_mode:
+                row = stop(host, folder, {}, check_mode=True)
+            elif action in MOVES and module.check_mode:
+                row["changed"] = action != "start" or row["state"] != "running"
+            elif action in MOVES:
+                proof = params["proofs"].get(name) or params["proofs"]["default"]
+                row = MOVES[action](host, folder, proof)
+            rows.append(row)
+            if row["error"]:
+                break
+    except HostError as error:
+        module.fail_json(msg=str(error), instances=rows)
+    except OSError as error:
+        module.fail_json(msg=f"{error.strerror}: {error.filename}", instances=rows)
+    module.exit_json(changed=any(row["changed"] for row in rows), instances=rows, wrong=said(rows))
+
+
+if __name__ == "__main__":
+    main()
