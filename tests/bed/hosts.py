@@ -10,6 +10,7 @@ import os
 import shlex
 import shutil
 import socket
+import struct
 import subprocess
 import tarfile
 import tempfile
@@ -18,13 +19,13 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, BinaryIO, Literal, Self
 
 import docker
 from docker.errors import NotFound
 from docker.models.containers import Container
 from docker.types import IPAMConfig, IPAMPool
-from docker.utils.socket import STDERR, STDOUT, frames_iter
+from docker.utils.socket import STDERR, STDOUT
 
 from tests.bed.images import Images, Stage
 from tests.locks import lock
@@ -96,9 +97,9 @@ class Host:
         said = {STDOUT: b"", STDERR: b""}
         # The types know nothing of what is behind a stream: the connection, and the answer that it came with.
         stream: Any = api.exec_start(started, socket=True)
-        frames: Iterator[tuple[int, bytes]] = frames_iter(stream, tty=False)  # type: ignore[no-untyped-call]  # docker has no types for it
         with contextlib.closing(stream._response):
-            for number, block in frames:
+            stream._sock.settimeout(None)  # a program may be silent for as long as it likes
+            for number, block in _frames(stream._response.raw._fp.fp):
                 said[number] += block
                 if all(text.endswith(mark) for text in said.values()):
                     stream._sock.sendall(b"\n")
@@ -353,6 +354,18 @@ def _owned_by_root(entry: tarfile.TarInfo) -> tarfile.TarInfo:
     entry.uid = entry.gid = 0
     entry.uname = entry.gname = "root"
     return entry
+
+
+def _frames(reader: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """What a program without a terminal wrote: by frame 1 for stdout or 2 for stderr, and the bytes.
+
+    Args:
+        reader: the buffer that the answer's head was read through. It may hold frames already, which docker's own
+            reader never sees, because it goes on with the socket: then it waits for ever.
+    """
+    while len(head := reader.read(8)) == 8:
+        number, size = struct.unpack(">BxxxL", head)
+        yield number, reader.read(size)
 
 
 def _checked(host: str, done: subprocess.CompletedProcess[str], check: bool) -> subprocess.CompletedProcess[str]:
