@@ -19,6 +19,7 @@ import pytest
 from tests.locks import Turns
 from tests.workers import SHARED, shared_folder
 
+TESTS = Path(__file__).resolve().parent
 CLEAN_UP_SECONDS = 50  # nox gives 60 to all of it after Ctrl-C
 # The longest first, so that none is left to one worker at the end.
 ORDER = ("fleet", "roles", "integration", "bed", "unit")
@@ -42,7 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put files that run alone last, when hardly anything has to wait for them."""
 
     def place(item: pytest.Item) -> tuple[bool, int]:
-        kind = item.path.parent.name
+        kind = item.path.relative_to(TESTS).parts[0] if item.path.is_relative_to(TESTS) else ""
         return _alone(item.getparent(pytest.Module)), ORDER.index(kind) if kind in ORDER else len(ORDER)
 
     items.sort(key=place)
