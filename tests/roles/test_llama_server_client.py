@@ -26,7 +26,8 @@ KEY = "a-key-that-is-long-enough"
 OTHERS = {
     "plugins/module_utils/hostlib/http_client.py",
     "plugins/modules/container_engine_key.py",
-    "plugins/modules/gguf_file.py",
+    "plugins/module_utils/gguf_model/download.py",
+    "plugins/module_utils/gguf_model/hub.py",
     "plugins/module_utils/llama_cpp/build.py",
     "plugins/module_utils/llama_cpp/index.py",
     "plugins/module_utils/nvidia/packages.py",
