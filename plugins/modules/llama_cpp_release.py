@@ -189,8 +189,10 @@ from ..module_utils.llama_cpp.recipe import (
     secrets_of,
     wanted_inputs,
 )
-from ..module_utils.nvidia import decisions as nvidia
 from ..module_utils.nvidia import host as nvidia_host
+from ..module_utils.nvidia import toolkits
+from ..module_utils.nvidia.errors import NvidiaError
+from ..module_utils.nvidia.versions import version
 
 
 def find_gpus(recipe: dict, host: str, check_mode: bool) -> list[dict]:
@@ -224,14 +226,14 @@ def choose_architectures(recipe: dict, gpus: list[dict], host: str) -> list[str]
 
 def choose_toolkit(recipe: dict, architectures: list[str], gpus: list[dict], here: dict) -> str:
     """The version of the CUDA toolkit: the one asked for, one that is here and fits, or the one to install."""
-    driver = min((gpu["driver"] for gpu in gpus if gpu["driver"]), default=None, key=nvidia.version)
+    driver = min((gpu["driver"] for gpu in gpus if gpu["driver"]), default=None, key=version)
     if recipe["cuda_toolkit"]:
-        nvidia.check_toolkit(recipe["cuda_toolkit"], architectures, driver)
+        toolkits.check_toolkit(recipe["cuda_toolkit"], architectures, driver)
         return recipe["cuda_toolkit"]
-    fitting = [found for found in here if nvidia.fits(found, architectures, driver)]
+    fitting = [found for found in here if toolkits.fits(found, architectures, driver)]
     if fitting and not recipe["portable"]:  # which is named by what is declared, not by what its builder has
         return fitting[0]
-    return nvidia.toolkit_for(architectures, driver)
+    return toolkits.toolkit_for(architectures, driver)
 
 
 def probe(params: dict, check_mode: bool) -> tuple[dict, dict, dict]:
@@ -322,7 +324,7 @@ def main() -> None:
             raise ReleaseError(f"this host lacks {', '.join(result['missing'])} to build llama.cpp")
         manifest, log = build(params, inputs, result["name"], tools)
         module.exit_json(**{**result, "changed": True, "manifest": manifest, "log": log})
-    except (ReleaseError, nvidia.NvidiaError) as error:
+    except (ReleaseError, NvidiaError) as error:
         module.fail_json(msg=str(error))
 
 

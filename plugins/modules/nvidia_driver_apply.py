@@ -47,10 +47,11 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils.hostlib.files import write_line
 from ..module_utils.hostlib.process import begin
-from ..module_utils.nvidia import decisions as nvidia
-from ..module_utils.nvidia.driver_steps import ARGUMENTS, Settings, apply
-from ..module_utils.nvidia.packages import DriverError, write
+from ..module_utils.nvidia.driver_apply import apply
+from ..module_utils.nvidia.driver_plan import ARGUMENTS, Settings
+from ..module_utils.nvidia.errors import DriverError, NvidiaError
 
 
 def main() -> None:
@@ -68,11 +69,11 @@ def main() -> None:
 
     def say(line: str) -> None:
         if progress:
-            write(progress, line[:200] + "\n")
+            write_line(progress, line[:200])
 
     try:
         result = apply(Settings(**params), say, rebooted=rebooted)
-    except (nvidia.NvidiaError, DriverError) as error:
+    except (NvidiaError, DriverError) as error:
         module.fail_json(msg=str(error))
     if progress and os.path.exists(progress):
         os.unlink(progress)

@@ -48,9 +48,8 @@ notes:
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.hostlib.process import begin
-from ..module_utils.nvidia import decisions as nvidia
-from ..module_utils.nvidia.driver_steps import ARGUMENTS, Plan, Settings
-from ..module_utils.nvidia.packages import DriverError
+from ..module_utils.nvidia.driver_plan import ARGUMENTS, Plan, Settings
+from ..module_utils.nvidia.errors import DriverError, NvidiaError
 
 
 def main() -> None:
@@ -58,7 +57,7 @@ def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     try:
         plan = Plan(Settings(**module.params)).made()
-    except (nvidia.NvidiaError, DriverError) as error:
+    except (NvidiaError, DriverError) as error:
         module.fail_json(msg=str(error))
     for note in plan.notes:
         if plan.gpus:

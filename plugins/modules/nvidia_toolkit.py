@@ -55,17 +55,20 @@ root:
 
 import os
 import platform
-from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils.hostlib.files import write_line
 from ..module_utils.hostlib.process import begin
-from ..module_utils.nvidia import decisions as nvidia
 from ..module_utils.nvidia import host as nvidia_host
-from ..module_utils.nvidia.packages import DriverError, Say, manager_of, write
+from ..module_utils.nvidia.errors import DriverError, NvidiaError
+from ..module_utils.nvidia.packages import Manager, Say, manager_of
+from ..module_utils.nvidia.repositories import repository
+from ..module_utils.nvidia.systems import system_of
+from ..module_utils.nvidia.toolkits import toolkit_packages
 
 
-def install(manager: Any, packages: tuple[str, ...], address: str, signer: str, say: Say) -> None:
+def install(manager: Manager, packages: tuple[str, ...], address: str, signer: str, say: Say) -> None:
     """Add the repository and install from it."""
     if manager.repository_due(address, driver=False):
         say(f"add NVIDIA's repository {address}")
@@ -100,17 +103,17 @@ def main() -> None:
 
     def say(line: str) -> None:
         if params["progress"]:
-            write(params["progress"], line[:200] + "\n")
+            write_line(params["progress"], line[:200])
 
     try:
         nvcc = nvidia_host.toolkits().get(params["version"], "")
         if nvcc:
             module.exit_json(changed=False, nvcc=nvcc, packages=[], root=root)
         os_release = nvidia_host.os_release()
-        system = nvidia.system_of(os_release)
-        packages = nvidia.toolkit_packages(system, params["version"])
+        system = system_of(os_release)
+        packages = toolkit_packages(system, params["version"])
         manager = manager_of(system, os_release, platform.machine())
-        address = nvidia.repository(params["repository_url"], system, platform.machine())
+        address = repository(params["repository_url"], system, platform.machine())
         if params["state"] == "present" and not module.check_mode:
             if not root:
                 raise DriverError(
@@ -126,7 +129,7 @@ def main() -> None:
                 )
         changed = params["state"] == "present" or module.check_mode
         module.exit_json(changed=changed, nvcc=nvcc, packages=list(packages), root=root)
-    except (nvidia.NvidiaError, DriverError) as error:
+    except (NvidiaError, DriverError) as error:
         module.fail_json(msg=str(error))
 
 

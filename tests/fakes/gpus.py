@@ -34,7 +34,7 @@ import yaml
 
 from plugins.module_utils.llama_cpp import build as build_utils
 from plugins.module_utils.llama_cpp import recipe as recipe_utils
-from plugins.module_utils.nvidia import decisions as nvidia
+from plugins.module_utils.nvidia import toolkits
 from tests.conftest import ROOT, cache_folder
 
 HERE = Path(__file__).parent
@@ -153,7 +153,7 @@ class FakeGpus:
             **before["inputs"],
             "backend": "cuda",
             "cuda_architectures": architectures,
-            "cuda_toolkit": toolkit or nvidia.toolkit_for(architectures, None),
+            "cuda_toolkit": toolkit or toolkits.toolkit_for(architectures, None),
             "fa_quants": recipe_utils.checked_fa_quants(defaults["llama_cpp_fa_quants"]),
         }
         path: Path = prefix / "releases" / recipe_utils.release_name(inputs)

@@ -35,8 +35,8 @@ from nexus_tasks.servers import scrape
 from nexus_tasks.telemetry import sampling
 from plugins.module_utils.llama_cpp import recipe as recipe_utils
 from plugins.module_utils.llama_server import placement as placement_utils
-from plugins.module_utils.nvidia import decisions as nvidia
 from plugins.module_utils.nvidia import host as nvidia_host
+from plugins.module_utils.nvidia import toolkits
 from tests import exporter, modules
 from tests.conftest import ROOT, RunningServer, free_port, run_server
 from tests.fakes.gpus import FakeGpus, Gpu
@@ -192,7 +192,7 @@ def machine(place: Place, report: Report) -> None:
     here = nvidia_host.toolkits()
     architectures = sorted({gpu["compute_cap"].replace(".", "") for gpu in seen.gpus})
     driver = seen.gpus[0]["driver"] if seen.gpus else None
-    fitting = [version for version in here if nvidia.fits(version, architectures, driver)]
+    fitting = [version for version in here if toolkits.fits(version, architectures, driver)]
     told = ", ".join(f"{version} at {nvcc}" for version, nvcc in here.items()) or "none"
     report.add("a CUDA toolkit that fits", bool(fitting) or NOT_RUN, told)
     tools = {

@@ -11,7 +11,7 @@ import pytest
 
 from plugins.module_utils.llama_cpp import build as build_utils
 from plugins.module_utils.llama_cpp import recipe as recipe_utils
-from plugins.module_utils.nvidia import decisions as nvidia
+from plugins.module_utils.nvidia import toolkits
 from tests import cuda
 from tests.conftest import cache_folder
 
@@ -23,7 +23,7 @@ UNIT = "ggml/src/ggml-cuda/CMakeFiles/ggml-cuda.dir/scale.cu.o"
 @pytest.fixture(scope="module")
 def toolkit() -> Path:
     """The toolkit that the role would install for these GPUs."""
-    assert nvidia.toolkit_for(ARCHITECTURES, driver="580.95.05") == cuda.TOOLKIT
+    assert toolkits.toolkit_for(ARCHITECTURES, driver="580.95.05") == cuda.TOOLKIT
     return cuda.make(cache_folder())
 
 

@@ -26,8 +26,9 @@ import httpx
 import pytest
 
 from plugins.module_utils.llama_cpp import recipe as recipe_utils
-from plugins.module_utils.nvidia import decisions as nvidia
 from plugins.module_utils.nvidia import host as nvidia_host
+from plugins.module_utils.nvidia.errors import NvidiaError
+from plugins.module_utils.nvidia.toolkits import TOOLKITS
 from tests import modules, pin
 from tests.conftest import BIN, ROOT, cache_folder, run_server, wait_for
 from tests.fakes.gpus import FakeGpus, Gpu
@@ -527,7 +528,7 @@ def test_in_check_mode_the_gpus_on_the_bus_say_what_would_be_built(monkeypatch: 
     found = release_module.find_gpus(recipe, "rig", True)
     assert release_module.choose_backend(recipe, found) == "cuda"
     assert release_module.choose_architectures(recipe, found, "rig") == ["89"]
-    assert release_module.choose_toolkit(recipe, ["89"], found, {}) == nvidia.TOOLKITS[0]
+    assert release_module.choose_toolkit(recipe, ["89"], found, {}) == TOOLKITS[0]
     with pytest.raises(
         recipe_utils.ReleaseError, match="no working NVIDIA GPU on rig: it has none; or set llama_cpp_req"
     ):
@@ -550,7 +551,7 @@ def test_the_first_toolkit_that_fits_is_taken_and_else_one_that_can_be_installed
     assert chosen("120", "570.10", there) == "12.9"  # the driver runs nothing of 13
     assert chosen("70", "580.95.05", {"13.0": "/usr/local/cuda"}) == "12.9"
     assert chosen("89", "580.95.05", there, portable=True) == "13.2"
-    with pytest.raises(nvidia.NvidiaError, match=r"CUDA 13\.2 can't compile for compute capability 70 any more"):
+    with pytest.raises(NvidiaError, match=r"CUDA 13\.2 can't compile for compute capability 70 any more"):
         chosen("70", "580.95.05", there, wanted="13.2")
 
 

@@ -25,8 +25,8 @@ from plugins.module_utils.hostlib import locks
 from plugins.module_utils.llama_cpp import build as llama_cpp_build
 from plugins.module_utils.llama_cpp import recipe as llama_cpp_recipe
 from plugins.module_utils.llama_server import host as llama_server_host
-from plugins.module_utils.nvidia import driver_steps as nvidia_driver_steps
-from plugins.module_utils.nvidia import packages as nvidia_packages
+from plugins.module_utils.nvidia import driver_state
+from plugins.module_utils.nvidia.errors import DriverError
 from tests import modules, strangers
 from tests.conftest import ROOT, wait_for
 
@@ -326,11 +326,11 @@ def bench(folder: Path) -> str:
 
 def driver(folder: Path) -> str:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nvidia_driver_steps, "LOCK", str(folder / "nvidia-driver.lock"))
+        patch.setattr(driver_state, "LOCK", str(folder / "nvidia-driver.lock"))
         try:
-            with nvidia_driver_steps._alone(lambda line: None):
+            with driver_state.alone(lambda line: None):
                 return ""
-        except nvidia_packages.DriverError as error:
+        except DriverError as error:
             return str(error)
 
 

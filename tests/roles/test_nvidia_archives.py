@@ -14,9 +14,12 @@ from typing import Any
 
 import pytest
 
-from plugins.module_utils.nvidia import decisions as nvidia
-from plugins.module_utils.nvidia import driver_steps as nvidia_driver_steps
 from plugins.module_utils.nvidia import packages as nvidia_packages
+from plugins.module_utils.nvidia.drivers import UBUNTU_SIGNED, driver_for
+from plugins.module_utils.nvidia.errors import DriverError
+from plugins.module_utils.nvidia.installation import Installation
+from plugins.module_utils.nvidia.systems import system_of
+from plugins.module_utils.nvidia.versions import version
 from tests.conftest import cache_folder
 
 # debootstrap knows where the archives are: the file, and how the address is written there.
@@ -95,7 +98,7 @@ def apt() -> Callable[[str], Apt]:
 def driver(system: str, gpu: str, kernel: str, **options: Any) -> Any:
     name, _, number = system.partition(" ")
     release = {"ID": name.lower(), "VERSION_ID": number}
-    return nvidia.driver_for(nvidia.system_of(release), "x86_64", [GPUS[gpu]], kernel=kernel, **options)
+    return driver_for(system_of(release), "x86_64", [GPUS[gpu]], kernel=kernel, **options)
 
 
 @pytest.mark.parametrize("system", ["Ubuntu 22.04", "Ubuntu 24.04"])
@@ -126,22 +129,22 @@ def test_on_a_kernel_whose_modules_are_of_an_older_driver_the_newest_kernel_come
     newest = archive.newest_kernel("linux-image-generic")
     names = archive("apt-cache", "pkgnames", stem + newest.partition("-")[0]).stdout.split()
     kernels = [name.removeprefix(stem) for name in names if name.endswith("-generic")]
-    oldest = min(kernels, key=nvidia.version)
+    oldest = min(kernels, key=version)
     settings = tmp_path / "apt.conf"  # for programs that know nothing of the folder
     settings.write_text("".join('{} "{}";\n'.format(*option.split("=")) for option in archive.options[1::2]))
     monkeypatch.setenv("APT_CONFIG", str(settings))
-    manager = nvidia_packages.Apt(nvidia.system_of({"ID": "ubuntu", "VERSION_ID": "24.04"}), "noble")
+    manager = nvidia_packages.Apt(system_of({"ID": "ubuntu", "VERSION_ID": "24.04"}), "noble")
 
     def chosen(kernel: str, *, may_boot: bool = True) -> list[str]:
         wanted = driver(system, "L4", kernel, kernel_metas=["generic"])
-        steps = nvidia_driver_steps.Installation(wanted, manager, "", "", kernel, may_boot=may_boot)
+        steps = Installation(wanted, manager, "", "", kernel, may_boot=may_boot)
         found: list[str] = steps.for_kernel("")
         archive.would_install(*wanted.packages, *found)
         return found
 
     assert chosen(newest) == [f"{stem}{newest}", f"{stem}generic", "linux-image-generic"]
     assert chosen(oldest) == [f"{stem}generic", "linux-image-generic"]
-    with pytest.raises(nvidia_packages.DriverError, match=f"{oldest} any more, .* nvidia_driver_reboot: true"):
+    with pytest.raises(DriverError, match=f"{oldest} any more, .* nvidia_driver_reboot: true"):
         chosen(oldest, may_boot=False)
 
 
@@ -151,7 +154,7 @@ def test_the_kernels_of_ubuntu_that_have_signed_modules_are_those_of_the_table(
 ) -> None:
     names = apt(system)("apt-cache", "pkgnames", "linux-modules-nvidia-580-server-").stdout.split()
     kernels = {match[1] for name in names if (match := re.search(r"-\d[\d.]+-\d+-([a-z][-a-z0-9]*)$", name))}
-    assert {"generic", "aws", "azure", "gcp", "oracle", "nvidia"} <= kernels <= nvidia.UBUNTU_SIGNED
+    assert {"generic", "aws", "azure", "gcp", "oracle", "nvidia"} <= kernels <= UBUNTU_SIGNED
 
 
 @pytest.mark.parametrize("system", ["Ubuntu 22.04", "Ubuntu 24.04"])

@@ -1,6 +1,6 @@
 """Every decision of role container_engine: what is installed from where, and how a container is given a GPU.
 
-Pure functions over tables; what is on a host is found out by ``container_engine_host.py``. Python 3.9's standard
+Pure functions over tables; what is on a host is found out by ``host.py``. Python 3.9's standard
 library only.
 
 A GPU is handed over by the toolkit's runtime: ``docker run --runtime nvidia --env NVIDIA_VISIBLE_DEVICES=GPU-…``.
@@ -30,7 +30,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from ..nvidia import decisions as nvidia
+from ..nvidia.systems import RHEL_FAMILY, SUPPORTED
+from ..nvidia.versions import version as version_key
 
 RUNTIME = "nvidia"
 RUNTIME_ENTRY = {"args": [], "path": "nvidia-container-runtime"}  # as `nvidia-ctk runtime configure` writes it
@@ -71,7 +72,7 @@ MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 def system_of(os_release: Mapping[str, str]) -> System | None:
     """The system that /etc/os-release tells of; None for one that is not supported."""
     name, version = os_release.get("ID", ""), os_release.get("VERSION_ID", "")
-    if name in nvidia.RHEL_FAMILY:
+    if name in RHEL_FAMILY:
         name, version = "rhel", version.partition(".")[0]
     return SYSTEMS.get((name, version))
 
@@ -352,7 +353,7 @@ def _problems(found: Found, wanted: Wanted, system: System | None) -> list[str]:
         missing = " and ".join(name for name, due in needed.items() if due)
         if system is None:
             name = found.os_release.get("PRETTY_NAME") or "an unknown system"
-            problems.append(f"{missing} can't be installed on {name}: supported are {nvidia.SUPPORTED}")
+            problems.append(f"{missing} can't be installed on {name}: supported are {SUPPORTED}")
         elif found.machine not in MACHINES and (upgrade or not system.own):
             problems.append(f"{missing} is not there for {found.machine}, only for {' and '.join(MACHINES)}")
     due = packages or upgrade or not found.docker or (found.has_gpu() and not _knows_runtime(found))
@@ -377,7 +378,7 @@ def _toolkit_due(found: Found, wanted: Wanted) -> bool:
     if not found.toolkit:
         return True
     if wanted.toolkit_version:
-        other: bool = nvidia.version(found.toolkit) != nvidia.version(wanted.toolkit_version)
+        other: bool = version_key(found.toolkit) != version_key(wanted.toolkit_version)
         return other
     return _older(found.toolkit, TOOLKIT_MINIMUM)
 
@@ -417,7 +418,7 @@ def _specified(package: str, version: str, manager: str) -> str:
 
 
 def _older(version: str, minimum: str) -> bool:
-    older: bool = nvidia.version(version) < nvidia.version(minimum)
+    older: bool = version_key(version) < version_key(minimum)
     return older
 
 

@@ -1,6 +1,6 @@
 """What a host has of a container engine, what an engine says, and how one is told to read its configuration again.
 
-Python 3.9's standard library only. What follows from it is decided in ``container_engine.py``.
+Python 3.9's standard library only. What follows from it is decided in ``decisions.py``.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ def write_file(
     mode: int = 0o644,
     owner: tuple[int, int] | None = None,
     *,
+    parents: bool = False,
     durable: bool = True,
 ) -> None:
     """Write a file by a rename; who reads it meanwhile has the former one, and a failure leaves that as it was.
@@ -33,10 +34,13 @@ def write_file(
         content: text is written as UTF-8 and byte for byte, CRLF too.
         mode: the file's, whatever the umask is.
         owner: user id and group id; None leaves them to be those of this process.
+        parents: whether to make the folders above it where they are missing; else they have to be there.
         durable: whether it is to outlast a power failure from now on, which takes a disk some milliseconds.
 
-    Raises OSError, which names ``path``. Its folder has to be there.
+    Raises OSError, which names ``path``.
     """
+    if parents:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
     draft = ""
     try:
         handle, draft = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".")

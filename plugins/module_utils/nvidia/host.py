@@ -1,6 +1,6 @@
 """What a host has of NVIDIA's: GPUs on the bus, a driver that works or why it doesn't, toolkits. Nothing is changed.
 
-Python 3.9's standard library only. What follows from it is decided in ``nvidia.py``.
+Python 3.9's standard library only. What follows from it is decided in ``drivers.py`` and ``toolkits.py``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ import subprocess
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from . import decisions as nvidia
+from ..hostlib import gpus
+from ..hostlib.files import read_text
+from ..hostlib.processes import ProgramError, output_of, run, with_environment
+from .chips import chip_of
+from .versions import version as version_key
 
 BUS = "/sys/bus/pci/devices"
 VENDOR = "0x10de"
@@ -68,7 +72,7 @@ def bus_gpus() -> list[dict[str, Any]]:
     for device in sorted(glob.glob(f"{BUS}/*")):
         if _read(device, "vendor") == VENDOR and _read(device, "class")[:6] in DISPLAY:
             number = int(_read(device, "device") or "0", 16)
-            chip, bound = nvidia.chip_of(number), f"{device}/driver"
+            chip, bound = chip_of(number), f"{device}/driver"
             found.append(
                 {
                     "address": os.path.basename(device),
@@ -106,25 +110,20 @@ def loaded_module() -> tuple[str | None, str | None]:
 def driver_gpus() -> tuple[list[dict[str, Any]], str | None]:
     """The GPUs that nvidia-smi shows, or what it says instead."""
     try:
-        done = subprocess.run(
-            ["nvidia-smi", "--query-gpu=name,compute_cap,driver_version,memory.total", "--format=csv,noheader,nounits"],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, timeout=60, check=False,
-        )  # fmt: skip
-    except FileNotFoundError:
+        rows = gpus.query(["name", "compute_cap", "driver_version", "memory.total"])
+    except gpus.SmiMissing:
         return [], None
-    except (OSError, subprocess.SubprocessError) as error:
+    except gpus.SmiError as error:
         return [], str(error)
-    told = done.stdout.decode(errors="replace").strip()
-    gpus = []
-    for line in told.splitlines():
-        fields = [entry.strip() for entry in line.split(",")]
-        if len(fields) == 4 and re.fullmatch(r"\d+\.\d+", fields[1]):
-            name, compute_cap, driver, memory = fields
-            memory_mib = int(memory) if memory.isdigit() else None  # unified-memory machines say [N/A]
-            gpus.append({"name": name, "compute_cap": compute_cap, "driver": driver, "memory_mib": memory_mib})
-    if done.returncode == 0 and gpus:
-        return gpus, None
-    return [], " ".join(told.split())[:300] or f"exit status {done.returncode}"
+    shown = []
+    for row in rows:
+        if re.fullmatch(r"\d+\.\d+", row["compute_cap"]):
+            memory_mib = gpus.number(row["memory.total"])
+            shown.append({
+                "name": row["name"], "compute_cap": row["compute_cap"], "driver": row["driver_version"],
+                "memory_mib": None if memory_mib is None else int(memory_mib),
+            })  # fmt: skip
+    return (shown, None) if shown else ([], " ".join(", ".join(row.values()) for row in rows)[:300] or "exit status 0")
 
 
 def diagnose(seen: Seen) -> str:
@@ -174,20 +173,11 @@ class OnDisk(NamedTuple):
 
 
 def on_disk(kernel: str) -> OnDisk | None:
-    """The module that modprobe would load into a kernel; None where there is none."""
-    told = {}
-    for key in ("version", "license"):
-        try:
-            done = subprocess.run(
-                ["modinfo", "-k", kernel, "-F", key, "nvidia"],
-                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, check=False,
-            )  # fmt: skip
-        except OSError:  # a minimal system without kmod
-            return None
-        told[key] = done.stdout.decode(errors="replace").strip() if done.returncode == 0 else ""
-    if not told["version"]:
+    """The module that modprobe would load into a kernel; None where there is none, or no kmod to ask."""
+    told = {key: output_of(["modinfo", "-k", kernel, "-F", key, "nvidia"]) or "" for key in ("version", "license")}
+    if not told["version"].strip():
         return None
-    return OnDisk(told["version"], "proprietary" if told["license"] == "NVIDIA" else "open")
+    return OnDisk(told["version"].strip(), "proprietary" if told["license"].strip() == "NVIDIA" else "open")
 
 
 def secure_boot(certificate: str) -> str:
@@ -201,14 +191,10 @@ def secure_boot(certificate: str) -> str:
         return "off"
     if not os.path.exists(certificate):
         return "missing"
-    try:
-        done = subprocess.run(
-            ["mokutil", "--test-key", certificate], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL, env={**os.environ, "LC_ALL": "C"}, check=False,
-        )  # fmt: skip
-    except OSError:
+    try:  # its exit status is 0 for a key that is not enrolled
+        told = run(["mokutil", "--test-key", certificate], env=with_environment(LC_ALL="C")).output
+    except ProgramError:
         return "missing"
-    told = done.stdout.decode(errors="replace")  # its exit status is 0 for a key that is not enrolled
     if "enrollment request" in told:
         return "requested"
     return "enrolled" if "already enrolled" in told or "trusted keyring" in told else "missing"
@@ -226,12 +212,9 @@ def os_release() -> dict[str, str]:
 
 def container() -> str | None:
     """What kind of container this is (docker, podman, lxc, …), None on a machine of its own."""
-    try:
-        done = subprocess.run(
-            ["systemd-detect-virt", "--container"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False
-        )
-        kind = done.stdout.decode().strip()
-    except OSError:
+    try:  # its exit status is 1 outside of one
+        kind = run(["systemd-detect-virt", "--container"], stderr=subprocess.DEVNULL).output.strip()
+    except ProgramError:
         kind = ""
     if kind not in ("", "none"):
         return kind
@@ -254,10 +237,9 @@ def toolkits(tools_path: str | None = None) -> dict[str, str]:
     """
     search = os.pathsep.join(filter(None, [tools_path, os.environ.get("PATH", os.defpath)]))
     # NVIDIA's packages don't put the toolkit on PATH.
-    candidates = [shutil.which("nvcc", path=search), "/usr/local/cuda/bin/nvcc"]
-    candidates += sorted(glob.glob("/usr/local/cuda-*/bin/nvcc"), key=nvidia.version, reverse=True)
+    others = sorted(glob.glob("/usr/local/cuda-*/bin/nvcc"), key=version_key, reverse=True)
     found: dict[str, str] = {}
-    for nvcc in candidates:
+    for nvcc in (shutil.which("nvcc", path=search), "/usr/local/cuda/bin/nvcc", *others):
         if nvcc and os.access(nvcc, os.X_OK):
             version = toolkit_version(nvcc)
             if version:
@@ -267,19 +249,25 @@ def toolkits(tools_path: str | None = None) -> dict[str, str]:
 
 def toolkit_version(nvcc: str) -> str | None:
     """The version that a CUDA compiler says it has, as in ``13.0``."""
-    try:
-        done = subprocess.run(
-            [nvcc, "--version"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    found = re.search(r"release (\d+\.\d+)", done.stdout.decode(errors="replace"))
+    found = re.search(r"release (\d+\.\d+)", output_of([nvcc, "--version"]) or "")
     return found.group(1) if found else None
 
 
-def _read(folder: str, name: str) -> str:
+def toolkit_folder(nvcc: str) -> str:
+    """The folder of the toolkit that a CUDA compiler belongs to.
+
+    The compiler is asked, as CMake asks it: it may be a script on PATH that runs the real one. It names the folder
+    before it complains of a file that is not there.
+    """
     try:
-        with open(os.path.join(folder, name), encoding="utf-8", errors="replace") as stream:
-            return stream.read().strip()
-    except OSError:
-        return ""
+        told = run([nvcc, "-v", "__nexus_determine_cuda"]).output
+    except ProgramError:
+        told = ""
+    found = re.search(r"^#\$ TOP=(.+)$", told, re.MULTILINE)
+    if found:
+        return os.path.realpath(found.group(1).strip())
+    return os.path.dirname(os.path.dirname(os.path.realpath(nvcc)))
+
+
+def _read(folder: str, name: str) -> str:
+    return (read_text(os.path.join(folder, name)) or "").strip()

@@ -1,6 +1,6 @@
 """Packages and repositories for role nvidia_driver: apt and dnf behind the same few functions.
 
-Python 3.9's standard library only. What is installed is decided in ``nvidia.py``; here it is done.
+Python 3.9's standard library only. What is installed is decided in ``drivers.py`` and ``toolkits.py``; here it is done.
 """
 
 from __future__ import annotations
@@ -9,15 +9,20 @@ import glob
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from http.client import HTTPException
-from typing import Any, NamedTuple
+from typing import NamedTuple, Union
 
-from ..hostlib import locks
+from ..hostlib import locks, processes
+from ..hostlib.files import read_text, write_file
 from ..hostlib.http_client import basic_authorization, open_address, without_user
 from ..openpgp import OpenPgpError, binary, fingerprint
-from . import decisions as nvidia
+from .drivers import Driver
+from .errors import DriverError
+from .repositories import preferences
+from .systems import Key, System
+from .versions import branch_of
+from .versions import version as version_key
 
 Say = Callable[[str], None]
 
@@ -33,58 +38,34 @@ DRIVER_NAMES = (
 )
 
 
-class DriverError(Exception):
-    """One line that says what is wrong, where, and what to do."""
-
-
 def run(argv: Sequence[str], say: Say | None = None, ok: Sequence[int] = (0,), **environment: str) -> str:
     """Run a program and return what it prints; DriverError with its last words when it fails.
 
     Args:
         say: gets each line as it comes.
     """
-    lines = []
+    lines: list[str] = []
+
+    def take(raw: bytes) -> None:
+        line = raw.decode(errors="replace").rstrip()
+        lines.append(line)
+        if say and line:
+            say(line)
+
+    calm = {"LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive", **environment}
     try:
-        with subprocess.Popen(
-            list(argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            env={**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive", **environment},
-        ) as process:  # fmt: skip
-            for raw in process.stdout or ():
-                line = raw.decode(errors="replace").rstrip()
-                lines.append(line)
-                if say and line:
-                    say(line)
-    except OSError as error:
-        raise DriverError(f"{argv[0]} can't be run: {error.strerror}") from error
-    if process.returncode not in ok:
+        status = processes.stream(argv, take, env=processes.with_environment(**calm))
+    except processes.NotStarted as error:
+        raise DriverError(str(error)) from error
+    if status not in ok:
         told = [line for line in lines if line.startswith(("E:", "Error", "dpkg: error", "No match"))] or [
             ln for ln in lines if ln
         ]
-        raise DriverError(f"{' '.join(argv)} failed: {' '.join(told[-3:]) or f'exit status {process.returncode}'}")
+        raise DriverError(f"{' '.join(argv)} failed: {' '.join(told[-3:]) or f'exit status {status}'}")
     return "\n".join(lines)
 
 
-def write(path: str, content: str | bytes) -> None:
-    """Write a file by a rename, with the folders above it."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    data = content.encode() if isinstance(content, str) else content
-    new = f"{path}.new"
-    with open(new, "wb") as stream:
-        stream.write(data)
-    os.chmod(new, 0o644)
-    os.rename(new, path)
-
-
-def read(path: str) -> str:
-    """A file's text; empty where there is none."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            return stream.read()
-    except OSError:
-        return ""
-
-
-def fetch_key(address: str, key: nvidia.Key, signer: str) -> bytes:
+def fetch_key(address: str, key: Key, signer: str) -> bytes:
     """The key that a repository is signed with, once its fingerprint is the known one, or that of a mirror's signer."""
     wanted = re.sub(r"\s", "", signer).upper() or key.fingerprint
     url = f"{address}/{key.file}"
@@ -119,7 +100,7 @@ class Apt:
         *GET, "install", "--no-install-recommends", "--allow-change-held-packages", "--allow-downgrades",
     )  # fmt: skip
 
-    def __init__(self, system: nvidia.System, codename: str) -> None:
+    def __init__(self, system: System, codename: str) -> None:
         self.system = system
         self.codename = codename
 
@@ -128,27 +109,29 @@ class Apt:
         if self._has_foreign(address):
             return False
         return (
-            read(self.SOURCES) != self._sources(address)
+            read_text(self.SOURCES) != self._sources(address)
             or not os.path.exists(self.KEY)
-            or read(self.PREFERENCES) != nvidia.preferences(driver=self._for_driver(driver))
+            or read_text(self.PREFERENCES) != preferences(driver=self._for_driver(driver))
         )
 
     def add_repository(self, address: str, signer: str, *, driver: bool) -> None:
         """Add it; what may be taken from it is decided before anything can be."""
         for_driver = self._for_driver(driver)
-        write(self.PREFERENCES, nvidia.preferences(driver=for_driver))
-        write(self.KEY, binary(fetch_key(address, self.system.key, signer)))
-        write(self.SOURCES, self._sources(address))
+        write_file(self.PREFERENCES, preferences(driver=for_driver), parents=True)
+        write_file(self.KEY, binary(fetch_key(address, self.system.key, signer)), parents=True)
+        write_file(self.SOURCES, self._sources(address), parents=True)
 
     def _for_driver(self, driver: bool) -> bool:
         """A toolkit that is added later must not shut the repository for the driver that came from there."""
-        return driver or read(self.PREFERENCES) == nvidia.preferences(driver=True)
+        return driver or read_text(self.PREFERENCES) == preferences(driver=True)
 
     def _has_foreign(self, address: str) -> bool:
         """Whether somebody else has added it; a second entry with another key would stop apt altogether."""
         others = [path for path in _source_files() if path != self.SOURCES]
         return any(
-            address in [uri.rstrip("/") for uri in source.uris] for path in others for source in entries(read(path))
+            address in [uri.rstrip("/") for uri in source.uris]
+            for path in others
+            for source in entries(read_text(path) or "")
         )
 
     def _sources(self, address: str) -> str:
@@ -156,17 +139,22 @@ class Apt:
 
     def components_due(self, components: Sequence[str]) -> list[str]:
         """Those of the distribution's components that are not enabled."""
-        known = [source for path in _source_files() for source in entries(read(path)) if self.codename in source.suites]
+        known = [
+            source
+            for path in _source_files()
+            for source in entries(read_text(path) or "")
+            if self.codename in source.suites
+        ]
         return [name for name in components if not any(name in source.components for source in known)]
 
     def add_components(self, components: Sequence[str]) -> None:
         """Enable them wherever main is."""
         edited = False
         for path in _source_files():
-            text = read(path)
+            text = read_text(path) or ""
             new = with_components(text, self.codename, components)
             if new != text:
-                write(path, new)
+                write_file(path, new)
                 edited = True
         if not edited:
             raise DriverError(
@@ -184,7 +172,7 @@ class Apt:
         done = run([*self.GET, "update"], say, ok=(0, 100))
         return " ".join(line for line in done.splitlines() if line.startswith(("E:", "W:")))
 
-    def pin(self, driver: nvidia.Driver, say: Say) -> None:
+    def pin(self, driver: Driver, say: Say) -> None:
         """Keep to the branch."""
         missing = [name for name in driver.pin if name not in self.installed(driver.pin)]
         if missing:
@@ -216,7 +204,7 @@ class Apt:
         ]  # fmt: skip
 
     def _is_newer(self, version: str, than: str) -> bool:
-        return subprocess.run(["dpkg", "--compare-versions", version, "gt", than], check=False).returncode == 0
+        return processes.run(["dpkg", "--compare-versions", version, "gt", than]).status == 0
 
     def installable(self, names: Sequence[str]) -> bool:
         """Whether what these depend on can be had, too, and for all of them together."""
@@ -229,11 +217,11 @@ class Apt:
     def install(self, names: Sequence[str], say: Say) -> None:
         run([*self.INSTALL, *names], say)
 
-    def to_hold(self, driver: nvidia.Driver) -> list[str]:
+    def to_hold(self, driver: Driver) -> list[str]:
         """The packages of the driver, and on Ubuntu those that would bring a kernel without modules."""
         names = {
             name for name, version in self.installed(DRIVER_NAMES).items()
-            if nvidia.branch_of(version.rpartition(":")[2]) == driver.branch or name in driver.follow
+            if branch_of(version.rpartition(":")[2]) == driver.branch or name in driver.follow
         }  # fmt: skip
         if driver.source == "ubuntu" and not driver.dkms:
             kernels = self.installed(["linux-image-*", "linux-headers-*", "linux-generic*", "linux-virtual*"])
@@ -250,7 +238,7 @@ class Apt:
         """The kernel that headers or modules which follow it are for."""
         return follow.replace("linux-headers-", "linux-image-")
 
-    def remedy(self, driver: nvidia.Driver, address: str) -> str:
+    def remedy(self, driver: Driver, address: str) -> str:
         """What to do where a package is not to be had."""
         if driver.source == "ubuntu":
             return "enable the component restricted (for the fabric manager multiverse) of the archive's -updates"
@@ -266,21 +254,23 @@ class Dnf:
     REPOSITORY = "/etc/yum.repos.d/llama-nexus-nvidia.repo"
     DNF = ("dnf", "-q", "-y", "--setopt=install_weak_deps=False")
 
-    def __init__(self, system: nvidia.System, distribution: str, machine: str) -> None:
+    def __init__(self, system: System, distribution: str, machine: str) -> None:
         self.system = system
         self.distribution = distribution
         self.machine = machine
 
     def repository_due(self, address: str, *, driver: bool) -> bool:
-        return not self._has_foreign(address) and read(self.REPOSITORY) != self._repository(address)
+        return not self._has_foreign(address) and read_text(self.REPOSITORY) != self._repository(address)
 
     def add_repository(self, address: str, signer: str, *, driver: bool) -> None:
-        write(self.KEY, fetch_key(address, self.system.key, signer))
-        write(self.REPOSITORY, self._repository(address))
+        write_file(self.KEY, fetch_key(address, self.system.key, signer), parents=True)
+        write_file(self.REPOSITORY, self._repository(address), parents=True)
 
     def _has_foreign(self, address: str) -> bool:
         others = [path for path in glob.glob("/etc/yum.repos.d/*.repo") if path != self.REPOSITORY]
-        return any(re.search(rf"^\s*baseurl\s*=\s*{re.escape(address)}/?\s*$", read(path), re.M) for path in others)
+        return any(
+            re.search(rf"^\s*baseurl\s*=\s*{re.escape(address)}/?\s*$", read_text(path) or "", re.M) for path in others
+        )
 
     def _repository(self, address: str) -> str:
         return (
@@ -315,7 +305,7 @@ class Dnf:
             return str(error)
         return ""
 
-    def pin(self, driver: nvidia.Driver, say: Say) -> None:
+    def pin(self, driver: Driver, say: Say) -> None:
         if not self.installed(["python3-dnf-plugin-versionlock"]):
             self.install(["python3-dnf-plugin-versionlock"], say)
         run(["dnf", "-q", "versionlock", "delete", "*nvidia*"], say, ok=(0, 1))
@@ -348,14 +338,14 @@ class Dnf:
         told = self._available(names)
         # A query sees what is locked out as well; what is not of an enabled stream it does not see.
         rows = [row for row in told if row[0] not in locks or row[1] in locks[row[0]]]
-        return self._by_name(sorted(rows, key=lambda row: nvidia.version(row[1])), names)
+        return self._by_name(sorted(rows, key=lambda row: version_key(row[1])), names)
 
     def newer(self, names: Sequence[str]) -> list[str]:
         here = self.installed(names)
         return sorted({
             name for name, version, _ in self._available(names, "--cacheonly")
-            if name in here and nvidia.branch_of(version) == nvidia.branch_of(here[name])
-            and nvidia.version(version) > nvidia.version(here[name])
+            if name in here and branch_of(version) == branch_of(here[name])
+            and version_key(version) > version_key(here[name])
         })  # fmt: skip
 
     @staticmethod
@@ -379,9 +369,9 @@ class Dnf:
         # What was there before goes to the version that is wanted, up or down.
         run([*self.DNF, "distro-sync", "--allowerasing", *(name for name in names if "nvidia" in name)], say)
 
-    def to_hold(self, driver: nvidia.Driver) -> list[str]:
+    def to_hold(self, driver: Driver) -> list[str]:
         return sorted(
-            name for name, version in self.installed(["*nvidia*"]).items() if nvidia.branch_of(version) == driver.branch
+            name for name, version in self.installed(["*nvidia*"]).items() if branch_of(version) == driver.branch
         )
 
     def held(self) -> set[str]:
@@ -397,8 +387,11 @@ class Dnf:
     def image_for(self, follow: str) -> str:
         return "kernel"
 
-    def remedy(self, driver: nvidia.Driver, address: str) -> str:
+    def remedy(self, driver: Driver, address: str) -> str:
         return f"check that {address} can be reached and holds branch {driver.branch}"
+
+
+Manager = Union[Apt, Dnf]
 
 
 class Source(NamedTuple):
@@ -447,7 +440,7 @@ def with_components(text: str, codename: str, components: Sequence[str]) -> str:
     return "".join(stanzas)
 
 
-def manager_of(system: nvidia.System, os_release: Mapping[str, str], machine: str) -> Any:
+def manager_of(system: System, os_release: Mapping[str, str], machine: str) -> Manager:
     """The package manager of a system; DriverError where it is missing."""
     program = {"apt": "apt-get", "dnf": "dnf"}[system.manager]
     if not shutil.which(program):

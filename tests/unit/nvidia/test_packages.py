@@ -1,0 +1,68 @@
+"""Package managers: what another run left, and which components are enabled."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from plugins.module_utils.nvidia import packages as nvidia_packages
+from plugins.module_utils.nvidia.systems import SYSTEMS
+from tests.unit.nvidia.machine import Machine
+
+ONE_LINE = (
+    "deb [arch=amd64] http://mirror.example.com/debian bookworm main\ndeb http://other.example.com/apt stable main\n"
+)
+DEB822 = """Types: deb
+URIs: http://mirror.example.com/debian
+Suites: bookworm bookworm-updates
+Components: main contrib
+
+Types: deb
+URIs: http://other.example.com/apt
+Suites: stable
+Components: main
+"""
+
+
+def test_what_dpkg_left_is_finished_when_another_has_let_go_of_it(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, gone = machine.file("lock", ""), machine.folder / "gone"
+    monkeypatch.setattr(nvidia_packages.Apt, "LOCK", str(lock))
+    machine.program("dpkg", "")
+    (machine.bin / "dpkg").write_text(f'#!/bin/sh\n[ -e {gone} ] && [ "$DPKG_FRONTEND_LOCKED" = 1 ]\n')
+    holder = "import fcntl, pathlib, sys, time\nlock = open(sys.argv[1], 'a')\nfcntl.lockf(lock, fcntl.LOCK_EX)\n"
+    holder += "print(flush=True)\nsys.stdin.read()\npathlib.Path(sys.argv[2]).touch()\n"
+    told: list[str] = []
+    with subprocess.Popen(
+        [sys.executable, "-c", holder, lock, gone], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdin
+        assert other.stdout
+        other.stdout.readline()
+
+        def let_go(line: str) -> None:
+            told.append(line)
+            other.communicate()
+
+        nvidia_packages.Apt(SYSTEMS[2], "bookworm").unfinished(let_go)
+    assert re.fullmatch(rf"waiting for process {other.pid} \(python\S*\)", told[0])
+
+
+def test_components_are_added_wherever_the_distributions_main_is_and_nowhere_else() -> None:
+    added = ["contrib", "non-free"]
+    assert nvidia_packages.with_components(ONE_LINE, "bookworm", added) == ONE_LINE.replace(
+        "bookworm main", "bookworm main contrib non-free"
+    )
+    new = nvidia_packages.with_components(DEB822, "bookworm", added)
+    assert new == DEB822.replace("Components: main contrib", "Components: main contrib non-free")
+    assert nvidia_packages.with_components(new, "bookworm", added) == new
+    assert os.linesep not in nvidia_packages.with_components("", "bookworm", added)
+    for text in (ONE_LINE, DEB822):
+        first, *_, last = nvidia_packages.entries(nvidia_packages.with_components(text, "bookworm", added))
+        assert (first.uris, first.components) == (["http://mirror.example.com/debian"], ["main", "contrib", "non-free"])
+        assert last == (["http://other.example.com/apt"], ["stable"], ["main"])
