@@ -38,18 +38,17 @@ seen:
 """
 
 import json
-import os
-import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.container_engine.decisions import cause, devices
 from ..module_utils.container_engine.host import EngineError, image_of_host, look, remove_image, run_with_gpu
+from ..module_utils.hostlib.files import write_file
 from ..module_utils.hostlib.process import begin
 from ..module_utils.nvidia import host as nvidia_host
 
 
-def check(image: str, gpus: list) -> str:
+def check(image: str, gpus: list[str]) -> str:
     """Run the container and return the GPU that it had; EngineError where it had another, or none."""
     wanted = gpus[-1]  # which is not the one that a container would be given that is given any
     made = image or image_of_host()
@@ -82,11 +81,7 @@ def main() -> None:
         module.fail_json(msg=f"a container can't be given a GPU, because none works on this host: {why}")
     try:
         gpu = check(module.params["image"], found.gpus)
-        os.makedirs(os.path.dirname(state), mode=0o755, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=module.tmpdir, delete=False, encoding="utf-8") as stream:
-            stream.write(json.dumps(seen, indent=2) + "\n")
-        module.atomic_move(stream.name, state)
-        os.chmod(state, 0o644)
+        write_file(state, json.dumps(seen, indent=2) + "\n", parents=True)
     except EngineError as error:
         module.fail_json(msg=str(error))
     except OSError as error:

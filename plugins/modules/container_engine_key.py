@@ -32,11 +32,10 @@ EXAMPLES = r"""
     path: /etc/apt/keyrings/nvidia-container-toolkit.gpg
 """
 
-import os
-import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils.hostlib.files import write_file
 from ..module_utils.hostlib.http_client import basic_authorization, open_address, without_user
 from ..module_utils.hostlib.process import begin
 from ..module_utils.openpgp import OpenPgpError, armored, binary, fingerprint
@@ -81,11 +80,7 @@ def main() -> None:
                 "fingerprint"
             )
         try:
-            os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=module.tmpdir, delete=False) as stream:
-                stream.write(armored(data) if path.endswith(".asc") else binary(data))
-            module.atomic_move(stream.name, path)
-            os.chmod(path, 0o644)
+            write_file(path, armored(data) if path.endswith(".asc") else binary(data), parents=True)
         except OSError as error:
             module.fail_json(msg=f"the key can't be written to {path}: {error.strerror}")
     module.exit_json(changed=changed)

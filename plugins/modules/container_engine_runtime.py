@@ -29,7 +29,8 @@ import tempfile
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.container_engine.decisions import RUNTIME, ConfigurationError, with_runtime
-from ..module_utils.container_engine.host import EngineError, configuration_path, engine_info, read, reload
+from ..module_utils.container_engine.host import EngineError, configuration_path, engine_info, reload
+from ..module_utils.hostlib.files import read_text
 from ..module_utils.hostlib.process import begin
 
 
@@ -37,11 +38,11 @@ def main() -> None:
     begin()
     module = AnsibleModule(argument_spec={}, supports_check_mode=True)
     path = configuration_path()
-    before = read(path)
+    before = read_text(path)
     known = RUNTIME in (engine_info().get("Runtimes") or {})
     try:
         after = before if known else with_runtime(before, path)  # it may be known from a flag
-        if not module.check_mode and after != before:
+        if not module.check_mode and after is not None and after != before:
             os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
             with tempfile.NamedTemporaryFile("w", dir=module.tmpdir, delete=False, encoding="utf-8") as stream:
                 stream.write(after)

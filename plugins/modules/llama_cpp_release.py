@@ -169,129 +169,15 @@ log:
   type: str
 """
 
-import os
-import platform
-
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.hostlib.process import begin
-from ..module_utils.llama_cpp.build import build, require_room
-from ..module_utils.llama_cpp.recipe import (
-    ARGUMENTS,
-    ReleaseError,
-    find_compiler,
-    find_tool,
-    known_flags,
-    may_install,
-    read_manifest,
-    release_name,
-    releases,
-    secrets_of,
-    wanted_inputs,
-)
-from ..module_utils.nvidia import host as nvidia_host
-from ..module_utils.nvidia import toolkits
+from ..module_utils.llama_cpp.build import build
+from ..module_utils.llama_cpp.credentials import secrets_of
+from ..module_utils.llama_cpp.errors import ReleaseError
+from ..module_utils.llama_cpp.probe import probe
+from ..module_utils.llama_cpp.recipe import ARGUMENTS
 from ..module_utils.nvidia.errors import NvidiaError
-from ..module_utils.nvidia.versions import version
-
-
-def find_gpus(recipe: dict, host: str, check_mode: bool) -> list[dict]:
-    """The GPUs that work; in check mode, where a driver would be installed, those on the bus."""
-    seen = nvidia_host.look()
-    if seen.problem and check_mode and all(gpu["compute_cap"] for gpu in seen.bus):
-        return seen.bus
-    if seen.problem and recipe["require_gpu"]:
-        raise ReleaseError(
-            f"no working NVIDIA GPU on {host}: {seen.problem}; or set llama_cpp_require_gpu: false for this host to "
-            "serve on the processor"
-        )
-    return seen.gpus
-
-
-def choose_backend(recipe: dict, gpus: list[dict]) -> str:
-    if recipe["backend"] != "auto":
-        return recipe["backend"]
-    return "cuda" if gpus else "cpu"
-
-
-def choose_architectures(recipe: dict, gpus: list[dict], host: str) -> list[str]:
-    # The driver's own word, never a guess from the card's name: equal names hide different chips.
-    found = set(recipe["cuda_architectures"]) or {gpu["compute_cap"].replace(".", "") for gpu in gpus}
-    if not found:
-        raise ReleaseError(
-            f"no GPU on {host} says what to compile for: set llama_cpp_cuda_architectures, for example ['89']"
-        )
-    return sorted(found, key=lambda name: (len(name), name))
-
-
-def choose_toolkit(recipe: dict, architectures: list[str], gpus: list[dict], here: dict) -> str:
-    """The version of the CUDA toolkit: the one asked for, one that is here and fits, or the one to install."""
-    driver = min((gpu["driver"] for gpu in gpus if gpu["driver"]), default=None, key=version)
-    if recipe["cuda_toolkit"]:
-        toolkits.check_toolkit(recipe["cuda_toolkit"], architectures, driver)
-        return recipe["cuda_toolkit"]
-    fitting = [found for found in here if toolkits.fits(found, architectures, driver)]
-    if fitting and not recipe["portable"]:  # which is named by what is declared, not by what its builder has
-        return fitting[0]
-    return toolkits.toolkit_for(architectures, driver)
-
-
-def probe(params: dict, check_mode: bool) -> tuple[dict, dict, dict]:
-    """What the host has and what would be built: the result, the release's inputs, the tools."""
-    tools_path, recipe, inputs = params["tools_path"], params["recipe"], params["inputs"]
-    here = nvidia_host.toolkits(tools_path)
-    gpus: list[dict] = []
-    if inputs is None:
-        host = platform.node()
-        gpus = find_gpus(recipe, host, check_mode)
-        backend, architectures, toolkit = choose_backend(recipe, gpus), [], None
-        if backend == "cuda" and recipe["source"]["kind"] != "binary":
-            architectures = choose_architectures(recipe, gpus, host)
-            toolkit = choose_toolkit(recipe, architectures, gpus, here)
-        inputs = wanted_inputs(recipe, backend, architectures, toolkit)
-    elif inputs["machine"] != platform.machine():
-        raise ReleaseError(
-            f"{platform.node()} can't build for {inputs['machine']}, it is {platform.machine()}: name another host in "
-            "llama_cpp_build_host"
-        )
-    tools = {
-        "compiler": find_compiler(),
-        "cmake": find_tool("cmake", tools_path),
-        "ninja": find_tool("ninja", tools_path),
-        "git": find_tool("git", None),
-        "npm": find_tool("npm", None),
-        "nvcc": here.get(inputs.get("cuda_toolkit")),
-    }
-    kind, needed = inputs["source"]["kind"], []
-    if kind != "binary":
-        needed = ["compiler", "cmake", "ninja"]
-        needed += ["git"] if kind == "git" else []
-        needed += ["npm"] if inputs["web_page"] == "npm" else []
-        needed += ["nvcc"] if inputs["backend"] == "cuda" else []
-    missing = [tool for tool in needed if not tools[tool]]
-    name = release_name(inputs)
-    path = os.path.join(params["prefix"], "releases", name)
-    link = os.path.join(params["prefix"], "current")
-    manifest = read_manifest(path, inputs)
-    if manifest and "flags" not in manifest:  # made before manifests had them
-        manifest["flags"] = known_flags(path, inputs["targets"])
-    if params["inputs"] and not manifest:  # this is the host that is to build it
-        require_room(params["prefix"], inputs, name)
-    result = {
-        "name": name,
-        "path": path,
-        "inputs": inputs,
-        "present": manifest is not None,
-        "current": os.path.realpath(link) if os.path.islink(link) else "",
-        "releases": list(releases(params["prefix"])),
-        "missing": missing,
-        "can_install": bool(missing) and may_install(),
-        "root": os.geteuid() == 0,
-        "package_manager": "apt" if find_tool("apt-get", None) else "dnf",
-        "gpus": gpus,
-        "manifest": manifest or {},
-    }
-    return result, inputs, tools
 
 
 def main() -> None:
@@ -315,7 +201,7 @@ def main() -> None:
     params["source"] = params["source"] or (params["recipe"] or params["inputs"])["source"]
     module.no_log_values |= secrets_of(params["source"])
     try:
-        result, inputs, tools = probe(params, module.check_mode)
+        inputs, tools, result = probe(params, check_mode=module.check_mode)
         if params["state"] == "probed":
             module.exit_json(changed=False, **result)
         if result["present"] or module.check_mode:

@@ -52,10 +52,10 @@ from ansible.module_utils.basic import AnsibleModule
 from ..module_utils.hostlib import locks
 from ..module_utils.hostlib.process import begin
 from ..module_utils.llama_cpp.build import LOCK
-from ..module_utils.llama_cpp.recipe import releases, set_aside
+from ..module_utils.llama_cpp.release import releases, set_aside
 
 
-def remove(prefix: str, names: list) -> None:
+def remove(prefix: str, names: list[str]) -> None:
     for name in names:
         # Without its name it is no release any more, however far the removal gets.
         shutil.rmtree(set_aside(os.path.join(prefix, "releases", name)))

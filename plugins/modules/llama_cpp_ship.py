@@ -54,36 +54,32 @@ manifest:
 import errno
 import os
 import shutil
-import subprocess
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils.hostlib.files import sha256_of
 from ..module_utils.hostlib.process import begin
-from ..module_utils.llama_cpp.build import put_in_place
-from ..module_utils.llama_cpp.recipe import (
-    MANIFEST,
-    ReleaseError,
-    free_mib,
-    known_flags,
-    no_space,
-    read_manifest,
-    sha256_of,
-)
+from ..module_utils.hostlib.processes import ProgramError, run, with_environment
+from ..module_utils.llama_cpp.errors import ReleaseError
+from ..module_utils.llama_cpp.release import MANIFEST, known_flags, put_in_place, read_manifest
+from ..module_utils.llama_cpp.space import free_mib, no_space
+
+TAR_SECONDS = 3600  # of gigabytes, on a disk that is slow
 
 
 def tar(*arguments: str) -> None:
-    done = subprocess.run(
-        ["tar", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
-        env={**os.environ, "LC_ALL": "C.UTF-8"}, check=False,
-    )  # fmt: skip
-    if done.returncode != 0:
-        said = done.stderr.decode(errors="replace")
-        if "No space left on device" in said:
-            raise OSError(errno.ENOSPC, said)
-        raise ReleaseError(f"tar failed: {' / '.join(said.strip().splitlines()[:3])}")
+    try:
+        done = run(["tar", *arguments], timeout=TAR_SECONDS, env=with_environment(LC_ALL="C.UTF-8"))
+    except ProgramError as error:
+        raise ReleaseError(str(error)) from error
+    if done.status != 0:
+        if "No space left on device" in done.output:
+            raise OSError(errno.ENOSPC, done.output)
+        raise ReleaseError(f"tar failed: {' / '.join(done.output.strip().splitlines()[:3])}")
 
 
-def pack(prefix: str, name: str, archive: str) -> dict:
+def pack(prefix: str, name: str, archive: str) -> dict[str, Any]:
     folder = os.path.join(prefix, "releases", name)
     manifest = read_manifest(folder)
     if manifest is None:
@@ -102,7 +98,7 @@ def pack(prefix: str, name: str, archive: str) -> dict:
     return manifest
 
 
-def unpack(prefix: str, name: str, archive: str, built_on: str) -> dict:
+def unpack(prefix: str, name: str, archive: str, built_on: str) -> dict[str, Any]:
     partial = os.path.join(prefix, "releases", f".{name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     os.makedirs(partial)

@@ -16,8 +16,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from plugins.module_utils.llama_cpp import build as build_utils
-from plugins.module_utils.llama_cpp import recipe as recipe_utils
+from plugins.module_utils.llama_cpp.compilation import cmake_arguments
+from plugins.module_utils.llama_cpp.job import Job
+from plugins.module_utils.llama_cpp.recipe import checked_fa_quants
+from plugins.module_utils.llama_cpp.release import read_manifest
+from plugins.module_utils.llama_cpp.source import Source
+from plugins.module_utils.llama_cpp.tools import find_compiler, find_tool
 from tests import cuda
 from tests.conftest import cache_folder
 
@@ -45,12 +49,12 @@ def main(argv: list[str]) -> None:
     console = Console()
     toolkit = cuda.make(cache_folder())
     tools_path = str(cache_folder() / "tools/bin")
-    manifest = recipe_utils.read_manifest(str((cache_folder() / "current").resolve()))
+    manifest = read_manifest(str((cache_folder() / "current").resolve()))
     if manifest is None:
         sys.exit("there is no release in the tests' cache yet: run nox -s tests first")
     tools = {
-        "compiler": recipe_utils.find_compiler(),
-        **{name: recipe_utils.find_tool(name, tools_path) for name in ("cmake", "ninja")},
+        "compiler": find_compiler() or "c++",
+        **{name: find_tool(name, tools_path) or name for name in ("cmake", "ninja")},
         "nvcc": str(toolkit / "bin/nvcc"),
     }
     os.environ["CCACHE_DISABLE"] = "1"
@@ -60,16 +64,14 @@ def main(argv: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder, Path(os.devnull).open() as lock:
         inputs = {
             **manifest["inputs"], "backend": "cuda", "cuda_toolkit": cuda.TOOLKIT, "cpu": "portable",
-            "fa_quants": recipe_utils.checked_fa_quants(["q8_0-q8_0"]), "cuda_architectures": one,
+            "fa_quants": checked_fa_quants(["q8_0-q8_0"]), "cuda_architectures": one,
         }  # fmt: skip
-        params = {"prefix": folder, "tools_path": tools_path, "progress": None, "jobs": 1}
-        build = build_utils.Build(params, inputs, "cost", tools, lock.fileno())
-        for path in (build.work, f"{folder}/logs"):
-            Path(path).mkdir(parents=True)
-        build.fetch()
+        job = Job(folder, "cost", lock=lock.fileno())
+        job.make_folders()
+        Source(job, inputs, tools_path=tools_path).fetch()
         for name, architectures in (("one", one), ("default", DEFAULT)):
-            arguments = build_utils.cmake_arguments({**inputs, "cuda_architectures": architectures}, tools)
-            configure = [tools["cmake"], "-G", "Ninja", "-S", build.source, "-B", f"{folder}/{name}", *arguments]
+            arguments = cmake_arguments({**inputs, "cuda_architectures": architectures}, tools)
+            configure = [tools["cmake"], "-G", "Ninja", "-S", job.source, "-B", f"{folder}/{name}", *arguments]
             subprocess.run(configure, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         totals = [0.0, 0.0]
         for unit in UNITS:

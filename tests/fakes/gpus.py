@@ -32,8 +32,11 @@ from typing import Any, Self
 
 import yaml
 
-from plugins.module_utils.llama_cpp import build as build_utils
-from plugins.module_utils.llama_cpp import recipe as recipe_utils
+from plugins.module_utils.llama_cpp.job import Job
+from plugins.module_utils.llama_cpp.recipe import checked_fa_quants, release_name
+from plugins.module_utils.llama_cpp.release import write_manifest
+from plugins.module_utils.llama_cpp.source import Source
+from plugins.module_utils.llama_cpp.tools import find_compiler
 from plugins.module_utils.nvidia import toolkits
 from tests.conftest import ROOT, cache_folder
 
@@ -154,14 +157,14 @@ class FakeGpus:
             "backend": "cuda",
             "cuda_architectures": architectures,
             "cuda_toolkit": toolkit or toolkits.toolkit_for(architectures, None),
-            "fa_quants": recipe_utils.checked_fa_quants(defaults["llama_cpp_fa_quants"]),
+            "fa_quants": checked_fa_quants(defaults["llama_cpp_fa_quants"]),
         }
-        path: Path = prefix / "releases" / recipe_utils.release_name(inputs)
+        path: Path = prefix / "releases" / release_name(inputs)
         shutil.copytree(release, path, symlinks=True)
         for program in self.built.glob("llama-*"):
             shutil.copy2(program, path / "bin")
         (path / "bin" / LIBRARY).symlink_to(library or self.library)
-        recipe_utils.write_manifest(str(path), {**before, "name": path.name, "inputs": inputs})
+        write_manifest(str(path), {**before, "name": path.name, "inputs": inputs})
         current = prefix / "current"
         current.unlink(missing_ok=True)
         current.symlink_to(path)
@@ -180,13 +183,12 @@ def headers(release: Path) -> Path:
         return kept
     work = cache_folder() / "fakes" / "source"
     shutil.rmtree(work, ignore_errors=True)
-    (work / "logs").mkdir(parents=True)
-    params = {"prefix": str(work), "tools_path": str(cache_folder() / "tools" / "bin"), "progress": None}
+    work.mkdir(parents=True)
     with (work / "lock").open("w") as lock:
-        task = build_utils.Build(params, inputs, "headers", {}, lock.fileno())
-        Path(task.work).mkdir(parents=True)
-        task.fetch()
-    ggml = Path(task.source) / "ggml"
+        job = Job(str(work), "headers", lock=lock.fileno())
+        job.make_folders()
+        Source(job, inputs, tools_path=str(cache_folder() / "tools" / "bin")).fetch()
+    ggml = Path(job.source) / "ggml"
     partial = work / "headers"
     shutil.copytree(ggml / "include", partial)
     for name in ("ggml-backend-impl.h", "ggml-impl.h"):
@@ -221,9 +223,9 @@ def build(release: Path) -> Path:
 
 def compile_backend(folder: Path, release: Path) -> None:
     """Compile into a folder."""
-    compiler = recipe_utils.find_compiler()
+    compiler = find_compiler()
     assert compiler, "a C++ compiler is needed: apt-get install g++"
-    compile_it = [compiler, "-std=c++20", "-O1", "-Wall", "-isystem", headers(release)]
+    compile_it: list[str | Path] = [compiler, "-std=c++20", "-O1", "-Wall", "-isystem", headers(release)]
     # ggml's functions are found in the program that loads it, whichever release that is from.
     subprocess.run([*compile_it, "-shared", "-fPIC", HERE / "ggml_gpu.cpp", "-o", folder / LIBRARY], check=True)
     for library in (release / "bin").glob("libllama-*-impl.so"):

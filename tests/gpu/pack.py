@@ -31,8 +31,10 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from plugins.module_utils.llama_cpp import build as build_utils
-from plugins.module_utils.llama_cpp import recipe as recipe_utils
+from plugins.module_utils.llama_cpp.errors import ReleaseError
+from plugins.module_utils.llama_cpp.job import Job
+from plugins.module_utils.llama_cpp.release import file_entry, read_manifest, releases
+from plugins.module_utils.llama_cpp.source import Source
 from tests.conftest import ROOT, cache_folder
 from tests.gpu.rows import PACK, PACK_FILE
 
@@ -68,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         made = make(options.pack, options.python)
-    except recipe_utils.ReleaseError as error:
+    except ReleaseError as error:
         sys.exit(str(error))
     size = sum(entry["size"] for entry in made["files"].values())
     for name, entry in made["files"].items():
@@ -85,7 +87,7 @@ def make(folder: Path, pythons: Sequence[str]) -> dict[str, Any]:
         partial = Path(name)
         inputs = write_source(partial / "llama.cpp.tar.xz")
         write_packages(partial / "packages.tar.xz", pythons)
-        files = {path.name: recipe_utils.file_entry(str(path)) for path in sorted(partial.iterdir())}
+        files = {path.name: file_entry(str(path)) for path in sorted(partial.iterdir())}
         pack = {
             "ref": inputs["ref"], "commit": inputs["commit"], "machine": platform.machine(),
             "pythons": list(pythons), "files": files,
@@ -105,12 +107,10 @@ def write_source(archive: Path) -> dict[str, Any]:
     """Pack the source of the pinned version, as the tests' release of it was made; its inputs."""
     inputs = pinned_inputs()
     with tempfile.TemporaryDirectory(prefix="llama-nexus-source-") as name, Path(name, "lock").open("w") as lock:
-        params = {"prefix": name, "tools_path": str(cache_folder() / "tools/bin"), "progress": None}
-        task = build_utils.Build(params, inputs, "source", {}, lock.fileno())
-        for folder in (task.work, f"{name}/logs"):
-            Path(folder).mkdir(parents=True)
-        task.fetch()
-        tree = Path(task.source)
+        job = Job(name, "source", lock=lock.fileno())
+        job.make_folders()
+        Source(job, inputs, tools_path=str(cache_folder() / "tools/bin")).fetch()
+        tree = Path(job.source)
         found = [path for path in sorted(tree.rglob("*")) if path.relative_to(tree).parts[0] not in UNREAD]
         write_archive(archive, ((f"llama.cpp/{path.relative_to(tree)}", path) for path in found))
     return inputs
@@ -119,8 +119,8 @@ def write_source(archive: Path) -> dict[str, Any]:
 def pinned_inputs() -> dict[str, Any]:
     """What a release of the pinned version in the tests' cache was made of."""
     commit = yaml.safe_load((ROOT / "roles/llama_cpp/defaults/main.yml").read_text())["llama_cpp_commit"]
-    for name in recipe_utils.releases(str(cache_folder())):
-        manifest = recipe_utils.read_manifest(str(cache_folder() / "releases" / name))
+    for name in releases(str(cache_folder())):
+        manifest = read_manifest(str(cache_folder() / "releases" / name))
         if manifest and manifest["inputs"]["commit"] == commit:
             return dict(manifest["inputs"])
     sys.exit("there is no release of the pinned version in the tests' cache yet: run nox -s tests first")

@@ -33,7 +33,9 @@ from nexus_tasks.model_store import tiny_model
 from nexus_tasks.records import store
 from nexus_tasks.servers import scrape
 from nexus_tasks.telemetry import sampling
-from plugins.module_utils.llama_cpp import recipe as recipe_utils
+from plugins.module_utils.hostlib.processes import output_of
+from plugins.module_utils.llama_cpp.release import read_manifest
+from plugins.module_utils.llama_cpp.tools import find_compiler
 from plugins.module_utils.llama_server import placement as placement_utils
 from plugins.module_utils.nvidia import host as nvidia_host
 from plugins.module_utils.nvidia import toolkits
@@ -196,7 +198,7 @@ def machine(place: Place, report: Report) -> None:
     told = ", ".join(f"{version} at {nvcc}" for version, nvcc in here.items()) or "none"
     report.add("a CUDA toolkit that fits", bool(fitting) or NOT_RUN, told)
     tools = {
-        "C++ compiler": recipe_utils.find_compiler(),
+        "C++ compiler": find_compiler(),
         "cmake": shutil.which("cmake"),
         "ninja": shutil.which("ninja"),
     }
@@ -208,7 +210,7 @@ def machine(place: Place, report: Report) -> None:
 
 
 def first_line(path: str) -> str:
-    return (recipe_utils.run_quietly([path, "--version"]) or "does not run").splitlines()[0]
+    return (output_of([path, "--version"]) or "does not run").splitlines()[0]
 
 
 def keep(place: Place, name: str, *argv: str) -> None:
@@ -398,13 +400,13 @@ def build(place: Place, report: Report) -> None:
         here = nvidia_host.toolkits()
         if place.gpus and not here:
             raise NotRun("there is no CUDA compiler (nvcc) on PATH or in /usr/local/cuda*, and none was brought along")
-        if not recipe_utils.find_compiler():
+        if not find_compiler():
             raise NotRun("there is no C++ compiler, and none was brought along")
     status, said = play("playbooks/build.yml", "-l", "local")
     if status != 0:
         report.add("release", False, reason(said))
         return
-    manifest = recipe_utils.read_manifest(str(place.release)) or {}
+    manifest = read_manifest(str(place.release)) or {}
     inputs = manifest["inputs"]
     wanted = "cuda" if place.gpus else "cpu"
     report.add("release", inputs["backend"] == wanted, place.release.name, f"it should be for {wanted}")
@@ -567,7 +569,7 @@ def first_match(pattern: str, text: str) -> str:
 
 
 def nvidia_smi_rows(query: str) -> list[list[str]]:
-    said = recipe_utils.run_quietly(["nvidia-smi", query, "--format=csv,noheader,nounits"]) or ""
+    said = output_of(["nvidia-smi", query, "--format=csv,noheader,nounits"]) or ""
     return [line.split(", ") for line in said.splitlines()]
 
 

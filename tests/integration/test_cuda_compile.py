@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from plugins.module_utils.llama_cpp import build as build_utils
-from plugins.module_utils.llama_cpp import recipe as recipe_utils
+from plugins.module_utils.llama_cpp.compilation import cmake_arguments
+from plugins.module_utils.llama_cpp.job import Job
+from plugins.module_utils.llama_cpp.recipe import checked_fa_quants
+from plugins.module_utils.llama_cpp.release import read_manifest
+from plugins.module_utils.llama_cpp.source import Source
+from plugins.module_utils.llama_cpp.tools import find_compiler, find_tool
 from plugins.module_utils.nvidia import toolkits
 from tests import cuda
 from tests.conftest import cache_folder
@@ -28,41 +33,42 @@ def toolkit() -> Path:
 
 
 @pytest.fixture(scope="module")
-def build(release: Path, toolkit: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def job(release: Path, toolkit: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Job]:
     """A build of the pinned version for all of them, its source fetched as the role does."""
     folder = tmp_path_factory.mktemp("cuda")
-    manifest = recipe_utils.read_manifest(str(release))
+    manifest = read_manifest(str(release))
+    assert manifest
     inputs = {
         **manifest["inputs"],
         "backend": "cuda",
         "cuda_architectures": ARCHITECTURES,
         "cuda_toolkit": cuda.TOOLKIT,
-        "fa_quants": recipe_utils.checked_fa_quants(["q8_0-q4_0"]),
+        "fa_quants": checked_fa_quants(["q8_0-q4_0"]),
         "cpu": "portable",
     }
     tools_path = str(cache_folder() / "tools/bin")
     tools = {
-        "compiler": recipe_utils.find_compiler(),
-        **{name: recipe_utils.find_tool(name, tools_path) for name in ("cmake", "ninja")},
+        "compiler": find_compiler() or "c++",
+        **{name: find_tool(name, tools_path) or name for name in ("cmake", "ninja")},
         "nvcc": str(toolkit / "bin/nvcc"),
     }
-    params = {"prefix": str(folder), "tools_path": tools_path, "progress": None, "jobs": 2}
     with (folder / "lock").open("w") as lock:
-        task = build_utils.Build(params, inputs, "cuda", tools, lock.fileno())
-        for path in (task.work, str(folder / "logs")):
-            Path(path).mkdir(parents=True)
-        task.fetch()
-        task.command(
-            [tools["cmake"], "-G", "Ninja", "-S", task.source, "-B", task.objects,
-             *build_utils.cmake_arguments(inputs, tools)], step="configuring",
+        made = Job(str(folder), "cuda", lock=lock.fileno())
+        made.make_folders()
+        Source(made, inputs, tools_path=tools_path).fetch()
+        made.run(
+            [tools["cmake"], "-G", "Ninja", "-S", made.source, "-B", made.objects,
+             *cmake_arguments(inputs, tools)], step="configuring",
         )  # fmt: skip
-        yield task
+        yield made
 
 
-def test_one_unit_is_compiled_for_every_architecture(build: Any, toolkit: Path) -> None:
-    build.command([build.tools["ninja"], "-C", build.objects, UNIT], step="compiling")
+def test_one_unit_is_compiled_for_every_architecture(job: Job, toolkit: Path) -> None:
+    ninja = find_tool("ninja", str(cache_folder() / "tools/bin"))
+    assert ninja
+    job.run([ninja, "-C", job.objects, UNIT], step="compiling")
     listing = subprocess.run(
-        [toolkit / "bin/cuobjdump", "--list-elf", f"{build.objects}/{UNIT}"], capture_output=True, text=True, check=True
+        [toolkit / "bin/cuobjdump", "--list-elf", f"{job.objects}/{UNIT}"], capture_output=True, text=True, check=True
     ).stdout
     blackwell = {"120": "120a", "121": "121a"}
     assert set(re.findall(r"sm_(\w+)\.cubin", listing)) == {blackwell.get(one, one) for one in ARCHITECTURES}

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from plugins.module_utils.llama_cpp import recipe as recipe_utils
+from plugins.module_utils.hostlib.files import sha256_of
+from plugins.module_utils.llama_cpp.recipe import release_name
 from plugins.module_utils.nvidia import host as nvidia_host
 from tests.conftest import ROOT, cache_folder
 from tests.fakes.fixtures import MakeGpus
@@ -141,10 +142,10 @@ def install(made: Path, packed: Path, folder: Path) -> None:
     manifest = json.loads((made / "manifest.json").read_text())
     archive = packed / "llama.cpp.tar.xz"
     manifest["inputs"] |= {
-        "source": {"kind": "archive", "sha256": recipe_utils.sha256_of(str(archive)), "url": str(archive)},
+        "source": {"kind": "archive", "sha256": sha256_of(str(archive)), "url": str(archive)},
         "fa_quants": ["f16-f16"],
     }
-    path = folder / "work/prefix/releases" / recipe_utils.release_name(manifest["inputs"])
+    path = folder / "work/prefix/releases" / release_name(manifest["inputs"])
     shutil.copytree(made, path, symlinks=True)
     (path / "manifest.json").write_text(json.dumps(manifest))
 

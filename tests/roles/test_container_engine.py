@@ -294,7 +294,7 @@ def test_what_dpkg_was_interrupted_in_is_finished_first() -> None:
         ),
     ],
 )  # fmt: skip
-def test_what_can_not_be_had_is_refused_with_what_to_do(found: Any, wanted: dict[str, str], problem: str) -> None:
+def test_what_can_not_be_had_is_refused_with_what_to_do(found: Any, wanted: dict[str, Any], problem: str) -> None:
     plan = engine.decide(found, replace(WANTED, **wanted))
     assert problem in plan.problem
     assert "sesame" not in plan.problem

@@ -207,7 +207,7 @@ def gguf() -> bytes:
 
 
 def test_gits_credentials_stay_with_their_server(tmp_path: Path) -> None:
-    build = modules.load(ROOT / "plugins/module_utils/llama_cpp/build.py")
+    credentials = modules.load(ROOT / "plugins/module_utils/llama_cpp/credentials.py")
     asked: list[tuple[int, str, str | None]] = []
     capabilities = b"%s refs/heads/b1\0shallow no-progress\n" % (b"1" * 40)
     refs = b"001e# service=git-upload-pack\n0000%04x%s0000" % (len(capabilities) + 4, capabilities)
@@ -236,7 +236,7 @@ def test_gits_credentials_stay_with_their_server(tmp_path: Path) -> None:
         for server in (old, new):
             threading.Thread(target=server.serve_forever, daemon=True).start()
         place = f"127.0.0.1:{old.server_port}/x.git"
-        environment = build.git_environment(f"http://u:p%40ss@{place}")
+        environment = credentials.git_environment(f"http://u:p%40ss@{place}")
         done = subprocess.run(
             ["git", "clone", "--depth=1", "--branch=b1", f"http://{place}", tmp_path / "x"],
             capture_output=True, text=True,

@@ -25,7 +25,8 @@ from typing import Any
 import httpx
 import pytest
 
-from plugins.module_utils.llama_cpp import recipe as recipe_utils
+from plugins.module_utils.llama_cpp import probe
+from plugins.module_utils.llama_cpp.errors import ReleaseError
 from plugins.module_utils.nvidia import host as nvidia_host
 from plugins.module_utils.nvidia.errors import NvidiaError
 from plugins.module_utils.nvidia.toolkits import TOOLKITS
@@ -522,28 +523,24 @@ def test_without_a_working_driver_auto_is_the_processor_and_cuda_asks_what_for(t
 
 def test_in_check_mode_the_gpus_on_the_bus_say_what_would_be_built(monkeypatch: pytest.MonkeyPatch) -> None:
     bare = nvidia_host.Seen(bus=[{"name": "NVIDIA AD104", "compute_cap": "8.9", "driver": None}], problem="it has none")
-    release_module = modules.load(MODULE)
     recipe = {"require_gpu": True, "backend": "auto", "cuda_architectures": [], "cuda_toolkit": "", "portable": False}
     monkeypatch.setattr(nvidia_host, "look", lambda: bare)
-    found = release_module.find_gpus(recipe, "rig", True)
-    assert release_module.choose_backend(recipe, found) == "cuda"
-    assert release_module.choose_architectures(recipe, found, "rig") == ["89"]
-    assert release_module.choose_toolkit(recipe, ["89"], found, {}) == TOOLKITS[0]
-    with pytest.raises(
-        recipe_utils.ReleaseError, match="no working NVIDIA GPU on rig: it has none; or set llama_cpp_req"
-    ):
-        release_module.find_gpus(recipe, "rig", False)
+    found = probe.find_gpus(recipe, "rig", check_mode=True)
+    assert probe.choose_backend(recipe, found) == "cuda"
+    assert probe.choose_architectures(recipe, found, "rig") == ["89"]
+    assert probe.choose_toolkit(recipe, ["89"], found, {}) == TOOLKITS[0]
+    with pytest.raises(ReleaseError, match="no working NVIDIA GPU on rig: it has none; or set llama_cpp_req"):
+        probe.find_gpus(recipe, "rig", check_mode=False)
     bare.bus[0]["compute_cap"] = None  # a GPU that is not known
-    with pytest.raises(recipe_utils.ReleaseError, match="no working NVIDIA GPU on rig"):
-        release_module.find_gpus(recipe, "rig", True)
+    with pytest.raises(ReleaseError, match="no working NVIDIA GPU on rig"):
+        probe.find_gpus(recipe, "rig", check_mode=True)
 
 
 def test_the_first_toolkit_that_fits_is_taken_and_else_one_that_can_be_installed() -> None:
-    release_module = modules.load(MODULE)
 
     def chosen(architecture: str, driver: str, here: dict[str, str], wanted: str = "", portable: bool = False) -> str:
         recipe = {"cuda_toolkit": wanted, "portable": portable}
-        return str(release_module.choose_toolkit(recipe, [architecture], [{"driver": driver}], here))
+        return probe.choose_toolkit(recipe, [architecture], [{"driver": driver}], here)
 
     there = {"12.4": "/on/path", "13.0": "/usr/local/cuda"}
     assert chosen("89", "580.95.05", there) == "12.4"

@@ -21,7 +21,8 @@ from typing import Any
 import pytest
 
 from plugins.module_utils.llama_cpp import index as index_utils
-from plugins.module_utils.llama_cpp.recipe import ReleaseError
+from plugins.module_utils.llama_cpp.errors import ReleaseError
+from plugins.module_utils.llama_cpp.tree import git_tree_id
 from tests import modules
 from tests.conftest import BIN, ROOT, cache_folder
 from tests.roles import llama_cpp_tree
@@ -289,8 +290,8 @@ def test_the_id_of_a_tree_is_the_one_that_git_gives_it(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("a/b")
     (tmp_path / "empty" / "also").mkdir(parents=True)
     (tmp_path / "a" / ".git").write_text("gitdir: ../elsewhere\n")
-    found = index_utils.git_tree_id(str(tmp_path))
+    found = git_tree_id(str(tmp_path))
     (tmp_path / "a" / ".git").unlink()
     assert found == tree_id(tmp_path)
     (tmp_path / "run.sh").chmod(0o644)
-    assert index_utils.git_tree_id(str(tmp_path)) != found
+    assert git_tree_id(str(tmp_path)) != found

