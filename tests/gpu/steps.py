@@ -34,12 +34,13 @@ from nexus_tasks.records import store
 from nexus_tasks.servers import scrape
 from nexus_tasks.telemetry import sampling
 from plugins.module_utils.hostlib.processes import output_of
+from plugins.module_utils.llama_bench.host_state import gpus_of_host, host_of
 from plugins.module_utils.llama_cpp.release import read_manifest
 from plugins.module_utils.llama_cpp.tools import find_compiler
 from plugins.module_utils.llama_server import placement as placement_utils
 from plugins.module_utils.nvidia import host as nvidia_host
 from plugins.module_utils.nvidia import toolkits
-from tests import exporter, modules
+from tests import exporter
 from tests.conftest import ROOT, RunningServer, free_port, run_server
 from tests.fakes.gpus import FakeGpus, Gpu
 from tests.gpu.rows import DIFFERS, NOT_RUN, NotRun, Report
@@ -266,8 +267,7 @@ def nvidia_smi(place: Place, report: Report) -> None:
     compare_smi(report, real, fake, "--query-gpu=name,vram", "--format=csv")
     compare_smi(report, real, fake, "--query-gpu=name")
     compare_smi(report, real, fake, "--query-gpu=name", "--format=csv", "--id=77")
-    llama_bench = modules.load(ROOT / "plugins/modules/llama_bench.py")
-    host = llama_bench.host_of(llama_bench.gpus_of_host())
+    host = host_of(gpus_of_host())
     known = [*host["gpus"], host["host_state"]["power_limit_w"], host["host_state"]["clocks_max_mhz"]]
     report.add("role llama_bench understands it", len(host["gpus"]) == len(gpus) and None not in known, host)
 

@@ -21,7 +21,7 @@ from tests import modules
 from tests.conftest import ROOT, ansible, free_port, wait_for
 
 ROLE = ROOT / "roles/telemetry"
-MODULE = ROLE / "library/telemetry_exporter.py"
+MODULE = ROOT / "plugins/modules/telemetry_exporter.py"
 Result = dict[str, Any]
 
 
