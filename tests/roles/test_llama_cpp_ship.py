@@ -18,8 +18,7 @@ from tests import modules
 from tests.conftest import ROOT
 from tests.fakes.gpus import FakeGpus, Gpu
 from tests.roles import llama_cpp_tree
-from tests.roles.llama_cpp_tree import Tree
-from tests.roles.test_llama_cpp import (
+from tests.roles.llama_cpp_builds import (
     COMPILERS,
     Host,
     archive,
@@ -30,20 +29,15 @@ from tests.roles.test_llama_cpp import (
     play,
     refusal,
 )
-from tests.roles.test_llama_cpp import MODULE as RELEASE
-from tests.roles.test_llama_cpp import module as build
+from tests.roles.llama_cpp_builds import MODULE as RELEASE
+from tests.roles.llama_cpp_builds import module as build
+from tests.roles.llama_cpp_tree import Tree
 
 pytestmark = pytest.mark.usefixtures("release")
 
 SHIP = ROOT / "plugins/modules/llama_cpp_ship.py"
 RETAIN = ROOT / "plugins/modules/llama_cpp_retain.py"
 GPUS = [Gpu("NVIDIA L4", "8.9", 23034), Gpu("NVIDIA H100 80GB HBM3", "9.0", 81559), Gpu("NVIDIA B200", "10.0", 183359)]
-
-
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
-    """The small source."""
-    return llama_cpp_tree.make(tmp_path_factory.mktemp("tree"))
 
 
 @dataclass(frozen=True)
