@@ -114,36 +114,38 @@ from ..module_utils.gguf_model.model_file import ModelFile
 from ..module_utils.hostlib.locks import LockError
 from ..module_utils.hostlib.process import begin
 
+ARGUMENTS = {
+    "name": {"type": "str", "required": True},
+    "dir": {"type": "path", "required": True},
+    "state": {"type": "str", "choices": ["present", "probed"], "default": "present"},
+    "profile": {
+        "type": "dict",
+        "required": True,
+        "options": {
+            "description": {"type": "str"},
+            "path": {"type": "path"},
+            "url": {"type": "str"},
+            "repo": {"type": "str"},
+            "file": {"type": "str"},
+            "revision": {"type": "str", "default": "main"},
+            "generator": {"type": "str"},
+            "sha256": {"type": "str"},
+        },
+        "mutually_exclusive": [("path", "url", "repo", "generator")],
+        "required_one_of": [("path", "url", "repo", "generator")],
+        "required_together": [("repo", "file")],
+        "required_by": {"url": "sha256"},
+    },
+    "generator_version": {"type": "str"},
+    "hub_endpoint": {"type": "str"},
+    "hub_token": {"type": "str", "no_log": True},
+}
+
 
 def main() -> None:
     begin()
     module = AnsibleModule(
-        argument_spec={
-            "name": {"type": "str", "required": True},
-            "dir": {"type": "path", "required": True},
-            "state": {"type": "str", "choices": ["present", "probed"], "default": "present"},
-            "profile": {
-                "type": "dict",
-                "required": True,
-                "options": {
-                    "description": {"type": "str"},
-                    "path": {"type": "path"},
-                    "url": {"type": "str"},
-                    "repo": {"type": "str"},
-                    "file": {"type": "str"},
-                    "revision": {"type": "str", "default": "main"},
-                    "generator": {"type": "str"},
-                    "sha256": {"type": "str"},
-                },
-                "mutually_exclusive": [("path", "url", "repo", "generator")],
-                "required_one_of": [("path", "url", "repo", "generator")],
-                "required_together": [("repo", "file")],
-                "required_by": {"url": "sha256"},
-            },
-            "generator_version": {"type": "str"},
-            "hub_endpoint": {"type": "str"},
-            "hub_token": {"type": "str", "no_log": True},
-        },
+        argument_spec=ARGUMENTS,
         supports_check_mode=True,
     )
     wanted = ModelFile(module.params)

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
-import subprocess
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from plugins.module_utils import openpgp
 from plugins.module_utils.container_engine import decisions as engine
-from plugins.module_utils.container_engine import host as host_utils
-from plugins.module_utils.nvidia import host as nvidia_host
 
 URL = "https://nvidia.github.io/libnvidia-container/stable"
 RHEL = "https://download.docker.com/linux/rhel"
@@ -372,86 +366,3 @@ def test_a_gpu_that_is_divided_is_given_in_parts() -> None:
     assert engine.devices(whole + divided + parts) == ["GPU-1", "MIG-0", "MIG-1"]
     assert engine.devices(divided + parts + whole) == ["MIG-0", "MIG-1", "GPU-1"]
     assert engine.devices("No devices found.\n") == []
-
-
-# --- keys ----------------------------------------------------------------------------------------------------------
-
-DEBIAN = {
-    "bookworm-stable": "4D64FEC119C2029067D6E791F8D2585B8783D481",
-    "bookworm-automatic": "B8B80B5B623EAB6AD8775C45B7C5D7D6350947F8",
-}
-
-
-@pytest.mark.parametrize(("name", "fingerprint"), DEBIAN.items())
-def test_the_fingerprint_of_a_key_is_that_which_gnupg_shows(name: str, fingerprint: str, tmp_path: Path) -> None:
-    files = [Path(f"/usr/share/keyrings/debian-archive-{name}.{ending}") for ending in ("gpg", "pgp", "asc")]
-    data = next((path.read_bytes() for path in files if path.exists()), None)
-    if data is None:
-        pytest.skip("needs Debian's archive keys (apt-get install debian-archive-keyring)")
-    assert openpgp.fingerprint(data) == fingerprint
-    text = openpgp.armored(openpgp.binary(data))
-    assert openpgp.fingerprint(text) == fingerprint
-    assert openpgp.binary(text) == openpgp.binary(data)
-    assert openpgp.fingerprint(text.replace(b"\n", b"\r\n")) == fingerprint
-
-
-def test_what_is_not_one_public_key_is_no_key() -> None:
-    key = packet(6, b"\x04" + bytes(50))
-    assert re.fullmatch("[0-9A-F]{40}", openpgp.fingerprint(key))
-    assert openpgp.fingerprint(key + packet(13, b"name") + packet(14, b"\x04" + bytes(9))) == openpgp.fingerprint(key)
-    for data, why in (
-        (b"", "no OpenPGP key"),
-        (b"<html>404</html>", "no OpenPGP key"),
-        (b"-----BEGIN PGP SIGNATURE-----\n\nxx\n", "no OpenPGP key"),
-        (b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n\n%%%\n-----END PGP PUBLIC KEY BLOCK-----\n", "a damaged key"),
-        (key[:-1], "cut short"),
-        (key + b"\n", "a damaged key"),
-        (key + packet(6, b"\x04" + bytes(51)), r"2 keys \([0-9A-F]{40}, [0-9A-F]{40}\)"),
-        (packet(5, b"\x04" + bytes(50)), "a secret key"),
-        (packet(6, b"\x03" + bytes(50)), "the outdated version 3"),
-    ):
-        with pytest.raises(openpgp.OpenPgpError, match=why):
-            openpgp.fingerprint(data)
-
-
-@pytest.mark.parametrize("size", [10, 191, 192, 300, 8383, 8384, 70000])
-def test_a_key_counts_at_any_length_in_either_format(size: int) -> None:
-    body = b"\x04" + bytes(size - 1)
-    if size < 65536:  # a version 4 key has no more
-        assert openpgp.fingerprint(packet(6, body)) == openpgp.fingerprint(packet(6, body, old=True))
-    assert openpgp.fingerprints(packet(6, b"\x04key") + packet(2, body) + packet(6, b"\x04yek")) == [
-        openpgp.fingerprint(packet(6, b"\x04key")), openpgp.fingerprint(packet(6, b"\x04yek")),
-    ]  # fmt: skip
-
-
-def packet(tag: int, body: bytes, *, old: bool = False) -> bytes:
-    """A packet, its length in the shortest way there is."""
-    size = len(body)
-    if old:
-        kind = next(kind for kind in range(3) if size < 1 << (8 << kind))
-        return bytes([0x80 | tag << 2 | kind]) + size.to_bytes(1 << kind, "big") + body
-    if size < 192:
-        length = bytes([size])
-    elif size < 8384:
-        length = bytes([192 + (size - 192 >> 8), size - 192 & 0xFF])
-    else:
-        length = b"\xff" + size.to_bytes(4, "big")
-    return bytes([0xC0 | tag]) + length + body
-
-
-# --- the host ------------------------------------------------------------------------------------------------------
-
-
-def test_the_image_of_the_check_holds_what_a_program_is_linked_with() -> None:
-    names = {Path(path).name for path in host_utils._libraries()}
-    assert names >= {"libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1"}
-    assert any(name.startswith("ld-linux") for name in names)
-    assert not any("nvidia" in name for name in names)
-
-
-def test_the_system_is_the_one_that_it_says_it_is() -> None:
-    said = subprocess.run(
-        ["sh", "-c", ". /etc/os-release; echo $ID $VERSION_ID"], capture_output=True, text=True, check=True
-    )
-    found = nvidia_host.os_release()
-    assert f"{found['ID']} {found.get('VERSION_ID', '')}".strip() == said.stdout.strip()
