@@ -46,12 +46,9 @@ import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils.hostlib.files import read_text, write_file
 from ..module_utils.hostlib.process import begin
-
-
-def last_lines(text: str, count: int = 3) -> str:
-    """The end of a tool's output, in one line."""
-    return " / ".join(line.strip() for line in text.strip().splitlines()[-count:])
+from ..module_utils.hostlib.processes import last_lines
 
 
 def make_environment(module: AnsibleModule, path: str) -> None:
@@ -89,11 +86,7 @@ def main() -> None:
     for name, requirements in sorted(sets.items()):
         stamp = os.path.join(path, f".{name}.sha256")
         wanted = hashlib.sha256(requirements.encode()).hexdigest()
-        installed = None
-        if usable and os.path.exists(stamp):
-            with open(stamp, encoding="utf-8") as stream:
-                installed = stream.read()
-        if installed != wanted:
+        if not usable or read_text(stamp) != wanted:
             due.append((name, requirements, stamp, wanted))
     result = {"changed": bool(due), "python": python, "installed": [name for name, *_ in due]}
     if not due or module.check_mode:
@@ -115,8 +108,7 @@ def main() -> None:
                 msg=f"pip could not install the {name} tools into {path}: check that this host reaches a package "
                 f"index (pip config list). It said: {last_lines(out + err)}"
             )
-        with open(stamp, "w", encoding="utf-8") as stream:
-            stream.write(wanted)
+        write_file(stamp, wanted)
     module.exit_json(**result)
 
 
