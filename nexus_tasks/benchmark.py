@@ -26,8 +26,10 @@ from nexus_tasks.fleet import inventory, targets
 from nexus_tasks.fleet.inventory import Instance
 from nexus_tasks.fleet.targets import Target
 from nexus_tasks.load.generator import Limits, Stage
-from nexus_tasks.measurement import measure, progress, raw
-from nexus_tasks.measurement.measure import DEFAULT_PRESET, PRESETS, Plan, Sweep
+from nexus_tasks.measurement import http_engine as measure
+from nexus_tasks.measurement import progress
+from nexus_tasks.measurement.http_engine import DEFAULT_PRESET, PRESETS, Plan, Sweep
+from nexus_tasks.measurement.llama_bench import engine as raw
 from nexus_tasks.records import store
 from nexus_tasks.servers import endpoint, scrape
 from nexus_tasks.stats import bootstrap, summary

@@ -20,7 +20,8 @@ from rich.console import Console
 from nexus_tasks import report
 from nexus_tasks.core.errors import command_line
 from nexus_tasks.fleet import playbook, targets
-from nexus_tasks.measurement import measure, progress
+from nexus_tasks.measurement import http_engine as measure
+from nexus_tasks.measurement import progress
 from nexus_tasks.records import store
 
 

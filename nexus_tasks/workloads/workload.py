@@ -32,7 +32,8 @@ from nexus_tasks.core.errors import EndpointDown, EndpointError, UsageError
 from nexus_tasks.load.generator import Item, Request
 from nexus_tasks.servers import endpoint
 from nexus_tasks.servers.endpoint import Endpoint
-from nexus_tasks.workloads import bodies, synthetic
+from nexus_tasks.workloads import bodies
+from nexus_tasks.workloads import stock as synthetic
 from nexus_tasks.workloads.bodies import Form
 from nexus_tasks.workloads.prompt_file import Message, PromptFile
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from nexus_tasks.measurement import raw
+from nexus_tasks.measurement.llama_bench import engine as raw
 from nexus_tasks.records import store
 from tests.bed import Bed
 from tests.conftest import ROOT, wait_for
@@ -24,7 +24,7 @@ import json, sys
 from pathlib import Path
 from rich.console import Console
 from nexus_tasks.fleet import inventory
-from nexus_tasks.measurement import raw
+from nexus_tasks.measurement.llama_bench import engine as raw
 engine, sizes, root = json.loads(sys.argv[1])
 (instance,) = inventory.deployed("rig/main").instances
 raw.run(instance, engine, *sizes, root=Path(root), console=Console(), stop_server=True)

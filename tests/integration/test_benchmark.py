@@ -28,8 +28,8 @@ from nexus_tasks.fleet import inventory
 from nexus_tasks.fleet.inventory import Deployed, Instance
 from nexus_tasks.fleet.targets import Target
 from nexus_tasks.load.generator import Limits, Stage
-from nexus_tasks.measurement import measure
-from nexus_tasks.measurement.measure import Plan
+from nexus_tasks.measurement import http_engine as measure
+from nexus_tasks.measurement.http_engine import Plan
 from nexus_tasks.records import store
 from nexus_tasks.servers import endpoint
 from nexus_tasks.servers.scrape import Exporter

@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from nexus_tasks.fleet.inventory import Instance
-from nexus_tasks.measurement import raw
+from nexus_tasks.measurement.llama_bench import engine as raw
 from nexus_tasks.records import store
 from tests import modules
 from tests.conftest import ROOT, ansible, cache_folder, free_port, wait_for
@@ -255,7 +255,7 @@ class Rig:
         """Begin a run as the benchmark does."""
         program = (
             "import json, sys; from pathlib import Path; from rich.console import Console\n"
-            "from nexus_tasks.fleet import inventory; from nexus_tasks.measurement import raw\n"
+            "from nexus_tasks.fleet import inventory; from nexus_tasks.measurement.llama_bench import engine as raw\n"
             "from nexus_tasks.core.errors import command_line\n"
             "engine, sizes, stops, root = json.loads(sys.argv[1])\n"
             "@command_line\n"

@@ -12,8 +12,8 @@ from nexus_tasks.core import provenance
 from nexus_tasks.core.errors import UsageError
 from nexus_tasks.fleet import inventory
 from nexus_tasks.fleet.inventory import Deployed, Instance
-from nexus_tasks.measurement import measure
-from nexus_tasks.measurement.measure import PRESETS, Plan
+from nexus_tasks.measurement import http_engine as measure
+from nexus_tasks.measurement.http_engine import PRESETS, Plan
 from nexus_tasks.workloads import workload
 
 

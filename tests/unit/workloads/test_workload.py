@@ -19,7 +19,8 @@ import pytest
 from nexus_tasks.core.errors import UsageError
 from nexus_tasks.load.generator import Item, Request
 from nexus_tasks.servers.endpoint import Endpoint
-from nexus_tasks.workloads import prompt_file, synthetic, workload
+from nexus_tasks.workloads import prompt_file, workload
+from nexus_tasks.workloads import stock as synthetic
 from nexus_tasks.workloads.workload import Size, Spec
 
 LLAMA = Endpoint("http://gpu1:8600", "llama.cpp", "tiny", n_ctx=4096)

@@ -12,8 +12,8 @@ from nexus_tasks.core import provenance
 from nexus_tasks.fleet.inventory import Instance
 from nexus_tasks.fleet.targets import Target
 from nexus_tasks.load.generator import Stage
-from nexus_tasks.measurement import measure
-from nexus_tasks.measurement.measure import Plan
+from nexus_tasks.measurement import http_engine as measure
+from nexus_tasks.measurement.http_engine import Plan
 from nexus_tasks.servers.endpoint import Endpoint
 from nexus_tasks.telemetry.sampling import Gpus
 from nexus_tasks.workloads import workload

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from nexus_tasks.core.errors import EndpointError
-from nexus_tasks.workloads import synthetic
+from nexus_tasks.workloads import stock as synthetic
 
 
 def ids(first: int, last: int) -> list[bytes]:

@@ -15,7 +15,7 @@ from nexus_tasks import reference
 from nexus_tasks.core.errors import DeployError, UsageError
 from nexus_tasks.fleet import playbook
 from nexus_tasks.fleet.inventory import Instance
-from nexus_tasks.measurement import raw
+from nexus_tasks.measurement.llama_bench import engine as raw
 
 # Options that change how fast a server is and that llama-bench knows nothing of.
 NOT_OF_BENCH = {
