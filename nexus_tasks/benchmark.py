@@ -33,8 +33,9 @@ from nexus_tasks.measurement.llama_bench import engine as raw
 from nexus_tasks.records import store
 from nexus_tasks.servers import endpoint, scrape
 from nexus_tasks.stats import bootstrap, summary
-from nexus_tasks.workloads import prompt_file, workload  # fmt: skip
-from nexus_tasks.workloads.workload import Size, Spec
+from nexus_tasks.workloads import prompt_file, sizes, workload
+from nexus_tasks.workloads.sizes import Size
+from nexus_tasks.workloads.workload import Spec
 
 Number = TypeVar("Number", int, float)
 
@@ -77,8 +78,8 @@ def _what(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--preset", metavar="NAME", default=DEFAULT_PRESET, help="the workload, see below (default: %(default)s)"
     )
-    sizes = "512, 2k, uniform:100-900 or lognormal:512,0.5 (mean, sigma)"
-    group.add_argument("--prompt-tokens", metavar="SIZE", help=f"tokens of each prompt: {sizes}")
+    examples = "512, 2k, uniform:100-900 or lognormal:512,0.5 (mean, sigma)"
+    group.add_argument("--prompt-tokens", metavar="SIZE", help=f"tokens of each prompt: {examples}")
     group.add_argument("--output-tokens", metavar="SIZE", help="tokens to generate, likewise")
     group.add_argument(
         "--api", choices=workload.APIS[:2], help="how (default: completion of llama-server, chat of others)"
@@ -190,8 +191,8 @@ def _preset_lines() -> list[str]:
     lines = []
     for name, plan in PRESETS.items():
         spec, [stage] = plan.spec, plan.stages
-        sizes = f"{spec.prompt_tokens!s:>4} prompt + {spec.output_tokens!s:>3} output tokens"
-        lines.append(f"  {name:<{width}}  {sizes}, {stage.requests} requests + {stage.warmup} warm-up")
+        lengths = f"{spec.prompt_tokens!s:>4} prompt + {spec.output_tokens!s:>3} output tokens"
+        lines.append(f"  {name:<{width}}  {lengths}, {stage.requests} requests + {stage.warmup} warm-up")
     return lines
 
 
@@ -245,8 +246,8 @@ def _spec(options: argparse.Namespace, base: Spec) -> Spec:
         _at_most_one({name: _given(options, name), **{other: one_of[other] for other in others}})
     changed = dataclasses.replace(
         base,
-        prompt_tokens=workload.size(options.prompt_tokens) if options.prompt_tokens else base.prompt_tokens,
-        output_tokens=workload.size(options.output_tokens, "--output-tokens")
+        prompt_tokens=sizes.parse(options.prompt_tokens) if options.prompt_tokens else base.prompt_tokens,
+        output_tokens=sizes.parse(options.output_tokens, "--output-tokens")
         if options.output_tokens
         else base.output_tokens,
         api=options.api,
@@ -270,7 +271,7 @@ def _spec(options: argparse.Namespace, base: Spec) -> Spec:
         )
     elif options.lengths:
         changed = dataclasses.replace(
-            changed, kind="context", lengths=workload.ladder(options.lengths), prompt_tokens=None
+            changed, kind="context", lengths=sizes.parse_ladder(options.lengths), prompt_tokens=None
         )
     elif options.embeddings:
         changed = dataclasses.replace(changed, kind="embeddings", output_tokens=None)

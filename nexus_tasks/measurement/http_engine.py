@@ -38,7 +38,7 @@ from nexus_tasks.servers import endpoint, scrape
 from nexus_tasks.servers.endpoint import Endpoint
 from nexus_tasks.stats import bootstrap, summary
 from nexus_tasks.telemetry import sampling
-from nexus_tasks.workloads import workload  # fmt: skip
+from nexus_tasks.workloads import sizes, sources, workload  # fmt: skip
 from nexus_tasks.workloads.workload import Spec
 
 Exporters = Mapping[str, scrape.Exporter]
@@ -89,7 +89,7 @@ class Plan:
 
 
 def _preset(name: str, prompt_tokens: int, output_tokens: int, *, runs: int, warmup: int) -> Plan:
-    spec = Spec(prompt_tokens=workload.fixed(prompt_tokens), output_tokens=workload.fixed(output_tokens), preset=name)
+    spec = Spec(prompt_tokens=sizes.fixed(prompt_tokens), output_tokens=sizes.fixed(output_tokens), preset=name)
     return Plan(spec, (Stage("closed", concurrency=1, requests=runs, warmup=warmup),))
 
 
@@ -188,7 +188,7 @@ class _Run:
     """One target while it is measured: its record, and what became of it so far."""
 
     def __init__(
-        self, target: Target, found: Endpoint, plan: Plan, source: workload.Source, console: Console | None
+        self, target: Target, found: Endpoint, plan: Plan, source: sources.Source, console: Console | None
     ) -> None:
         self.target = target
         self.found = found
@@ -216,7 +216,7 @@ class _Run:
             with endpoint.connect(reached.base_url, reached.api_key) as client:
                 found = endpoint.probe(client, model=reached.model, api_path=reached.api_path)
                 plan = dataclasses.replace(plan, spec=workload.settle(plan.spec, found))
-                source = workload.prepare(client, found, plan.spec)
+                source = sources.prepare(client, found, plan.spec)
             one = cls(reached, found, plan, source, console)
             one.say(f"{target.name}: {found.model} at {target.base_url} ({found.engine})")
             with one._stack:

@@ -1,1 +1,1 @@
-"""What is asked of a server: sizes, synthetic prompts, files of prompts, conversations, request bodies."""
+"""What is asked of a server: workloads, their lengths, the requests that they come to."""

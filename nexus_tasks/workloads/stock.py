@@ -1,13 +1,12 @@
 """Prompts of a wanted length, made of what the server's tokenizer says is one token each.
 
     rng = np.random.default_rng()
-    stock = synthetic.Stock(synthetic.token_ids(client, rng), rng, longest=2048)
-    cut = stock.cutter(rng)
+    run = stock.Stock(stock.token_ids(client, rng), rng, longest=2048)
+    cut = run.cutter(rng)
     cut(512)                    # b"17,4,1025,..." : 512 token ids for llama-server's /completion
     cut(2048)
 
-    words = synthetic.single_words(client, rng)       # the same in words, for chats
-    synthetic.chat_overhead(client, words)            # what the chat template adds to them
+    stock.single_words(client, rng)       # the same in words, for chats
 
 A stock is a long run of random tokens that is written out once. A prompt is a few tokens of its own and a piece of
 the stock, which costs microseconds whatever its length: prompts can be made while a server is being measured.
@@ -18,7 +17,6 @@ from __future__ import annotations
 import collections
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import httpx
 import numpy as np
@@ -35,15 +33,13 @@ WORDS_TRIED = 4000
 WORDS_NEEDED = 16
 WORDS_PER_TOKEN = 0.4
 """Roughly, for the words made here and the vocabularies in use."""
-LENGTHS_PROVEN = (1, 2, 3, 17, 256)
-"""Words of the chats that are counted by the server before all others are taken to be of their length."""
+USE_COMPLETION = "measure without a chat template: --api completion"
 
 Cut = Callable[[int], bytes]
 """Writes a new prompt of so many tokens, without a separator before the first."""
 
 _SYLLABLES = [consonant + vowel for consonant in "bcdfghjklmnprstvwz" for vowel in "aeiou"]
 _ENDINGS = ["", "", "n", "r", "s", "t"]
-_USE_COMPLETION = "measure without a chat template: --api completion"
 
 
 class Stock:
@@ -113,7 +109,7 @@ def single_words(client: httpx.Client, rng: np.random.Generator) -> list[bytes]:
     if len(lengths) != len(tried) or len(single) < WORDS_NEEDED:
         raise EndpointError(
             f"{client.base_url} has no vocabulary to make chats of exact lengths with: too few words are one token",
-            hint=_USE_COMPLETION,
+            hint=USE_COMPLETION,
         )
     return [b" " + word.encode() for word in single]
 
@@ -126,39 +122,6 @@ def plain_words(rng: np.random.Generator) -> list[bytes]:
 def words_of_about(tokens: int) -> int:
     """How many plain words make about so many tokens."""
     return max(1, round(tokens * WORDS_PER_TOKEN))
-
-
-@dataclass(frozen=True)
-class Overhead:
-    """The tokens that a chat template adds: to the first message, and for each further turn to question and answer."""
-
-    first: int
-    further: int
-
-
-def chat_overhead(client: httpx.Client, pieces: Sequence[bytes]) -> Overhead:
-    """Measure what the chat template of a llama-server adds to messages of :func:`single_words`.
-
-    Raises:
-        EndpointError: messages of different lengths get different additions, so no length could be promised.
-    """
-
-    def tokens(*roles: str, count: int) -> int:
-        text = b"".join(itertools.islice(itertools.cycle(pieces), count))[1:].decode()
-        prompt = endpoint.apply_template(client, [{"role": role, "content": text} for role in roles])
-        # Counted as the server does: the template's special tokens, and BOS where the model wants it.
-        return len(endpoint.tokenize(client, prompt, special=True))
-
-    added = {tokens("user", count=count) - count for count in LENGTHS_PROVEN}
-    if len(added) > 1:
-        raise EndpointError(
-            f"{client.base_url} joins words of a chat to common tokens, so that their number can't be known",
-            hint=_USE_COMPLETION,
-        )
-    first = added.pop()
-    count = LENGTHS_PROVEN[-1]
-    further = tokens("user", "assistant", "user", count=count) - 3 * count - first
-    return Overhead(first, further)
 
 
 def words(rng: np.random.Generator, count: int) -> list[str]:

@@ -33,7 +33,7 @@ from nexus_tasks.measurement.http_engine import Plan
 from nexus_tasks.records import store
 from nexus_tasks.servers import endpoint
 from nexus_tasks.servers.scrape import Exporter
-from nexus_tasks.workloads import workload
+from nexus_tasks.workloads import sizes
 from nexus_tasks.workloads.workload import Spec
 from tests.conftest import RunningServer, free_port, run_server
 from tests.scripted_server import Handler, openai, serving
@@ -43,7 +43,7 @@ KEY = "sk-integration-0123456789abcdef"
 
 def asked(prompt: int, output: int, *, runs: int, warmup: int, **spec: Any) -> Plan:
     """A plan of requests one after another."""
-    lengths = Spec(prompt_tokens=workload.fixed(prompt), output_tokens=workload.fixed(output))
+    lengths = Spec(prompt_tokens=sizes.fixed(prompt), output_tokens=sizes.fixed(output))
     stage = Stage("closed", concurrency=1, requests=runs, warmup=warmup)
     return Plan(dataclasses.replace(lengths, **spec), (stage,))
 

@@ -14,7 +14,7 @@ from nexus_tasks.fleet import inventory
 from nexus_tasks.fleet.inventory import Deployed, Instance
 from nexus_tasks.measurement import http_engine as measure
 from nexus_tasks.measurement.http_engine import PRESETS, Plan
-from nexus_tasks.workloads import workload
+from nexus_tasks.workloads import sizes
 
 
 def plan(*options: str) -> Plan:
@@ -91,7 +91,7 @@ def test_a_file_of_prompts_says_how_long_they_are_and_ends_where_the_model_does(
     prompts.write_text("Hello\nWhat is a llama?\n")
     spec = plan("--prompts-file", str(prompts)).spec
     assert (spec.kind, spec.prompt_tokens, spec.output_tokens, spec.ignore_eos) == ("file", None, None, False)
-    assert plan("--prompts-file", str(prompts), "--output-tokens", "9").spec.output_tokens == workload.fixed(9)
+    assert plan("--prompts-file", str(prompts), "--output-tokens", "9").spec.output_tokens == sizes.fixed(9)
 
 
 def test_objectives_and_an_end_come_from_their_options() -> None:

@@ -6,7 +6,7 @@
 The tools are those of the instance's release. They load the same file with the same settings as far as they have them;
 what they lack is a warning. The record is one of kind ``benchmark``, so that a report can show what serving costs.
 
-The process that measures may be killed. A second one, ``python -m nexus_tasks.measurement.llama_bench.engine``, waits for its end and
+The process that measures may be killed. A second one waits for its end and
 leaves the host as it was: the tool is ended, and a server that was stopped for it is started and proven.
 """
 

@@ -16,11 +16,11 @@ from nexus_tasks.measurement import http_engine as measure
 from nexus_tasks.measurement.http_engine import Plan
 from nexus_tasks.servers.endpoint import Endpoint
 from nexus_tasks.telemetry.sampling import Gpus
-from nexus_tasks.workloads import workload
+from nexus_tasks.workloads import sizes
 from nexus_tasks.workloads.workload import Spec
 
 LLAMA = Endpoint("http://127.0.0.1:1", "llama.cpp", "tiny", n_ctx=1024, total_slots=1)
-SPEC = Spec(prompt_tokens=workload.fixed(8), output_tokens=workload.fixed(3), api="completion")
+SPEC = Spec(prompt_tokens=sizes.fixed(8), output_tokens=sizes.fixed(3), api="completion")
 PLAN = Plan(SPEC, (Stage("closed", concurrency=1, requests=2, warmup=1),))
 SECRET = "sk-very-secret-0123456789"  # noqa: S105 - the value whose absence is tested
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import httpx
 import numpy as np
 import pytest
 
 from nexus_tasks.core.errors import EndpointError
-from nexus_tasks.workloads import stock as synthetic
+from nexus_tasks.workloads import stock
+from tests.tokenizers import by_letters, server
 
 
 def ids(first: int, last: int) -> list[bytes]:
@@ -21,7 +21,7 @@ def ids(first: int, last: int) -> list[bytes]:
 
 def cut_many(pieces: Sequence[bytes], length: int, count: int, seed: int | None = None) -> list[list[int]]:
     rng = np.random.default_rng(seed)
-    cut = synthetic.Stock(pieces, rng, longest=length).cutter(rng)
+    cut = stock.Stock(pieces, rng, longest=length).cutter(rng)
     return [json.loads(b"[" + cut(length) + b"]") for _ in range(count)]
 
 
@@ -43,7 +43,7 @@ def test_prompts_that_begin_at_one_place_of_the_stock_differ_as_well() -> None:
 
 
 def test_a_prompt_can_be_longer_than_the_usual_stock() -> None:
-    length = 2 * synthetic.STOCK_TOKENS
+    length = 2 * stock.STOCK_TOKENS
     assert [len(prompt) for prompt in cut_many(ids(0, 9), length, 2)] == [length] * 2
 
 
@@ -55,69 +55,29 @@ def test_a_seed_makes_the_same_prompts_again_and_none_makes_new_ones() -> None:
 
 def test_words_of_a_cut_text_are_separated_and_none_is_broken() -> None:
     rng = np.random.default_rng()
-    pieces = synthetic.plain_words(rng)
-    text = synthetic.Stock(pieces, rng, longest=500).cutter(rng)(500)
+    pieces = stock.plain_words(rng)
+    text = stock.Stock(pieces, rng, longest=500).cutter(rng)(500)
     assert len(text.split(b" ")) == 500
     assert {b" " + word for word in text.split(b" ")} <= set(pieces)
-
-
-# --- tokenizers, behind the part of llama-server's interface that prompts ask
-
-
-def by_words(text: str) -> list[int]:
-    """Splits as vocabularies do: words with the space before them, and what is no word by itself."""
-    return [sum(part.encode()) for part in re.findall(r" ?[a-z]+|[^a-z]", text)]
-
-
-def by_pairs_of_words(text: str) -> list[int]:
-    """Makes one token of two neighbouring words, as none should."""
-    return [sum(part.encode()) for part in re.findall(r"(?: ?[a-z]+){1,2}|[^a-z]", text)]
-
-
-def by_letters(text: str) -> list[int]:
-    return list(text.encode())
-
-
-def server(tokens: Callable[[str], list[int]], template: str = "<user>{}</user><answer>") -> httpx.Client:
-    def answer(request: httpx.Request) -> httpx.Response:
-        asked = json.loads(request.content)
-        if request.url.path == "/tokenize":
-            return httpx.Response(200, json={"tokens": tokens(asked["content"])})
-        messages = asked["messages"]
-        return httpx.Response(200, json={"prompt": "".join(template.format(each["content"]) for each in messages)})
-
-    return httpx.Client(transport=httpx.MockTransport(answer), base_url="http://tokens")
 
 
 def test_words_of_one_token_each_are_found() -> None:
     def short_words_are_tokens(text: str) -> list[int]:
         return [sum(part.encode()) for part in re.findall(r" [a-z]{2}(?![a-z])|.|\n", text)]
 
-    found = synthetic.single_words(server(short_words_are_tokens), np.random.default_rng())
-    assert len(found) >= synthetic.WORDS_NEEDED
+    found = stock.single_words(server(short_words_are_tokens), np.random.default_rng())
+    assert len(found) >= stock.WORDS_NEEDED
     assert {len(word) for word in found} == {3}
 
 
 def test_a_vocabulary_without_words_is_refused_with_the_way_out() -> None:
     with pytest.raises(EndpointError, match="too few words are one token") as caught:
-        synthetic.single_words(server(by_letters), np.random.default_rng())
+        stock.single_words(server(by_letters), np.random.default_rng())
     assert "--api completion" in caught.value.hint
 
 
 def test_a_server_without_tokens_for_letters_is_refused() -> None:
     with pytest.raises(EndpointError, match="no tokens of English letters"):
-        synthetic.token_ids(server(lambda _: []), np.random.default_rng())
+        stock.token_ids(server(lambda _: []), np.random.default_rng())
     with pytest.raises(EndpointError, match="too few words are one token"):
-        synthetic.single_words(server(lambda _: []), np.random.default_rng())
-
-
-def test_what_a_template_adds_is_counted_for_the_first_message_and_for_further_ones() -> None:
-    client = server(by_words)
-    pieces = [b" ba", b" mi", b" ro"]
-    # <, user, >, ba, <, /, user, >, <, answer, >: ten beside one word. A turn has an answer and a question.
-    assert synthetic.chat_overhead(client, pieces) == synthetic.Overhead(first=10, further=20)
-
-
-def test_a_tokenizer_that_joins_words_is_refused_instead_of_miscounted() -> None:
-    with pytest.raises(EndpointError, match="joins words of a chat to common tokens"):
-        synthetic.chat_overhead(server(by_pairs_of_words), [b" ba", b" mi"])
+        stock.single_words(server(lambda _: []), np.random.default_rng())
