@@ -22,7 +22,7 @@ from rich.console import Console
 
 from nexus_tasks import compare
 from nexus_tasks.core.errors import EndpointError, NexusError, UsageError, command_line
-from nexus_tasks.fleet import inventory, targets
+from nexus_tasks.fleet import exporters, inventory, targets
 from nexus_tasks.fleet.inventory import Instance
 from nexus_tasks.fleet.targets import Target
 from nexus_tasks.load.generator import Limits, Stage
@@ -31,7 +31,7 @@ from nexus_tasks.measurement import progress
 from nexus_tasks.measurement.http_engine import DEFAULT_PRESET, PRESETS, Plan, Sweep
 from nexus_tasks.measurement.llama_bench import engine as raw
 from nexus_tasks.records import store
-from nexus_tasks.servers import endpoint, scrape
+from nexus_tasks.servers import endpoint
 from nexus_tasks.stats import bootstrap, summary
 from nexus_tasks.workloads import prompt_file, sizes, workload
 from nexus_tasks.workloads.sizes import Size
@@ -446,28 +446,22 @@ def _check_raw(options: argparse.Namespace, found: Sequence[Target]) -> None:
 def _measure(
     options: argparse.Namespace, plan: Plan, found: Sequence[Target], console: Console
 ) -> tuple[list[Path], list[NexusError]]:
-    exporters = _exporters(found)
+    declared = exporters.beside(found)
     if options.interleave:
-        return measure.run_interleaved(found, plan, exporters=exporters, root=options.results, console=console), []
+        return measure.run_interleaved(found, plan, exporters=declared, root=options.results, console=console), []
     paths: list[Path] = []
     errors: list[NexusError] = []
     for target in found:
         try:
             target.must_be_there()
             if options.engine == "http":
-                path = measure.run(target, plan, exporters=exporters, root=options.results, console=console)
+                path = measure.run(target, plan, exporters=declared, root=options.results, console=console)
                 paths.append(path)
             else:
                 paths.append(_raw(options, plan, target, console))
         except (EndpointError, UsageError) as error:  # the others may well be up, and have room for it
             errors.append(error)
     return paths, errors
-
-
-def _exporters(found: Sequence[Target]) -> dict[str, scrape.Exporter]:
-    """Those of the hosts that are not this machine, which tells of itself."""
-    hosts = dict.fromkeys(target.instance.host for target in found if target.instance and not target.instance.here)
-    return scrape.exporters(",".join(hosts)) if hosts else {}
 
 
 def _raw(options: argparse.Namespace, plan: Plan, target: Target, console: Console) -> Path:

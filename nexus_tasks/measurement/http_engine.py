@@ -29,6 +29,7 @@ from rich.console import Console
 from nexus_tasks.core import provenance
 from nexus_tasks.core.errors import EndpointDown, UsageError
 from nexus_tasks.fleet import targets
+from nexus_tasks.fleet.exporters import Exporter
 from nexus_tasks.fleet.targets import Target
 from nexus_tasks.load import generator
 from nexus_tasks.load.generator import Limits, Stage
@@ -41,7 +42,7 @@ from nexus_tasks.telemetry import sampling
 from nexus_tasks.workloads import sizes, sources, workload  # fmt: skip
 from nexus_tasks.workloads.workload import Spec
 
-Exporters = Mapping[str, scrape.Exporter]
+Exporters = Mapping[str, Exporter]
 """By host."""
 
 KIND = "benchmark"

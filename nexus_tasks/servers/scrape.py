@@ -12,10 +12,9 @@ A look costs the server two short requests, which it answers between two steps o
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
@@ -25,7 +24,6 @@ import psutil
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from nexus_tasks.fleet import inventory, targets
 from nexus_tasks.servers import endpoint
 from nexus_tasks.telemetry import sampling
 
@@ -368,47 +366,3 @@ def _why(error: BaseException) -> str:
             return cause.strerror[0].lower() + cause.strerror[1:]
         cause = cause.__cause__ or cause.__context__
     return str(error) or "the connection broke off"
-
-
-# --- where exporters are
-
-
-@dataclass(frozen=True)
-class Exporter:
-    """The exporter that is declared for a host. With ``ssh``, the command that gets there, it is on loopback there."""
-
-    host: str
-    address: str
-    ssh: tuple[str, ...] | None = None
-
-    @contextlib.contextmanager
-    def reach(self) -> Iterator[str]:
-        """Its base URL as it can be reached from here, for as long as the block lasts.
-
-        Raises:
-            EndpointDown: ssh does not get there.
-        """
-        if self.ssh is None:
-            yield f"http://{self.address}"
-            return
-        with targets.tunnel(self.ssh, self.address, self.host) as port:
-            yield f"http://127.0.0.1:{port}"
-
-
-def exporters(pattern: str) -> dict[str, Exporter]:
-    """The exporters that are declared for the hosts of a pattern, by host; without those that can't be asked.
-
-    Raises:
-        DeployError: Ansible failed for every host.
-        UsageError: the pattern matches no host.
-    """
-    hosts, _failures = inventory.answer(pattern, "playbooks/exporters.yml", "exporters_file")
-    return {host["host"]: _exporter(host) for host in hosts if host["exporter"]}
-
-
-def _exporter(host: Mapping[str, Any]) -> Exporter:
-    listens, port = host["exporter"]["host"], host["exporter"]["port"]
-    loopback = endpoint.is_loopback(listens)
-    name = listens if loopback else "127.0.0.1" if host["local"] else host["address"]
-    address = f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
-    return Exporter(host["host"], address, inventory.ssh_to(host) if loopback and not host["local"] else None)

@@ -25,6 +25,7 @@ from nexus_tasks import benchmark
 from nexus_tasks.core.errors import UsageError
 from nexus_tasks.core.provenance import ROOT
 from nexus_tasks.fleet import inventory
+from nexus_tasks.fleet.exporters import Exporter
 from nexus_tasks.fleet.inventory import Deployed, Instance
 from nexus_tasks.fleet.targets import Target
 from nexus_tasks.load.generator import Limits, Stage
@@ -32,7 +33,6 @@ from nexus_tasks.measurement import http_engine as measure
 from nexus_tasks.measurement.http_engine import Plan
 from nexus_tasks.records import store
 from nexus_tasks.servers import endpoint
-from nexus_tasks.servers.scrape import Exporter
 from nexus_tasks.workloads import sizes
 from nexus_tasks.workloads.workload import Spec
 from tests.conftest import RunningServer, free_port, run_server
