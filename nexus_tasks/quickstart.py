@@ -20,8 +20,7 @@ from rich.console import Console
 from nexus_tasks import report
 from nexus_tasks.core.errors import command_line
 from nexus_tasks.fleet import playbook, targets
-from nexus_tasks.measurement import http_engine as measure
-from nexus_tasks.measurement import progress
+from nexus_tasks.measurement import http_engine, presets, progress
 from nexus_tasks.records import store
 
 
@@ -44,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
 @command_line
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
-    plan = measure.preset(arguments.preset)  # a wrong name is said now, not after a build
+    plan = presets.preset(arguments.preset)  # a wrong name is said now, not after a build
     console = Console()
     started = time.monotonic()
 
@@ -55,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     records: list[store.Record] = []
     places: list[tuple[str, str]] = []
     for target in targets.find(["local"]):
-        path = measure.run(target, plan, console=console)
+        path = http_engine.run(target, plan, console=console)
         console.print("rendering the report")
         page = report.render(path)
         records.append(store.load(path))

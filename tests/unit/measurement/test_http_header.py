@@ -12,8 +12,8 @@ from nexus_tasks.core import provenance
 from nexus_tasks.fleet.inventory import Instance
 from nexus_tasks.fleet.targets import Target
 from nexus_tasks.load.generator import Stage
-from nexus_tasks.measurement import http_engine as measure
-from nexus_tasks.measurement.http_engine import Plan
+from nexus_tasks.measurement import http_header
+from nexus_tasks.measurement.plan import Plan
 from nexus_tasks.servers.endpoint import Endpoint
 from nexus_tasks.telemetry.sampling import Gpus
 from nexus_tasks.workloads import sizes
@@ -33,7 +33,7 @@ def instance(*argv: str) -> Instance:
 
 
 def header(target: Target, found: Endpoint = LLAMA, plan: Plan = PLAN) -> dict[str, Any]:
-    return measure.header(target, found, plan, Gpus(), host_state=dict.fromkeys(measure.HOST_STATE))
+    return http_header.of_run(target, found, plan, Gpus(), host_state=None)
 
 
 @pytest.mark.parametrize("argv", [("--api-key", SECRET), (f"--api-key={SECRET}",), ("--x", f"a{SECRET}b")])
