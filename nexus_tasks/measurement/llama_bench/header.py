@@ -67,20 +67,20 @@ def of_run(
         nvml_error=None,
         host_state=answer.get("host_state"),
         workload=spec.as_row(),
-        load=header.load(
-            asked.engine,
-            mode="closed",
-            axis="concurrency" if len(asked.concurrencies) > 1 else None,
-            planned=[
-                {
-                    "concurrency": level,
-                    "requests": asked.repetitions,
-                    "warmup": 1 if asked.engine == BATCHED else 0,
-                    "ramp_s": 0.0,
-                }
-                for level in asked.concurrencies
-            ],
-            commands=asked.commands,
-            servers_beside=beside,
-        ),
+        load=_load(asked, beside),
+    )
+
+
+def _load(asked: ToolPlan, beside: Sequence[str]) -> Row:
+    warmup = 1 if asked.engine == BATCHED else 0
+    return header.load(
+        asked.engine,
+        mode="closed",
+        axis="concurrency" if len(asked.concurrencies) > 1 else None,
+        planned=[
+            {"concurrency": level, "requests": asked.repetitions, "warmup": warmup, "ramp_s": 0.0}
+            for level in asked.concurrencies
+        ],
+        commands=asked.commands,
+        servers_beside=beside,
     )

@@ -8,7 +8,7 @@ what they lack is a warning.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,12 +54,47 @@ def plan_for(
     Raises:
         UsageError: the engine does not exist or can't measure this.
     """
+    _check_amounts(engine, prompt_tokens, output_tokens, repetitions, concurrencies)
+    given = settings.parse(instance.argv)
+    options = {setting.option: setting.value for setting in given}
+    if instance.model is None or not (model := _model(given)):
+        raise UsageError(f"{instance.target} is a router of several models", hint="measure an instance with one model")
+    if {"embeddings", "reranking"} & options.keys():
+        raise UsageError(
+            f"{instance.target} generates no text, and {engine} measures nothing else", hint="measure it over HTTP"
+        )
+    if engine == BENCH and "," in model:
+        raise UsageError(f"llama-bench takes {model} for two files", hint="llama-batched-bench can read it")
+    words, lacking = settings.bench_words(given) if engine == BENCH else settings.batched_words(given)
+    base = [str(Path(instance.release["path"]) / "bin" / engine), "-m", model, *words]
+    if engine == BENCH:
+        one, several = options.get("threads"), options.get("threads_batch")
+        base += ["-r", str(repetitions), "-o", "jsonl", "--progress"]
+        commands = [
+            [*base, *_threads(several or one), "-p", str(prompt_tokens), "-n", "0"],
+            [*base, *_threads(one), "-p", "0", "-n", str(output_tokens), "-d", str(prompt_tokens)],
+        ]
+    else:
+        sequence = -(-(prompt_tokens + output_tokens) // CACHE_PAD) * CACHE_PAD
+        # One more at the end, which is not read: the tool may end before the thread that prints its last line has.
+        levels = ",".join([*(str(level) for level in concurrencies for _ in range(repetitions + 1)), "1"])
+        sizes = ["-c", str(sequence * max(concurrencies)), "-npp", str(prompt_tokens), "-ntg", str(output_tokens)]
+        commands = [[*base, *sizes, "-npl", levels, "--output-format", "jsonl"]]
+    return ToolPlan(
+        engine, tuple(map(tuple, commands)), tuple(_warnings(instance, engine, options, lacking)), prompt_tokens,
+        output_tokens, repetitions, tuple(concurrencies),
+    )  # fmt: skip
+
+
+def _check_amounts(
+    engine: str, prompt_tokens: int, output_tokens: int, repetitions: int, concurrencies: Sequence[int]
+) -> None:
     if engine not in ENGINES:
         raise UsageError(f"there is no engine {engine!r}", hint=f"the engines are http, {', '.join(ENGINES)}")
-    sizes = {"prompt-tokens": prompt_tokens, "output-tokens": output_tokens, "runs": repetitions}
-    for name, size in sizes.items():
-        if size < 1:
-            raise UsageError(f"--{name} {size} is too few", hint="at least 1")
+    amounts = {"prompt-tokens": prompt_tokens, "output-tokens": output_tokens, "runs": repetitions}
+    for name, amount in amounts.items():
+        if amount < 1:
+            raise UsageError(f"--{name} {amount} is too few", hint="at least 1")
     if engine == BENCH and list(concurrencies) != [1]:
         raise UsageError("llama-bench has no concurrency but 1", hint="take --engine llama-batched-bench for others")
     if not concurrencies or min(concurrencies) < 1 or max(concurrencies) > MAX_SEQUENCES:
@@ -67,47 +102,17 @@ def plan_for(
             f"llama-batched-bench can't have a concurrency of {', '.join(map(str, concurrencies)) or 'nothing'}",
             hint=f"from 1 to {MAX_SEQUENCES}",
         )
-    found = settings.parse(instance.argv)
-    options = {setting.option: setting.value for setting in found}
-    if instance.model is None or not (model := _model(found)):
-        raise UsageError(f"{instance.target} is a router of several models", hint="measure an instance with one model")
-    if {"embeddings", "reranking"} & options.keys():
-        raise UsageError(
-            f"{instance.target} generates no text, and {engine} measures nothing else", hint="measure it over HTTP"
-        )
-    program = str(Path(instance.release["path"]) / "bin" / engine)
-    commands: list[Words]
-    if engine == BENCH:
-        if "," in model:
-            raise UsageError(f"llama-bench takes {model} for two files", hint="llama-batched-bench can read it")
-        words, lacking = settings.bench_words(found)
-        one, several = options.get("threads"), options.get("threads_batch")
-        base = [program, "-m", model, *words, "-r", str(repetitions), "-o", "jsonl", "--progress"]
-        commands = [
-            [*base, *_threads(several or one), "-p", str(prompt_tokens), "-n", "0"],
-            [*base, *_threads(one), "-p", "0", "-n", str(output_tokens), "-d", str(prompt_tokens)],
-        ]
-    else:
-        words, lacking = settings.batched_words(found)
-        sequence = -(-(prompt_tokens + output_tokens) // CACHE_PAD) * CACHE_PAD
-        # One more at the end, which is not read: the tool may end before the thread that prints its last line has.
-        levels = ",".join([*(str(level) for level in concurrencies for _ in range(repetitions + 1)), "1"])
-        commands = [
-            [program, "-m", model, *words, "-c", str(sequence * max(concurrencies)), "-npp", str(prompt_tokens),
-             "-ntg", str(output_tokens), "-npl", levels, "--output-format", "jsonl"]
-        ]  # fmt: skip
-    warnings = []
+
+
+def _warnings(
+    instance: Instance, engine: str, options: Mapping[str, str | None], lacking: Sequence[str]
+) -> Iterator[str]:
+    """Warnings where what the tool measures differs from what the server does."""
     if lacking:
-        warnings.append(f"{engine} has no equal for {', '.join(lacking)}: it measures {instance.target} without")
+        yield f"{engine} has no equal for {', '.join(lacking)}: it measures {instance.target} without"
     fits = instance.release.get("backend") == "cuda" and options.get("fit") != "off"
     if fits and options.get("n_gpu_layers") in (None, "auto"):
-        warnings.append(
-            f"{instance.target} may have moved layers to fit the GPU, and {engine} does not: set n_gpu_layers"
-        )
-    return ToolPlan(
-        engine, tuple(map(tuple, commands)), tuple(warnings), prompt_tokens, output_tokens, repetitions,
-        tuple(concurrencies),
-    )  # fmt: skip
+        yield f"{instance.target} may have moved layers to fit the GPU, and {engine} does not: set n_gpu_layers"
 
 
 def from_plan(instance: Instance, engine: str, plan: Plan, repetitions: int) -> ToolPlan:
