@@ -29,7 +29,7 @@ from nexus_tasks.fleet.live.watching import WatchedFleet
 
 INTERVAL_S = 1.0
 FIRST_S = 30.0
-"""How long ``--once`` waits for the slowest, ssh included."""
+"""Longest time that ``--once`` waits for the slowest, ssh included."""
 
 
 def show(shown: WatchedFleet, console: Console, *, interval_s: float, once: bool, as_lines: bool) -> None:

@@ -32,5 +32,5 @@ def show(console: Console, text: str) -> None:
 
 
 def width(console: Console) -> int:
-    """How long the lines of a table may be."""
+    """The longest line that a table may have, in characters."""
     return min(console.width, MAX_WIDTH)

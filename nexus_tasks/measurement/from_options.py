@@ -25,9 +25,9 @@ Number = TypeVar("Number", int, float)
 MAX_LEVEL = {"concurrency": 256.0, "rate": 1024.0}
 FIRST_LEVEL = {"concurrency": 1.0, "rate": 0.5}
 SECONDS = 30.0
-"""How long requests begin at a rate, unless told otherwise."""
+"""Time in which requests begin at a rate, unless told otherwise."""
 UNTIL_SECONDS = 600.0
-"""How long --until may take, unless told otherwise."""
+"""Longest time of a stage with --until, unless told otherwise."""
 NOT_OF_TOOLS = (
     "--interleave", "--warmup", "--ramp", "--rate", "--sweep", "--api", "--same-prompt", "--keep-answers", "--slo",
     "--until", "--duration", "--max-error-rate", "--request-timeout", "--processes", "--seed", "--model",
@@ -73,7 +73,7 @@ def refuse_for_tools(options: argparse.Namespace) -> None:
         UsageError: an option of NOT_OF_TOOLS is given.
     """
     for name in NOT_OF_TOOLS:
-        if _given(options, name):
+        if _value(options, name):
             hint = "it has --prompt-tokens, --output-tokens, --requests and --concurrency"
             raise UsageError(f"{options.engine} has no {name}", hint=hint)
 
@@ -87,12 +87,12 @@ def _spec(options: argparse.Namespace, base: Spec) -> Spec:
     }
     _at_most_one(one_of)
     for name in ("--turns", "--prefix-tokens"):
-        _at_most_one({name: _given(options, name), **one_of})
+        _at_most_one({name: _value(options, name), **one_of})
     for name, others in (
         ("--prompt-tokens", ("--lengths", "--prompts-file")),
         ("--output-tokens", ("--embeddings", "--rerank")),
     ):
-        _at_most_one({name: _given(options, name), **{other: one_of[other] for other in others}})
+        _at_most_one({name: _value(options, name), **{other: one_of[other] for other in others}})
     changed = dataclasses.replace(
         base,
         prompt_tokens=sizes.parse(options.prompt_tokens) if options.prompt_tokens else base.prompt_tokens,
@@ -205,14 +205,14 @@ def _closed(pattern: Stage, users: int, base: Stage, *, given: bool) -> Stage:
 
 
 def _check(stage: Stage) -> None:
-    for name, value, least in (
+    for name, value, minimum in (
         ("--concurrency", stage.concurrency, 1),
         ("--requests", stage.requests, 1),
         ("--warmup", stage.warmup, 0),
         ("--burst", stage.burst, 1),
     ):
-        if value is not None and value < least:
-            raise UsageError(f"{name} {value} is too few", hint=f"at least {least}")
+        if value is not None and value < minimum:
+            raise UsageError(f"{name} {value} is too few", hint=f"at least {minimum}")
     for name, number in (("--rate", stage.rate_per_s), ("--duration", stage.duration_s)):
         if number is not None and number <= 0:
             raise UsageError(f"{name} {number:g} is too little", hint="more than 0")
@@ -235,8 +235,8 @@ def _limits(options: argparse.Namespace) -> Limits:
     )
 
 
-def _given(options: argparse.Namespace, name: str) -> Any:
-    """What an option was given, by its name on the command line."""
+def _value(options: argparse.Namespace, name: str) -> Any:
+    """The value of an option, by its name on the command line."""
     return vars(options)[name.removeprefix("--").replace("-", "_")]
 
 

@@ -112,10 +112,10 @@ class Run:
     """One target while it is measured: its record, and how far it is. Use :meth:`prepare`."""
 
     def __init__(
-        self, target: Target, found: Endpoint, plan: Plan, source: sources.Source, console: Console | None
+        self, target: Target, server: Endpoint, plan: Plan, source: sources.Source, console: Console | None
     ) -> None:
         self.target = target
-        self.found = found
+        self.server = server
         self.plan = plan
         self.path = Path()
         self._source = source
@@ -135,25 +135,25 @@ class Run:
         with contextlib.ExitStack() as way:
             reached = way.enter_context(targets.reach(target))
             with endpoint.connect(reached.base_url, reached.api_key) as client:
-                found = endpoint.probe(client, model=reached.model, api_path=reached.api_path)
-                plan = dataclasses.replace(plan, spec=workload.settle(plan.spec, found))
-                source = sources.prepare(client, found, plan.spec)
-            one = cls(reached, found, plan, source, console)
-            one.say(f"{target.name}: {found.model} at {target.base_url} ({found.engine})")
+                server = endpoint.probe(client, model=reached.model, api_path=reached.api_path)
+                plan = dataclasses.replace(plan, spec=workload.settle(plan.spec, server))
+                source = sources.prepare(client, server, plan.spec)
+            one = cls(reached, server, plan, source, console)
+            one.say(f"{target.name}: {server.model} at {target.base_url} ({server.engine})")
             with one._stack:
                 yield one
 
     def begin(self, root: Path, exporters: Exporters, *, partner: str | None = None, run_id: str | None = None) -> None:
         """Start the record and the telemetry."""
         exporter = exporters.get(self.target.instance.host) if self.target.instance else None
-        local = http_header.is_local(self.target, self.found)
+        local = http_header.is_local(self.target, self.server)
         self._telemetry = self._stack.enter_context(
-            RunTelemetry(self.target, self.found, local=local, exporter=exporter)
+            RunTelemetry(self.target, self.server, local=local, exporter=exporter)
         )
         if exporter and self._telemetry.problem:
             self.say(f"  telemetry of {exporter.host} is missing: {self._telemetry.problem}")
         row = http_header.of_run(
-            self.target, self.found, self.plan, self._telemetry.gpus, host_state=self._telemetry.host_state,
+            self.target, self.server, self.plan, self._telemetry.gpus, host_state=self._telemetry.host_state,
             partner=partner,
         )  # fmt: skip
         self.record = self._stack.enter_context(

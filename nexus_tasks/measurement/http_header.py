@@ -1,8 +1,8 @@
 """Header of a run over HTTP: the target as it was deployed and as it describes itself, the workload and the load.
 
-    http_header.of_run(target, found, plan, gpus, host_state=None)
+    http_header.of_run(target, server, plan, gpus, host_state=None)
 
-``found`` is what :func:`endpoint.probe` says.
+``server`` is what :func:`endpoint.probe` says.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Row = dict[str, Any]
 
 def of_run(
     target: Target,
-    found: Endpoint,
+    server: Endpoint,
     plan: Plan,
     gpus: sampling.Gpus,
     *,
@@ -46,8 +46,8 @@ def of_run(
     """
     instance = target.instance
     model: Mapping[str, Any] = (instance.model if instance else None) or {}
-    model_path = _model_path(target, found)
-    local = is_local(target, found)
+    model_path = _model_path(target, server)
+    local = is_local(target, server)
     size = model.get("size_bytes")
     if size is None and local and model_path:
         with contextlib.suppress(OSError):
@@ -57,11 +57,11 @@ def of_run(
         tag=plan.tag,
         endpoint={
             # What the way there looks like at its end: a tunnel's port here is another one each time.
-            "base_url": instance.base_url if instance else found.base_url,
+            "base_url": instance.base_url if instance else server.base_url,
             "host": instance.host if instance else None,
             "instance": instance.name if instance else None,
-            "engine": found.engine,
-            "model": found.model,
+            "engine": server.engine,
+            "model": server.model,
             "tunnel": {"via": "ssh", "host": target.tunnel} if target.tunnel else None,
             "preset": target.external,
         },
@@ -70,16 +70,16 @@ def of_run(
             "path": model_path,
             "size_bytes": size,
             "sha256": model.get("sha256"),
-            "n_params": found.n_params,
-            "n_ctx_train": found.n_ctx_train,
+            "n_params": server.n_params,
+            "n_ctx_train": server.n_ctx_train,
         },
         server={
-            "build": found.build,
+            "build": server.build,
             "release": instance.release.get("name") if instance else None,
             "argv": masking.argv(instance.argv, target.api_key) if instance else None,
             "argv_sha256": instance.argv_sha256 if instance else None,
-            "n_ctx": found.n_ctx,
-            "total_slots": found.total_slots,
+            "n_ctx": server.n_ctx,
+            "total_slots": server.total_slots,
         },
         local=local,
         gpus=gpus.as_rows(),
@@ -109,11 +109,11 @@ def _load(plan: Plan, partner: str | None) -> Row:
     )
 
 
-def is_local(target: Target, found: Endpoint) -> bool:
-    """Whether the server runs on this machine, so that its load is in the telemetry."""
+def is_local(target: Target, server: Endpoint) -> bool:
+    """True where the server runs on this machine, so that its load is in the telemetry."""
     if target.tunnel:
         return False
-    host = httpx.URL(found.base_url).host
+    host = httpx.URL(server.base_url).host
     own = {entry.address for entries in psutil.net_if_addrs().values() for entry in entries}
     try:
         addresses = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
@@ -122,10 +122,10 @@ def is_local(target: Target, found: Endpoint) -> bool:
     if not all(endpoint.is_loopback(a) or a in own for a in addresses):
         return False
     # A tunnel of somebody else's ends on this machine as well, but then the model's file is elsewhere.
-    path = _model_path(target, found)
+    path = _model_path(target, server)
     return path is None or os.path.exists(path)  # noqa: PTH110 - Path.exists raises for what it may not see
 
 
-def _model_path(target: Target, found: Endpoint) -> str | None:
+def _model_path(target: Target, server: Endpoint) -> str | None:
     model: Mapping[str, Any] = (target.instance.model if target.instance else None) or {}
-    return model.get("path") or found.model_path
+    return model.get("path") or server.model_path

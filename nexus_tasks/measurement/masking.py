@@ -12,9 +12,9 @@ from collections.abc import Sequence
 MASK = "***"
 
 
-def text(said: str, api_key: str | None) -> str:
-    """What somebody said, without the key: some servers repeat it."""
-    return said.replace(api_key, MASK) if api_key else said
+def text(words: str, api_key: str | None) -> str:
+    """A text without the key: some servers repeat it in their errors."""
+    return words.replace(api_key, MASK) if api_key else words
 
 
 def argv(words: Sequence[str], api_key: str | None) -> list[str]:

@@ -1,4 +1,4 @@
-"""Plans: what is asked of a server, and under which load."""
+"""Plans: a workload, the load under which it is asked, and when it is enough."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is asked of a server, and how. Lengths in tokens.
+    """A workload and the load under which it is asked. Lengths in tokens.
 
     ``stages`` are the levels of load, one after another; a sweep has one, which is the pattern of all. ``axis`` says
     what differs between them. ``until`` ends a stage when the 95 % interval of a metric's median is within so many per

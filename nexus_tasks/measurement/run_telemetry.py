@@ -18,21 +18,21 @@ Row = dict[str, Any]
 
 
 class RunTelemetry:
-    """What is sampled beside a run, and the state of the server's host before it. Use as a context manager.
+    """Samples taken beside a run, and the state of the server's host before it. Use as a context manager.
 
     Args:
-        local: whether the server runs on this machine.
+        local: the server runs on this machine.
         exporter: that of the server's host, where there is one.
 
     ``gpus`` are those of this machine. ``host_state`` is None where nothing is known of the server's host, and
     ``problem`` is why its exporter told nothing.
     """
 
-    def __init__(self, target: Target, found: Endpoint, *, local: bool, exporter: Exporter | None) -> None:
+    def __init__(self, target: Target, server: Endpoint, *, local: bool, exporter: Exporter | None) -> None:
         self.gpus = sampling.Gpus()
         self.host_state: Row | None = None
         self.problem: str | None = None
-        self._target, self._found = target, found
+        self._target, self._found = target, server
         self._local = local
         self._exporter = None if local else exporter
         self._stack = contextlib.ExitStack()
@@ -87,7 +87,7 @@ class RunTelemetry:
             self._sampler.stop()
 
     def energy(self, windows: Sequence[tuple[float, float]], tokens: float) -> Row | None:
-        """What the server's GPUs took in these windows of time; None where that is not known for all of them."""
+        """The energy that the server's GPUs took in these windows; None where it is not known for all of them."""
         samples = self._samples
         if not self._local:  # the GPUs of this machine had no part in it
             samples = [row for row in samples if row["source"] != sampling.CLIENT]

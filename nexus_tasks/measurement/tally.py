@@ -12,7 +12,7 @@ Row = dict[str, Any]
 
 
 class Agreement:
-    """How far the client's decode time is from the server's own, over all counted requests that have both."""
+    """Distance of the client's decode time from the server's own, over all counted requests that have both."""
 
     def __init__(self) -> None:
         self._client_ms = self._server_ms = 0.0
@@ -45,7 +45,7 @@ class Tally:
         self._agreement = Agreement()
         self._watches: list[generator.Watch] = []
         self._under_way: tuple[float, float] | None = None
-        """What counts so far of the stage under way, in seconds after the run's begin."""
+        """The window so far of the stage under way, in seconds after the run's begin."""
 
     def add(self, row: Row) -> None:
         """Take a request that ended."""
@@ -63,13 +63,13 @@ class Tally:
 
     @property
     def windows(self) -> list[tuple[float, float]]:
-        """When requests counted, stage by stage, in seconds after the run's begin."""
+        """The times in which requests counted, stage by stage, in seconds after the run's begin."""
         windows = [(watch.begun_s, watch.ended_s) for watch in self._watches]
         return [*windows, self._under_way] if self._under_way else windows
 
     @property
     def counted_s(self) -> float:
-        """How long requests counted."""
+        """Seconds in which requests counted."""
         return sum(ended - begun for begun, ended in self.windows)
 
     def verdict(self, *, interrupted: bool) -> Row:

@@ -1,4 +1,4 @@
-"""What servers tell of themselves: llama-server at ``/metrics`` and ``/slots``, and the exporter of role ``telemetry``.
+"""Scrapes what servers tell of themselves: llama-server, and the exporter of role ``telemetry``.
 
     with scrape.Source("rig-1/main", "http://rig-1:8600", api_key) as source:
         look = source.look()
@@ -6,8 +6,9 @@
 
     sampling.Sampler(gpus, origin=origin, sources=[source])        # beside a measurement
 
-A look costs the server two short requests, which it answers between two steps of decoding. What it does not offer
-(``/metrics`` without ``--metrics``, ``/slots`` with ``--no-slots``) is not asked for again.
+A look at llama-server is two short requests, of ``/metrics`` and ``/slots``, which it answers between two steps of
+decoding. What it does not offer (``/metrics`` without ``--metrics``, ``/slots`` with ``--no-slots``) is not asked for
+again.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ class Server:
 
 @dataclass(frozen=True)
 class Look:
-    """What a source told at a moment of ``time.monotonic``; ``problem`` is why it told nothing, in a few words."""
+    """Answer of a source at a moment of ``time.monotonic``; ``problem`` is why it told nothing, in a few words."""
 
     at: float
     machine: Machine | None = None
@@ -166,7 +167,7 @@ class Source:
             return Look(time.monotonic(), problem=str(problem))
 
     def sample(self) -> Row:
-        """What a ``sample`` row says of this moment; all null where the source does not answer."""
+        """The part of a ``sample`` row about this moment; all null where the source does not answer."""
         before, self._before = self._before, self.look()
         row = dict(NOTHING)
         if machine := self._before.machine:
@@ -198,7 +199,7 @@ class Source:
         return slots
 
     def _get(self, path: str) -> str | None:
-        """What is there; None where the server does not offer it."""
+        """The text there; None where the server does not offer it."""
         if path in self._not_offered:
             return None
         try:
@@ -236,11 +237,11 @@ class Source:
 
 
 class _Problem(Exception):
-    """Why there is nothing to be told."""
+    """There is nothing to be told, and why."""
 
 
 def machine_of(metrics: Mapping[str, Metric]) -> Machine:
-    """What the exporter's metrics say, by the names of roles/telemetry/files/exporter.py."""
+    """The machine that the exporter's metrics tell of, by the names of roles/telemetry/files/exporter.py."""
     cpu = {labels["mode"]: value for labels, value in _values(metrics, "cpu_seconds")}
     governors = [labels["governor"] for labels, value in _values(metrics, "cpu_governor_info") if value]
     used = next((value for _, value in _values(metrics, "memory_used_bytes")), 0.0)
@@ -298,7 +299,7 @@ def this_machine(gpus: sampling.Gpus) -> Machine:
 
 
 def cpu_percent(before: Machine | None, now: Machine) -> float | None:
-    """How busy all cores were between two looks; None after the first, and where the machine was started again."""
+    """Busy share of all cores between two looks; None after the first, and where the machine was started again."""
     if before is None:
         return None
     # Sums of what Linux counts in hundredths of a second, some of which may run back a little (proc(5), iowait).
@@ -310,7 +311,7 @@ def cpu_percent(before: Machine | None, now: Machine) -> float | None:
 
 
 def server_of(metrics: Mapping[str, Metric], slots: Sequence[Row] | None) -> Server:
-    """What llama-server says of itself, by either or both."""
+    """The llama-server that its metrics tell of, or its slots, or both."""
     totals = {name: next((s.value for s in family.samples), None) for name, family in metrics.items()}
 
     def count(name: str) -> int | None:
@@ -359,7 +360,7 @@ def _scaled(value: float | None, factor: float) -> int | None:
 
 
 def _why(error: BaseException) -> str:
-    """What the operating system says below httpx's error."""
+    """The operating system's error below httpx's."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.strerror:

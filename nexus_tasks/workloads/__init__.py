@@ -1,1 +1,1 @@
-"""What is asked of a server: workloads, their lengths, the requests that they come to."""
+"""Workloads: what is asked of a server, how long it is, and the requests that it comes to."""

@@ -1,6 +1,6 @@
 """Requests of a file's prompts and conversations.
 
-    source = file_source.prepare(client, found, spec, file, form)
+    source = file_source.prepare(client, server, spec, file, form)
     next(source.items(stage=0))
 
 They are asked in the file's order, again and again.
@@ -50,17 +50,17 @@ class FileSource:
                 output = entry.output_tokens or next(outputs)
                 requests = (self.form.request(self.form.body(value, output), output=output),)
                 asked = [entry.messages[-1].content]
-            said = zip(requests, asked, strict=True)
-            yield Item(tuple(dataclasses.replace(request, text=text) for request, text in said), entry.key)
+            texts = zip(requests, asked, strict=True)
+            yield Item(tuple(dataclasses.replace(request, text=text) for request, text in texts), entry.key)
 
 
-def prepare(client: httpx.Client, found: Endpoint, spec: Spec, file: PromptFile, form: Form) -> FileSource:
+def prepare(client: httpx.Client, server: Endpoint, spec: Spec, file: PromptFile, form: Form) -> FileSource:
     """The file's entries as requests of this server.
 
     Raises:
         UsageError: an entry is too long for the server's context.
     """
-    _check_lengths(client, found, spec, file)
+    _check_lengths(client, server, spec, file)
     return FileSource(spec, form, file)
 
 
@@ -68,7 +68,7 @@ def _said(message: Message) -> bytes:
     return bodies.message(message.role, bodies.encode(message.content))
 
 
-def _check_lengths(client: httpx.Client, found: Endpoint, spec: Spec, file: PromptFile) -> None:
+def _check_lengths(client: httpx.Client, server: Endpoint, spec: Spec, file: PromptFile) -> None:
     """Refuse a file with an entry that does not fit into the context, where the server counts tokens.
 
     A token is a byte or more, so only entries with many bytes have to be counted.
@@ -76,21 +76,21 @@ def _check_lengths(client: httpx.Client, found: Endpoint, spec: Spec, file: Prom
     Raises:
         UsageError: with file, line and numbers.
     """
-    if found.engine != endpoint.LLAMA_CPP or found.n_ctx is None:
+    if server.engine != endpoint.LLAMA_CPP or server.n_ctx is None:
         return
     for entry in file.entries:
         turns = entry.turns if spec.kind == "conversations" else (entry.messages,)
         messages = [message for turn in turns for message in turn]
         output = entry.output_tokens or (spec.output_tokens.max if spec.output_tokens else 1)
-        if sum(len(message.content.encode()) for message in messages) + len(turns) * output <= found.n_ctx // 2:
+        if sum(len(message.content.encode()) for message in messages) + len(turns) * output <= server.n_ctx // 2:
             continue  # half of it is more than any template takes
         text = "\n".join(message.content for message in messages)
         if spec.api == "chat" and len(turns) == 1:
             text = endpoint.apply_template(client, [dataclasses.asdict(message) for message in messages])
         asked = len(endpoint.tokenize(client, text, special=True)) + len(turns) * output
-        if asked > found.n_ctx:
+        if asked > server.n_ctx:
             raise UsageError(
-                f"{file.path}, line {entry.line}: prompt and answer are {asked} tokens, more than the {found.n_ctx} "
-                f"of one slot of {found.base_url}",
+                f"{file.path}, line {entry.line}: prompt and answer are {asked} tokens, more than the {server.n_ctx} "
+                f"of one slot of {server.base_url}",
                 hint="take the entry out, ask for fewer with --output-tokens, or raise the instance's ctx_size",
             )

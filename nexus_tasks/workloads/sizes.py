@@ -28,7 +28,7 @@ WIDEST_SIGMA = 3.0
 
 @dataclass(frozen=True)
 class Size:
-    """How many tokens: ``fixed``, ``uniform`` from min to max, or ``lognormal``.
+    """Number of tokens: ``fixed``, ``uniform`` from min to max, or ``lognormal``.
 
     A log-normal size has the mean ``mean`` and the standard deviation ``sigma`` of its logarithm; what is drawn
     beyond ``max`` becomes ``max``.
@@ -80,16 +80,16 @@ def fixed(tokens: int) -> Size:
     return Size("fixed", tokens, tokens, tokens)
 
 
-def uniform(least: int, most: int) -> Size:
-    """From ``least`` to ``most`` tokens, both included, each number as likely as another."""
-    return Size("uniform", (least + most) / 2, least, most)
+def uniform(minimum: int, maximum: int) -> Size:
+    """From ``minimum`` to ``maximum`` tokens, both included, each number as likely as another."""
+    return Size("uniform", (minimum + maximum) / 2, minimum, maximum)
 
 
-def lognormal(mean: float, sigma: float, most: int | None = None) -> Size:
-    """Mostly short, sometimes long, as people's prompts are. Without ``most``, the longest of a thousand is it."""
-    if most is None:
-        most = math.ceil(math.exp(_log_median(mean, sigma) + LONGEST_QUANTILE * sigma))
-    return Size("lognormal", mean, 1, most, sigma)
+def lognormal(mean: float, sigma: float, maximum: int | None = None) -> Size:
+    """Mostly short, sometimes long, as people's prompts are. Without ``maximum``, the longest of a thousand is it."""
+    if maximum is None:
+        maximum = math.ceil(math.exp(_log_median(mean, sigma) + LONGEST_QUANTILE * sigma))
+    return Size("lognormal", mean, 1, maximum, sigma)
 
 
 def _log_median(mean: float, sigma: float) -> float:
@@ -109,10 +109,10 @@ def parse(text: str, option: str = "--prompt-tokens") -> Size:
     if not colon:
         return fixed(_tokens(kind, option, _SIZE_HINT))
     if kind == "uniform":
-        least, dash, most = rest.partition("-")
+        first, dash, last = rest.partition("-")
         if not dash:
             raise UsageError(f"{option} {text}: a range is missing", hint=_SIZE_HINT)
-        low, high = _tokens(least, option, _SIZE_HINT), _tokens(most, option, _SIZE_HINT)
+        low, high = _tokens(first, option, _SIZE_HINT), _tokens(last, option, _SIZE_HINT)
         if low > high:
             raise UsageError(f"{option} {text}: {low} is more than {high}", hint=_SIZE_HINT)
         return uniform(low, high)
@@ -128,10 +128,10 @@ def parse(text: str, option: str = "--prompt-tokens") -> Size:
         if not 0 < sigma <= WIDEST_SIGMA:
             hint = f"a number above 0 and up to {WIDEST_SIGMA:g}; 0.5 is usual"
             raise UsageError(f"{option} {text}: sigma is {numbers[1].strip()}", hint=hint)
-        most_tokens = _tokens(numbers[2], option, _SIZE_HINT) if len(numbers) == 3 else None
-        if most_tokens is not None and most_tokens < mean:
+        longest = _tokens(numbers[2], option, _SIZE_HINT) if len(numbers) == 3 else None
+        if longest is not None and longest < mean:
             raise UsageError(f"{option} {text}: the longest is less than the mean", hint=_SIZE_HINT)
-        return lognormal(mean, sigma, most_tokens)
+        return lognormal(mean, sigma, longest)
     raise UsageError(f"{option} {text}: {kind!r} is no distribution", hint=_SIZE_HINT)
 
 
@@ -144,13 +144,13 @@ def parse_ladder(text: str, option: str = "--lengths") -> tuple[int, ...]:
     Raises:
         UsageError: it names none.
     """
-    least, dots, most = text.partition("..")
+    first, dots, last = text.partition("..")
     if not dots:
         lengths = [_tokens(part, option, _LADDER_HINT) for part in text.split(",")]
         if len(set(lengths)) < len(lengths):
             raise UsageError(f"{option} {text}: a length is named twice", hint=_LADDER_HINT)
         return tuple(lengths)
-    low, high = _tokens(least, option, _LADDER_HINT), _tokens(most, option, _LADDER_HINT)
+    low, high = _tokens(first, option, _LADDER_HINT), _tokens(last, option, _LADDER_HINT)
     if low >= high:
         raise UsageError(f"{option} {text}: {low} is not less than {high}", hint=_LADDER_HINT)
     doubled = itertools.takewhile(lambda length: length < high, (low * 2**step for step in itertools.count()))
@@ -158,8 +158,8 @@ def parse_ladder(text: str, option: str = "--lengths") -> tuple[int, ...]:
 
 
 def _tokens(text: str, option: str, hint: str) -> int:
-    found = re.fullmatch(r"(\d{1,9})(k?)", text.strip().lower())
-    number = int(found[1]) * (1024 if found[2] else 1) if found else 0
+    parts = re.fullmatch(r"(\d{1,9})(k?)", text.strip().lower())
+    number = int(parts[1]) * (1024 if parts[2] else 1) if parts else 0
     if number < 1:
         raise UsageError(f"{option}: {text.strip()!r} is no number of tokens", hint=hint)
     return number

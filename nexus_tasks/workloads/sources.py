@@ -1,6 +1,6 @@
-"""Where the requests of a workload come from.
+"""Sources of a workload's requests.
 
-    source = sources.prepare(client, found, spec)           # ``spec`` is settled; asks the server what its tokens are
+    source = sources.prepare(client, server, spec)          # ``spec`` is settled; asks the server what its tokens are
     for item in source.items(stage=0): ...                  # endless; what generator.run takes
 
 Items are made one by one while the server is measured, and never run dry. That costs microseconds each (see
@@ -26,7 +26,7 @@ from nexus_tasks.workloads.workload import Spec
 
 
 class Source(Protocol):
-    """Where a workload's items come from; :func:`prepare` makes one."""
+    """Source of a workload's items; :func:`prepare` makes one."""
 
     @property
     def spec(self) -> Spec:
@@ -43,7 +43,7 @@ class Source(Protocol):
         ...
 
 
-def prepare(client: httpx.Client, found: Endpoint, spec: Spec) -> Source:
+def prepare(client: httpx.Client, server: Endpoint, spec: Spec) -> Source:
     """Ask the server what its tokens are, once for all stages of a run.
 
     Args:
@@ -54,12 +54,12 @@ def prepare(client: httpx.Client, found: Endpoint, spec: Spec) -> Source:
         EndpointError: the server can't do what the workload is about, or its tokens can't be known.
     """
     form = Form(
-        found,
+        server,
         str(spec.api),
         temperature=spec.temperature,
         ignore_eos=spec.ignore_eos,
         cache=spec.prompts == "same" or spec.kind in ("conversations", "shared-prefix"),
     )
     if spec.file:
-        return file_source.prepare(client, found, spec, spec.file, form)
-    return synthetic_source.prepare(client, found, spec, form)
+        return file_source.prepare(client, server, spec, spec.file, form)
+    return synthetic_source.prepare(client, server, spec, form)

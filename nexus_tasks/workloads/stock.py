@@ -60,7 +60,7 @@ class Stock:
         self._ends = [0, *itertools.accumulate(map(len, run))]
 
     def cutter(self, rng: np.random.Generator) -> Cut:
-        """What writes prompts. No two begin alike as long as there is a first token for each."""
+        """A writer of prompts. No two begin alike as long as there is a first token for each."""
         firsts = itertools.cycle(rng.permutation(len(self.pieces)).tolist())
 
         def cut(count: int) -> bytes:
@@ -120,7 +120,7 @@ def plain_words(rng: np.random.Generator) -> list[bytes]:
 
 
 def words_of_about(tokens: int) -> int:
-    """How many plain words make about so many tokens."""
+    """The number of plain words that make about so many tokens."""
     return max(1, round(tokens * WORDS_PER_TOKEN))
 
 

@@ -1,6 +1,6 @@
 """Requests of made-up prompts: single ones, conversations and rankings.
 
-    source = synthetic_source.prepare(client, found, spec, form)
+    source = synthetic_source.prepare(client, server, spec, form)
     next(source.items(stage=0))
 
 Lengths are exact where the server tells its tokens, and about right elsewhere.
@@ -96,14 +96,14 @@ class SyntheticSource:
         return b"[" + text + b"]" if self.stock.separator == b"," else b'"' + text + b'"'
 
 
-def prepare(client: httpx.Client, found: Endpoint, spec: Spec, form: Form) -> SyntheticSource:
+def prepare(client: httpx.Client, server: Endpoint, spec: Spec, form: Form) -> SyntheticSource:
     """Write out a stock of what the server's tokenizer says is one token each.
 
     Raises:
         UsageError: a length that the chat template leaves no room for.
         EndpointError: the server can't do what the workload is about, or its tokens can't be known.
     """
-    exact = found.engine == endpoint.LLAMA_CPP
+    exact = server.engine == endpoint.LLAMA_CPP
     rng = np.random.default_rng(None if spec.seed is None else [spec.seed, 3])
     added = Overhead(0, 0)
     if not exact:
@@ -142,10 +142,10 @@ def _with_room(spec: Spec, beside: Overhead) -> Spec:
     if asked and asked.kind == "lognormal":
         asked = dataclasses.replace(asked, min=min(added + 1, asked.max))
         spec = dataclasses.replace(spec, prompt_tokens=asked)
-    least = min(prompt_lengths(spec))
-    if least <= added:
+    shortest = min(prompt_lengths(spec))
+    if shortest <= added:
         raise UsageError(
-            f"no {what} has {least} prompt tokens here: {around} alone takes {added}",
+            f"no {what} has {shortest} prompt tokens here: {around} alone takes {added}",
             hint=f"ask for more with {'--lengths' if spec.lengths else '--prompt-tokens'}",
         )
     return spec

@@ -1,11 +1,11 @@
-"""What is asked of a server: prompts and answers of which lengths, conversations, files, embeddings, reranking.
+"""Workload: what is asked of a server. Prompts and answers of some lengths, conversations, files, embeddings, ranking.
 
     spec = Spec(prompt_tokens=sizes.parse("512"), output_tokens=sizes.parse("uniform:100-300"))
-    spec = workload.settle(spec, found)                     # as this server will get it, or a UsageError
-    source = sources.prepare(client, found, spec)           # asks the server what its tokens are
+    spec = workload.settle(spec, server)                    # as this server will get it, or a UsageError
+    source = sources.prepare(client, server, spec)          # asks the server what its tokens are
     for item in source.items(stage=0): ...                  # endless; what generator.run takes
 
-``found`` is what :func:`endpoint.probe` says, ``client`` is connected to the same server.
+``server`` is what :func:`endpoint.probe` says, ``client`` is connected to the same server.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Spec:
     documents: int | None = None
     temperature: float = 0.0
     ignore_eos: bool = True
-    """Whether answers are exactly as long as asked. For files of real prompts their own end may be wanted."""
+    """Answers are exactly as long as asked. For files of real prompts their own end may be wanted."""
     seed: int | None = None
 
     def as_row(self) -> dict[str, Any]:
@@ -70,13 +70,13 @@ class Spec:
         }
 
 
-def settle(spec: Spec, found: Endpoint) -> Spec:
+def settle(spec: Spec, server: Endpoint) -> Spec:
     """The workload as this server will get it, checked.
 
     Raises:
         UsageError: as :func:`check` does.
     """
-    llama_cpp = found.engine == endpoint.LLAMA_CPP
+    llama_cpp = server.engine == endpoint.LLAMA_CPP
     if spec.kind in ("embeddings", "rerank"):
         spec = dataclasses.replace(spec, api=spec.api or spec.kind, output_tokens=None, ignore_eos=False)
         if spec.kind == "rerank" and spec.documents is None:
@@ -90,11 +90,11 @@ def settle(spec: Spec, found: Endpoint) -> Spec:
         spec = dataclasses.replace(spec, turns=max(len(entry.turns) for entry in spec.file.entries))
     if not llama_cpp or spec.output_tokens is None:
         spec = dataclasses.replace(spec, ignore_eos=False)
-    check(spec, found)
+    check(spec, server)
     return spec
 
 
-def check(spec: Spec, found: Endpoint) -> None:
+def check(spec: Spec, server: Endpoint) -> None:
     """Refuse a workload that makes no sense, or whose longest request does not fit into the server's context.
 
     The entries of a file are counted by :func:`sources.prepare`.
@@ -103,12 +103,12 @@ def check(spec: Spec, found: Endpoint) -> None:
         UsageError: with the numbers.
     """
     _check_sense(spec)
-    if spec.file or found.n_ctx is None:
+    if spec.file or server.n_ctx is None:
         return
     output = spec.output_tokens.max if spec.output_tokens else 0
     for length in prompt_lengths(spec):
         asked = spec.prefix_tokens + spec.turns * (length + output)
-        if asked <= found.n_ctx:
+        if asked <= server.n_ctx:
             continue
         what = f"{length} prompt tokens"
         if output:
@@ -119,9 +119,11 @@ def check(spec: Spec, found: Endpoint) -> None:
             what = f"a prefix of {spec.prefix_tokens} and {what}"
         hint = "ask for fewer with --prompt-tokens and --output-tokens, or raise the instance's ctx_size"
         if spec.lengths:
-            fitting = [str(one) for one in spec.lengths if one + output <= found.n_ctx]
+            fitting = [str(one) for one in spec.lengths if one + output <= server.n_ctx]
             hint = f"lengths that fit: {','.join(fitting) or 'none'}; or raise the instance's ctx_size"
-        raise UsageError(f"{what} are {asked}, more than the {found.n_ctx} of one slot of {found.base_url}", hint=hint)
+        raise UsageError(
+            f"{what} are {asked}, more than the {server.n_ctx} of one slot of {server.base_url}", hint=hint
+        )
 
 
 def prompt_lengths(spec: Spec) -> tuple[int, ...]:

@@ -29,7 +29,7 @@ def picture(shown: WatchedFleet) -> RenderableType:
     for row in (*instances, *hosts):
         if row["problem"]:
             name = row.get("instance") or f"exporter of {row['host']}"
-            style = "red" if _waited(row) else "dim"
+            style = "red" if _is_down(row) else "dim"
             parts.append(Text(f"{name}: {row['problem']}", style=style, overflow="fold"))
     parts += [
         Text(f"GPUs of {row['host']}: {row['nvml_error']}", style="red", overflow="fold")
@@ -46,7 +46,7 @@ def picture(shown: WatchedFleet) -> RenderableType:
 
 def _headline(rows: Sequence[Row]) -> Text:
     """First, because of a long list the end may not be on the screen."""
-    down = [row["instance"] for row in rows if _waited(row)]
+    down = [row["instance"] for row in rows if _is_down(row)]
     text = Text(f"{datetime.now():%H:%M:%S}  {len(rows)} instance{'' if len(rows) == 1 else 's'}")
     if down:
         text.append(f", {len(down)} down: {', '.join(down)}", style="bold red")
@@ -60,22 +60,22 @@ def _instances(rows: Sequence[Row]) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         if not row["up"]:
-            style = "bold red" if _waited(row) else "dim"
-            table.add_row(Text(row["instance"], style), Text("DOWN" if _waited(row) else "...", style))
+            style = "bold red" if _is_down(row) else "dim"
+            table.add_row(Text(row["instance"], style), Text("DOWN" if _is_down(row) else "...", style))
             continue
         slots = "-" if row["slots_busy"] is None else str(row["slots_busy"])
         slots += f"/{row['slots']}" if row["slots"] is not None else ""
-        least = "≥" if row["rates_are_lower_bounds"] else ""
+        at_least = "≥" if row["rates_are_lower_bounds"] else ""
         waiting = Text(_number(row["waiting"]), style="yellow" if row["waiting"] else "")
         rates = (
-            f"{least if row[name] is not None else ''}{_number(row[name])}" for name in ("prompt_tps", "decode_tps")
+            f"{at_least if row[name] is not None else ''}{_number(row[name])}" for name in ("prompt_tps", "decode_tps")
         )
         table.add_row(Text(row["instance"]), slots, waiting, *rates, _number(row["cached_tokens"]))
     return table
 
 
-def _waited(row: Row) -> bool:
-    """Whether it is known to be down; else nothing is known yet."""
+def _is_down(row: Row) -> bool:
+    """It is known to be down; else nothing is known yet, or it is up."""
     return bool(row["problem"]) and row["problem"] != NOT_YET
 
 
@@ -88,8 +88,8 @@ def _hosts(rows: Sequence[Row]) -> Table:
     table.add_column("", no_wrap=True, overflow="ellipsis")
     for row in rows:
         if not row["up"]:
-            style = "bold red" if _waited(row) else "dim"
-            table.add_row(Text(row["host"], style), Text("DOWN" if _waited(row) else "...", style))
+            style = "bold red" if _is_down(row) else "dim"
+            table.add_row(Text(row["host"], style), Text("DOWN" if _is_down(row) else "...", style))
             continue
         memory = _share(row["memory_used_mib"], row["memory_total_mib"])
         table.add_row(Text(row["host"]), "processor", _percent(row["cpu_percent"]), memory, "", "", "")

@@ -29,11 +29,11 @@ from nexus_tasks.servers.scrape import Look
 from nexus_tasks.telemetry import sampling
 
 LATE_S = 10.0
-"""How long a look may take: NVML, or a server that sends a byte now and then, can hold one up for any time."""
+"""Longest time of a look: NVML, or a server that sends a byte now and then, can hold one up for any time."""
 
 
 class Looking(Protocol):
-    """What can be looked at again and again, such as :class:`scrape.Source`."""
+    """Something that can be looked at again and again, such as :class:`scrape.Source`."""
 
     def look(self) -> Look: ...
 
@@ -52,7 +52,7 @@ class Watch:
     now: Look | None = None
     before: Look | None = None
     late_at: float = math.inf
-    """When, on ``time.monotonic``, the last look is no longer what is the case."""
+    """The moment of ``time.monotonic`` from which the last look is no longer what is the case."""
 
     def follow(self, stop: threading.Event, interval_s: float) -> None:
         """Look until told to stop; what goes wrong is the last look's problem, and is tried again."""
@@ -82,7 +82,7 @@ class Watch:
 
     @property
     def settled(self) -> bool:
-        """Whether a second look, or none, is to be had."""
+        """True once there is a second look, or none is to be had."""
         return self.now is not None and (self.now.problem is not None or self.before is not None)
 
 
@@ -98,7 +98,7 @@ class Here:
 
 @dataclass
 class WatchedFleet:
-    """What is watched. ``without`` names the hosts whose GPUs nobody tells of."""
+    """Servers and hosts that are watched. ``without`` names the hosts whose GPUs nobody tells of."""
 
     instances: list[Watch]
     hosts: list[Watch]
@@ -128,15 +128,15 @@ class WatchedFleet:
 
 
 def of_targets(texts: Sequence[str]) -> WatchedFleet:
-    """What the TARGETs of a command name.
+    """The servers that the TARGETs of a command name, and their hosts.
 
     Raises:
         UsageError, DeployError: as :func:`targets.find` does.
     """
-    found = targets.find(texts)
+    named = targets.find(texts)
     instances = [Watch(target.instance.host if target.instance else "", target.name, _to_server(target))
-                 for target in found]  # fmt: skip
-    deployed = {target.instance.host: target.instance for target in found if target.instance}
+                 for target in named]  # fmt: skip
+    deployed = {target.instance.host: target.instance for target in named if target.instance}
     declared = exporters.declared(",".join(deployed)) if deployed else {}
     hosts, without = [], []
     for host, instance in sorted(deployed.items()):

@@ -142,7 +142,7 @@ def _write(
 
 
 def _running(rows: Iterable[Row], instance: Instance, *, stop_server: bool) -> tuple[bool, list[str]]:
-    """Whether the instance's own server is to be stopped, and which servers will run beside the tool."""
+    """The instance's own server is to be stopped or not, and the servers that will run beside the tool."""
     running = {row["name"]: row for row in rows if row["state"] not in STOPPED}
     own = running.get(instance.name)
     stops = stop_server and own is not None
@@ -156,10 +156,10 @@ def _running(rows: Iterable[Row], instance: Instance, *, stop_server: bool) -> t
 
 
 def _failure(asked: ToolPlan, repetitions: Sequence[Sample], answer: Mapping[str, Any]) -> str | None:
-    """What kept the tool from its end; None where it came to it."""
+    """The reason that kept the tool from its end; None where it came to it."""
     if status := answer["status"]:
-        said = answer["said"]
-        why = next((line for line in said if "error" in line.lower()), said[-1] if said else "it gave no reason")
+        log = answer["said"]
+        why = next((line for line in log if "error" in line.lower()), log[-1] if log else "it gave no reason")
         if -status == signal.SIGKILL:
             why = "it was killed, as the kernel does where memory runs out"
         return f"{asked.engine} failed (exit status {status}): {why}"

@@ -37,9 +37,9 @@ def left_as_it_was(place: Place, console: Console) -> Iterator[None]:
     with subprocess.Popen(
         argv, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, text=True, start_new_session=True
     ) as second:
-        told = cast(IO[str], second.stdin)
-        told.write(json.dumps(dataclasses.asdict(place)) + "\n")
-        told.flush()
+        pipe = cast(IO[str], second.stdin)
+        pipe.write(json.dumps(dataclasses.asdict(place)) + "\n")
+        pipe.flush()
         try:
             failure: NexusError | None = None
             try:
@@ -48,12 +48,12 @@ def left_as_it_was(place: Place, console: Console) -> Iterator[None]:
                 failure = error
             if place.starts:
                 host.move("start", place, console)
-            told.write("done\n")
+            pipe.write("done\n")
             if failure:
                 raise failure
         except KeyboardInterrupt:
             console.print("interrupted; leaving the host as it was, which goes on by itself after another Ctrl-C")
-            told.close()
+            pipe.close()
             if second.wait() != 0:
                 target = f"{place.host}/{place.instance}"
                 warn(console, f"{target} may not be as it was: nox -s status, then nox -s start -- {target}")

@@ -16,13 +16,13 @@ from nexus_tasks.fleet import playbook
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run is, and what has to be put back after it: all that the second process must know."""
+    """The place of a run, and what has to be put back after it: all that the second process must know."""
 
     host: str
     instance: str
     run: str
     starts: bool
-    """Whether the server was stopped for the run."""
+    """The server was stopped for the run, and has to be started."""
 
 
 def play(place: Place, console: Console | None, **variables: Any) -> Any:

@@ -58,15 +58,15 @@ def parse(argv: Sequence[str]) -> list[Setting]:
     no name for it.
     """
     spelled: dict[str, str] = {**role.filters("llama_server")["spellings"](), **EXTRA_OPTIONS}
-    words, found = list(argv[1:]), []
+    words, given = list(argv[1:]), []
     while words:
         flag = words.pop(0)
         option = spelled.get(flag, flag)
         # What follows and is no flag is its value; a number may be below 0.
         has_value = option not in SWITCHES and bool(words) and not re.match(r"-{1,2}[A-Za-z]", words[0])
         on = option == "no_host" or not flag.lstrip("-").startswith("n")  # --no-kv-offload, -nkvo, -nr
-        found.append(Setting(option, flag, words.pop(0) if has_value else None, on))
-    return found
+        given.append(Setting(option, flag, words.pop(0) if has_value else None, on))
+    return given
 
 
 def _layers(value: str) -> str:
@@ -102,12 +102,12 @@ BENCH_SWITCHES = {
 }
 
 
-def bench_words(found: Iterable[Setting]) -> tuple[Words, Words]:
+def bench_words(given: Iterable[Setting]) -> tuple[Words, Words]:
     """The settings as llama-bench takes them, without threads, and the flags that it has no equal for."""
     taken: dict[str, str] = {}
     overrides: Words = []
     lacking: Words = []
-    for setting in found:
+    for setting in given:
         value = setting.value or ""
         if setting.option in BENCH_SWITCHES:
             flag, true, false = BENCH_SWITCHES[setting.option]
@@ -128,16 +128,16 @@ def bench_words(found: Iterable[Setting]) -> tuple[Words, Words]:
     return [word for pair in taken.items() for word in pair], lacking
 
 
-def batched_words(found: Sequence[Setting]) -> tuple[Words, Words]:
+def batched_words(given: Sequence[Setting]) -> tuple[Words, Words]:
     """The settings as llama-batched-bench takes them, and the flags that mean nothing to it."""
     words: Words = []
     lacking: Words = []
-    for setting in found:
+    for setting in given:
         if setting.option in BATCHED_TAKES:
             words += [setting.flag] if setting.value is None else [setting.flag, setting.value]
         elif setting.option not in SERVING:
             lacking.append(setting.flag)
-    options = {setting.option for setting in found}
+    options = {setting.option for setting in given}
     if "kv_unified" not in options:  # the server's own rule, which goes by slots that the tool does not have
         words.append("--no-kv-unified" if "parallel" in options else "--kv-unified")
     return words, lacking

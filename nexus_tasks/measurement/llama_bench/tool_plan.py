@@ -46,7 +46,7 @@ def plan_for(
     repetitions: int,
     concurrencies: Sequence[int],
 ) -> ToolPlan:
-    """What to run for an instance.
+    """The plan of a tool for an instance.
 
     llama-bench runs twice: prompts with nothing before them, then generation after such a prompt, as a server does it.
     llama-batched-bench repeats each concurrency by itself, after one time that doesn't count.
@@ -116,7 +116,7 @@ def _warnings(
 
 
 def from_plan(instance: Instance, engine: str, plan: Plan, repetitions: int) -> ToolPlan:
-    """What to run for an instance, of a plan that was made for servers.
+    """The plan of a tool for an instance, of a plan that was made for servers.
 
     Raises:
         UsageError: as :func:`plan_for` does, or lengths are drawn.
@@ -130,9 +130,9 @@ def from_plan(instance: Instance, engine: str, plan: Plan, repetitions: int) -> 
             raise UsageError(f"{engine} measures prompts and answers of fixed lengths only", hint=hint)
 
 
-def _model(found: Sequence[Setting]) -> str | None:
+def _model(given: Sequence[Setting]) -> str | None:
     """The file that is served; the last one given counts, as for every flag."""
-    return next((setting.value for setting in reversed(found) if setting.flag in ("--model", "-m")), None)
+    return next((setting.value for setting in reversed(given) if setting.flag in ("--model", "-m")), None)
 
 
 def _threads(value: str | None) -> Words:

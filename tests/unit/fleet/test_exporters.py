@@ -7,6 +7,8 @@ import ipaddress
 import pytest
 
 from nexus_tasks.fleet import exporters, inventory
+from nexus_tasks.fleet.inventory import Instance
+from nexus_tasks.fleet.targets import Target
 
 EVERYWHERE = str(ipaddress.ip_address(0))
 WAY = {"user": "ops", "port": "2222", "key": "/k", "arguments": "-o A=b"}
@@ -37,3 +39,23 @@ def test_exporters_on_loopback_of_another_host_are_reached_through_ssh(
     if found["rig"].ssh:
         assert found["rig"].ssh[0] == "ssh"
         assert found["rig"].ssh[-1] == address
+
+
+def test_this_machine_tells_of_itself_and_is_asked_for_no_exporter(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def answer(pattern: str, *_: str) -> tuple[list[dict[str, object]], dict[str, str]]:
+        asked.append(pattern)
+        return [], {}
+
+    def target(host: str, *, here: bool) -> Target:
+        instance = Instance(host, "main", "http://127.0.0.1:1", None, None, {}, [], "log", here=here)
+        return Target(instance.target, instance.base_url, instance=instance)
+
+    monkeypatch.setattr(inventory, "answer", answer)
+    assert exporters.beside([target("localhost", here=True), Target("http://a:1", "http://a:1")]) == {}
+    assert asked == []
+    assert (
+        exporters.beside([target("rig-1", here=False), target("rig-1", here=False), target("rig-2", here=False)]) == {}
+    )
+    assert asked == ["rig-1,rig-2"]
