@@ -30,7 +30,7 @@ from nexus_tasks.measurement import measure, progress, raw
 from nexus_tasks.measurement.measure import DEFAULT_PRESET, PRESETS, Plan, Sweep
 from nexus_tasks.records import store
 from nexus_tasks.servers import endpoint, scrape
-from nexus_tasks.stats import bootstrap, summary
+from nexus_tasks.stats import slo, stopping
 from nexus_tasks.workloads import prompt_file, workload  # fmt: skip
 from nexus_tasks.workloads.workload import Size, Spec
 
@@ -212,8 +212,8 @@ def plan_of(options: argparse.Namespace) -> Plan:
         axis=axis,
         sweep=swept,
         limits=_limits(options),
-        slo=summary.objectives(options.slo),
-        until=bootstrap.until(options.until) if options.until else None,
+        slo=slo.limits(options.slo),
+        until=stopping.parse(options.until) if options.until else None,
         processes=options.processes,
         rounds=options.interleave or 1,
         tag=options.tag,

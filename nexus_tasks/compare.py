@@ -25,7 +25,8 @@ from rich.text import Text
 
 from nexus_tasks.comparison import comparable, verdicts
 from nexus_tasks.comparison.comparable import KIND, names
-from nexus_tasks.comparison.verdicts import BETTER, CANT_TELL, QUANTITIES, SAME, WORSE, Comparison
+from nexus_tasks.comparison.quantities import QUANTITIES
+from nexus_tasks.comparison.verdicts import BETTER, CANT_TELL, SAME, WORSE, Comparison
 from nexus_tasks.core.errors import RecordError, UsageError, command_line
 from nexus_tasks.records import runs, store
 from nexus_tasks.records.store import Record, Row

@@ -26,8 +26,8 @@ from nexus_tasks import compare
 from nexus_tasks.core.errors import ReportError, command_line
 from nexus_tasks.records import runs, store
 from nexus_tasks.records.store import Record, Row
-from nexus_tasks.reports import frames
-from nexus_tasks.stats import summary
+from nexus_tasks.stats import slo
+from nexus_tasks.stats.metrics import OF_REQUESTS
 
 FORMATS = ("parquet", "csv", "json")
 EXPORTS = Path("exports")
@@ -52,7 +52,7 @@ TABLES: Mapping[str, Mapping[str, pa.DataType]] = {
                          "goodput_share", "begun_s", "ended_s", "in_flight", "in_flight_asked", "cpu_per_process",
                          "lag_p99_ms", "late_p99_ms"), _NUMBER),
         "valid": _TRUTH,
-        **{f"{name}_{part}": _NUMBER for name in summary.METRICS for part in PARTS},
+        **{f"{name}_{part}": _NUMBER for name in OF_REQUESTS for part in PARTS},
     },
     "requests": {
         "run_id": _TEXT, "index": _WHOLE, "stage": _WHOLE, "round": _WHOLE, "phase": _TEXT, "key": _TEXT,
@@ -231,7 +231,7 @@ def _stages(record: Record) -> Iterator[Row]:
 
 def _requests(record: Record) -> Iterator[Row]:
     for row in record.requests:
-        error, server, draft, gaps = (row.get(key) or {} for key in ("error", "server", "draft", "itl_ms"))
+        error, server, draft = (row.get(key) or {} for key in ("error", "server", "draft"))
         yield {
             **{key: row.get(key) for key in TABLES["requests"]},
             "run_id": record.run_id,
@@ -239,8 +239,7 @@ def _requests(record: Record) -> Iterator[Row]:
             "error_message": error.get("message"),
             "draft_n": draft.get("n"),
             "draft_accepted": draft.get("accepted"),
-            "itl_median_ms": frames.value(row, "itl_median_ms") if gaps else None,
-            "itl_max_ms": max(gaps) if gaps else None,
+            **{name: slo.value(row, name) for name in ("itl_median_ms", "itl_max_ms")},
             **{f"server_{key}": server.get(key) for key in TIMINGS},
         }
 

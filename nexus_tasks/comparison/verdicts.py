@@ -20,11 +20,22 @@ from numpy.typing import NDArray
 
 from nexus_tasks.comparison import comparable
 from nexus_tasks.comparison.comparable import names
+from nexus_tasks.comparison.quantities import (
+    DECODE,
+    FAILED,
+    GOODPUT,
+    QUANTITIES,
+    THROUGHPUT,
+    TOTAL,
+    Quantity,
+)
 from nexus_tasks.core.errors import UsageError
 from nexus_tasks.records import runs
 from nexus_tasks.records.store import Record, Row
-from nexus_tasks.stats import bootstrap, summary
+from nexus_tasks.stats import bootstrap
 from nexus_tasks.stats.bootstrap import Floats, Integers
+from nexus_tasks.stats.metrics import ITL, STATISTICS, parse
+from nexus_tasks.stats.slo import meets
 
 BETTER, WORSE, SAME, CANT_TELL = "better", "worse", "same", "can't tell"
 
@@ -44,52 +55,6 @@ TAIL_POINTS = 5
 """So many points must lie beyond a p95 or p99, or it is not judged."""
 MEDIAN_ERROR = math.sqrt(math.pi / 2)
 """By how much a median of normal points is less certain than their mean."""
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """Something that is judged.
-
-    Changes within ``margin_percent`` don't matter to anybody. ``drift_percent`` is the deviation from one run to the
-    next that is assumed of two runs at different times, until repeats show it. Both are percentage points for shares.
-    """
-
-    metric: str
-    statistic: str
-    label: str
-    higher_is_better: bool
-    margin_percent: float
-    drift_percent: float
-
-    @property
-    def is_tail(self) -> bool:
-        """Whether it is of the slowest few: without enough of them it is not judged at all."""
-        return self.statistic in ("p95", "p99")
-
-    @property
-    def name(self) -> str:
-        """As it is written in options and JSON: ``decode_tps``, ``itl_p99_ms``."""
-        if self.statistic == "median" or self.metric not in summary.METRICS:
-            return self.metric
-        stem, _, unit = self.metric.rpartition("_")
-        return f"{stem}_{self.statistic}_{unit}"
-
-
-DECODE = Quantity("decode_tps", "median", "decode, tokens/s", True, 3, 0.7)
-THROUGHPUT = Quantity("output_tps", "ratio", "throughput, tokens/s", True, 3, 0.7)
-TTFT = Quantity("ttft_ms", "median", "TTFT, ms", False, 5, 1.5)
-TTFT_P95 = Quantity("ttft_ms", "p95", "TTFT p95, ms", False, 10, 3)
-ITL_P99 = Quantity("itl_ms", "p99", "ITL p99, ms", False, 10, 3)
-PREFILL = Quantity("prefill_tps", "median", "prefill, tokens/s", True, 3, 0.7)
-TOTAL = Quantity("total_ms", "median", "request, ms", False, 5, 1.5)
-FAILED = Quantity("failed", "share", "failed", False, 1, 0)
-GOODPUT = Quantity("goodput", "share", "goodput", True, 2, 0)
-OBJECTIVE_DRIFT = {
-    "tpot_ms": DECODE, "itl_median_ms": DECODE, "itl_p90_ms": ITL_P99, "itl_p95_ms": ITL_P99, "itl_p99_ms": ITL_P99,
-    "itl_max_ms": ITL_P99,
-}  # fmt: skip
-"""Objective -> the quantity whose drift it has; all others have that of TTFT."""
-QUANTITIES = (DECODE, THROUGHPUT, TTFT, TTFT_P95, ITL_P99, PREFILL, TOTAL, FAILED, GOODPUT)
 
 
 @dataclass(frozen=True)
@@ -223,7 +188,7 @@ def _levels(record: Record) -> dict[str, _Level]:
 def _points(level: _Level, metric: str) -> tuple[Floats, Integers]:
     """The points of a metric of good requests, and how many each request has."""
     found = [row[metric] for row in level.rows if row["ok"] and row.get(metric) is not None]
-    if metric != summary.GAPS:
+    if metric != ITL.key:
         return np.array(found, dtype=np.float64), np.ones(len(found), dtype=np.int64)
     found = [gaps for gaps in found if len(gaps)]
     sizes = np.array([len(gaps) for gaps in found], dtype=np.int64)
@@ -236,8 +201,8 @@ def _figure(level: _Level, quantity: Quantity) -> float | None:
         measured = [(row.get("throughput") or {}).get("output_tps") for row in level.stages]
         known = [float(value) for value in measured if value]
         return sum(known) / len(known) if known else None
-    values, _ = _points(level, quantity.metric)
-    rank = bootstrap.STATISTICS[quantity.statistic] or 0.5
+    values, _ = _points(level, quantity.metric.key)
+    rank = STATISTICS[quantity.statistic] or 0.5
     if not len(values) or (quantity.is_tail and round(len(values) * (1 - rank), 6) < 1):
         return None  # a p95 of fewer than 20 points would be the largest under another name
     value = bootstrap.quantile(np.sort(values), rank)
@@ -246,8 +211,8 @@ def _figure(level: _Level, quantity: Quantity) -> float | None:
 
 def _is_thin(level: _Level, quantity: Quantity) -> bool:
     """Whether too few points lie in a tail to judge it."""
-    values, _ = _points(level, quantity.metric)
-    return len(values) * (1 - (bootstrap.STATISTICS[quantity.statistic] or 0.5)) < TAIL_POINTS
+    values, _ = _points(level, quantity.metric.key)
+    return len(values) * (1 - (STATISTICS[quantity.statistic] or 0.5)) < TAIL_POINTS
 
 
 def _estimate(level: _Level, quantity: Quantity) -> _Estimate | None:
@@ -257,7 +222,7 @@ def _estimate(level: _Level, quantity: Quantity) -> _Estimate | None:
         return None
     if quantity is THROUGHPUT:
         return _throughput_error(level, value)
-    values, sizes = _points(level, quantity.metric)
+    values, sizes = _points(level, quantity.metric.key)
     if len(sizes) < FEW:
         if quantity.statistic != "median" or len(values) < 2 or values.min() <= 0:
             return None
@@ -366,11 +331,8 @@ def _share(level: _Level, quantity: Quantity, slo: Mapping[str, float]) -> _Shar
         """1 for each request that is counted, else 0, where the machine is so many deviations slower."""
         if quantity is FAILED:
             return np.array([not row["ok"] for row in part.rows], dtype=np.float64)
-        limits = {
-            name: limit / (1 + drifted * OBJECTIVE_DRIFT.get(name, TTFT).drift_percent / 100)
-            for name, limit in slo.items()
-        }
-        return np.array([summary.meets(row, limits) for row in part.rows], dtype=np.float64)
+        limits = {name: limit / (1 + drifted * _drift_percent(name) / 100) for name, limit in slo.items()}
+        return np.array([meets(row, limits) for row in part.rows], dtype=np.float64)
 
     found = hits(level)
     value = float(found.mean())
@@ -381,6 +343,11 @@ def _share(level: _Level, quantity: Quantity, slo: Mapping[str, float]) -> _Shar
     drift = 0.0 if quantity is FAILED else float(hits(level, -1).mean() - hits(level, 1).mean()) / 2
     by_round = {number: float(hits(part).mean()) for number, part in level.rounds().items()}
     return _Share(value, len(found), len(found) / max(1.0, bunched), drift, by_round)
+
+
+def _drift_percent(objective: str) -> float:
+    metric, statistic = parse(objective)
+    return metric.tolerance_of(statistic or "median").drift_percent
 
 
 def _share_error(a: Sequence[_Share], b: Sequence[_Share], *, interleaved: bool) -> tuple[float, float]:
@@ -490,7 +457,7 @@ def judge(
         sides = [levels[name] for levels in first], [levels[name] for levels in second]
         for quantity in _judged(a, b, sides):
             margin = margins.get(quantity.name, quantity.margin_percent)
-            if quantity.statistic == "share":
+            if quantity.is_share:
                 slo = a[0].header["load"]["slo"]
                 shares = [[_share(level, quantity, slo) for level in side] for side in sides]
                 jobs.append((1, _bind(_shares, name, quantity, *shares, margin=margin, interleaved=interleaved)))

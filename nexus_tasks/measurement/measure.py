@@ -36,7 +36,7 @@ from nexus_tasks.measurement import progress, sweep
 from nexus_tasks.records import store
 from nexus_tasks.servers import endpoint, scrape
 from nexus_tasks.servers.endpoint import Endpoint
-from nexus_tasks.stats import bootstrap, summary
+from nexus_tasks.stats import stopping, summary
 from nexus_tasks.telemetry import sampling
 from nexus_tasks.workloads import workload  # fmt: skip
 from nexus_tasks.workloads.workload import Spec
@@ -290,7 +290,7 @@ class _Run:
             self._take_samples()
 
         until = self.plan.until
-        enough = functools.partial(bootstrap.enough, collector, *until) if until else None
+        enough = functools.partial(stopping.enough, collector, *until) if until else None
         with ticker:
             watch = generator.run(
                 self.target.base_url, self.target.api_key, items, stage, self.plan.limits, index=self._requests,

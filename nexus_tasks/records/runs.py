@@ -7,12 +7,12 @@ runs.stages(record)[0]["throughput"]
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nexus_tasks.records.store import Record, Row
 from nexus_tasks.reports.markup import SPACE
+from nexus_tasks.stats.metrics import parse
 from nexus_tasks.stats.summary import of_requests
 
 NOT_THE_WORKLOAD = (
@@ -207,16 +207,15 @@ def swept(record: Record) -> bool:
 
 def objective(name: str) -> tuple[str, str | None]:
     """An SLO's metric and the part of it that counts within a request: ``itl_p95_ms`` is p95 of ``itl_ms``."""
-    found = re.fullmatch(r"(\w+?)_(p\d+|median|mean|max)_(\w+)", name)
-    return (f"{found[1]}_{found[3]}", found[2]) if found else (name, None)
+    metric, part = parse(name)
+    return metric.key, part
 
 
 def objective_text(name: str, limit: float) -> str:
     """An SLO in words: ``TTFT ≤ 500 ms``, ``p95 of ITL ≤ 50 ms``."""
-    metric, part = objective(name)
-    stem, _, unit = metric.rpartition("_")
-    word = {"ttft_visible": "visible TTFT", "total": "whole request"}.get(stem, stem.upper())
-    return f"{f'{part} of ' if part else ''}{word} \N{LESS-THAN OR EQUAL TO} {limit:,g}{SPACE}{unit}"
+    metric, part = parse(name)
+    word = metric.slo_label or metric.label
+    return f"{f'{part} of ' if part else ''}{word} \N{LESS-THAN OR EQUAL TO} {limit:,g}{SPACE}{metric.unit}"
 
 
 _AROUND = {

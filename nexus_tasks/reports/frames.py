@@ -21,18 +21,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from nexus_tasks.comparison import verdicts
 from nexus_tasks.core.errors import RecordError
 from nexus_tasks.records import runs, store
 from nexus_tasks.records.store import Record, Row
-from nexus_tasks.stats import summary
+from nexus_tasks.stats import slo
+from nexus_tasks.stats.metrics import MAIN, METRICS, OF_REQUESTS, OUTPUT, REQUESTS
 
 Floats = NDArray[np.float64]
 
 RANGE_POINTS = 4
 """The ranges of so many equal points and so many others lie apart once in 35 cases; those of fewer more often."""
-DRIFT_PERCENT = {one.metric: one.drift_percent for one in verdicts.QUANTITIES if one.statistic == "median"}
-"""From one run to the next, as comparisons assume it; of all other metrics that of the TTFT."""
 
 MIN_BIN_S = 0.02
 BINS = 120
@@ -72,7 +70,6 @@ REQUEST_COLUMNS = {
     "error_kind": "object",
     "error_message": "object",
 }
-STAGE_METRICS = ("ttft_ms", "itl_ms", "tpot_ms", "total_ms", "queue_ms", "decode_tps", "prefill_tps")
 
 
 @dataclass(frozen=True)
@@ -151,7 +148,7 @@ def stages(record: Record) -> pd.DataFrame:
             "late_p99_ms": _float((watch.get("late_ms") or {}).get("p99")),
             "valid": bool(watch.get("valid", True)),
         }
-        for name in STAGE_METRICS:
+        for name in OF_REQUESTS:
             found = row["metrics"].get(name) or {}
             low, high = (found.get("ci") or {}).get("median") or (None, None)
             parts = {part: found.get(part) for part in ("median", "p95", "p99", "max")} | {"low": low, "high": high}
@@ -291,10 +288,7 @@ def agreement(record: Record) -> tuple[float, float, float] | None:
 
 def value(row: Row, objective: str) -> float | None:
     """What a request has to show for an SLO: its own ``ttft_ms``, for ``itl_p95_ms`` the p95 of its gaps; or None."""
-    if objective in summary.SLO_GAPS:
-        return float(np.percentile(row["itl_ms"], summary.SLO_GAPS[objective])) if row.get("itl_ms") else None
-    found = row.get(objective)
-    return None if found is None else float(found)
+    return slo.value(row, objective)
 
 
 def throttled(record: Record) -> tuple[float, list[str]]:
@@ -306,14 +300,13 @@ def throttled(record: Record) -> tuple[float, list[str]]:
 
 
 def _request(row: Row) -> Row:
-    error, server, gaps = row.get("error") or {}, row.get("server") or {}, row.get("itl_ms") or []
+    error, server = row.get("error") or {}, row.get("server") or {}
     decode, server_decode = row.get("decode_ms"), server.get("predicted_ms")
     difference = None
     if decode is not None and server_decode:
         difference = (decode - server_decode) / server_decode * 100
     return {key: row.get(key) for key in REQUEST_COLUMNS} | {
-        "itl_median_ms": float(np.median(gaps)) if gaps else None,
-        "itl_max_ms": max(gaps) if gaps else None,
+        **{name: slo.value(row, name) for name in ("itl_median_ms", "itl_max_ms")},
         "server_prompt_ms": server.get("prompt_ms"),
         "server_prompt_tokens": server.get("prompt_n"),
         "server_cached_tokens": server.get("cache_n"),
@@ -357,9 +350,8 @@ def _same_target(record: Record, root: Path) -> list[Path]:
 def run(record: Record) -> Row:
     """A run in one row: names, versions, the verdict, and the figures of its main metrics.
 
-    ``_median``, ``_min``, ``_max``, ``_low`` and ``_high`` (95 % interval of the median, else the range) of
-    ``ttft_ms``, ``itl_ms``, ``total_ms``, ``decode_tps`` and ``prefill_tps``, and the best throughput of any level of
-    load.
+    ``_median``, ``_min``, ``_max``, ``_low`` and ``_high`` (95 % interval of the median, else the range) of each of
+    MAIN, and the best throughput of any level of load.
     """
     header = record.header
     row: Row = {
@@ -378,10 +370,10 @@ def run(record: Record) -> Row:
         "ok": bool(record.summary and record.summary["ok"] and record.summary["valid"]),
         "argv_sha256": header["server"]["argv_sha256"],
     }
-    throughput = stages(record)[["output_tps", "requests_per_s"]].max()
-    row |= {name: float(throughput[name]) for name in ("output_tps", "requests_per_s")}
+    throughput = stages(record)[[OUTPUT.key, REQUESTS.key]].max()
+    row |= {str(name): float(best) for name, best in throughput.items()}
     measured = runs.metrics(record)
-    for name in ("ttft_ms", "itl_ms", "total_ms", "decode_tps", "prefill_tps"):
+    for name in (metric.key for metric in MAIN):
         found = measured.get(name) or {}
         low, high = likely(found) if found else (None, None)
         parts = {part: found.get(part) for part in ("median", "min", "max")} | {"low": low, "high": high}
@@ -398,7 +390,7 @@ def likely(stats: Row) -> tuple[float, float]:
 def _distinct(name: str, then: Row, now: Row) -> bool:
     if any(not (stats.get("ci") or {}).get("median") and stats["n"] < RANGE_POINTS for stats in (then, now)):
         return False
-    wider = math.exp(NormalDist().inv_cdf(0.975) * DRIFT_PERCENT.get(name, verdicts.TTFT.drift_percent) / 100)
+    wider = math.exp(NormalDist().inv_cdf(0.975) * METRICS[name].tolerance.drift_percent / 100)
     (low, high), (now_low, now_high) = likely(then), likely(now)
     return now_low / wider > high * wider or now_high * wider < low / wider
 

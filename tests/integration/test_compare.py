@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from nexus_tasks import compare
-from nexus_tasks.comparison import verdicts
+from nexus_tasks.comparison.quantities import QUANTITIES
 from nexus_tasks.core.provenance import ROOT
 from tests.compare_records import changed, run, save
 
@@ -103,7 +103,7 @@ def test_the_page_of_docs_names_every_option_and_every_exit_status() -> None:
     page = (ROOT / "docs" / "compare.md").read_text()
     options = {option for action in compare.parser()._actions for option in action.option_strings if option != "-h"}
     assert {option for option in options if option not in page} == {"--help"}
-    for quantity in verdicts.QUANTITIES:
+    for quantity in QUANTITIES:
         row = next((line for line in page.splitlines() if line.startswith(f"| `{quantity.name}`")), "")
         assert f"| {quantity.margin_percent:g} " in row, quantity.name
     for status in (0, 1, compare.EXIT_WORSE, compare.EXIT_CANT_TELL):

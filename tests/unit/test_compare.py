@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from nexus_tasks import compare
-from nexus_tasks.comparison import comparable, simulation, verdicts
+from nexus_tasks.comparison import comparable, quantities, simulation
 from nexus_tasks.comparison.simulation import Design, Noise
 from nexus_tasks.comparison.verdicts import BETTER, CANT_TELL, SAME, WORSE, Comparison, Finding, judge
 from nexus_tasks.core.errors import RecordError, UsageError
@@ -64,7 +64,7 @@ def test_two_single_runs_are_never_the_same_to_a_margin_below_the_drift_that_is_
     assert decode.high is not None
     assert decode.low is not None
     # Bonferroni makes it wider than 1.96 * sqrt(2) * 0.7.
-    assert decode.high - decode.low > 2 * 1.96 * 2**0.5 * verdicts.DECODE.drift_percent
+    assert decode.high - decode.low > 2 * 1.96 * 2**0.5 * quantities.DECODE.drift_percent
 
 
 def test_repeats_tell_what_single_runs_can_t() -> None:
