@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from rich.console import Console
 
-from nexus_tasks import compare
+from nexus_tasks.comparison import baselines, gate, naming
 from nexus_tasks.core.errors import EndpointError, NexusError, UsageError, command_line
 from nexus_tasks.fleet import inventory, targets
 from nexus_tasks.fleet.inventory import Instance
@@ -200,7 +200,7 @@ def plan_of(options: argparse.Namespace) -> Plan:
         UsageError: options that exclude each other, or a value that makes no sense.
     """
     if options.tag is not None:
-        compare.check_name(options.tag, "a tag")
+        naming.check_name(options.tag, "a tag")
     base = measure.preset(options.preset)
     spec = _spec(options, base.spec)
     stages, axis, swept = _stages(options, base.stages[0], spec)
@@ -404,12 +404,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         for record in records:
             progress.print_summary(record, console)
     if options.save_baseline and records:
-        compare.save_baseline(options.save_baseline, records, options.results)
+        baselines.save(options.save_baseline, records, options.results)
     if errors:
         raise EndpointError("; ".join(error.message for error in errors), hint=errors[0].hint)
     good = all(record.summary and record.summary["ok"] and record.summary["valid"] for record in records)
     if options.against and good:
-        return compare.against(options.against, records, root=options.results, console=console)
+        return gate.against(options.against, records, root=options.results, console=console)
     return 0 if good else 1
 
 

@@ -22,7 +22,8 @@ import pyarrow as pa
 from pyarrow import csv, parquet
 from rich.console import Console
 
-from nexus_tasks import compare
+from nexus_tasks.comparison import selection
+from nexus_tasks.comparison.naming import LAST
 from nexus_tasks.core.errors import ReportError, command_line
 from nexus_tasks.records import runs, store
 from nexus_tasks.records.store import Record, Row
@@ -278,7 +279,7 @@ def _parser() -> argparse.ArgumentParser:
         "runs",
         metavar="RUN",
         nargs="*",
-        default=[compare.LAST],
+        default=[LAST],
         help="a run id or its beginning, a tag (all runs that have it), a baseline, or last (default: %(default)s)",
     )
     parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="of the files (default: %(default)s)")
@@ -296,7 +297,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Command line of this module; see the module's docstring."""
     options = _parser().parse_args(argv)
     out = Console(highlight=False, markup=False, soft_wrap=True)
-    found = {record.run_id: record for name in options.runs for record in compare.find(name, options.results)}
+    found = {record.run_id: record for name in options.runs for record in selection.find(name, options.results)}
     for path in write(found.values(), options.format, options.to):
         out.print(str(path))
     return 0

@@ -34,8 +34,8 @@ from typing import Any
 
 from rich.console import Console
 
-from nexus_tasks import compare
-from nexus_tasks.comparison import comparable
+from nexus_tasks.comparison import comparable, selection
+from nexus_tasks.comparison.naming import LAST_GOOD
 from nexus_tasks.core.errors import NexusError, RecordError, UsageError, command_line
 from nexus_tasks.core.provenance import ROOT
 from nexus_tasks.records import runs, store
@@ -204,8 +204,8 @@ def chosen(
 
     Args:
         kind: ``compare``, ``tuning``, ``models`` or ``history``.
-        names: for ``history`` one target; else runs as :func:`nexus_tasks.compare.find` knows them, of a comparison
-            each a side.
+        names: for ``history`` one target; else runs as :func:`nexus_tasks.comparison.selection.find` knows them,
+            of a comparison each a side.
 
     Returns:
         The path of the page, and how many pages could not be rendered (0 or 1).
@@ -243,12 +243,12 @@ def _without_rows(record: Record) -> Record:
 
 def _sides(kind: str, names: Sequence[str], results_dir: Path) -> list[list[Record]]:
     """The records of a page, by sides. A tag or a baseline can stand for several: of models each is a side."""
-    last_good = [place for place, name in enumerate(names) if name == compare.LAST_GOOD]
+    last_good = [place for place, name in enumerate(names) if name == LAST_GOOD]
     found = {
-        place: compare.find(name, results_dir) for place, name in enumerate(names) if place not in last_good
+        place: selection.find(name, results_dir) for place, name in enumerate(names) if place not in last_good
     }  # fmt: skip
     others = [record for records in found.values() for record in records]
-    found |= {place: compare.find(names[place], results_dir, other=others) for place in last_good}
+    found |= {place: selection.find(names[place], results_dir, other=others) for place in last_good}
     sides = [found[place] for place in range(len(names))]
     if kind == "models":
         sides = [[record] for side in sides for record in side]

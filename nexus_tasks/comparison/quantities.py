@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from nexus_tasks.core.errors import UsageError
 from nexus_tasks.stats import metrics
 from nexus_tasks.stats.metrics import Metric, Source
 
@@ -66,3 +69,24 @@ FAILED = Quantity(metrics.FAILED, "share")
 GOODPUT = Quantity(metrics.GOODPUT, "share")
 QUANTITIES = (DECODE, THROUGHPUT, TTFT, TTFT_P95, ITL_P99, PREFILL, TOTAL, FAILED, GOODPUT)
 """All that is judged, in the order of a comparison's table."""
+
+
+def margins(texts: Iterable[str]) -> dict[str, float]:
+    """The equivalence margins, in per cent, that options like ``decode_tps=1`` set.
+
+    Raises:
+        UsageError: there is no such quantity, or the margin is no number above 0.
+    """
+    by_name = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        if name not in {quantity.name for quantity in QUANTITIES}:
+            known = ", ".join(quantity.name for quantity in QUANTITIES)
+            raise UsageError(f"--margin {text}: {name!r} is not judged", hint=f"use {known}")
+        try:
+            by_name[name] = float(value)
+        except ValueError:
+            by_name[name] = math.nan
+        if not 0 < by_name[name] < math.inf:
+            raise UsageError(f"--margin {text}: not a number above 0", hint=f"write --margin {name}=2, in per cent")
+    return by_name

@@ -10,27 +10,24 @@ Nothing here measures and nothing draws. Units are in the columns' names.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from nexus_tasks.comparison import comparable, medians
+from nexus_tasks.comparison.verdicts import BETTER, WORSE
 from nexus_tasks.core.errors import RecordError
 from nexus_tasks.records import runs, store
 from nexus_tasks.records.store import Record, Row
 from nexus_tasks.stats import slo
-from nexus_tasks.stats.metrics import MAIN, METRICS, OF_REQUESTS, OUTPUT, REQUESTS
+from nexus_tasks.stats.metrics import MAIN, OF_REQUESTS, OUTPUT, REQUESTS
 
 Floats = NDArray[np.float64]
-
-RANGE_POINTS = 4
-"""The ranges of so many equal points and so many others lie apart once in 35 cases; those of fewer more often."""
 
 MIN_BIN_S = 0.02
 BINS = 120
@@ -76,9 +73,8 @@ REQUEST_COLUMNS = {
 class Change:
     """How a median moved since the last comparable run.
 
-    ``distinct`` is False while the intervals of the two medians overlap (95 % of confidence), each widened by the drift
-    from run to run that comparisons assume (docs/compare.md): the change may be noise. Where a run has too few points
-    for an interval, the range takes its place, from RANGE_POINTS points on; fewer are never distinct.
+    ``distinct`` is True where a comparison calls the median better or worse (docs/compare.md), at each level of load;
+    else the change may be noise.
     """
 
     since: str
@@ -234,7 +230,7 @@ def history(record: Record, root: Path, limit: int = 10) -> History:
         [
             {
                 **run(other),
-                "comparable": _alike(other, record),
+                "comparable": comparable.measured_alike(other, record),
                 "argv_changed": other.header["server"]["argv_sha256"] != record.header["server"]["argv_sha256"],
             }
             for other in found
@@ -257,7 +253,7 @@ def target(records: Iterable[Record]) -> pd.DataFrame:
     order = sorted(range(len(rows)), key=lambda place: rows[place]["started_at"])
     groups: list[list[int]] = []
     for position, place in enumerate(order):
-        like = (group for group in groups if _alike(headers[order[group[0]]], headers[place]))
+        like = (group for group in groups if comparable.measured_alike(headers[order[group[0]]], headers[place]))
         group = next(like, None)
         if group is None:
             groups.append([position])
@@ -267,10 +263,6 @@ def target(records: Iterable[Record]) -> pd.DataFrame:
     series = {position: number for number, group in enumerate(groups) for position in group}
     frame = pd.DataFrame([rows[place] for place in order])
     return frame.assign(series=[series[position] for position in range(len(frame))])
-
-
-def _alike(one: Record, other: Record) -> bool:
-    return runs.same_workload(one, other) and runs.same_model(one, other)
 
 
 def agreement(record: Record) -> tuple[float, float, float] | None:
@@ -387,14 +379,6 @@ def likely(stats: Row) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _distinct(name: str, then: Row, now: Row) -> bool:
-    if any(not (stats.get("ci") or {}).get("median") and stats["n"] < RANGE_POINTS for stats in (then, now)):
-        return False
-    wider = math.exp(NormalDist().inv_cdf(0.975) * METRICS[name].tolerance.drift_percent / 100)
-    (low, high), (now_low, now_high) = likely(then), likely(now)
-    return now_low / wider > high * wider or now_high * wider < low / wider
-
-
 def _float(value: float | None) -> float:
     return float("nan") if value is None else float(value)
 
@@ -405,21 +389,24 @@ def _changes(record: Record, earlier: list[Record]) -> dict[str, Change]:
     changes: dict[str, Change] = {}
     if record.summary is not None and not record.summary["valid"]:
         return changes
-    comparable = [
-        other for other in earlier if other.summary is not None and other.summary["valid"] and _alike(other, record)
+    alike = [
+        other
+        for other in earlier
+        if other.summary is not None and other.summary["valid"] and comparable.measured_alike(other, record)
     ]
+    judged: dict[str, dict[str, str]] = {}
     for name, now in runs.metrics(record).items():
-        then, since = next(
-            ((runs.metrics(other)[name], other) for other in comparable if name in runs.metrics(other)),
-            (None, None),
-        )
-        if then is None or since is None or not then["median"]:
+        since = next((other for other in alike if name in runs.metrics(other)), None)
+        then = runs.metrics(since)[name] if since else None
+        if since is None or then is None or not then["median"]:
             continue
+        if since.run_id not in judged:
+            judged[since.run_id] = medians.verdicts_of(since, record)
         changes[name] = Change(
             since=since.run_id,
             before=then["median"],
             after=now["median"],
             percent=(now["median"] - then["median"]) / then["median"] * 100,
-            distinct=_distinct(name, then, now),
+            distinct=judged[since.run_id].get(name) in (BETTER, WORSE),
         )
     return changes
