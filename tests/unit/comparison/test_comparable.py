@@ -133,3 +133,27 @@ def test_runs_that_failed_in_part_or_were_throttled_are_warned_of() -> None:
         "a: a GPU was throttled (power cap)",
         "b: 2 of 20 requests failed",
     ]
+
+
+def at_levels(run_id: str, *concurrencies: int, axis: str = "concurrency", mode: str = "closed") -> Record:
+    planned = [{"concurrency": concurrency} for concurrency in concurrencies]
+    return run(run_id, header={"load.planned": planned, "load.axis": axis, "load.mode": mode})
+
+
+def test_runs_at_other_levels_asked_the_same_but_did_not_measure_alike() -> None:
+    a, b = at_levels("a", 1, 8), at_levels("b", 1, 16)
+    assert comparable.same_workload(a, b)
+    assert not comparable.measured_alike(a, b)
+    assert comparable.measured_alike(a, at_levels("c", 1, 8))
+
+
+def test_sweeps_are_alike_where_they_go_along_one_axis() -> None:
+    a, b = (at_levels(name, users, mode="sweep") for name, users in (("a", 1), ("b", 8)))
+    assert comparable.measured_alike(a, b)
+    assert not comparable.measured_alike(a, at_levels("c", 1, mode="sweep", axis="rate_per_s"))
+
+
+@pytest.mark.parametrize("header", [{"model.name": "other"}, {"workload.api": "chat"}])
+def test_runs_of_another_model_or_workload_did_not_measure_alike(header: dict[str, Any]) -> None:
+    assert not comparable.measured_alike(run("a"), run("b", header=header))
+    assert comparable.measured_alike(run("a"), run("b", header={"server.build": "b2", "workload.seed": 7}))
