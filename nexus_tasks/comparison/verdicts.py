@@ -131,7 +131,7 @@ def judge(
             was measured in both.
     """
     comparable.check(a, b, across)
-    interleaved, margins = _interleaved(a, b), margins or {}
+    interleaved, slo, margins = _interleaved(a, b), a[0].header["load"]["slo"], margins or {}
     of_a, of_b = ([levels.by_name(record) for record in side] for side in (a, b))
     common = [name for name in of_a[0] if all(name in of_run for of_run in (*of_a, *of_b))]
     if not common:
@@ -149,7 +149,6 @@ def judge(
         for quantity in _judged(a, b, sides, quantities):
             margin = margins.get(quantity.name, quantity.margin_percent)
             if quantity.is_share:
-                slo = a[0].header["load"]["slo"]
                 pending.append(_of_share(name, quantity, sides, slo, margin, interleaved=interleaved))
                 continue
             figures = [[estimates.figure(level, quantity) for level in side] for side in sides]
