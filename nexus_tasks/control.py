@@ -22,7 +22,9 @@ from rich.text import Text
 from nexus_tasks.core.errors import DeployError, UsageError, command_line
 from nexus_tasks.fleet import playbook
 from nexus_tasks.fleet.inventory import FLEET, HERE, default_pattern
-from nexus_tasks.fleet.playbook import TABLES, Outcome
+from nexus_tasks.fleet.playbook import Outcome
+from nexus_tasks.hostlib import server_tables
+from nexus_tasks.hostlib.server_rows import UNREACHABLE
 
 VERBS = {
     "status": "Show what runs.",
@@ -46,7 +48,7 @@ def rows_of(outcome: Outcome) -> list[Row]:
     for host in outcome.hosts:
         rows += [{"host": host, **row} for row in outcome.rows.get(host, ())]
         if host in outcome.failures and not outcome.rows.get(host):
-            state = TABLES["UNREACHABLE"] if host in outcome.unreachable else "failed"
+            state = UNREACHABLE if host in outcome.unreachable else "failed"
             error = outcome.failures[host]
             rows.append(
                 {"host": host, "name": None, "state": state, "changed": False, "checks": [], "error": error,
@@ -180,9 +182,10 @@ def _print(verb: str, rows: Sequence[Row], outcome: Outcome, console: Console) -
     if verb not in LOOKING:  # what kept it from its end on a host follows as an error
         rows = [row for row in rows if row["name"]]
     if rows and verb == "logs":
-        sys.stdout.write(TABLES["log_text"](rows) + "\n")
+        sys.stdout.write(server_tables.log_text(rows) + "\n")
     elif rows:
-        show(console, TABLES["status_table" if verb == "status" else "proof_table"](rows, width(console)))
+        table = server_tables.status_table if verb == "status" else server_tables.proof_table
+        show(console, table(rows, width(console)))
     for host in outcome.hosts:
         if host not in outcome.failures and not outcome.rows.get(host):
             what = "nothing is deployed" if verb in LOOKING else f"nothing to {verb}"

@@ -21,7 +21,9 @@ from rich.console import Console
 from nexus_tasks import control
 from nexus_tasks.core.errors import DeployError, UsageError, command_line
 from nexus_tasks.fleet import playbook
-from nexus_tasks.fleet.playbook import TABLES, Outcome
+from nexus_tasks.fleet.playbook import Outcome
+from nexus_tasks.hostlib.server_tables import proof_table
+from nexus_tasks.hostlib.terminal_text import columns
 from nexus_tasks.records import store
 
 # Short options of ansible-playbook that take no value can stand together.
@@ -89,11 +91,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.write(json.dumps(rows, indent=2) + "\n")
     if proven := [row for row in rows if row["name"]]:
         console.print()
-        control.show(console, TABLES["proof_table"](proven, control.width(console)))
+        control.show(console, proof_table(proven, control.width(console)))
     places = summary(outcome, check=any(map(CHECKS.fullmatch, arguments)))
     places += [("record", str(path)) for path in sorted(records() - before)[-1:]]
     console.print()
-    for line in TABLES["columns"]([*places, ("log", str(log))]):
+    for line in columns([*places, ("log", str(log))]):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
     if outcome.status != 0:
         raise DeployError(outcome.problem(), hint="mend it and deploy again: what is done stays done")

@@ -10,6 +10,7 @@ Records that are older than the rows of type ``release`` tell the name of a host
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,8 +18,12 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from nexus_tasks.core.errors import RecordError
-from nexus_tasks.fleet import deployments, role
+from nexus_tasks.core.provenance import ROOT
+from nexus_tasks.fleet import deployments
+from nexus_tasks.hostlib import advisories
 from nexus_tasks.records import store
 from nexus_tasks.records.store import Record, Row
 from nexus_tasks.reports.markup import moment
@@ -27,7 +32,7 @@ ARRIVED = ("there", "built", "taken")
 SERVING = ("verified", "restored", "undeclared")  # states of instances that answer requests
 NAMED = 3  # so many hosts are named in a sentence
 MESSAGE_LENGTH = 120
-ADVISORIES = role.defined_in("plugins/filter/llama_cpp_advisories.py")
+ADVISORIES = ROOT / "roles" / "llama_cpp" / "vars" / "advisories.yml"
 
 
 @dataclass(frozen=True)
@@ -119,12 +124,12 @@ class Vulnerable:
 
     version: str
     hosts: list[str]
-    advisory: Row
+    advisory: advisories.Advisory
 
     @property
     def is_severe(self) -> bool:
         """Whether it is critical or high and open to any client of any server."""
-        return bool(ADVISORIES["is_severe"](self.advisory)) and not self.advisory["flags"]
+        return advisories.is_severe(self.advisory) and not self.advisory["flags"]
 
 
 @dataclass(frozen=True)
@@ -255,6 +260,12 @@ def behind(state: Builds) -> list[Behind]:
     return found
 
 
+@functools.cache
+def known_advisories() -> advisories.Table:
+    """The published vulnerabilities that role llama_cpp knows."""
+    return advisories.Table.of_variables(yaml.safe_load(ADVISORIES.read_text(encoding="utf-8")))
+
+
 def vulnerable(state: Builds) -> list[Vulnerable]:
     """The published vulnerabilities of the versions that hosts run or serve, by version; the severe ones first."""
     hosts: dict[str, set[str]] = {}
@@ -264,7 +275,7 @@ def vulnerable(state: Builds) -> list[Vulnerable]:
     found = [
         Vulnerable(ref, sorted(names), advisory)
         for ref, names in sorted(hosts.items())
-        for advisory in ADVISORIES["advisories"](ref)
+        for advisory in known_advisories().of_release(ref)
     ]
     return sorted(found, key=lambda one: not one.is_severe)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nexus_tasks.core.errors import RecordError
-from nexus_tasks.fleet import role
+from nexus_tasks.hostlib.buffers import is_host
 from nexus_tasks.records import store
 from nexus_tasks.records.store import Record, Row
 from nexus_tasks.reports.markup import moment
@@ -27,7 +27,6 @@ PROVEN = ("verified", "restored")  # a restored instance is what it was before, 
 BROKEN = ("restored", "failed")
 CAUSE_LENGTH = 200
 NAMED = 3  # so many of those that are not well are named in a sentence
-IS_HOST = role.filters("llama_server_table")["is_host"]
 
 
 @dataclass(frozen=True)
@@ -238,7 +237,7 @@ def device_memory_mib(row: Row) -> dict[str, float]:
     """
     found: dict[str, float] = {}
     for name, parts in (row.get("buffers_mib") or {}).items():
-        device = "CPU" if IS_HOST(name) else name
+        device = "CPU" if is_host(name) else name
         found[device] = found.get(device, 0.0) + sum(size for size in parts.values() if size)
     return found or {name: size for name, size in (row.get("gpu_processes_mib") or {}).items() if size is not None}
 

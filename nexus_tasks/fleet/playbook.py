@@ -35,7 +35,6 @@ from rich.text import Text
 
 from nexus_tasks.core.errors import DeployError, UsageError
 from nexus_tasks.core.provenance import ROOT
-from nexus_tasks.fleet import role
 from nexus_tasks.records import store
 
 LOGS = Path("logs")
@@ -50,8 +49,6 @@ PASSWORDS = {
 }
 # As plugins/action/follow.py writes it: the host, the time that passed, and what the job says.
 PROGRESS = re.compile(r"  (\S+) +\d+m\d\ds  (.*)")
-# People read the same text from nox as from ansible-playbook.
-TABLES: dict[str, Any] = role.filters("llama_server_table")
 
 Row = dict[str, Any]
 

@@ -32,10 +32,9 @@ import psutil
 from rich.console import Console
 from rich.markup import escape
 
-from nexus_tasks import reference
 from nexus_tasks.core import provenance
 from nexus_tasks.core.errors import DeployError, NexusError, UsageError, command_line
-from nexus_tasks.fleet import playbook
+from nexus_tasks.fleet import playbook, server_options
 from nexus_tasks.fleet.inventory import Instance
 from nexus_tasks.records import store
 from nexus_tasks.stats import summary
@@ -96,7 +95,7 @@ def settings(argv: Sequence[str]) -> list[Setting]:
     """The options of a server's command line in their order; ``option`` is the flag itself where role llama_server has
     no name for it.
     """
-    spelled: dict[str, str] = {**reference.read_rules().spelled, **EXTRA_OPTIONS}
+    spelled: dict[str, str] = {**server_options.rules().spellings(), **EXTRA_OPTIONS}
     words, found = list(argv[1:]), []
     while words:
         flag = words.pop(0)

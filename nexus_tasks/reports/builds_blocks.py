@@ -16,6 +16,7 @@ from matplotlib.patches import Patch
 
 from nexus_tasks.fleet import builds
 from nexus_tasks.fleet.builds import Build, Builds, Host, Vulnerable
+from nexus_tasks.hostlib.advisories import ATTACKERS
 from nexus_tasks.reports.figures import BLUE, GREEN, WIDE_IN, block, drawing
 from nexus_tasks.reports.markup import MISSING, Block, Cell, Column, Rows, fill, moment, note, number, table
 
@@ -111,7 +112,7 @@ def _vulnerable(holes: Sequence[Vulnerable]) -> Block:
             Cell(one.advisory["severity"], "bad" if one.is_severe else ""),
             ", ".join(
                 [
-                    builds.ADVISORIES["ATTACKERS"][one.advisory["attacker"]],
+                    ATTACKERS[one.advisory["attacker"]],
                     *([f"where {' or '.join(one.advisory['flags'])} is set"] if one.advisory["flags"] else []),
                 ]
             ),

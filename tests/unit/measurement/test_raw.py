@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from nexus_tasks import reference
 from nexus_tasks.core.errors import DeployError, UsageError
-from nexus_tasks.fleet import playbook
+from nexus_tasks.fleet import playbook, server_options
 from nexus_tasks.fleet.inventory import Instance
 from nexus_tasks.measurement import raw
 
@@ -114,7 +113,7 @@ def test_a_server_that_fits_itself_to_the_gpu_is_told_of() -> None:
 def test_of_each_option_of_an_instance_it_is_decided_what_becomes_of_it() -> None:
     taken = raw.BENCH_TAKES.keys() | raw.BENCH_SWITCHES.keys() | {"cpu_moe", "override_tensor"}
     known = raw.SERVING | taken | NOT_OF_BENCH | REFUSED | {"threads", "threads_batch", "kv_unified"}
-    assert set(reference.read_rules().flags) - known == set()
+    assert set(server_options.rules().flags) - known == set()
     assert not (raw.SERVING & raw.BATCHED_TAKES)
 
 
