@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ def some_value(name: str, spec: dict[str, Any]) -> Any:
     return {"int": 2, "float": 0.5, "bool": True}[spec["type"]]
 
 
-def of_models(flags: dict[str, Any]) -> dict[str, Any]:
+def of_models(flags: Mapping[str, Any]) -> dict[str, Any]:
     """A value for each option that a router's model takes, but for one of two that exclude each other."""
     theirs = set(flags) - set(rules().router_options) - {"chat_template", "reranking"}
     return {name: some_value(name, rules().specs["instance"][name]) for name in flags if name in theirs}
