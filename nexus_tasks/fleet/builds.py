@@ -12,17 +12,17 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from nexus_tasks.core.errors import RecordError
 from nexus_tasks.core.provenance import ROOT
 from nexus_tasks.fleet import deployments
+from nexus_tasks.fleet.release_inputs import ALIKE, ANYWHERE, ASPECTS, differences
 from nexus_tasks.hostlib import advisories
 from nexus_tasks.records import store
 from nexus_tasks.records.store import Record, Row
@@ -280,17 +280,6 @@ def vulnerable(state: Builds) -> list[Vulnerable]:
     return sorted(found, key=lambda one: not one.is_severe)
 
 
-def differences(own: Row, other: Row, names: Iterable[str]) -> list[str]:
-    """How the inputs of a release differ from another's, in words; what one of them does not say is no difference."""
-    said = []
-    for name in names:
-        label, text = ASPECTS[name]
-        mine, theirs = text(own), text(other)
-        if mine and theirs and mine != theirs and not (name == "commit" and own["ref"] != other["ref"]):
-            said.append(f"{label} {mine} instead of {theirs}".strip())
-    return said
-
-
 def listed(state: Builds) -> list[str]:
     """The releases that are on a host and of which more than the name is known or that are run; newest build first."""
     there = {host.release for host in state.hosts}
@@ -351,59 +340,6 @@ def cache(state: Builds, build: Build) -> str:
     if build.cached is not None:
         return f"{100 * build.cached:.0f} % of {build.compilations:,} compilations from the cache"
     return "not compiled" if state.inputs[build.release]["source"]["kind"] == "binary" else "without a cache"
-
-
-def backend(inputs: Row) -> str:
-    """What it computes on: ``CUDA`` or ``CPU``."""
-    return str(inputs["backend"]).upper()
-
-
-def portable(inputs: Row) -> str | None:
-    """``portable``, or ``native`` where it needs a processor like the one it was built on; None if not compiled."""
-    cpu = inputs.get("cpu")
-    return None if cpu is None else "portable" if cpu == "portable" else "native"
-
-
-def source(inputs: Row) -> str:
-    """Where the source was from."""
-    given: Mapping[str, Any] = inputs["source"]
-    match given["kind"]:
-        case "pypi":
-            return f"{given['package']} {given['version']}"
-        case "binary":
-            return "upstream's binaries"
-        case kind:
-            return f"{kind} {given.get('url', '')}".strip()
-
-
-def _instruction_sets(inputs: Row) -> str | None:
-    return str(inputs["cpu"]) if portable(inputs) == "native" else None
-
-
-def _options(inputs: Row) -> str | None:
-    options = inputs.get("cmake_options")
-    return None if options is None else ", ".join(f"{key}={value}" for key, value in options.items()) or "none"
-
-
-# What a release is made of: what comes before the value in words, and the value; None where it does not apply.
-ASPECTS: dict[str, tuple[str, Callable[[Row], str | None]]] = {
-    "version": ("", lambda inputs: str(inputs["ref"])),
-    "commit": ("commit", lambda inputs: str(inputs["commit"])[:9]),
-    "backend": ("", backend),
-    "machine": ("", lambda inputs: inputs["machine"]),
-    "architectures": ("architectures", lambda inputs: ", ".join(inputs.get("cuda_architectures") or ()) or None),
-    "toolkit": ("CUDA toolkit", lambda inputs: inputs.get("cuda_toolkit")),
-    "kernels": ("FlashAttention for", lambda inputs: ", ".join(inputs.get("fa_quants") or ()) or None),
-    "processor": ("", portable),
-    "instruction sets": ("instruction sets", _instruction_sets),
-    "options": ("CMake options", _options),
-    "page": ("web page", lambda inputs: inputs.get("web_page")),
-    "programs": ("programs", lambda inputs: ", ".join(inputs["targets"])),
-    "source": ("source", source),
-}
-# What is compared between hosts of the same kind, and between any two.
-ALIKE = ("version", "commit", "toolkit", "kernels", "processor", "options", "page", "programs")
-ANYWHERE = ("version", "commit")
 
 
 def _rows(record: Record) -> list[Row]:

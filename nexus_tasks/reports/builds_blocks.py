@@ -14,7 +14,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
-from nexus_tasks.fleet import builds
+from nexus_tasks.fleet import builds, release_inputs
 from nexus_tasks.fleet.builds import Build, Builds, Host, Vulnerable
 from nexus_tasks.hostlib.advisories import ATTACKERS
 from nexus_tasks.reports.figures import BLUE, GREEN, WIDE_IN, block, drawing
@@ -281,9 +281,11 @@ def _host(state: Builds, host: Host) -> dict[str, Any]:
         "trouble": trouble if host.succeeded else [*trouble, "no deployment with it has succeeded"],
         "version": builds.version(state, host.release),
         "commit": inputs["commit"][:9] if inputs else "",
-        "backend": f"{builds.backend(inputs)} {inputs.get('cuda_toolkit') or ''}".strip() if inputs else MISSING,
+        "backend": f"{release_inputs.backend(inputs)} {inputs.get('cuda_toolkit') or ''}".strip()
+        if inputs
+        else MISSING,
         "architectures": ", ".join(inputs.get("cuda_architectures") or ()) if inputs else "",
-        "processor": (builds.portable(inputs) if inputs else None) or MISSING,
+        "processor": (release_inputs.portable(inputs) if inputs else None) or MISSING,
         "machine": inputs["machine"] if inputs else "",
         "page": (inputs.get("web_page") if inputs else None) or MISSING,
         "size": _size(build.size) if build and build.size else MISSING,

@@ -335,8 +335,8 @@ def test_where_nexus_tasks_is_not_installed_one_warning_says_what_has_it(project
     (project.folder / "path" / "nexus_tasks").mkdir(parents=True)
     (project.folder / "path" / "nexus_tasks" / "__init__.py").write_text("")
     command = project.command([{"debug": {}}])
-    environment = {"NEXUS_RESULTS": str(project.results), "PYTHONPATH": str(project.folder / "path")}
-    done = ansible(*command, **environment, COLUMNS="1000")
+    path = str(project.folder / "path")
+    done = ansible(*command, NEXUS_RESULTS=str(project.results), PYTHONPATH=path, COLUMNS="1000")
     assert "ok=1" in done.stdout
     assert done.stdout.count("[WARNING]") == 1
     assert "no record is written of this deployment, which goes on: " in done.stdout
