@@ -139,7 +139,7 @@ def _list(names: Sequence[str]) -> str:
 
 
 def _value(spec: Mapping[str, Any]) -> str:
-    """What an option takes, whether it must be set and what it is otherwise."""
+    """The values of an option, whether it must be set, and its default."""
     kinds = {"str": "text", "int": "number", "float": "number", "bool": "true, false", "dict": "dict"}
     if "options" in spec:
         said = f"list of {{{', '.join(spec['options'])}}}"

@@ -1,4 +1,4 @@
-"""What was built where: the releases of llama.cpp on the hosts, as the deployments left them.
+"""Builds: the releases of llama.cpp on the hosts, as the deployments left them.
 
     state = builds.read(Path("results"))
     builds.sentences(state)       ["4 hosts run 3 releases of llama.cpp: b11312 on 3, b11201 on 1.", ...]
@@ -53,7 +53,7 @@ class Build:
 
     @property
     def compilations(self) -> int:
-        """How many there were, as far as the compiler's cache was asked."""
+        """Their number, as far as the compiler's cache was asked."""
         return sum((self.row["ccache"] or {}).values())
 
     @property
@@ -128,7 +128,7 @@ class Vulnerable:
 
     @property
     def is_severe(self) -> bool:
-        """Whether it is critical or high and open to any client of any server."""
+        """True where it is critical or high and open to any client of any server."""
         return advisories.is_severe(self.advisory) and not self.advisory["flags"]
 
 
@@ -222,7 +222,7 @@ def tell(records: Sequence[Record], unread: Sequence[str] = ()) -> Builds:
 
 
 def sentences(state: Builds) -> list[str]:
-    """Which versions the hosts run, how the last build went, and what failed or is behind."""
+    """Three sentences: the versions that run, how the last build went, and what failed or is behind."""
     return [_extent(state), _last_build(state), _amiss(state)]
 
 
@@ -293,7 +293,7 @@ def listed(state: Builds) -> list[str]:
 
 
 def apart(state: Builds) -> tuple[dict[str, list[str]], list[str]]:
-    """What sets each of the listed releases apart from most, in words; and what is the same in all of them."""
+    """Words that set each of the listed releases apart from most; and those that hold for all of them."""
     names = [name for name in listed(state) if name in state.inputs]
     words: dict[str, list[str]] = {name: [] for name in names}
     same = []
@@ -336,7 +336,7 @@ def age(span: timedelta) -> str:
 
 
 def cache(state: Builds, build: Build) -> str:
-    """What the compiler's cache spared a build: ``95 % of 820 compilations from the cache``."""
+    """The part of a build that the compiler's cache spared: ``95 % of 820 compilations from the cache``."""
     if build.cached is not None:
         return f"{100 * build.cached:.0f} % of {build.compilations:,} compilations from the cache"
     return "not compiled" if state.inputs[build.release]["source"]["kind"] == "binary" else "without a cache"
@@ -355,7 +355,7 @@ def _rows(record: Record) -> list[Row]:
 
 
 def _key(row: Row) -> tuple[str, str, str] | None:
-    """What tells a build from others; None where the row knows of none."""
+    """The key that tells a build from others; None where the row knows of none."""
     build = row["build"]
     return (row["name"], build["built_on"], build["built_at"]) if build else None
 

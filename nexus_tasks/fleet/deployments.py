@@ -107,7 +107,7 @@ class Fleet:
 
     @property
     def well(self) -> bool:
-        """Whether everything that was deployed is as it was declared."""
+        """True where everything that was deployed is as it was declared."""
         return not (self.broken or self.troubles or (self.real and interrupted(self.real[-1].record)))
 
 
@@ -158,7 +158,7 @@ def tell(records: Sequence[Record], unread: Sequence[str] = ()) -> Fleet:
 
 
 def sentences(fleet: Fleet) -> list[str]:
-    """What there is, what of it is verified, and what is not as it should be or failed last."""
+    """Three sentences: what there is, what of it is verified, and what is amiss or failed last."""
     return [_extent(fleet), _proof(fleet), _trouble_told(fleet)]
 
 
@@ -174,12 +174,12 @@ def served(row: Row) -> Row:
 
 
 def interrupted(record: Record) -> bool:
-    """Whether a run did not come to its end."""
+    """True for a run that did not come to its end."""
     return record.summary is None or bool(record.summary["interrupted"])
 
 
 def outcome(host: Mapping[str, Any]) -> str:
-    """What became of a host: one of OUTCOMES, or nothing where no instance was touched and nothing failed."""
+    """The outcome for a host: one of OUTCOMES, or nothing where no instance was touched and nothing failed."""
     states = {row["state"] for row in reported(host)}
     if "failed" in states:
         return "failed"
@@ -198,7 +198,7 @@ def failed_checks(row: Row) -> list[Row]:
 
 
 def cause(row: Row) -> str:
-    """Why an instance is not what was declared, in a line."""
+    """The reason for which an instance is not what was declared, in a line."""
     if row.get("error"):
         return _line(row["error"])
     for check in failed_checks(row):
@@ -208,7 +208,7 @@ def cause(row: Row) -> str:
 
 
 def aftermath(row: Row) -> str:
-    """What is there after a proof that failed, in a sentence."""
+    """The state after a proof that failed, in a sentence."""
     restored = row.get("restored")
     if row["state"] == "restored":
         served_now = served(row)
@@ -222,7 +222,7 @@ def aftermath(row: Row) -> str:
 
 
 def model_name(row: Row) -> str:
-    """What an instance serves; a router's models stand in its proof."""
+    """The model that an instance serves; a router's models stand in its proof."""
     if row.get("model"):
         return str(row["model"].get("name") or "")
     checks = row.get("checks") or []
@@ -243,7 +243,7 @@ def device_memory_mib(row: Row) -> dict[str, float]:
 
 
 def causes(record: Record) -> list[str]:
-    """What went wrong in a run, a line for each instance or host."""
+    """The failures of a run, a line for each instance or host."""
     found = []
     for host in record.hosts:
         broken = [row for row in reported(host) if row["state"] in BROKEN]
@@ -265,7 +265,7 @@ def _trouble(host: Row, record: Record) -> Trouble | None:
 
 
 def _said(host: Row) -> tuple[str, str]:
-    """Where a host failed, and with what message."""
+    """The task at which a host failed, and its message."""
     task = host["failed_task"] or {}
     if host["unreachable"]:
         what = "not reached"

@@ -132,7 +132,7 @@ def environment() -> jinja2.sandbox.SandboxedEnvironment:
 
 
 def line_of(error: BaseException, path: Path) -> str:
-    """Where in the template an error arose, as `` line 7``; empty where Jinja does not say."""
+    """The place in the template of an error, as `` line 7``; empty where Jinja does not say."""
     if isinstance(error, jinja2.TemplateSyntaxError):
         return f" line {error.lineno}"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
@@ -140,7 +140,7 @@ def line_of(error: BaseException, path: Path) -> str:
 
 
 def conversation_problem(template: jinja2.Template, path: Path, what: str) -> str | None:
-    """Why a template can't render a kind of conversation; None when it can."""
+    """The reason for which a template can't render a kind of conversation; None when it can."""
     problem = None
     for conversation in CONVERSATIONS[what]:
         try:
@@ -204,7 +204,7 @@ def _problems(names: Iterable[str], folder: Path) -> Iterator[str]:
 
 
 def problems(names: Iterable[str], folder: str) -> list[str]:
-    """What is wrong with the templates ``names`` in ``folder``; an empty list when nothing is."""
+    """Problems of the templates ``names`` in ``folder``, one line each; an empty list when nothing is."""
     return list(_problems(names, Path(folder).resolve()))
 
 

@@ -33,7 +33,7 @@ Row = dict[str, Any]
 
 @dataclass
 class Release:
-    """What role llama_cpp said of a host's release so far."""
+    """A host's release, as role llama_cpp tells of it so far."""
 
     name: str | None = None
     how: str = "planned"
@@ -91,7 +91,7 @@ class Release:
 
 @dataclass
 class HostState:
-    """What is known of one host so far."""
+    """A host's part of the run so far."""
 
     began: float = field(default_factory=time.monotonic)
     ended: float = field(default_factory=time.monotonic)

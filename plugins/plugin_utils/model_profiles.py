@@ -44,7 +44,7 @@ def profile_problem(profile: Any) -> str | None:
 
 
 def value_problem(profile: dict[str, str]) -> str | None:
-    """What is wrong with the values of a profile whose keys are right."""
+    """The first problem of the values of a profile whose keys are right."""
     if not re.fullmatch("[0-9a-fA-F]{64}", profile.get("sha256", "0" * 64)):
         return f"has sha256: {profile['sha256']}, which is not 64 hexadecimal digits: copy it again"
     if not profile.get("path", "/").startswith(("/", "~")):
@@ -59,7 +59,7 @@ def value_problem(profile: dict[str, str]) -> str | None:
 
 
 def _problems(names: Any, catalogue: Any) -> Iterator[str]:
-    """Everything wrong with the wanted names, one line each."""
+    """Problems of the wanted names, one line each."""
     for name in names:
         if name not in catalogue:
             known = ", ".join(sorted(catalogue)) or "none"
@@ -71,5 +71,5 @@ def _problems(names: Any, catalogue: Any) -> Iterator[str]:
 
 
 def problems(names: Any, catalogue: Any) -> list[str]:
-    """What is wrong with the profiles ``names`` of ``catalogue``; an empty list when nothing is."""
+    """Problems of the profiles ``names`` of ``catalogue``; an empty list when nothing is."""
     return list(_problems(names, catalogue))

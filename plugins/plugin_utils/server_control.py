@@ -29,7 +29,9 @@ def chosen(rows: Iterable[Row], action: str, names: Sequence[str] = ()) -> list[
 
 
 def nowhere(hosts: Iterable[str], variables: Mapping[str, Any], action: str, names: Sequence[str] = ()) -> str:
-    """Why the action is about nothing: names that no host has, or nothing to go back to. Empty where all is well.
+    """The reason for which an action is about nothing; empty where it is about something.
+
+    That is names that no host has, or nothing to go back to.
 
     Args:
         hosts: those of the play.

@@ -30,7 +30,7 @@ ATTACKERS = {
 
 
 def is_severe(entry: Advisory) -> bool:
-    """Whether a server with this one may not listen beyond loopback: critical or high, and any client can use it."""
+    """True for one with which a server may not listen beyond loopback: critical or high, and any client can use it."""
     return entry["severity"] in SEVERE and entry["attacker"] == "client"
 
 
@@ -105,7 +105,7 @@ class Table:
         return found
 
     def warnings(self, servers: Iterable[Mapping[str, Any]], ref: str, accepted: Collection[str]) -> list[str]:
-        """What else is to be known of the servers: advisories that apply to them, one line each, with who has it."""
+        """Advisories that apply to the servers and are no problem, one line each, with who has it."""
         servers = list(servers)
         if servers and ref and self.build_of(ref) is None:
             return [

@@ -4,5 +4,5 @@ from __future__ import annotations
 
 
 def is_host(device: str) -> bool:
-    """Whether a buffer's name is one of the processor's: CPU, CPU_Mapped, CPU_REPACK, CUDA_Host."""
+    """True for the name of a buffer in the host's memory: CPU, CPU_Mapped, CPU_REPACK, CUDA_Host."""
     return device.startswith("CPU") or device.endswith("_Host")

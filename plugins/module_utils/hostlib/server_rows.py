@@ -40,7 +40,7 @@ def condition(row: Row) -> str:
 
 
 def trouble(row: Row) -> str | None:
-    """What is not as it should be, and what to do; None where nothing is wrong."""
+    """The trouble of an instance, and what to do; None where nothing is wrong."""
     name, phase = row["name"], row.get("phase")
     why = f": {row['last_error']}" if row.get("last_error") else ""
     if row.get("error"):
@@ -68,7 +68,7 @@ def trouble(row: Row) -> str | None:
 
 
 def remark(row: Row) -> str | None:
-    """What is worth knowing although nothing is wrong; None where nothing is."""
+    """A remark on an instance with which nothing is wrong; None where there is none."""
     phase = row.get("phase")
     why = f": {row['last_error']}" if row.get("last_error") else ""
     parts = []

@@ -36,7 +36,7 @@ def size(mib: float) -> str:
 
 
 def memory(buffers: Mapping[str, Mapping[str, float]] | None, *, kinds: bool = False) -> list[str]:
-    """What lies where, as ``CUDA0 14.2 GiB`` and ``host 612 MiB``; all of the processor's buffers are the host's.
+    """Memory by device, as ``CUDA0 14.2 GiB`` and ``host 612 MiB``; all of the processor's buffers are the host's.
 
     Args:
         buffers: MiB by device and kind.
@@ -56,7 +56,7 @@ def memory(buffers: Mapping[str, Mapping[str, float]] | None, *, kinds: bool = F
 
 
 def differing(expected: Sequence[Any], found: Sequence[Any]) -> tuple[str, str]:
-    """What two lists of arguments do not share, a value with the flag before it."""
+    """The differences of two lists of arguments, a value with the flag before it."""
     one, other = [str(word) for word in expected], [str(word) for word in found]
     sides: tuple[list[str], list[str]] = ([], [])
     for tag, *spans in difflib.SequenceMatcher(None, one, other, autojunk=False).get_opcodes():
@@ -80,7 +80,7 @@ def value(found: Any) -> str:
 
 
 def values(check: Row) -> tuple[str, str]:
-    """What was expected and what was found, long things shortened to what differs."""
+    """The expected and the actual value of a check, long ones shortened to what differs."""
     expected, found = check["expected"], check["found"]
     lists = isinstance(expected, list) and isinstance(found, list)
     if lists and len(expected) + len(found) > 8:
@@ -92,7 +92,7 @@ def values(check: Row) -> tuple[str, str]:
 
 
 def status_table(rows: Sequence[Row], width: int = WIDTH) -> str:
-    """What runs: a line an instance with its state, and below it where it answers, what it is, and what is wrong."""
+    """Table of what runs: a line an instance with its state; below it where it answers, what it is, what is wrong."""
     if not rows:
         return NOTHING
     head = ["INSTANCE", "STATE", "MODEL", "TOKENS/S", "CONTEXT", "BUSY"]
@@ -176,7 +176,7 @@ def compared_lines(row: Row, width: int) -> list[str]:
 
 
 def proof_verdict(row: Row) -> str:
-    """What became of an instance, in a few words."""
+    """The verdict on an instance, in a few words."""
     changed, restored = row.get("changed"), row.get("restored")
     if "phase" in row:  # of check mode: what it is now
         return condition(row) + (", would change" if changed else "")
@@ -193,7 +193,7 @@ def proof_verdict(row: Row) -> str:
 
 
 def stop_verdict(row: Row) -> str:
-    """What became of an instance that is stopped."""
+    """The verdict on an instance that is stopped."""
     if row.get("removed"):
         return "stopped and removed"
     was = "stopped" if row.get("changed") else "was not running"
@@ -223,7 +223,7 @@ def check_lines(checks: Sequence[Row], width: int) -> list[str]:
 
 
 def measured_lines(row: Row, width: int) -> list[str]:
-    """What was measured on the way, and where the model lies."""
+    """Measurements of a proof, and the memory that the model takes."""
     speed, load, gap = (row.get(key) for key in ("tokens_per_second", "load_seconds", "downtime_seconds"))
     parts = [
         f"{speed:.1f} tokens/s" if speed else None,
@@ -237,7 +237,7 @@ def measured_lines(row: Row, width: int) -> list[str]:
 
 
 def text(rows: Sequence[Row], action: str) -> str:
-    """What came of an action, for people."""
+    """The text that goes with an action."""
     return {"status": status_table, "logs": log_text}.get(action, proof_table)(rows)
 
 

@@ -1,4 +1,4 @@
-"""What a host is told of its instances."""
+"""Configuration of instances, as a host is given it: commands, files, and what to prove."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def declaration(
     files: Mapping[str, Any],
     chat_templates: Mapping[str, str],
 ) -> dict[str, Any]:
-    """What the host is told, by instance: ``config``, ``files`` and ``proof``. Holds no key.
+    """Declaration for a host, by instance: ``config``, ``files`` and ``proof``. Holds no key.
 
     Args:
         instances: llama_server_instances, in which host_problems finds nothing.
@@ -47,7 +47,7 @@ def instance_declaration(
     files: Mapping[str, Any],
     chat_templates: Mapping[str, str],
 ) -> dict[str, Any]:
-    """What the host is told of one instance; the arguments are those of :func:`declaration`."""
+    """Declaration of one instance; the arguments are those of :func:`declaration`."""
     values, _ = parsed(options, instance_spec())
     models = {str(id_): parsed(model, router_model_spec())[0] for id_, model in values.get("models", {}).items()}
     mode = mode_of(values)
@@ -89,7 +89,7 @@ def instance_declaration(
 
 
 def release_facts(release: Mapping[str, Any]) -> dict[str, Any]:
-    """What the host is told of its release: ``name``, ``path``, ``ref``, ``commit`` and ``backend``."""
+    """Facts of the host's release: ``name``, ``path``, ``ref``, ``commit`` and ``backend``."""
     inputs = (release.get("manifest") or {}).get("inputs") or {}
     return {
         "name": release["name"],
@@ -114,6 +114,6 @@ def served_models(models: Mapping[str, Options], backend: str, files: Mapping[st
 
 
 def local_url(values: Options) -> str:
-    """Where the server is asked from its own host."""
+    """The address at which the server is asked from its own host."""
     address = str(EVERYWHERE.get(values["host"], values["host"]))
     return f"http://{f'[{address}]' if ':' in address else address}:{values['port']}"

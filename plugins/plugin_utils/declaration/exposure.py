@@ -1,4 +1,4 @@
-"""Who can reach the instances, and what they are started with."""
+"""Exposure of the instances: who can reach them, and what they are started with."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .rules import instance_spec
 
 
 def exposure(instances: Any, host: str) -> list[dict[str, Any]]:
-    """What strangers can reach: of each instance ``name``, ``host``, whether it is ``exposed`` beyond loopback, and the
+    """Exposure to strangers: of each instance ``name``, ``host``, whether it is ``exposed`` beyond loopback, and the
     ``flags`` that it is started with, a router's models included. What is malformed is told by the problems.
     """
     found = []

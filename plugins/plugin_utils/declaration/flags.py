@@ -27,7 +27,7 @@ def flags_by_option(values: Options) -> Iterator[tuple[str, str]]:
 
 
 def argument_problems(words: list[str], settings: Settings) -> Iterator[str]:
-    """What extra_args may not hold: options a second time, and what makes the process something else."""
+    """Problems of extra_args, which may not hold options a second time, and what makes the process something else."""
     owned = RULES.spellings()
     refused = {flag: group["because"] for group in RULES.refused_flags for flag in group["flags"]}
     flags = [(word, canonical(word)) for word in words]
@@ -53,7 +53,7 @@ def argument_problems(words: list[str], settings: Settings) -> Iterator[str]:
 
 
 def release_problems(values: Options, settings: Settings) -> Iterator[str]:
-    """What the release that the host has does not know; nothing where there is no release yet."""
+    """Problems of flags that the host's release does not know; nothing where there is no release yet."""
     known = {canonical(flag): value for flag, value in settings["flags"].items()}
     if not known:
         return

@@ -18,7 +18,7 @@ PLACEHOLDER = re.compile(
 
 
 def key_problems(keys: Any) -> Iterator[str]:
-    """What is wrong with the keys; their names are told, they themselves never are."""
+    """Problems of the keys; their names are told, they themselves never are."""
     if not isinstance(keys, Mapping):
         yield "api_keys is no dict: write NAME: KEY, a key for each client or group of clients"
         return

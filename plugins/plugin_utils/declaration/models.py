@@ -1,4 +1,4 @@
-"""What an instance serves: one model, or as a router several, and how."""
+"""Problems of what an instance serves: one model, or several as a router, and how."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ QUIET = 4  # below this verbosity llama.cpp does not say where it put what
 
 
 def single_problems(values: Options, settings: Settings) -> Iterator[str]:
-    """What is wrong with an instance that serves one model."""
+    """Problems of an instance that serves one model."""
     yield from choice_problems(values, settings)
     for name in ("models_max", "models_autoload"):
         if name in values:
@@ -24,7 +24,7 @@ def single_problems(values: Options, settings: Settings) -> Iterator[str]:
 
 
 def router_problems(values: Options, settings: Settings) -> Iterator[str]:
-    """What is wrong with an instance that serves several models."""
+    """Problems of an instance that serves several models."""
     if not values["models"]:
         yield "models is empty: name at least one"
     misplaced = sorted(set(values) - set(RULES.router_options) - set(NOT_OF_ROUTERS))

@@ -59,7 +59,7 @@ def usable(entry: Mapping[str, Any]) -> Options:
 
 
 def misfit(value: object, entry: Mapping[str, Any]) -> str | None:
-    """What is wrong with a value that Ansible would make fit, as an unquoted yes, of which it makes the text True."""
+    """The problem of a value that Ansible would make fit, as an unquoted yes, of which it makes the text True."""
     quote = "holds what is no text: put it in quotes"
     if entry["type"] == "list" and isinstance(value, list):
         if entry["elements"] == "dict" and not all(isinstance(item, Mapping) for item in value):
@@ -87,7 +87,7 @@ def mode_of(options: Options) -> str:
 
 
 def uses_gpu(values: Options, backend: str) -> bool:
-    """Whether a model's layers are to be on a GPU: said so, or what a CUDA release does by itself."""
+    """True where a model's layers are to be on a GPU: said so, or what a CUDA release does by itself."""
     layers = values.get("n_gpu_layers")
     return bool(values.get("device") != "none" and (layers != 0 if layers is not None else backend == "cuda"))
 

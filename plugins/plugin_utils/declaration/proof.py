@@ -1,4 +1,4 @@
-"""What the proof of an instance asks for: speeds, times, tokens."""
+"""Requirements of the proof of an instance: speeds, times, tokens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ UNKNOWN_BYTES = 64 * GIB  # of a model that nobody tells: what waits too long co
 def start_limits(
     rows: Iterable[Mapping[str, Any]], action: str, instances: Mapping[str, Any], settings: Settings
 ) -> dict[str, dict[str, Any]]:
-    """What the proof of a start asks for, by instance, and as ``default`` for those that are not deployed.
+    """Requirements of the proof of a start, by instance, and as ``default`` for those that are not deployed.
 
     Args:
         rows: those of a status.
@@ -36,7 +36,7 @@ def start_limits(
 def proof_limits(
     options: Mapping[str, Any], settings: Settings, size_bytes: float, mode: str = "completion"
 ) -> dict[str, Any]:
-    """What the proof of an instance with models of this size asks for."""
+    """Requirements of the proof of an instance with models of this size."""
     seconds = int(settings["start_timeout"]) + int(float(settings["start_timeout_per_gib"]) * size_bytes / GIB)
     return {
         **{floor: floor_of(floor, options, settings, mode) for floor in ("min_decode_tps", "max_regression")},

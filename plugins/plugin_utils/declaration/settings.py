@@ -1,4 +1,4 @@
-"""The role's variables: what is wrong with those of a host, and with sampling presets."""
+"""Problems of the role's variables on a host, and of sampling presets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .rules import RULES, SAMPLING, Settings, instance_spec
 
 
 def settings_problems(instances: Mapping[str, Any], settings: Settings) -> Iterator[str]:
-    """What is wrong with the role's variables."""
+    """Problems of the role's variables."""
     host = settings["host"]
     if not re.fullmatch(r"/[A-Za-z0-9._/@+-]+", str(settings["prefix"])):
         yield (
@@ -36,7 +36,7 @@ def settings_problems(instances: Mapping[str, Any], settings: Settings) -> Itera
 
 
 def floor_problems(options: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """What is wrong with the speeds that a proof asks for."""
+    """Problems of the speeds that a proof asks for."""
     ranges = {"min_decode_tps": (math.inf, "0 or more"), "max_regression": (1.0, "a part from 0 to 1, as 0.2")}
     for name, (most, use) in ranges.items():
         value = options.get(name)
@@ -51,7 +51,7 @@ def floor_problems(options: Mapping[str, Any], prefix: str = "") -> Iterator[str
 
 
 def image_problem(image: Any) -> str | None:
-    """What is wrong with llama_server_docker_image."""
+    """The first problem of llama_server_docker_image; None where it is right."""
     forms = "{base: IMAGE}, {archive: PATH, sha256: HASH} or {ref: NAME@sha256:HASH}"
     if not isinstance(image, Mapping) or set(image) not in ({"base"}, {"archive", "sha256"}, {"ref"}):
         return f"does not say what containers are made of: set it to {forms}"
