@@ -61,9 +61,14 @@ wrong:
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.hostlib.process import begin
-from ..module_utils.llama_server.compare import PLACES, host_of, said
-from ..module_utils.llama_server.host import TRIAL, HostError, folders, write_file
-from ..module_utils.llama_server.switch import restart, rollback, start, status, stop
+from ..module_utils.llama_server.control import restart, rollback, start, stop
+from ..module_utils.llama_server.declaration import TRIAL
+from ..module_utils.llama_server.errors import HostError
+from ..module_utils.llama_server.failures import failure_message
+from ..module_utils.llama_server.files import write_file
+from ..module_utils.llama_server.folder import folders
+from ..module_utils.llama_server.host import PLACES, host_of
+from ..module_utils.llama_server.status import status
 
 MOVES = {"start": start, "stop": stop, "restart": restart, "rollback": rollback}
 
@@ -123,7 +128,7 @@ def main() -> None:
         module.fail_json(msg=str(error), instances=rows)
     except OSError as error:
         module.fail_json(msg=f"{error.strerror}: {error.filename}", instances=rows)
-    module.exit_json(changed=any(row["changed"] for row in rows), instances=rows, wrong=said(rows))
+    module.exit_json(changed=any(row["changed"] for row in rows), instances=rows, wrong=failure_message(rows))
 
 
 if __name__ == "__main__":

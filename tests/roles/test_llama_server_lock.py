@@ -20,8 +20,11 @@ from typing import Any
 
 import pytest
 
-from plugins.module_utils.llama_server import host as host_utils
-from plugins.module_utils.llama_server import switch as switch_utils
+from plugins.module_utils.llama_server.control import restart, rollback, start, stop
+from plugins.module_utils.llama_server.converge import converge
+from plugins.module_utils.llama_server.declaration import Declaration
+from plugins.module_utils.llama_server.folder import Folder
+from plugins.module_utils.llama_server.host import LOCK_SECONDS
 from tests import strangers
 from tests.conftest import ROOT, wait_for
 from tests.roles.machine import Machine, deploy, status
@@ -36,7 +39,7 @@ def instance() -> Iterator[Any]:
     """The folder of an instance with two generations, which other users can enter, as the servers' must."""
     with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
         Path(name).chmod(0o755)
-        yield host_utils.Folder(name, "main")
+        yield Folder(name, "main")
 
 
 def generation(folder: Any, name: str) -> dict[str, Any]:
@@ -45,7 +48,7 @@ def generation(folder: Any, name: str) -> dict[str, Any]:
         "name": "main", "runtime": "systemd", "argv": ["/bin/echo", name], "environment": {},
         "release": {"backend": "cpu"}, "uses_gpu": False,
     }  # fmt: skip
-    declaration = host_utils.Declaration(config, {}, {})
+    declaration = Declaration(config, {}, {})
     written: dict[str, Any] = folder.write(declaration, declaration.identity(b"salt"), None)
     return written
 
@@ -170,7 +173,7 @@ def at_once(do: Callable[..., Any], *arguments: Any) -> Any:
     """Do what must not wait for a lock."""
     begun = time.monotonic()
     row = do(*arguments)
-    assert time.monotonic() - begun < switch_utils.LOCK_SECONDS / 3
+    assert time.monotonic() - begun < LOCK_SECONDS / 3
     assert row["error"] is None
     return row
 
@@ -189,13 +192,13 @@ def test_what_a_former_version_deployed_is_taken_over_and_gone_back_to_whoever_h
         shutil.copy(FORMER, f"{folder.generation(name)}/launch.py")
 
     with stranger_on_former_lock(folder):
-        assert at_once(switch_utils.restart, host, folder, proof)["generation"] == second
+        assert at_once(restart, host, folder, proof)["generation"] == second
     with stranger_on_former_lock(folder):
-        at_once(switch_utils.stop, host, folder, proof)
+        at_once(stop, host, folder, proof)
     with stranger_on_former_lock(folder):
-        assert at_once(switch_utils.start, host, folder, proof)["generation"] == second
+        assert at_once(start, host, folder, proof)["generation"] == second
     with stranger_on_former_lock(folder):
-        row = at_once(switch_utils.rollback, host, folder, proof)
+        row = at_once(rollback, host, folder, proof)
         assert (row["generation"], row["state"]) == (first, "verified")
         assert folder.linked("verified")["id"] == first
 
@@ -204,7 +207,7 @@ def test_what_a_former_version_deployed_is_taken_over_and_gone_back_to_whoever_h
     assert (row["state"], row["error"]) == ("verified", None)
     assert row["generation"] not in (first, second)
     assert folder.linked("previous")["id"] == first
-    row = at_once(switch_utils.rollback, host, folder, proof)
+    row = at_once(rollback, host, folder, proof)
     assert (row["generation"], row["state"]) == (first, "verified")
     # One that fails brings back what a former version deployed, too.
     shutil.copy(FORMER, f"{folder.generation(first)}/launch.py")
@@ -219,7 +222,7 @@ def test_a_server_that_dies_after_its_switch_was_killed_is_started_as_verified(m
     [row] = deploy(host)
     changed = machine.declaring(machine.instance("main", "--ctx-size", "1024"))
     old = status(host).pid
-    switch = FORK.Process(target=switch_utils.converge, args=(changed, ["main"]))
+    switch = FORK.Process(target=converge, args=(changed, ["main"]))
     switch.start()
     tried = wait_for(lambda: status(host).pid not in (None, old) and status(host).pid, "the new server")
     wait_for(lambda: "1024" in cmdline(tried), "the launcher to become it")
@@ -241,11 +244,11 @@ def test_who_waits_for_a_switch_is_told_within_two_seconds_for_which(machine: Ma
     host = machine.declaring(machine.instance("main", "--ctx-size", "512"))
     folder, proof = host.folder("main"), machine.instance("main")["proof"]
     steps: dict[str, Callable[[Any], Any]] = {
-        "deployment": lambda host: switch_utils.converge(host, ["main"])[0],
-        "restart": lambda host: switch_utils.restart(host, folder, proof),
-        "stop": lambda host: switch_utils.stop(host, folder, proof),
-        "start": lambda host: switch_utils.start(host, folder, proof),
-        "rollback": lambda host: switch_utils.rollback(host, folder, proof),
+        "deployment": lambda host: converge(host, ["main"])[0],
+        "restart": lambda host: restart(host, folder, proof),
+        "stop": lambda host: stop(host, folder, proof),
+        "start": lambda host: start(host, folder, proof),
+        "rollback": lambda host: rollback(host, folder, proof),
     }
     for step in steps.values():
         told: list[tuple[float, str]] = []

@@ -11,11 +11,16 @@ from typing import Any
 
 import pytest
 
-from plugins.module_utils.llama_server import client as client_utils
-from plugins.module_utils.llama_server import host as host_utils
-from plugins.module_utils.llama_server import placement as placement_utils
-from plugins.module_utils.llama_server import proof as proof_utils
-from plugins.module_utils.llama_server import runtimes as runtime_utils
+from plugins.module_utils.llama_server.folder import Folder
+from plugins.module_utils.llama_server.proof.checks import Checks
+from plugins.module_utils.llama_server.proof.input_tensors import input_mib
+from plugins.module_utils.llama_server.proof.kept import keep
+from plugins.module_utils.llama_server.proof.memory_log import placement
+from plugins.module_utils.llama_server.proof.model_files import file_sha256
+from plugins.module_utils.llama_server.proof.placement import prove_router_placement
+from plugins.module_utils.llama_server.proof.prove import prove as prove_server
+from plugins.module_utils.llama_server.runtimes.base import Status
+from plugins.module_utils.llama_server.sockets import holder
 from tests import pin
 from tests.conftest import ROOT, RunningServer, wait_for
 
@@ -28,8 +33,8 @@ class Keeper:
     def __init__(self, server: RunningServer) -> None:
         self.server = server
 
-    def status(self, name: str) -> Any:
-        return runtime_utils.Status("running", self.server.process.pid, "1")
+    def status(self, name: str) -> Status:
+        return Status("running", self.server.process.pid, "1")
 
     def log(self, name: str, lines: int | None = None) -> list[str]:
         return self.server.log.read_text().splitlines()
@@ -56,9 +61,9 @@ def prove(server: RunningServer, tmp_path: Path) -> Prove:
     }  # fmt: skip
 
     def prove(wanted: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
-        folder = host_utils.Folder(str(tmp_path), "main")
+        folder = Folder(str(tmp_path), "main")
         Path(folder.path).mkdir(exist_ok=True)
-        row = proof_utils.prove({**true, **changes}, {**WANTED, **(wanted or {})}, Keeper(server), folder)
+        row = prove_server({**true, **changes}, {**WANTED, **(wanted or {})}, Keeper(server), folder)
         return dict(row)
 
     return prove
@@ -138,29 +143,29 @@ def test_a_server_below_the_floor_is_too_slow(prove: Prove) -> None:
 
 def test_speed_is_compared_with_the_best_proof_of_the_same_model(prove: Prove, tmp_path: Path) -> None:
     row = prove()
-    folder = host_utils.Folder(str(tmp_path), "main")
-    proof_utils.keep({**row, "tokens_per_second": 1e6}, folder)
+    folder = Folder(str(tmp_path), "main")
+    keep({**row, "tokens_per_second": 1e6}, folder)
     assert "the best so far, 1000000.0, less llama_server_max_regression" in prove({"max_regression": 0.5})["error"]
-    proof_utils.keep({**row, "tokens_per_second": 5e5}, folder)  # a decline in small steps is no new measure
+    keep({**row, "tokens_per_second": 5e5}, folder)  # a decline in small steps is no new measure
     assert json.loads(Path(folder.file("proof.json")).read_text())["best_tokens_per_second"] == 1e6
-    proof_utils.keep({**row, "model": {**row["model"], "sha256": "0" * 64}}, folder)
+    keep({**row, "model": {**row["model"], "sha256": "0" * 64}}, folder)
     assert prove({"max_regression": 0.5})["error"] is None
 
 
 def test_the_port_of_another_process_is_named(prove: Prove, server: RunningServer) -> None:
-    assert client_utils.holder("127.0.0.1", int(server.base_url.rpartition(":")[2])) == server.process.pid
+    assert holder("127.0.0.1", int(server.base_url.rpartition(":")[2])) == server.process.pid
 
 
 def test_a_file_is_hashed_again_only_when_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "model.gguf"
     file.write_bytes(b"one")
-    first = proof_utils.file_sha256(str(tmp_path), str(file))
+    first = file_sha256(str(tmp_path), str(file))
     assert first == hashlib.sha256(b"one").hexdigest()
-    monkeypatch.setattr(proof_utils.hashlib, "sha256", None)  # reading it again would need it
-    assert proof_utils.file_sha256(str(tmp_path), str(file)) == first
+    monkeypatch.setattr(hashlib, "sha256", None)  # reading it again would need it
+    assert file_sha256(str(tmp_path), str(file)) == first
     monkeypatch.undo()
     file.write_bytes(b"two")
-    assert proof_utils.file_sha256(str(tmp_path), str(file)) == hashlib.sha256(b"two").hexdigest()
+    assert file_sha256(str(tmp_path), str(file)) == hashlib.sha256(b"two").hexdigest()
 
 
 def test_the_span_of_the_input_is_read_from_the_header(tiny_model: Path) -> None:
@@ -168,7 +173,7 @@ def test_the_span_of_the_input_is_read_from_the_header(tiny_model: Path) -> None
 
     tensors = GGUFReader(tiny_model).tensors
     (embedding,) = [tensor for tensor in tensors if tensor.name == "token_embd.weight"]
-    assert placement_utils.input_mib(str(tiny_model)) == pytest.approx(embedding.n_bytes / 2**20, abs=32 / 2**20)
+    assert input_mib(str(tiny_model)) == pytest.approx(embedding.n_bytes / 2**20, abs=32 / 2**20)
 
 
 LOG = """\
@@ -185,7 +190,7 @@ LOG = """\
 
 
 def test_buffers_of_one_kind_are_added_up_by_device() -> None:
-    offloaded, buffers, projector = placement_utils.placement(LOG.splitlines())
+    offloaded, buffers, projector = placement(LOG.splitlines())
     assert projector == "CUDA0"
     assert offloaded == [25, 25]  # the second is a draft model's
     assert buffers == {
@@ -209,15 +214,21 @@ ROUTER_LOG = """\
 
 def test_a_port_that_another_model_of_a_router_had_before_says_nothing_of_this_one(tmp_path: Path) -> None:
     class Router:
+        def status(self, name: str) -> Status:
+            return Status("running", 1, "1")
+
         def log(self, name: str, lines: int | None = None) -> list[str]:
             return ROUTER_LOG.splitlines()
+
+        def where_log(self, name: str) -> str:
+            return "here"
 
     model = {"uses_gpu": False}
     config = {"name": "main", "id": "0", "uses_gpu": False, "models": {"small": model, "big": model}}
     row: dict[str, Any] = {"placements": {}, "buffers_mib": {}}
-    placement_utils.prove_router_placement(
-        config, runtime_utils.Status("running", 1, "1"), Router(), host_utils.Folder(str(tmp_path), "main"),
-        {"small": ["--port", "8080"]}, {"small"}, placement_utils.Proof(), row,
+    prove_router_placement(
+        config, Router().status("main"), Router(), Folder(str(tmp_path), "main"),
+        {"small": ["--port", "8080"]}, {"small"}, Checks(), row,
     )  # fmt: skip
     assert row["buffers_mib"] == {"CUDA0": {"model": 70.0}}
     assert [found["offloaded"] for found in row["placements"].values()] == [[13, 13]]

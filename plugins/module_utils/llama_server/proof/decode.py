@@ -1,0 +1,69 @@
+"""Decoding: whether a model computes, and how fast beside what it did before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..client import REQUEST_SECONDS, Server
+from ..files import read_json
+from ..folder import Config, Folder
+from .checks import Checks
+from .probe import error_message, probe_of
+from .slots import NOT_MEASURED, Busy, SlotRequest
+
+SPEED_TRIES = 3  # a busy moment is not a slow server
+
+
+def prove_decode(
+    config: Config, wanted: dict[str, Any], server: Server, key: str | None, folder: Folder, checks: Checks,
+    row: dict[str, Any], counts: bool,
+) -> None:  # fmt: skip
+    if config["mode"] in ("embedding", "reranking"):
+        check, path, body = probe_of(config["mode"], wanted["tokens"])
+        try:
+            code, answer = SlotRequest(server, key, check).ask(path, body, REQUEST_SECONDS)
+            checks.compare(check, 200, code, error_message(answer))
+        except Busy as error:
+            checks.warn("busy", str(error), NOT_MEASURED)
+        return
+    floors = []
+    if wanted.get("min_decode_tps"):
+        floors.append((float(wanted["min_decode_tps"]), "the floor llama_server_min_decode_tps"))
+    last = read_json(folder.file("proof.json")) or {}
+    comparable = (last.get("model") or {}).get("sha256") == config["model"]["sha256"]
+    if wanted.get("max_regression") is not None and comparable and last.get("best_tokens_per_second"):
+        allowed = float(last["best_tokens_per_second"]) * (1 - float(wanted["max_regression"]))
+        floors.append((allowed, f"the best so far, {last['best_tokens_per_second']}, less llama_server_max_regression"))
+    floor, why = max(floors, default=(0.0, ""))
+    wish = {"n_predict": wanted["tokens"], "ignore_eos": True, "cache_prompt": False}
+    body = {"prompt": "Once upon a time", **wish}
+    speeds: list[float] = []
+    beside: list[int] = []  # how many slots worked for others during each
+    for _ in range(SPEED_TRIES if counts else 1):
+        request = SlotRequest(server, key, "completion")
+        try:
+            code, answer = request.ask("/completion", body, REQUEST_SECONDS)
+        except Busy as error:
+            if speeds:
+                break
+            checks.warn("busy", str(error), NOT_MEASURED)
+            return
+        timings = answer.get("timings", {}) if isinstance(answer, dict) else {}
+        speeds.append(timings.get("predicted_per_second") or 0.0)
+        beside.append(request.others)
+        if code != 200 or speeds[-1] >= floor:
+            break
+    checks.compare("completion", 200, code, error_message(answer))
+    checks.compare(
+        "tokens generated", wanted["tokens"], timings.get("predicted_n"), "decoding stopped early; see the log"
+    )
+    row["tokens_per_second"] = round(max(speeds), 1)
+    if max(beside):
+        checks.warn("busy", f"{max(beside)} of {request.total} slots", "the speed is the one beside others' requests")
+    if floor and counts:
+        expected, found = f"at least {floor:.1f} tokens/s", f"{max(speeds):.1f} tokens/s"
+        if max(speeds) < floor and all(beside):  # what is left for one among many says nothing about a floor
+            checks.warn("decode speed", found, f"not held against {why}: other requests ran all the while")
+            return
+        cause = f"slower than {why}: something else uses the machine, or the model is not where it was"
+        checks.add("decode speed", expected, found, max(speeds) >= floor, cause)

@@ -1,0 +1,39 @@
+"""What a llama-server's log says of its memory, at --log-verbosity 4."""
+
+from __future__ import annotations
+
+import re
+
+# What llama.cpp prints of its memory at --log-verbosity 4, behind the device's name.
+BUFFER = re.compile(r":\s+(\S+)\s+(model|KV|RS|compute|output) buffer size =\s*([\d.]+) MiB")
+OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
+PROJECTOR = re.compile(r"CLIP using (\S+) backend")
+KINDS = {"model": "model", "KV": "kv", "RS": "kv", "compute": "compute", "output": "compute"}
+
+
+def is_host(device: str) -> bool:
+    """Whether a buffer's name is one of the processor's: CPU, CPU_Mapped, CPU_REPACK, CUDA_Host."""
+    return device.startswith("CPU") or device.endswith("_Host")
+
+
+def placement(log: list[str]) -> tuple[list[int] | None, dict[str, dict[str, float]], str | None]:
+    """What a server's log says of memory: layers offloaded and offered, MiB by device and kind, the projector's device.
+
+    A draft model's or a projector's buffers are added to the model's on the same device.
+    """
+    offloaded: list[int] | None = None
+    buffers: dict[str, dict[str, float]] = {}
+    projector = None
+    for line in log:
+        used = PROJECTOR.search(line)
+        if used:
+            projector = used[1]
+        layers = OFFLOADED.search(line)
+        if layers and offloaded is None:  # the first is the model's; a draft model says it again
+            offloaded = [int(layers[1]), int(layers[2])]
+        found = BUFFER.search(line)
+        if found:
+            sizes = buffers.setdefault(found[1], {})
+            kind = KINDS[found[2]]
+            sizes[kind] = round(sizes.get(kind, 0.0) + float(found[3]), 2)
+    return offloaded, buffers, projector
