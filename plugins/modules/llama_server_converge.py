@@ -58,11 +58,11 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils.hostlib.files import write_line
 from ..module_utils.hostlib.process import begin
 from ..module_utils.llama_server.converge import converge
 from ..module_utils.llama_server.errors import HostError
 from ..module_utils.llama_server.failures import failure_message
-from ..module_utils.llama_server.files import write_file
 from ..module_utils.llama_server.folder import used_releases
 from ..module_utils.llama_server.host import ARGUMENTS, host_of
 
@@ -81,7 +81,7 @@ def main() -> None:
     def progress(line: str) -> None:
         if line != shown[0]:
             shown[0] = line
-            write_file(module.params["progress"], line + "\n")
+            write_line(module.params["progress"], line)
 
     root = module.params["root"]
     try:

@@ -74,7 +74,7 @@ def main() -> None:
     result = {
         "instances": rows,
         "names": [row["name"] for row in rows if row["changed"] and row["state"] == "planned"],
-        "runtimes": sorted({declaration.config["runtime"] for declaration in host.declared.values()}),
+        "runtimes": sorted({declaration.config.runtime for declaration in host.declared.values()}),
         "releases": used_releases(host.root),
         "diff": diff,
         "wrong": failure_message(rows),

@@ -481,7 +481,8 @@ def log(place: Place, report: Report) -> None:
     for what, line in LINES.items():
         found = re.search(f".*{line}.*", said)
         report.claim(f"log: {what}", bool(found), found[0] if found else "no such line", line)
-    offloaded, buffers, _ = placement(said.splitlines())
+    read = placement(said.splitlines())
+    offloaded, buffers = read.offloaded, read.buffers_mib
     report.add("the proof reads the log", bool(offloaded and buffers.get("CUDA0")), f"{offloaded} {buffers}")
 
 
@@ -500,7 +501,7 @@ def server(place: Place, report: Report) -> None:
     with served(place, *flags, CUDA_VISIBLE_DEVICES=uuid) as (running, said):
         used = first_match(r".*using device CUDA0.*", said)
         report.claim("a GPU is chosen by its UUID", "no such line" not in used, used, "using device CUDA0")
-        _, buffers, _ = placement(said.splitlines())
+        buffers = placement(said.splitlines()).buffers_mib
         on_gpu = sum(size for name, sizes in buffers.items() if name.startswith("CUDA") and not
                      is_host(name) for size in sizes.values())  # fmt: skip
         pid = running.process.pid

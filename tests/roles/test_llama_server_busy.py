@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import multiprocessing
 import os
 import signal
-import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -15,14 +13,12 @@ from typing import Any
 import httpx
 import pytest
 
+from plugins.module_utils.hostlib.files import read_json
 from plugins.module_utils.llama_server import drain
-from plugins.module_utils.llama_server.client import Server
 from plugins.module_utils.llama_server.control import start
 from plugins.module_utils.llama_server.converge import converge
-from plugins.module_utils.llama_server.files import read_json
 from plugins.module_utils.llama_server.plan import plan
 from plugins.module_utils.llama_server.proof import prove, readiness, slots
-from plugins.module_utils.llama_server.proof.slots import SlotRequest
 from tests.conftest import wait_for
 from tests.roles.machine import Machine, deploy, status
 
@@ -264,55 +260,3 @@ def test_a_server_that_does_nothing_any_more_is_started_anew(machine: Machine) -
         os.kill(stopped, signal.SIGCONT)
     assert (row["state"], row["changed"]) == ("planned", True)
     assert "the server is not ready after 3 s (nothing answers)" in row["reason"]
-
-
-kept: list[socket.socket] = []
-
-
-class Stuck:
-    """A server whose slots work and do not move; ``spins``: its process computes all the while."""
-
-    def __init__(self, spins: bool) -> None:
-        self.spins = spins
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
-
-    def serve(self) -> None:
-        if self.spins:
-            threading.Thread(target=self._spin, daemon=True).start()
-        rows = json.dumps([{"id": 0, "id_task": 1, "is_processing": True, "next_token": [{"n_decoded": 5}]}]).encode()
-        while True:
-            connection, _ = self.listener.accept()
-            if connection.recv(65536).startswith(b"GET /slots "):
-                connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n" + rows)
-                connection.close()
-            else:
-                kept.append(connection)
-
-    @staticmethod
-    def _spin() -> None:
-        while True:
-            pass
-
-
-@pytest.mark.parametrize("spins", [True, False])
-def test_slots_that_do_not_move_are_told_and_a_process_that_computes_is_not_restarted(
-    spins: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A backend that hangs, which no processor does: one that spins in its driver may also be in a long batch."""
-    monkeypatch.setattr(slots, "REQUEST_SECONDS", 3)
-    monkeypatch.setattr(slots, "SLOT_SECONDS", 1)
-    stuck = Stuck(spins)
-    process = multiprocessing.get_context("fork").Process(target=stuck.serve)
-    process.start()
-    stuck.listener.close()
-    try:
-        server = Server({"name": "main", "local_url": stuck.url}, process.pid)
-        with pytest.raises(readiness.NotProven) as told:
-            SlotRequest(server, None, "completion").ask("/completion", {"prompt": "a"}, 3)
-    finally:
-        process.kill()
-        process.join()
-    assert told.value.restart is not spins
-    assert "1 of 1 slots work, and none has moved for" in str(told.value)
-    assert ("its process is at work" if spins else "its process does nothing") in str(told.value)

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import ast
-import contextlib
-import functools
 import itertools
 import multiprocessing
 import os
 import re
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from plugins.module_utils.hostlib.instances import Instance
 from plugins.module_utils.llama_server.client import Hidden, Server, Stranger, Unanswered
-from plugins.module_utils.llama_server.processes import Activity
 from plugins.module_utils.llama_server.sockets import holder
 from tests import port_takers
 from tests.conftest import ROOT, RunningServer, free_port, wait_for
+from tests.port_takers import running
 
 KEY = "a-key-that-is-long-enough"
 # Who else sends credentials from a host: by one client, to origins that are not on this host (test_http_client.py).
@@ -38,19 +35,7 @@ OTHERS = {
 
 def server_of(pid: int | None, port: int, host: str = "127.0.0.1") -> Any:
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    return Server({"name": "main", "local_url": url}, pid)
-
-
-@contextlib.contextmanager
-def running(target: Callable[..., None], *arguments: Any) -> Iterator[int]:
-    """A process of the tests' own; the block gets its id."""
-    process = multiprocessing.get_context("fork").Process(target=target, args=arguments)
-    process.start()
-    try:
-        yield process.pid or 0
-    finally:
-        process.kill()
-        process.join()
+    return Server(Instance(name="main", local_url=url), pid)
 
 
 @pytest.mark.parametrize(
@@ -165,25 +150,6 @@ def test_where_a_server_redirects_to_is_not_asked(tmp_path: Path) -> None:
             listener.close()
             assert server_of(pid, here).ask("/slots", key=KEY) == (302, {})
         assert stranger.heard() == b""
-
-
-def test_a_process_that_computes_is_not_idle() -> None:
-    def spin() -> None:
-        while True:
-            pass
-
-    def rest() -> None:
-        threading.Event().wait()
-
-    def passed(moment: float) -> bool:
-        return time.monotonic() > moment
-
-    for target, idle in ((spin, False), (rest, True)):
-        with running(target) as pid:
-            activity = Activity(pid)
-            later = time.monotonic() + 1
-            wait_for(functools.partial(passed, later), "a second")
-            assert activity.idle() is idle
 
 
 def test_a_real_server_is_asked_with_a_key(server: RunningServer) -> None:

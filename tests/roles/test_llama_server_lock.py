@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from plugins.module_utils.hostlib.instances import Instance
 from plugins.module_utils.llama_server.control import restart, rollback, start, stop
 from plugins.module_utils.llama_server.converge import converge
 from plugins.module_utils.llama_server.declaration import Declaration
@@ -42,14 +43,14 @@ def instance() -> Iterator[Any]:
         yield Folder(name, "main")
 
 
-def generation(folder: Any, name: str) -> dict[str, Any]:
+def generation(folder: Any, name: str) -> Instance:
     """A generation whose server says its name."""
     config = {
         "name": "main", "runtime": "systemd", "argv": ["/bin/echo", name], "environment": {},
         "release": {"backend": "cpu"}, "uses_gpu": False,
     }  # fmt: skip
-    declaration = Declaration(config, {}, {})
-    written: dict[str, Any] = folder.write(declaration, declaration.identity(b"salt"), None)
+    declaration = Declaration(Instance.from_json(config), {}, {})
+    written: Instance = folder.write(declaration, declaration.identity(b"salt"), None)
     return written
 
 
@@ -121,7 +122,7 @@ def test_the_launcher_starts_what_was_verified_unless_the_switch_to_another_is_a
 def test_whatever_a_stranger_holds_the_launcher_starts_what_was_verified(instance: Any) -> None:
     old, new = generation(instance, "old"), generation(instance, "new")
     instance.link("verified", old)
-    fifo = Path(instance.generation(new["id"])) / "tried"
+    fifo = Path(instance.generation(new.id)) / "tried"
     with switching(instance, lambda: instance.link("pending", new)) as process:
         for how in (os.O_RDONLY, os.O_RDWR):
             assert strangers.attempt(os.open, fifo, how | os.O_NONBLOCK) == "PermissionError"
@@ -200,20 +201,20 @@ def test_what_a_former_version_deployed_is_taken_over_and_gone_back_to_whoever_h
     with stranger_on_former_lock(folder):
         row = at_once(rollback, host, folder, proof)
         assert (row["generation"], row["state"]) == (first, "verified")
-        assert folder.linked("verified")["id"] == first
+        assert folder.linked("verified").id == first
 
     with stranger_on_former_lock(folder):
         [row] = deploy(host)
     assert (row["state"], row["error"]) == ("verified", None)
     assert row["generation"] not in (first, second)
-    assert folder.linked("previous")["id"] == first
+    assert folder.linked("previous").id == first
     row = at_once(rollback, host, folder, proof)
     assert (row["generation"], row["state"]) == (first, "verified")
     # One that fails brings back what a former version deployed, too.
     shutil.copy(FORMER, f"{folder.generation(first)}/launch.py")
     [row] = deploy(machine.declaring(machine.instance("main", parallel=2)))
     assert (row["state"], row["restored"]["error"]) == ("restored", None)
-    assert folder.linked("verified")["id"] == first
+    assert folder.linked("verified").id == first
     assert not any("waiting for process" in line for line in lines)
 
 

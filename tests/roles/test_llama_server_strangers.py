@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
+from plugins.module_utils.hostlib.instances import to_json
 from plugins.module_utils.llama_server import sockets, trial
 from plugins.module_utils.llama_server.control import restart, start, stop
 from plugins.module_utils.llama_server.converge import converge
 from plugins.module_utils.llama_server.errors import HostError
-from plugins.module_utils.llama_server.files import to_json
 from plugins.module_utils.llama_server.plan import plan
 from plugins.module_utils.llama_server.status import status as instance_status
 from tests import port_takers
@@ -120,8 +120,8 @@ def test_a_status_says_who_answers_in_place_of_a_server(machine: Machine, tmp_pa
     folder = host.folder("main")
     config = folder.linked("verified")
     elsewhere = free_port()
-    generation = Path(config["folder"]) / "instance.json"
-    generation.write_text(to_json({**config, "local_url": f"http://127.0.0.1:{elsewhere}"}))
+    generation = Path(config.folder) / "instance.json"
+    generation.write_text(to_json({**config.as_json(), "local_url": f"http://127.0.0.1:{elsewhere}"}))
     with port_takers.listening(elsewhere, tmp_path / "notes") as stranger:
         shown = instance_status(host, folder)
         assert (shown["state"], shown["health"], shown["busy"]) == ("running", None, None)

@@ -21,20 +21,18 @@ from typing import Any
 import httpx
 import pytest
 
-from plugins.module_utils.llama_server.commands import cause, run
+from plugins.module_utils.hostlib.files import read_json
+from plugins.module_utils.llama_server.commands import run
 from plugins.module_utils.llama_server.control import start, stop
 from plugins.module_utils.llama_server.converge import converge
 from plugins.module_utils.llama_server.difference import difference
 from plugins.module_utils.llama_server.errors import HostError
 from plugins.module_utils.llama_server.failures import failure_message
-from plugins.module_utils.llama_server.files import read_json
 from plugins.module_utils.llama_server.folder import folders, used_releases
 from plugins.module_utils.llama_server.plan import plan
 from plugins.module_utils.llama_server.processes import cmdline
-from plugins.module_utils.llama_server.runtimes import systemd as systemd_runtime
 from plugins.module_utils.llama_server.runtimes.docker import Docker
 from plugins.module_utils.llama_server.runtimes.supervisor import Supervisor
-from plugins.module_utils.llama_server.runtimes.systemd import Systemd
 from plugins.module_utils.llama_server.status import status as instance_status
 from tests.bed import Bed
 from tests.conftest import free_port, wait_for
@@ -216,35 +214,6 @@ def test_what_fails_on_the_way_back_is_told_beside_the_cause(machine: Machine, m
     assert (row["state"], row["restored"]["error"]) == ("restored", None)
 
 
-def test_a_unit_of_another_prefix_is_not_touched(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    unit = machine.folder / "llama-server@main.service"
-    unit.write_text("ExecStart=/usr/bin/python3 /elsewhere/launch.py /elsewhere/main\n")
-    monkeypatch.setattr(systemd_runtime, "UNITS", str(machine.folder))
-    systemd = Systemd(machine.declaring().settings)
-    with pytest.raises(HostError, match="belongs to another prefix of this host: remove it, or"):
-        systemd.prepare({"name": "main"})
-    # None of these calls systemctl, which this machine may not have.
-    for leave in (systemd.stop, systemd.unsettle, systemd.forget):
-        leave("main")
-    assert systemd.status("main").state == "stopped"
-    assert unit.exists()
-
-
-@pytest.mark.parametrize(
-    ("said", "why"),
-    [
-        ("Error response from daemon: no such device\nError: failed to start containers: x", "no such device"),
-        ("WARNING: Error loading config file: denied\nerror: invalid argument: --x", "invalid argument"),
-        ("ggml_cuda_init: failed to initialize\nerror: invalid argument: --x", "invalid argument"),
-        ("Step 4/4 : RUN echo error: $(x)\nerror: the base image lacks libx\nThe command failed", "lacks libx"),
-        ("Job for x.service failed because of y\nSee systemctl status", "because of y"),
-        ("one\nand two\n\n", "and two"),
-    ],
-)
-def test_of_what_a_program_says_the_cause_is_told(said: str, why: str) -> None:
-    assert why in cause(said.splitlines())
-
-
 def test_a_disk_that_fills_in_the_middle_of_a_switch_ends_nothing(machine: Machine) -> None:
     def full(line: str) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -296,7 +265,7 @@ def test_keys_that_are_damaged_keep_nobody_from_deploying(machine: Machine) -> N
     instance = machine.instance("main", "--api-key-file", "@keys", key_names=["ci"])
     host = machine.declaring(instance, keys={"main": {"ci": "a-key-that-is-long-enough"}})
     deploy(host)
-    keys = Path(host.folder("main").linked("verified")["key_file"])
+    keys = Path(host.folder("main").linked("verified").key_file)
     keys.unlink()
     keys.mkdir()
     assert "keys on the host was altered" in plan(host)[0]["reason"]

@@ -21,9 +21,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..hostlib.instances import Instance
 from . import sockets
 from .errors import HostError
-from .folder import Config
 from .processes import Activity, described, family, stat
 
 REQUEST_SECONDS = 120
@@ -65,10 +65,10 @@ class Server:
         pid: the process that its runtime started; None: it says that none runs.
     """
 
-    def __init__(self, config: Config, pid: int | None) -> None:
-        parts = urlsplit(config["local_url"])
+    def __init__(self, config: Instance, pid: int | None) -> None:
+        parts = urlsplit(config.local_url)
         self.host, self.port = str(parts.hostname), int(parts.port or 80)
-        self.name = config["name"]
+        self.name = config.name
         self.pid = pid
         self._born = self._age()
 

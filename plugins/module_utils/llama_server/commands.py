@@ -10,19 +10,39 @@ import re
 import subprocess
 from typing import Any
 
+from ..hostlib import processes
 from .errors import HostError
 
+TIMEOUT_SECONDS = 300
 
-def run(*argv: str, check: bool = True, timeout: float = 300, env: dict[str, str] | None = None) -> str:
+
+def run(*argv: str, check: bool = True, timeout: float = TIMEOUT_SECONDS) -> str:
     """Run a program and return what it printed to stdout.
 
     Raises HostError with what it says when it fails, and when it can't be run or does not end.
     """
-    done = _run(argv, timeout, env=env, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    if check and done.returncode != 0:
-        said = done.stderr.splitlines() + done.stdout.splitlines()
-        raise HostError(f"{' '.join(argv[:3])} failed: {cause(said) or f'exit status {done.returncode}'}")
-    return done.stdout
+    done = _finished(argv, timeout, stderr=subprocess.PIPE)
+    if check and done.status != 0:
+        said = done.errors.splitlines() + done.output.splitlines()
+        raise HostError(f"{' '.join(argv[:3])} failed: {cause(said) or f'exit status {done.status}'}")
+    return done.output
+
+
+def attempt(
+    *argv: str, timeout: float = TIMEOUT_SECONDS, env: dict[str, str] | None = None, given: str = ""
+) -> tuple[int, list[str]]:
+    """Run a program that may fail, with ``given`` to read: its exit status, and the lines of stdout and stderr."""
+    done = _finished(argv, timeout, env=env, given=given)
+    return done.status, done.output.splitlines()
+
+
+def _finished(argv: tuple[str, ...], timeout: float, **options: Any) -> processes.Finished:
+    try:
+        return processes.run(argv, timeout=timeout, **options)
+    except processes.NotStarted as error:
+        raise HostError(f"{argv[0]} can't be run ({error.reason}): install it, or choose another runtime") from error
+    except processes.TookTooLong as error:
+        raise HostError(f"{error}: look at the host") from error
 
 
 def cause(said: list[str]) -> str:
@@ -35,22 +55,3 @@ def cause(said: list[str]) -> str:
             if re.match(sign, line, re.IGNORECASE) and not line.startswith("WARNING"):
                 return line
     return "".join(lines[-1:])
-
-
-def attempt(
-    *argv: str, timeout: float = 300, env: dict[str, str] | None = None, given: str = ""
-) -> tuple[int, list[str]]:
-    """Run a program that may fail, with ``given`` to read: its exit status, and the lines of stdout and stderr."""
-    done = _run(argv, timeout, env=env, input=given, stderr=subprocess.STDOUT)
-    return done.returncode, done.stdout.splitlines()
-
-
-def _run(argv: tuple[str, ...], timeout: float, **options: Any) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(
-            argv, stdout=subprocess.PIPE, text=True, errors="replace", timeout=timeout, check=False, **options
-        )
-    except OSError as error:
-        raise HostError(f"{argv[0]} can't be run ({error.strerror}): install it, or choose another runtime") from error
-    except subprocess.TimeoutExpired as error:
-        raise HostError(f"{' '.join(argv[:3])} did not end within {timeout:.0f} s: look at the host") from error

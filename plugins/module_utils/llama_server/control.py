@@ -10,9 +10,10 @@ import functools
 import os
 from typing import Any
 
+from ..hostlib.instances import Instance
 from .drain import drain
 from .errors import HostError
-from .folder import Config, Folder
+from .folder import Folder
 from .host import Host, Row
 from .proof.prove import prove
 from .runtimes.base import Runtime
@@ -24,15 +25,13 @@ def rollback(host: Host, folder: Folder, proof: dict[str, Any]) -> Row:
     with host.locked(folder, "rollback"):
         previous = folder.linked("previous")
         verified = folder.linked("verified")
-        if previous and verified and previous["id"] == verified["id"]:  # a rollback was killed between two links
+        if previous and verified and previous.id == verified.id:  # a rollback was killed between two links
             previous = folder.linked("pending")
             folder.link("previous", previous)
-        if previous is None or (verified and verified["id"] == previous["id"]):
+        if previous is None or (verified and verified.id == previous.id):
             raise HostError(f"instance {folder.name} has no earlier generation to go back to")
-        if not os.path.exists(previous["argv"][0]) and previous["runtime"] != "docker":
-            raise HostError(
-                f"instance {folder.name}: release {previous['release']['name']} is gone from the host: deploy it"
-            )
+        if not os.path.exists(previous.argv[0]) and previous.runtime != "docker":
+            raise HostError(f"instance {folder.name}: release {previous.release.name} is gone from the host: deploy it")
         folder.have_launcher(previous, host.launcher)
         host.runtime(previous).prepare(previous)
         return Switch(host, folder, verified, proof).to(previous)
@@ -65,14 +64,14 @@ def stop(host: Host, folder: Folder, proof: dict[str, Any], *, check_mode: bool 
         row: Row = {"name": folder.name, "state": "stopped", "changed": False, "checks": [], "error": None}
         if config is None:
             return row
-        row |= {"url": config["local_url"], "runtime": config["runtime"], "model": config["model"]}
-        row["changed"] = bool(host.pids(folder)) or folder.state()["phase"] != "stopped"
+        row |= {"url": config.local_url, "runtime": config.runtime, "model": config.model_as_json()}
+        row["changed"] = bool(host.pids(folder)) or folder.state().phase != "stopped"
         if row["changed"] and not check_mode:
             row["drained"] = drain(host, folder, config, float(proof.get("drain_timeout", 0)))
             # A container that can't be reached now would come back with its engine.
             stop_it = functools.partial(_stop_for_good, name=folder.name)
-            host.everywhere(folder, stop_it, must=config["runtime"])
-            folder.note("stopped", generation=config["id"])
+            host.everywhere(folder, stop_it, must=config.runtime)
+            folder.note("stopped", generation=config.id)
     return row
 
 
@@ -81,7 +80,7 @@ def _stop_for_good(runtime: Runtime, name: str) -> None:
     runtime.unsettle(name)
 
 
-def _verified(folder: Folder) -> Config:
+def _verified(folder: Folder) -> Instance:
     config = folder.linked("verified")
     if config is None:
         raise HostError(f"instance {folder.name} has nothing that was proven: deploy it")

@@ -8,10 +8,11 @@ from __future__ import annotations
 import contextlib
 import functools
 
+from ..hostlib.instances import Instance
 from .declaration import TRIAL, Declaration, salt
 from .drain import drain
 from .errors import HostError
-from .folder import Config, Folder, folders, used_releases
+from .folder import Folder, folders, used_releases
 from .host import Host, Row
 from .plan import reason
 from .proof.prove import prove
@@ -41,7 +42,7 @@ def converge(host: Host, names: list[str]) -> list[Row]:
             rows.append(_untouched(name, error))
         if rows[-1]["error"]:
             return rows
-    if any(declaration.config["runtime"] == "docker" for declaration in host.declared.values()):
+    if any(declaration.config.runtime == "docker" for declaration in host.declared.values()):
         with contextlib.suppress(HostError):  # what is left is tried again by the next run that changes something
             prune_images(used_releases(host.root))
     return rows
@@ -67,13 +68,13 @@ def _switched(host: Host, folder: Folder, declaration: Declaration, own: bytes) 
             return {**row, "changed": False, "state": "verified"}
         if not row["restart"]:
             return {**row, "changed": False, "state": "failed"}
-    runtime_class = RUNTIMES[declaration.config["runtime"]]
+    runtime_class = RUNTIMES[declaration.config.runtime]
     owner = runtime_class(host.settings).owner()
     if folder.differs(declaration, identity):
         config = folder.write(declaration, identity, owner)
     else:
         config = declaration.placed(folder.generation(identity), identity)
-    is_tried = verified is not None and verified["id"] != identity and _can_be_tried(host, folder, config)
+    is_tried = verified is not None and verified.id != identity and _can_be_tried(host, folder, config)
     if verified and is_tried:
         refused = try_beside(host, folder, declaration, own, owner)
         if refused:
@@ -82,7 +83,7 @@ def _switched(host: Host, folder: Folder, declaration: Declaration, own: bytes) 
     return {**Switch(host, folder, verified, declaration.proof).to(config), "trial": is_tried}
 
 
-def _can_be_tried(host: Host, folder: Folder, config: Config) -> bool:
+def _can_be_tried(host: Host, folder: Folder, config: Instance) -> bool:
     """Whether a new server may be proven beside the old one, which serves."""
     if not (folder.is_steady() and host.pids(folder)):
         return False
@@ -90,7 +91,7 @@ def _can_be_tried(host: Host, folder: Folder, config: Config) -> bool:
 
 
 def _refused(
-    host: Host, folder: Folder, verified: Config, declaration: Declaration, identity: str, refused: Row
+    host: Host, folder: Folder, verified: Instance, declaration: Declaration, identity: str, refused: Row
 ) -> Row:
     """The row of an instance whose new server failed its trial: the old one goes on, and is proven."""
     host.progress(f"{folder.name}: proving the old one")

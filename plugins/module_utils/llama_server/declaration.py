@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import hmac
 import json
@@ -9,8 +10,8 @@ import os
 import secrets
 from typing import Any
 
-from .files import write_file
-from .folder import Config
+from ..hostlib.files import write_file
+from ..hostlib.instances import Instance
 
 TRIAL = ".trial"  # added to a name; no instance can have it, since names hold no dot
 FILES = {"keys": "@keys", "chat_template.jinja": "@chat_template.jinja", "models.ini": "@models.ini"}
@@ -40,7 +41,7 @@ class Declaration:
     """
 
     def __init__(
-        self, config: Config, files: dict[str, str], keys: dict[str, str], proof: dict[str, Any] | None = None
+        self, config: Instance, files: dict[str, str], keys: dict[str, str], proof: dict[str, Any] | None = None
     ) -> None:
         self.config = config
         self.proof = proof or {}
@@ -51,28 +52,30 @@ class Declaration:
 
     @property
     def name(self) -> str:
-        return str(self.config["name"])
+        return self.config.name
 
     def identity(self, salt_: bytes) -> str:
         """The name of this generation: equal exactly for an equal declaration on the same host."""
-        text = json.dumps([self.config, self.files], sort_keys=True)
+        text = json.dumps([self.config.as_json(), self.files], sort_keys=True)
         return hmac.new(salt_, text.encode(), hashlib.sha256).hexdigest()[:12]
 
-    def placed(self, folder: str, identity: str) -> Config:
+    def placed(self, folder: str, identity: str) -> Instance:
         """The configuration as it is in a generation's folder."""
         paths = {word: os.path.join(folder, name) for name, word in FILES.items()}
-        return {
-            **self.config,
-            "argv": [paths.get(word, word) for word in self.config["argv"]],
-            "id": identity,
-            "folder": folder,
-            "key_file": os.path.join(folder, "keys") if "keys" in self.files else None,
-        }
+        return dataclasses.replace(
+            self.config,
+            argv=tuple(paths.get(word, word) for word in self.config.argv),
+            id=identity,
+            folder=folder,
+            key_file=os.path.join(folder, "keys") if "keys" in self.files else None,
+            given=self.config.given | {"id", "folder", "key_file"},
+        )
 
     def on_side_port(self, port: int) -> Declaration:
         """The same server under another name on another port, to be proven while the old one serves."""
-        argv = list(self.config["argv"])
+        argv = list(self.config.argv)
         argv[argv.index("--port") + 1] = str(port)
-        url = f"{self.config['local_url'].rpartition(':')[0]}:{port}"
-        config = {**self.config, "name": self.name + TRIAL, "argv": argv, "port": port, "local_url": url}
+        url = f"{self.config.local_url.rpartition(':')[0]}:{port}"
+        name = self.name + TRIAL
+        config = dataclasses.replace(self.config, name=name, argv=tuple(argv), port=port, local_url=url)
         return Declaration(config, self.files, {}, self.proof)

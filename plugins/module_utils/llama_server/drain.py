@@ -7,15 +7,16 @@ import http.client
 import time
 from collections.abc import Callable
 
+from ..hostlib.instances import Instance
 from .client import LOOK_SECONDS, Hidden, Server, Unanswered
 from .errors import HostError
-from .folder import Config, Folder
+from .folder import Folder
 from .host import Host
 from .keys import old_keys
 
 
 def drain(
-    host: Host, folder: Folder, config: Config, timeout: float, trouble: Callable[[str], None] = lambda line: None
+    host: Host, folder: Folder, config: Instance, timeout: float, trouble: Callable[[str], None] = lambda line: None
 ) -> bool | None:
     """Wait until no slot works on a request: whether that came about; None where the server can't say.
 

@@ -23,8 +23,9 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from ..hostlib import locks
+from ..hostlib.files import read_json, write_file
+from ..hostlib.instances import Instance, ProofRecord, State, to_json
 from .errors import HostError
-from .files import read_json, to_json, write_file
 
 if TYPE_CHECKING:
     from .declaration import Declaration
@@ -35,8 +36,6 @@ LOCK = "switch.lock"
 # They follow `verified` where it is missing.
 FORMER_LOCK = "lock"
 STEADY = ("verified", "restored", "refused", "trial")  # phases in which what serves is what was verified
-
-Config = dict[str, Any]
 
 
 class Folder:
@@ -55,15 +54,16 @@ class Folder:
     def generation(self, identity: str) -> str:
         return os.path.join(self.path, "generations", identity)
 
-    def linked(self, link: str) -> Config | None:
+    def linked(self, link: str) -> Instance | None:
         """The configuration that a link names."""
         try:
             target = os.readlink(self.file(link))
         except OSError:
             return None
-        return read_json(os.path.join(self.path, target, "instance.json"))
+        stored = read_json(os.path.join(self.path, target, "instance.json"))
+        return Instance.from_json(stored) if stored else None
 
-    def link(self, link: str, config: Config | None) -> None:
+    def link(self, link: str, config: Instance | None) -> None:
         """Point a link at a generation at once, or remove it; one that is right is left alone.
 
         Who sets ``pending`` under the lock makes it count, until he removes it or ends.
@@ -71,7 +71,7 @@ class Folder:
         path = self.file(link)
         if link == "pending":
             self._try(config)
-        if config is not None and os.path.islink(path) and os.path.basename(os.readlink(path)) == config["id"]:
+        if config is not None and os.path.islink(path) and os.path.basename(os.readlink(path)) == config.id:
             return
         if config is None:
             with contextlib.suppress(FileNotFoundError):
@@ -80,10 +80,10 @@ class Folder:
         draft = path + ".new"
         with contextlib.suppress(FileNotFoundError):
             os.unlink(draft)
-        os.symlink(os.path.join("generations", config["id"]), draft)
+        os.symlink(os.path.join("generations", config.id), draft)
         os.replace(draft, path)
 
-    def _try(self, config: Config | None) -> None:
+    def _try(self, config: Instance | None) -> None:
         """Show the launcher that this process tries a generation, and no other one; None: none."""
         if self._tried:
             descriptor, path = self._tried
@@ -93,18 +93,18 @@ class Folder:
                 os.unlink(path)
         if config is None or not self._is_mine:
             return
-        path = os.path.join(self.generation(config["id"]), "tried")
+        path = os.path.join(self.generation(config.id), "tried")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
         os.mkfifo(path, 0o600)
         self._tried = os.open(path, os.O_RDONLY | os.O_NONBLOCK), path
         os.chmod(path, 0o622)  # noqa: S103 - to open it for writing is to ask; who could read could answer
 
-    def have_launcher(self, config: Config, launcher: str) -> None:
+    def have_launcher(self, config: Instance, launcher: str) -> None:
         """Have this version's launcher in a generation that another one wrote: that looks for another sign of a switch,
         and would start what is verified.
         """
-        path = os.path.join(self.generation(config["id"]), "launch.py")
+        path = os.path.join(self.generation(config.id), "launch.py")
         with contextlib.suppress(FileNotFoundError):  # a container has none
             with open(path, encoding="utf-8") as stream:
                 same = stream.read() == launcher
@@ -114,7 +114,7 @@ class Folder:
     def differs(self, declaration: Declaration, identity: str) -> list[str]:
         """The files of a generation that are not as declared: all of them where it does not exist."""
         folder = self.generation(identity)
-        wanted = {**declaration.files, "instance.json": to_json(declaration.placed(folder, identity))}
+        wanted = {**declaration.files, "instance.json": to_json(declaration.placed(folder, identity).as_json())}
         wrong = []
         for name, text in sorted(wanted.items()):
             try:
@@ -127,7 +127,7 @@ class Folder:
                 wrong.append(name)
         return wrong
 
-    def write(self, declaration: Declaration, identity: str, owner: tuple[int, int] | None) -> Config:
+    def write(self, declaration: Declaration, identity: str, owner: tuple[int, int] | None) -> Instance:
         """Have a generation on the disk, complete; the files are for the owner to read, keys for nobody else."""
         folder = self.generation(identity)
         config = declaration.placed(folder, identity)
@@ -138,7 +138,7 @@ class Folder:
             for name, text in declaration.files.items():
                 secret = name == "keys"
                 write_file(os.path.join(draft, name), text, 0o600 if secret else 0o644, owner if secret else None)
-            write_file(os.path.join(draft, "instance.json"), to_json(config))
+            write_file(os.path.join(draft, "instance.json"), to_json(config.as_json()))
             if os.path.isdir(folder):  # altered by hand: what was declared replaces it
                 shutil.rmtree(folder)
             os.rename(draft, folder)
@@ -149,7 +149,7 @@ class Folder:
 
     def tidy(self) -> None:
         """Remove the generations that no link names."""
-        kept = {config["id"] for config in map(self.linked, LINKS) if config}
+        kept = {config.id for config in map(self.linked, LINKS) if config}
         with contextlib.suppress(FileNotFoundError):
             for name in os.listdir(self.file("generations")):
                 if name not in kept:
@@ -192,15 +192,22 @@ class Folder:
 
     def note(self, phase: str, **found: Any) -> None:
         """Write down what is happening; the last note is what remains when the process ends."""
-        row = {"phase": phase, "at": now(), **found}
-        write_file(self.file("state.json"), to_json(row))
+        state = State.from_json({"phase": phase, "at": now(), **found})
+        write_file(self.file("state.json"), to_json(state.as_json()))
 
-    def state(self) -> dict[str, Any]:
-        return read_json(self.file("state.json")) or {"phase": "unknown"}
+    def state(self) -> State:
+        return State.from_json(read_json(self.file("state.json")) or {})
+
+    def last_proof(self) -> ProofRecord:
+        """The last good proof; an empty one where there is none."""
+        return ProofRecord.from_json(read_json(self.file("proof.json")) or {})
+
+    def keep_proof(self, record: ProofRecord) -> None:
+        write_file(self.file("proof.json"), to_json(record.as_json()))
 
     def is_steady(self) -> bool:
         """Whether the last switch came to an end, so that what runs is what was verified."""
-        return not os.path.lexists(self.file("pending")) and self.state()["phase"] in STEADY
+        return not os.path.lexists(self.file("pending")) and self.state().phase in STEADY
 
 
 def folders(root: str) -> list[Folder]:
@@ -215,7 +222,7 @@ def folders(root: str) -> list[Folder]:
 def used_releases(root: str) -> list[str]:
     """The folders of the releases that an instance of this host may start or go back to."""
     configs = [folder.linked(link) for folder in folders(root) for link in LINKS]
-    return sorted({str(config["release"]["path"]) for config in configs if config})
+    return sorted({config.release.path for config in configs if config})
 
 
 def now() -> str:

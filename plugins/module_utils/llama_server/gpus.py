@@ -6,6 +6,7 @@ import csv
 import os
 import re
 import shutil
+from collections.abc import Sequence
 
 from .commands import attempt
 
@@ -37,7 +38,7 @@ def held_memory(pids: set[int]) -> dict[str, float] | None:
     return held
 
 
-def free_memory(chosen: list[str] | None) -> float | None:
+def free_memory(chosen: Sequence[str] | None) -> float | None:
     """MiB that are free on the GPUs of these indexes or UUIDs, none meaning all; None where nobody can tell."""
     program = shutil.which("nvidia-smi")
     if not program:

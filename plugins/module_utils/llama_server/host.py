@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ..hostlib.instances import Instance
 from .declaration import TRIAL, Declaration
 from .errors import HostError
-from .folder import LINKS, Config, Folder, folders
+from .folder import LINKS, Folder, folders
 from .runtimes.base import Runtime, Settings
-from .runtimes.choice import RUNTIMES, resolve, runtime_of
+from .runtimes.choice import RUNTIMES, resolve
 from .runtimes.docker import container_options
 from .sockets import holder, listeners
 
@@ -55,15 +56,15 @@ class Host:
 
     def __post_init__(self) -> None:
         for declaration in self.declared.values():
-            config = declaration.config
-            config["runtime"] = resolve(config["runtime"])
+            config = replace(declaration.config, runtime=resolve(declaration.config.runtime))
             # A change of the sandbox or of the launcher is a change of the server.
-            if config["runtime"] == "docker":
-                config |= {"user": self.settings.user, "container": container_options(config)}
+            if config.runtime == "docker":
+                config = replace(config, user=self.settings.user, container=tuple(container_options(config)))
             else:
                 declaration.files["launch.py"] = self.launcher
-            if config["runtime"] == "systemd":
-                config["unit"] = self.unit
+            if config.runtime == "systemd":
+                config = replace(config, unit=self.unit)
+            declaration.config = config
 
     @property
     def root(self) -> str:
@@ -72,13 +73,16 @@ class Host:
     def folder(self, name: str) -> Folder:
         return Folder(self.root, name)
 
-    def runtime(self, config: Config) -> Runtime:
-        return runtime_of(config, self.settings)
+    def runtime(self, config: Instance) -> Runtime:
+        return self.runtime_named(config.runtime)
+
+    def runtime_named(self, name: str) -> Runtime:
+        return RUNTIMES[name](self.settings)
 
     def runtimes(self, folder: Folder) -> list[Runtime]:
         """All runtimes that may run something of an instance: a switch from one to another may have been cut off."""
-        names = {config["runtime"] for config in map(folder.linked, LINKS) if config}
-        return [RUNTIMES[name](self.settings) for name in sorted(names)]
+        names = {config.runtime for config in map(folder.linked, LINKS) if config}
+        return [self.runtime_named(name) for name in sorted(names)]
 
     def pids(self, folder: Folder) -> set[int]:
         """The processes of an instance, as far as its runtimes answer."""
@@ -91,8 +95,8 @@ class Host:
     def runs_nothing(self, folder: Folder, runtime: str) -> bool:
         """Whether a runtime that does not answer runs nothing of an instance: nobody listens where it would."""
         known = self.pids(folder)
-        linked = [config for config in map(folder.linked, LINKS) if config and config["runtime"] == runtime]
-        places = [(config["host"], config["port"]) for config in linked]
+        linked = [config for config in map(folder.linked, LINKS) if config and config.runtime == runtime]
+        places = [(config.host, config.port) for config in linked]
         return not any(listeners(*place) and holder(*place) not in known for place in places)
 
     def undeclared(self) -> list[Folder]:
@@ -129,7 +133,9 @@ def host_of(params: dict[str, Any], progress: Callable[[str], None] = lambda lin
         root=params["root"], logs=params["logs"], user=params["user"], supervisor_python=params["supervisor_python"]
     )
     declared = {
-        name: Declaration(entry["config"], entry["files"], params["keys"].get(name, {}), entry["proof"])
+        name: Declaration(
+            Instance.from_json(entry["config"]), entry["files"], params["keys"].get(name, {}), entry["proof"]
+        )
         for name, entry in params.get("instances", {}).items()
     }
     return Host(

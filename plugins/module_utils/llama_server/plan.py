@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import contextlib
 
+from ..hostlib.instances import Instance
 from .declaration import Declaration, salt
-from .files import read_json
-from .folder import Config, Folder
+from .folder import Folder
 from .host import Host, Row
 from .preconditions import require_arguments, require_no_system_configuration, require_ports, require_reach
 from .proof.kept import keep
@@ -27,7 +27,11 @@ def plan(host: Host, *, remember: bool = True) -> list[Row]:
         config = folder.linked("verified")
         row: Row = {"name": folder.name, "state": "undeclared", "changed": host.prune, "checks": [], "error": None}
         if config:
-            row |= {"url": config["local_url"], "runtime": config["runtime"], "model": config["model"]}
+            row |= {
+                "url": config.local_url,
+                "runtime": config.runtime,
+                "model": config.model_as_json(),
+            }
         rows.append(row)
     require_ports(host, [row["name"] for row in rows if row["changed"] and row["state"] == "planned"])
     return rows
@@ -39,13 +43,13 @@ def _planned(host: Host, declaration: Declaration, own: bytes, remember: bool) -
     config = declaration.placed(folder.generation(identity), identity)
     row: Row = {
         "name": declaration.name, "state": "planned", "changed": True, "generation": identity, "checks": [],
-        "runtime": config["runtime"], "release": config["release"]["name"], "model": config["model"],
-        "url": config["local_url"], "error": None, "reason": reason(host, folder, verified, declaration, identity),
+        "runtime": config.runtime, "release": config.release.name, "model": config.model_as_json(),
+        "url": config.local_url, "error": None, "reason": reason(host, folder, verified, declaration, identity),
     }  # fmt: skip
     if row["reason"] is None:
         proof = prove(config, declaration.proof, host.runtime(config), folder, load=False)
         del proof["answered"]
-        known = (read_json(folder.file("proof.json")) or {}).get("placements")
+        known = folder.last_proof().as_json().get("placements")
         if remember and not proof["error"] and proof["placements"] != known:
             with contextlib.suppress(OSError):
                 keep(proof, folder)  # it has begun another life, whose log will be gone one day
@@ -60,12 +64,18 @@ def _planned(host: Host, declaration: Declaration, own: bytes, remember: bool) -
 
 
 def reason(
-    host: Host, folder: Folder, verified: Config | None, declaration: Declaration, identity: str, *, ours: bool = False
+    host: Host,
+    folder: Folder,
+    verified: Instance | None,
+    declaration: Declaration,
+    identity: str,
+    *,
+    ours: bool = False,
 ) -> str | None:
     """Why a switch is due; None where the verified generation is the declared one. ``ours``: the lock is held here."""
     if not ours and folder.is_locked():
         return "another run is switching it"
-    phase = folder.state()["phase"]
+    phase = folder.state().phase
     if phase in ("stopped", "failed"):
         return f"it {'was stopped' if phase == 'stopped' else 'could not be proven by the last run'}"
     if verified is None:
@@ -73,7 +83,7 @@ def reason(
     # A trial that was cut off touched nothing, and may have left its server, which the next switch ends.
     if not folder.is_steady() or (phase == "trial" and not ours):
         return f"the last run ended while it was {phase}"
-    if verified["id"] != identity:
+    if verified.id != identity:
         return "the declaration changed"
     if host.runtime(verified).status(folder.name).state == "unsupervised":
         return "its supervisord ended, and nobody looks after the server"

@@ -11,9 +11,10 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from ..hostlib.instances import Instance
 from .drain import drain
 from .errors import HostError
-from .folder import Config, Folder
+from .folder import Folder
 from .host import Host, Row
 from .proof.kept import keep
 from .proof.prove import prove
@@ -22,7 +23,7 @@ from .proof.prove import prove
 class Switch:
     """One instance on its way from a generation to another; the lock is held."""
 
-    def __init__(self, host: Host, folder: Folder, old: Config | None, proof: dict[str, Any]) -> None:
+    def __init__(self, host: Host, folder: Folder, old: Instance | None, proof: dict[str, Any]) -> None:
         self.host = host
         self.folder = folder
         self.old = old
@@ -33,17 +34,17 @@ class Switch:
     def progress(self, line: str) -> None:
         self.host.progress(f"{self.folder.name}: {line}")
 
-    def to(self, new: Config) -> Row:
+    def to(self, new: Instance) -> Row:
         """Switch, prove, and keep the new generation or restore the old one."""
         folder, old = self.folder, self.old
         left = folder.linked("pending")
-        if left and old and left["runtime"] == old["runtime"]:
+        if left and old and left.runtime == old.runtime:
             folder.link("pending", None)  # of an earlier run: a crash of the old server must not start it
         drained = self._drain(old) if old else None
         served, stopped = old is not None and bool(self.host.pids(folder)), time.monotonic()
         self._clear()
         # What needs the disk comes before the old server is stopped: a full one must not cost it.
-        folder.note("switching", generation=new["id"], old=old["id"] if old else None)
+        folder.note("switching", generation=new.id, old=old.id if old else None)
         folder.link("pending", new)
         row = self._start(new, instead_of=old)
         row |= {"changed": True, "drained": drained, "restored": None}
@@ -64,14 +65,14 @@ class Switch:
     def _clear(self) -> None:
         """End what a switch that was cut off left in another runtime than the old one's; that one is stopped anyway."""
         for runtime in self.host.runtimes(self.folder):
-            if self.old is None or runtime.name != self.old["runtime"]:
+            if self.old is None or runtime.name != self.old.runtime:
                 try:
                     runtime.forget(self.folder.name)
                 except HostError:
                     if not self.host.runs_nothing(self.folder, runtime.name):
                         raise
 
-    def _start(self, config: Config, *, instead_of: Config | None = None, speed_counts: bool = True) -> Row:
+    def _start(self, config: Instance, *, instead_of: Instance | None = None, speed_counts: bool = True) -> Row:
         """Stop the one that runs, start a generation and prove it."""
         runtime = self.host.runtime(config)
         try:
@@ -85,42 +86,42 @@ class Switch:
             )
         except Exception as error:  # whatever it is, the old one must come back
             what = str(error) if isinstance(error, HostError) else f"{type(error).__name__}: {error}"
-            row = {"name": config["name"], "generation": config["id"], "checks": [], "error": what}
+            row = {"name": config.name, "generation": config.id, "checks": [], "error": what}
         self.answered = row.pop("answered", None)
         return row
 
-    def _stop(self, config: Config, successor: str) -> None:
+    def _stop(self, config: Instance, successor: str) -> None:
         """Stop what runs. A runtime that is left for another one may be gone from the host."""
         try:
             self.host.runtime(config).stop(self.folder.name)
         except HostError as error:
-            if config["runtime"] == successor or not self.host.runs_nothing(self.folder, config["runtime"]):
+            if config.runtime == successor or not self.host.runs_nothing(self.folder, config.runtime):
                 raise
             self.troubles.append(f"the old one can't be stopped, and does not run: {error}")
 
-    def _keep(self, new: Config) -> None:
+    def _keep(self, new: Instance) -> None:
         """Make the new generation what every start follows."""
         folder, old = self.folder, self.old
         # Whatever ends this process, a reboot starts the old one or the new one, or both for one port: then one serves.
         self.host.runtime(new).settle(new)
-        if old and old["id"] != new["id"]:
+        if old and old.id != new.id:
             folder.link("previous", old)  # before: the old one is not forgotten
         folder.link("verified", new)
 
-    def _kept(self, new: Config, row: Row) -> Row:
+    def _kept(self, new: Instance, row: Row) -> Row:
         """Tidy up after a switch that is done: what fails now is told, and changes nothing of that."""
         folder, old = self.folder, self.old
         with self._despite("the old one can't be removed"):
-            if old and old["runtime"] != new["runtime"]:
+            if old and old.runtime != new.runtime:
                 self.host.runtime(old).forget(folder.name)
         with self._despite("this can't be written down"):
             folder.link("pending", None)
             keep(row, folder)
-            folder.note("verified", generation=new["id"])
+            folder.note("verified", generation=new.id)
             folder.tidy()
         return {**row, "state": "verified"}
 
-    def _back(self, failed: Config, row: Row, stopped: float) -> Row:
+    def _back(self, failed: Instance, row: Row, stopped: float) -> Row:
         """Restore the old generation and prove it; without one, stop. Goes on whatever fails on the way."""
         folder, old = self.folder, self.old
         self.progress("restoring the old one" if old else "stopping what can't be proven")
@@ -130,13 +131,13 @@ class Switch:
                 self.host.runtime(failed).forget(folder.name)
                 folder.link("verified", None)
                 folder.link("pending", None)  # else the next run knows by it what to end
-            self._note("failed", error=row["error"], runtime=failed["runtime"])
+            self._note("failed", error=row["error"], runtime=failed.runtime)
             folder.tidy()  # its keys are of no use here
             return {**row, "state": "failed"}
         with self._despite("a link can't be changed"):
             folder.link("pending", None)
             folder.link("verified", old)
-        if old["id"] == failed["id"]:  # a restart that failed: there is nothing else that was proven
+        if old.id == failed.id:  # a restart that failed: there is nothing else that was proven
             with self._despite("it does not start with the host"):
                 self.host.runtime(old).settle(old)
             if [check["check"] for check in row["checks"] if not check["ok"]] == ["decode speed"]:
@@ -148,7 +149,7 @@ class Switch:
         # What can't be stopped must not keep the old one from being tried; its own proof says what is wrong then.
         with self._despite("the new one can't be stopped"):
             self.host.runtime(failed).stop(folder.name)
-            if old["runtime"] != failed["runtime"]:
+            if old.runtime != failed.runtime:
                 self.host.runtime(failed).forget(folder.name)
         restored = self._start(old, speed_counts=False)  # slow is better than nothing; the row says how slow
         row["downtime_seconds"] = round(self.answered - stopped, 2) if self.answered else None
@@ -157,7 +158,7 @@ class Switch:
         if restored["error"]:
             self._note("failed", error=row["error"], restored=restored["error"])
             return {**row, "state": "failed", "restored": restored}
-        self._note("restored", generation=old["id"], error=row["error"])
+        self._note("restored", generation=old.id, error=row["error"])
         if not self.troubles:  # else something may still go by the other one's folder
             folder.tidy()
         return {**row, "state": "restored", "restored": restored}
@@ -175,6 +176,6 @@ class Switch:
         with contextlib.suppress(OSError):
             self.folder.note(phase, **found)
 
-    def _drain(self, config: Config) -> bool | None:
+    def _drain(self, config: Instance) -> bool | None:
         limit = float(self.proof.get("drain_timeout", 0))
         return drain(self.host, self.folder, config, limit, self.troubles.append)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
+from ..hostlib.instances import Instance
 from .declaration import TRIAL, Declaration
 from .errors import HostError
-from .files import read_json
-from .folder import Config, Folder
+from .folder import Folder
 from .gpus import MIB, free_memory
 from .host import Host, Row
 from .proof.prove import prove
@@ -30,7 +30,7 @@ def try_beside(
         config = side.write(trial, trial.identity(own), owner)
         runtime = host.runtime(config)
         side.link("pending", config)
-        folder.note("trial", generation=declaration.identity(own), port=config["port"])
+        folder.note("trial", generation=declaration.identity(own), port=config.port)
         try:
             runtime.prepare(config)
             runtime.start(config)
@@ -52,22 +52,21 @@ def try_beside(
     return row if row["error"] and not starved else None
 
 
-def has_room_for_both(config: Config, folder: Folder) -> bool:
+def has_room_for_both(config: Instance, folder: Folder) -> bool:
     """Whether memory has room for a second server, by what is free now.
 
     It needs what the present one was measured to hold, where that is the same model, and at any rate its weights and a
     third for caches.
     """
-    models = ([config["model"]] if config["model"] else list(config["models"].values())) + config["side_models"]
-    need = sum(model["size_bytes"] for model in models) / MIB * 1.33 + 1024
-    last = read_json(folder.file("proof.json")) or {}
-    if last.get("model") == config["model"]:
-        need = max(need, sum(sum(sizes.values()) for sizes in (last.get("buffers_mib") or {}).values()))
+    need = sum(model.size_bytes or 0 for model in config.model_files()) / MIB * 1.33 + 1024
+    last = folder.last_proof()
+    if last.model == config.model:
+        need = max(need, sum(sum(sizes.values()) for sizes in last.buffers_mib.values()))
     with open("/proc/meminfo", encoding="ascii") as stream:
         available = next(int(line.split()[1]) / 1024 for line in stream if line.startswith("MemAvailable"))
     if available < need:
         return False
-    if not config["uses_gpu"]:
+    if not config.uses_gpu:
         return True
-    free = free_memory(config["gpus"])
+    free = free_memory(config.gpus)
     return free is not None and free >= need

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...hostlib.instances import Instance
 from ..client import REQUEST_SECONDS, Server
-from ..files import read_json
-from ..folder import Config, Folder
+from ..folder import Folder
 from .checks import Checks
 from .probe import error_message, probe_of
 from .slots import NOT_MEASURED, Busy, SlotRequest
@@ -15,11 +15,11 @@ SPEED_TRIES = 3  # a busy moment is not a slow server
 
 
 def prove_decode(
-    config: Config, wanted: dict[str, Any], server: Server, key: str | None, folder: Folder, checks: Checks,
+    config: Instance, wanted: dict[str, Any], server: Server, key: str | None, folder: Folder, checks: Checks,
     row: dict[str, Any], counts: bool,
 ) -> None:  # fmt: skip
-    if config["mode"] in ("embedding", "reranking"):
-        check, path, body = probe_of(config["mode"], wanted["tokens"])
+    if config.mode in ("embedding", "reranking"):
+        check, path, body = probe_of(config.mode, wanted["tokens"])
         try:
             code, answer = SlotRequest(server, key, check).ask(path, body, REQUEST_SECONDS)
             checks.compare(check, 200, code, error_message(answer))
@@ -29,11 +29,11 @@ def prove_decode(
     floors = []
     if wanted.get("min_decode_tps"):
         floors.append((float(wanted["min_decode_tps"]), "the floor llama_server_min_decode_tps"))
-    last = read_json(folder.file("proof.json")) or {}
-    comparable = (last.get("model") or {}).get("sha256") == config["model"]["sha256"]
-    if wanted.get("max_regression") is not None and comparable and last.get("best_tokens_per_second"):
-        allowed = float(last["best_tokens_per_second"]) * (1 - float(wanted["max_regression"]))
-        floors.append((allowed, f"the best so far, {last['best_tokens_per_second']}, less llama_server_max_regression"))
+    last = folder.last_proof()
+    comparable = last.model is not None and config.model is not None and last.model.sha256 == config.model.sha256
+    if wanted.get("max_regression") is not None and comparable and last.best_tokens_per_second:
+        allowed = float(last.best_tokens_per_second) * (1 - float(wanted["max_regression"]))
+        floors.append((allowed, f"the best so far, {last.best_tokens_per_second}, less llama_server_max_regression"))
     floor, why = max(floors, default=(0.0, ""))
     wish = {"n_predict": wanted["tokens"], "ignore_eos": True, "cache_prompt": False}
     body = {"prompt": "Once upon a time", **wish}

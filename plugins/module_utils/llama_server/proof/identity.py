@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from ...hostlib.instances import Instance, ModelFile
 from ..client import Server
-from ..folder import Config, Folder
+from ..folder import Folder
 from ..keys import old_keys, read_keys
 from .checks import Checks
 
 
-def prove_keys(config: Config, server: Server, folder: Folder, checks: Checks) -> str | None:
+def prove_keys(config: Instance, server: Server, folder: Folder, checks: Checks) -> str | None:
     """Check that a key is needed and which are taken; return one that is."""
     # /v1/models is public in llama-server; these are not.
-    path = "/slots" if config["mode"] == "router" else "/props"
+    path = "/slots" if config.mode == "router" else "/props"
     keys = read_keys(config)
     if not keys:
         return None
@@ -26,27 +27,27 @@ def prove_keys(config: Config, server: Server, folder: Folder, checks: Checks) -
     if old:
         refused = sum(server.ask(path, key=key)[0] == 401 for key in old)
         checks.compare("keys withdrawn", len(old), refused, "an old key is still taken: the server did not restart")
-    mode = os.stat(config["key_file"]).st_mode & 0o777
+    mode = os.stat(config.key_file or "").st_mode & 0o777
     checks.compare("key file mode", "0600", f"{mode:04o}", "others could read the keys: deploy again, with new ones")
     return str(min(keys.items())[1])
 
 
 def prove_identity(
-    config: Config, server: Server, key: str | None, checks: Checks, row: dict[str, Any]
+    config: Instance, server: Server, key: str | None, checks: Checks, row: dict[str, Any]
 ) -> dict[str, Any]:
     code, props = server.ask("/props", key=key)
     checks.compare("/props", 200, code, "something other than this llama-server answers on the port")
     props = props if isinstance(props, dict) else {}
     _, models = server.ask("/v1/models", key=key)
     served = [model.get("id") for model in (models or {}).get("data", []) if isinstance(model, dict)]
-    model = config["model"]
-    checks.compare("model id", [model["name"]], served, "another server answers on the port")
-    checks.compare("model file", model["path"], props.get("model_path"), "another model was loaded")
-    if "--mmproj" in config["argv"]:
+    model = config.model or ModelFile()
+    checks.compare("model id", [model.name], served, "another server answers on the port")
+    checks.compare("model file", model.path, props.get("model_path"), "another model was loaded")
+    if "--mmproj" in config.argv:
         senses = sorted(name for name, has in (props.get("modalities") or {}).items() if has)
         cause = "the projector was not loaded: the log says why"
         checks.add("modalities", "more than text", ", ".join(senses) or "text", bool(senses), cause)
-    commit = config["release"]["commit"][:9]
+    commit = config.release.commit[:9]
     row["build"] = str(props.get("build_info", ""))
     if commit:
         found = commit if commit in row["build"] else row["build"]
@@ -54,22 +55,22 @@ def prove_identity(
     return props
 
 
-def prove_context(config: Config, props: dict[str, Any], checks: Checks, row: dict[str, Any]) -> None:
+def prove_context(config: Instance, props: dict[str, Any], checks: Checks, row: dict[str, Any]) -> None:
     row["slots"] = slots = props.get("total_slots")
-    if config["parallel"] is not None:
-        checks.compare("slots", config["parallel"], slots, "the server chose another number")
+    if config.parallel is not None:
+        checks.compare("slots", config.parallel, slots, "the server chose another number")
     row["n_ctx"] = context = props.get("default_generation_settings", {}).get("n_ctx")
-    if config["ctx_size"]:
+    if config.ctx_size:
         # Shared by the slots when unified, divided among them otherwise.
-        whole = padded(config["ctx_size"])
+        whole = padded(config.ctx_size)
         expected = whole if context == whole else padded(whole // (slots or 1))
         cause = "it did not fit the memory, or the model's own is shorter"
         checks.compare("context per slot", expected, context, cause)
 
 
-def prove_template(config: Config, props: dict[str, Any], checks: Checks) -> None:
+def prove_template(config: Instance, props: dict[str, Any], checks: Checks) -> None:
     """The declaration holds the text as this server gives it back; a byte of difference is another template."""
-    with open(os.path.join(config["folder"], "chat_template.jinja"), encoding="utf-8", newline="") as stream:
+    with open(os.path.join(config.folder, "chat_template.jinja"), encoding="utf-8", newline="") as stream:
         same = stream.read() == props.get("chat_template")
     given = props.get("chat_template") or ""
     summary = "the declared template" if same else f"another one, which begins {given[:40]!r}"

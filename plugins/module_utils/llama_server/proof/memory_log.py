@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from ...hostlib.instances import Placement
+
 # What llama.cpp prints of its memory at --log-verbosity 4, behind the device's name.
 BUFFER = re.compile(r":\s+(\S+)\s+(model|KV|RS|compute|output) buffer size =\s*([\d.]+) MiB")
 OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
@@ -16,8 +18,8 @@ def is_host(device: str) -> bool:
     return device.startswith("CPU") or device.endswith("_Host")
 
 
-def placement(log: list[str]) -> tuple[list[int] | None, dict[str, dict[str, float]], str | None]:
-    """What a server's log says of memory: layers offloaded and offered, MiB by device and kind, the projector's device.
+def placement(log: list[str]) -> Placement:
+    """What a server's log says of its memory.
 
     A draft model's or a projector's buffers are added to the model's on the same device.
     """
@@ -36,4 +38,4 @@ def placement(log: list[str]) -> tuple[list[int] | None, dict[str, dict[str, flo
             sizes = buffers.setdefault(found[1], {})
             kind = KINDS[found[2]]
             sizes[kind] = round(sizes.get(kind, 0.0) + float(found[3]), 2)
-    return offloaded, buffers, projector
+    return Placement.from_json({"offloaded": offloaded, "buffers_mib": buffers, "projector": projector})

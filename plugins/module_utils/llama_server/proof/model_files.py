@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 
+from ...hostlib.files import read_json, sha256_of, write_file
+from ...hostlib.instances import to_json
 from ..errors import HostError
-from ..files import read_json, to_json, write_file
-from ..gpus import MIB
 
 
 def file_sha256(root: str, path: str) -> str:
@@ -22,12 +21,9 @@ def file_sha256(root: str, path: str) -> str:
         remembered = os.path.join(root, ".sha256.json")
         known = read_json(remembered) or {}
         if known.get(path, [None])[0] != signature:
-            digest = hashlib.sha256()
-            with open(path, "rb") as stream:
-                for block in iter(lambda: stream.read(4 * MIB), b""):
-                    digest.update(block)
+            digest = sha256_of(path)
             known = {name: entry for name, entry in known.items() if os.path.exists(name)}
-            known[path] = [signature, digest.hexdigest()]
+            known[path] = [signature, digest]
             with contextlib.suppress(OSError):  # a full disk costs time, and no more
                 write_file(remembered, to_json(known))
         return str(known[path][1])

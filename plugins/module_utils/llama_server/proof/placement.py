@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..files import read_json
-from ..folder import Config, Folder
+from ...hostlib.instances import Instance, ModelFile, Placement
+from ..folder import Folder
 from ..gpus import held_memory
 from ..processes import family
 from ..runtimes.base import RuntimeView, Status
@@ -30,19 +30,19 @@ DRAFT_LAYERS = frozenset(["--n-gpu-layers-draft", "--gpu-layers-draft", "--spec-
 
 
 def prove_placement(
-    config: Config, status: Status, runtime: RuntimeView, folder: Folder, checks: Checks, row: dict[str, Any]
+    config: Instance, status: Status, runtime: RuntimeView, folder: Folder, checks: Checks, row: dict[str, Any]
 ) -> None:
     """Compare where an instance's layers, experts and caches went with what was declared."""
-    found = _placed(f"{config['id']} {status.life}", folder, row, lambda: runtime.log(config["name"]))
-    row["offloaded"], row["buffers_mib"] = found["offloaded"], found["buffers_mib"]
-    if config["uses_gpu"]:
-        path, side = config["model"]["path"], config["side_models"]
-        _prove_layers(path, side, config["n_gpu_layers"], config["argv"], found, checks)
+    found = _placed(f"{config.id} {status.life}", folder, row, lambda: runtime.log(config.name))
+    row["offloaded"], row["buffers_mib"] = (found.as_json()[key] for key in ("offloaded", "buffers_mib"))
+    if config.uses_gpu and config.model:
+        path, side = config.model.path, config.side_models
+        _prove_layers(path, side, config.n_gpu_layers, config.argv, found, checks)
         _prove_process(status.pid, row, checks)
 
 
 def prove_router_placement(
-    config: Config, status: Status, runtime: RuntimeView, folder: Folder, served: dict[str, list[str]],
+    config: Instance, status: Status, runtime: RuntimeView, folder: Folder, served: dict[str, list[str]],
     loaded: set[str], checks: Checks, row: dict[str, Any],
 ) -> None:  # fmt: skip
     """The same for each model that a router served: a process of its own, with a port of its own.
@@ -56,53 +56,52 @@ def prove_router_placement(
     for name, argv in sorted(served.items()):
         port = argv[argv.index("--port") + 1]
         if not log:
-            log = runtime.log(config["name"])
+            log = runtime.log(config.name)
         # The router passes on what its models say, each line behind the port, which an earlier one may have had
         # (server-models.cpp).
         spawned = [at for at, line in enumerate(log) if line.endswith(f" name={name} on port {port}")]
         since = log[spawned[-1] :] if spawned else []
         lines = [line.partition("]")[2] for line in since if line.startswith(f"[{port.rjust(5)}]")]
-        found = _placed(f"{config['id']} {status.life} {name} {port}", folder, row, functools.partial(list, lines))
-        for device, sizes in found["buffers_mib"].items() if name in loaded else ():
+        found = _placed(f"{config.id} {status.life} {name} {port}", folder, row, functools.partial(list, lines))
+        for device, sizes in found.buffers_mib.items() if name in loaded else ():
             whole = row["buffers_mib"].setdefault(device, {})
             for kind, size in sizes.items():
                 whole[kind] = round(whole.get(kind, 0.0) + size, 2)
-        model = config["models"][name]
-        if model["uses_gpu"]:
-            _prove_layers(model["path"], model["side_models"], model["n_gpu_layers"], argv, found, checks, f"{name} ")
-    if config["uses_gpu"]:
+        model = config.models[name]
+        if model.uses_gpu:
+            _prove_layers(model.path, model.side_models, model.n_gpu_layers, argv, found, checks, f"{name} ")
+    if config.uses_gpu:
         _prove_process(status.pid, row, checks)
 
 
-def _placed(life: str, folder: Folder, row: dict[str, Any], log: Callable[[], list[str]]) -> dict[str, Any]:
+def _placed(life: str, folder: Folder, row: dict[str, Any], log: Callable[[], list[str]]) -> Placement:
     """What one process said of its memory when it loaded; remembered, since its log may have been rotated since."""
-    last = read_json(folder.file("proof.json")) or {}
-    found: dict[str, Any] = (last.get("placements") or {}).get(life) or {}
-    if not found.get("buffers_mib"):
-        found = dict(zip(("offloaded", "buffers_mib", "projector"), placement(log())))
-    row["placements"][life] = found
+    found = folder.last_proof().placements.get(life)
+    if found is None or not found.buffers_mib:
+        found = placement(log())
+    row["placements"][life] = found.as_json()
     return found
 
 
 def _prove_layers(
-    path: str, side: list[dict[str, Any]], wanted: int | None, argv: list[str], found: dict[str, Any], checks: Checks,
+    path: str, side: Sequence[ModelFile], wanted: int | None, argv: Sequence[str], found: Placement, checks: Checks,
     prefix: str = "",
 ) -> None:  # fmt: skip
     quiet = "the log has no line about it: the server found no GPU, or log_verbosity is below 4"
-    done, layers = found["offloaded"] or (0, 0)
+    done, layers = found.offloaded or (0, 0)
     expected = layers if wanted is None or wanted < 0 or wanted >= layers else wanted
     checks.add(
         f"{prefix}layers on the GPU", f"{expected}/{layers}" if layers else "all",
         f"{done}/{layers}" if layers else "none", bool(layers) and done == expected,
         quiet if not layers else "they did not fit its memory: lower ctx_size or n_gpu_layers, or set fit: off",
     )  # fmt: skip
-    projector = found.get("projector")
+    projector = found.projector
     moved = "--no-mmproj-offload" in argv or "none" in _values(argv, PROJECTOR_DEVICE)
     if projector and not moved:
         cause = "the server chose the processor: declare --no-mmproj-offload in extra_args if that is wanted"
         checks.add(f"{prefix}projector", "on a GPU", projector, not is_host(projector), cause)
     if layers and done == layers:
-        _prove_host_memory([path, *(model["path"] for model in side)], argv, found["buffers_mib"], checks, prefix)
+        _prove_host_memory([path, *(model.path for model in side)], argv, found.buffers_mib, checks, prefix)
 
 
 def _prove_process(pid: int | None, row: dict[str, Any], checks: Checks) -> None:
@@ -119,7 +118,7 @@ def _prove_process(pid: int | None, row: dict[str, Any], checks: Checks) -> None
 
 
 def _prove_host_memory(
-    paths: list[str], argv: list[str], buffers: dict[str, dict[str, float]], checks: Checks, prefix: str
+    paths: list[str], argv: Sequence[str], buffers: Mapping[str, Mapping[str, float]], checks: Checks, prefix: str
 ) -> None:
     """With all layers on the GPU, experts and caches may still be in host memory: it looks well and is slow."""
     allowed = {"model": sum(map(input_mib, paths)), "kv": 0.0}
@@ -139,7 +138,7 @@ def _prove_host_memory(
             )  # fmt: skip
 
 
-def put_on_host(argv: list[str]) -> list[str]:
+def put_on_host(argv: Sequence[str]) -> list[str]:
     """The arguments that put weights or caches into host memory on purpose."""
     found = set(argv) & TO_HOST
     # A draft model that is to lie on the processor, wholly or in part.
@@ -150,6 +149,6 @@ def put_on_host(argv: list[str]) -> list[str]:
     return sorted(found)
 
 
-def _values(argv: list[str], flags: frozenset[str]) -> list[str]:
+def _values(argv: Sequence[str], flags: frozenset[str]) -> list[str]:
     """The words that follow one of these flags."""
     return [value for flag, value in zip(argv, argv[1:]) if flag in flags]

@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from ...hostlib.instances import Instance
 from ..client import Hidden, Server, Stranger, Unanswered
 from ..errors import HostError
-from ..folder import Config, Folder
+from ..folder import Folder
 from ..processes import cmdline
 from ..runtimes.base import RuntimeView
 from .checks import Checks
@@ -27,7 +28,7 @@ from .router import prove_router
 
 
 def prove(
-    config: Config,
+    config: Instance,
     wanted: dict[str, Any],
     runtime: RuntimeView,
     folder: Folder,
@@ -54,8 +55,8 @@ def prove(
     """
     checks = Checks()
     row: dict[str, Any] = {
-        "name": config["name"], "generation": config["id"], "runtime": config["runtime"], "url": config["local_url"],
-        "release": config["release"]["name"], "model": config["model"], "checks": checks.rows, "error": None,
+        "name": config.name, "generation": config.id, "runtime": config.runtime, "url": config.local_url,
+        "release": config.release.name, "model": config.model_as_json(), "checks": checks.rows, "error": None,
         "tokens_per_second": None, "n_ctx": None, "slots": None, "pid": None, "offloaded": None, "buffers_mib": {},
         "gpu_processes_mib": None, "placements": {}, "load_seconds": None, "build": None, "answered": None,
         "restart": False,
@@ -67,7 +68,7 @@ def prove(
         server, seconds = wait_until_loaded(config, runtime, wanted["start_timeout"], progress)
         row["load_seconds"] = round(seconds, 2)
         row["answered"] = time.monotonic()
-        progress(f"{config['name']}: proving")
+        progress(f"{config.name}: proving")
         _prove(config, wanted, server, runtime, folder, checks, row, speed_counts, load)
     except NotProven as error:
         why, restart = [str(error)], error.restart
@@ -76,9 +77,9 @@ def prove(
     except HostError as error:
         why = [str(error)]
     except Unanswered as error:
-        why, restart = [f"{error} ({config['local_url']}): the log says what it does"], error.idle
+        why, restart = [f"{error} ({config.local_url}): the log says what it does"], error.idle
     except (OSError, http.client.HTTPException) as error:
-        why = [f"it stopped answering at {config['local_url']} ({error}): the log says why"]
+        why = [f"it stopped answering at {config.local_url} ({error}): the log says why"]
         # One that only hung up on this request still has its users'.
         restart = isinstance(error, ConnectionRefusedError) or not server.is_alive()
     failed = [*checks.failures(), *why]
@@ -87,21 +88,21 @@ def prove(
         row["restart"] = bool(wrong - {"decode speed"}) or (bool(why) and restart)
         row["error"] = "; ".join(failed)
         with contextlib.suppress(HostError):  # a runtime that does not answer has been told already
-            row["log_tail"] = runtime.log(config["name"], LOG_LINES)
-            row["log"] = runtime.where_log(config["name"])
+            row["log_tail"] = runtime.log(config.name, LOG_LINES)
+            row["log"] = runtime.where_log(config.name)
     return row
 
 
 def _prove(
-    config: Config, wanted: dict[str, Any], server: Server, runtime: RuntimeView, folder: Folder, checks: Checks,
+    config: Instance, wanted: dict[str, Any], server: Server, runtime: RuntimeView, folder: Folder, checks: Checks,
     row: dict[str, Any], speed_counts: bool, load: bool,
 ) -> None:  # fmt: skip
-    status = runtime.status(config["name"])
+    status = runtime.status(config.name)
     if status.pid != server.pid:  # it died and was started again
         server = Server(config, status.pid)
     row["pid"] = status.pid
     argv = list(status.argv) if status.argv else cmdline(status.pid or 0)
-    checks.compare("command line", config["argv"], argv, "an older server is still running; deploy again")
+    checks.compare("command line", list(config.argv), argv, "an older server is still running; deploy again")
     try:
         if server.is_listening():  # else the descriptors of another user's process can't be read
             checks.add("listens", status.pid, status.pid, True, "")
@@ -110,18 +111,16 @@ def _prove(
         return  # nothing more is said to a stranger; the runtime's own process is asked on, whatever its command line
     key = prove_keys(config, server, folder, checks)
 
-    model = config["model"]
+    model = config.model
     if model:
-        found = file_sha256(folder.root, model["path"])
-        checks.compare(
-            "model sha256", model["sha256"], found, "the file was replaced after it was verified; deploy again"
-        )
-    if config["mode"] == "router":
+        found = file_sha256(folder.root, model.path)
+        checks.compare("model sha256", model.sha256, found, "the file was replaced after it was verified; deploy again")
+    if config.mode == "router":
         prove_router(config, wanted, server, status, runtime, folder, key, checks, row, load)
         return
     props = prove_identity(config, server, key, checks, row)
     prove_context(config, props, checks, row)
-    if config["has_template"]:
+    if config.has_template:
         prove_template(config, props, checks)
     prove_placement(config, status, runtime, folder, checks, row)
     prove_decode(config, wanted, server, key, folder, checks, row, speed_counts)

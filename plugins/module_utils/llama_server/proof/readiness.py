@@ -7,8 +7,8 @@ import re
 import time
 from collections.abc import Callable
 
+from ...hostlib.instances import Instance
 from ..client import REQUEST_SECONDS, Server, Stranger
-from ..folder import Config
 from ..processes import Activity, described
 from ..runtimes.base import RuntimeView
 from ..sockets import holder
@@ -34,7 +34,7 @@ class NotProven(Exception):
 
 
 def wait_until_loaded(
-    config: Config, runtime: RuntimeView, timeout: float, progress: Callable[[str], None]
+    config: Instance, runtime: RuntimeView, timeout: float, progress: Callable[[str], None]
 ) -> tuple[Server, float]:
     """The server once its /health said 200, and how many seconds that took.
 
@@ -46,7 +46,7 @@ def wait_until_loaded(
     answered = "nothing answers"
     down = strange = 0
     while True:
-        status = runtime.status(config["name"])
+        status = runtime.status(config.name)
         if status.life and status.life not in lives:
             lives.append(status.life)
         if status.pid != server.pid:
@@ -64,12 +64,12 @@ def wait_until_loaded(
             except (OSError, http.client.HTTPException):
                 strange = 0
         waited = time.monotonic() - started
-        progress(f"{config['name']}: loading, {waited:.0f} s")
+        progress(f"{config.name}: loading, {waited:.0f} s")
         down = down + 1 if status.state in ("failed", "stopped") else 0
         if strange > LOOKS:
             raise NotProven(answered)
         if len(lives) > LIVES or down > LOOKS:
-            said = complaint(runtime.log(config["name"], LOG_LINES))
+            said = complaint(runtime.log(config.name, LOG_LINES))
             taken = holder(server.host, server.port)
             if taken and taken != status.pid:
                 said += f"; port {server.port} is held by {described(taken)}: end that one, or choose another port"

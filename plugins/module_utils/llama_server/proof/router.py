@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
+from ...hostlib.instances import Instance
 from ..client import REQUEST_SECONDS, Server
-from ..folder import Config, Folder
+from ..folder import Folder
 from ..runtimes.base import RuntimeView, Status
 from .checks import Checks
 from .model_files import file_sha256
@@ -16,20 +17,20 @@ from .slots import NOT_MEASURED, Busy, SlotRequest
 
 
 def prove_router(
-    config: Config, wanted: dict[str, Any], server: Server, status: Status, runtime: RuntimeView, folder: Folder,
+    config: Instance, wanted: dict[str, Any], server: Server, status: Status, runtime: RuntimeView, folder: Folder,
     key: str | None, checks: Checks, row: dict[str, Any], load: bool,
 ) -> None:  # fmt: skip
     """Have each model answer. ``load``: whether those that are not loaded are, else they are left as they are."""
     seen = _router_models(server, key)
-    checks.compare("models", sorted(config["models"]), sorted(seen), "the server read another list of models")
+    checks.compare("models", sorted(config.models), sorted(seen), "the server read another list of models")
     served: dict[str, list[str]] = {}
     # Those that load with the router come last: where it holds a few only, they are what it holds afterwards.
-    for name, model in sorted(config["models"].items(), key=lambda item: (item[1]["load_on_startup"], item[0])):
-        found = file_sha256(folder.root, model["path"])
-        checks.compare(f"{name} sha256", model["sha256"], found, "the file was replaced after it was verified")
+    for name, model in sorted(config.models.items(), key=lambda item: (item[1].load_on_startup, item[0])):
+        found = file_sha256(folder.root, model.path)
+        checks.compare(f"{name} sha256", model.sha256, found, "the file was replaced after it was verified")
         if not load and seen.get(name, {}).get("value") != "loaded":
             continue
-        check, path, body = probe_of(model["mode"], wanted["tokens"])
+        check, path, body = probe_of(model.mode, wanted["tokens"])
         request = SlotRequest(server, key, f"{name} {check}", f"/slots?model={quote(name)}&autoload=false")
         try:
             # It is loaded first, also where the router does that on demand of its own users only.

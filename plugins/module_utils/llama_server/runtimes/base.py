@@ -13,8 +13,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
+from ...hostlib.instances import Instance
 from ..commands import run
-from ..folder import Config
 
 STOP_SECONDS = 60  # each runtime asks politely for 30 seconds and then kills
 
@@ -67,11 +67,11 @@ class Runtime(ABC):
         """The user and group that must be able to read a generation's keys; None: whoever deploys."""
 
     @abstractmethod
-    def prepare(self, config: Config) -> None:
+    def prepare(self, config: Instance) -> None:
         """Have what a start needs (unit, program, image, user); nothing that runs is touched."""
 
     @abstractmethod
-    def start(self, config: Config) -> None:
+    def start(self, config: Instance) -> None:
         """Have the server of this generation told to run."""
 
     @abstractmethod
@@ -79,7 +79,7 @@ class Runtime(ABC):
         """End it; it has ended on return."""
 
     @abstractmethod
-    def settle(self, config: Config) -> None:
+    def settle(self, config: Instance) -> None:
         """It was proven: from now on it starts with the host, where the runtime can do that."""
 
     @abstractmethod
@@ -91,7 +91,7 @@ class Runtime(ABC):
         """Leave nothing of it."""
 
     @abstractmethod
-    def altered(self, config: Config) -> list[str]:
+    def altered(self, config: Instance) -> list[str]:
         """What the runtime itself keeps of it on the disk, where that is no longer what was proven."""
 
     @abstractmethod

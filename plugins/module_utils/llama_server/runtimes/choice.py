@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from ..errors import HostError
-from ..folder import Config, Folder
+from ..folder import Folder
 from .base import Runtime, Settings, has_systemd, is_root
 from .docker import Docker
 from .supervisor import Supervisor
@@ -28,15 +28,10 @@ def resolve(runtime: str) -> str:
     return runtime
 
 
-def runtime_of(config: Config, settings: Settings) -> Runtime:
-    """What runs a generation."""
-    return RUNTIMES[config["runtime"]](settings)
-
-
 def remove_trial(folder: Folder, settings: Settings) -> None:
     """Remove the side-port server that a switch left behind; where its runtime does not answer, the next run does."""
     config = folder.linked("pending") or folder.linked("verified")
     with contextlib.suppress(HostError):
         if config:
-            runtime_of(config, settings).forget(folder.name)
+            RUNTIMES[config.runtime](settings).forget(folder.name)
         folder.remove()

@@ -7,9 +7,9 @@ import os
 import re
 from typing import Any
 
+from ...hostlib.instances import Instance
 from ..commands import attempt, run
 from ..errors import HostError
-from ..folder import Config
 from .base import Runtime, Status, have_user, is_root
 from .images import LABEL, have_image
 
@@ -25,17 +25,17 @@ CONTAINER = (
 GPU_RUNTIME = "nvidia"  # which role container_engine makes known to the engine
 
 
-def container_options(config: Config) -> list[str]:
+def container_options(config: Instance) -> list[str]:
     """What a container is created with, as far as that is the same on each host."""
-    address, port = config["local_url"].split("//", 1)[1].rpartition(":")[0].strip("[]"), config["port"]
+    address, port = config.local_url.split("//", 1)[1].rpartition(":")[0].strip("[]"), config.port
     # The image needs no client for this: bash opens the connection itself.
     health = (
         f"exec 3<>/dev/tcp/{address}/{port} && printf 'GET /health HTTP/1.0\\r\\n\\r\\n' >&3 "
         "&& read -r status <&3 && [[ $status == *' 200 '* ]]"
     )
     options = [*CONTAINER, "--health-cmd", f'bash -c "{health}"'.replace("$", "\\$")]
-    gpus, environment = config["gpus"], config["environment"]
-    if config["uses_gpu"] and config["release"]["backend"] == "cuda":
+    gpus, environment = config.gpus, config.environment
+    if config.uses_gpu and config.release.backend == "cuda":
         # Not --gpus: before Docker 29.2 systemd knows nothing of its devices, and takes them away on a daemon-reload.
         options += ["--runtime", GPU_RUNTIME]
         environment = {
@@ -55,27 +55,27 @@ class Docker(Runtime):
     LOOK_SECONDS = 60  # a hanging engine must not keep whoever looks
 
     @staticmethod
-    def container(config: Config) -> str:
-        return f"llama-server-{config['name']}-{config['id']}"
+    def container(config: Instance) -> str:
+        return f"llama-server-{config.name}-{config.id}"
 
     def owner(self) -> tuple[int, int] | None:
         return have_user(self.settings.user) if is_root() else None
 
-    def prepare(self, config: Config) -> None:
+    def prepare(self, config: Instance) -> None:
         name = self.container(config)
         if self._inspect(name):  # its name holds the generation, which decides all of it
             return
         image = have_image(config)
         uid, gid = self.owner() or (os.getuid(), os.getgid())
         created = [
-            "docker", "create", "--name", name, "--pull", "never", *config["container"], "--user", f"{uid}:{gid}",
-            "--label", f"{LABEL}.instance={config['name']}", "--label", f"{LABEL}.generation={config['id']}",
+            "docker", "create", "--name", name, "--pull", "never", *(config.container or ()), "--user", f"{uid}:{gid}",
+            "--label", f"{LABEL}.instance={config.name}", "--label", f"{LABEL}.generation={config.id}",
             "--label", f"{LABEL}.root={self.settings.root}",
         ]  # fmt: skip
-        for path in sorted({config["folder"], *model_files(config)}):
+        for path in sorted({config.folder, *(file.path for file in config.model_files())}):
             created += ["--mount", f"type=bind,source={path},target={path},readonly"]
         try:
-            run(*created, "--entrypoint", config["argv"][0], image, *config["argv"][1:])
+            run(*created, "--entrypoint", config.argv[0], image, *config.argv[1:])
         except HostError as error:
             if re.search(rf"runtime (name: |specified ){GPU_RUNTIME}\b", str(error), re.IGNORECASE):
                 raise HostError(
@@ -84,7 +84,7 @@ class Docker(Runtime):
                 ) from error
             raise
 
-    def start(self, config: Config) -> None:
+    def start(self, config: Instance) -> None:
         self.prepare(config)
         run("docker", "start", self.container(config))
 
@@ -92,12 +92,12 @@ class Docker(Runtime):
         for container in self._containers(name):
             run("docker", "stop", container)
 
-    def altered(self, config: Config) -> list[str]:
+    def altered(self, config: Instance) -> list[str]:
         return []  # a container can't be altered, but for its restarts
 
-    def settle(self, config: Config) -> None:
+    def settle(self, config: Instance) -> None:
         run("docker", "update", "--restart", "always", self.container(config))
-        for container in self._containers(config["name"]):
+        for container in self._containers(config.name):
             if container != self.container(config):
                 run("docker", "rm", "--force", container)
 
@@ -150,9 +150,3 @@ class Docker(Runtime):
         said = run("docker", "inspect", "--type", "container", container, check=False, timeout=self.LOOK_SECONDS)
         found: list[dict[str, Any]] = json.loads(said or "[]")
         return found[0] if found else None
-
-
-def model_files(config: Config) -> list[str]:
-    """The files that a server reads."""
-    models = [config["model"]] if config["model"] else list(config["models"].values())
-    return [model["path"] for model in [*models, *config["side_models"]]]

@@ -10,10 +10,11 @@ import time
 import xmlrpc.client
 from typing import Any
 
+from ...hostlib.files import read_text, write_file
+from ...hostlib.instances import Instance
 from ..commands import attempt, cause
 from ..errors import HostError
-from ..files import content, write_file
-from ..folder import Config, folders
+from ..folder import folders
 from ..processes import cmdline, end
 from .base import STOP_SECONDS, Runtime, Settings, Status
 from .supervisord import ShuttingDown, connect
@@ -39,13 +40,13 @@ class Supervisor(Runtime):
     def owner(self) -> tuple[int, int] | None:
         return None
 
-    def prepare(self, config: Config) -> None:
+    def prepare(self, config: Instance) -> None:
         """Nothing: the configuration comes with the start."""
 
-    def start(self, config: Config) -> None:
-        name = config["name"]
+    def start(self, config: Instance) -> None:
+        name = config.name
         text = self._configuration({name: config})
-        if content(self.configuration) != text:
+        if read_text(self.configuration) != text:
             write_file(self.configuration, text, mode=0o600)
         proxy = self._connect()
         if proxy is None:
@@ -73,7 +74,7 @@ class Supervisor(Runtime):
                     raise
         end(self._orphans(name), STOP_SECONDS / 2)
 
-    def settle(self, config: Config) -> None:
+    def settle(self, config: Instance) -> None:
         """Nothing starts supervisord with the host: deploy again after a reboot."""
 
     def unsettle(self, name: str) -> None:
@@ -99,7 +100,7 @@ class Supervisor(Runtime):
             while self._connect():  # until the shutdown has begun; _connect waits for its end
                 time.sleep(0.1)
 
-    def altered(self, config: Config) -> list[str]:
+    def altered(self, config: Instance) -> list[str]:
         return []  # what supervisord has read counts, not the file
 
     def status(self, name: str) -> Status:
@@ -131,12 +132,12 @@ class Supervisor(Runtime):
     def where_log(self, name: str) -> str:
         return os.path.join(self.settings.logs, f"{name}.log")
 
-    def _configuration(self, wanted: dict[str, Config], without: str | None = None) -> str:
+    def _configuration(self, wanted: dict[str, Instance], without: str | None = None) -> str:
         known = {
             folder.name: config
             for folder in folders(self.settings.root)
             for config in map(folder.linked, ("pending", "verified"))
-            if config and config["runtime"] == self.name
+            if config and config.runtime == self.name
         }
         programs = {**known, **wanted}
         parts = [
@@ -151,7 +152,7 @@ class Supervisor(Runtime):
         ]
         for name in sorted(set(programs) - {without}):
             folder = os.path.join(self.settings.root, name)
-            launcher = os.path.join(programs[name]["folder"], "launch.py")
+            launcher = os.path.join(programs[name].folder, "launch.py")
             parts.append(
                 f"[program:{name}]\n"
                 f"command = {self.settings.supervisor_python} {launcher} {folder}\n"

@@ -6,10 +6,10 @@ import contextlib
 import os
 import sys
 
+from ...hostlib.files import read_text, write_file
+from ...hostlib.instances import Instance
 from ..commands import run
 from ..errors import HostError
-from ..files import content, write_file
-from ..folder import Config
 from .base import Runtime, Status, have_user
 
 UNITS = "/etc/systemd/system"
@@ -29,26 +29,26 @@ class Systemd(Runtime):
     def owner(self) -> tuple[int, int] | None:
         return have_user(self.settings.user)
 
-    def prepare(self, config: Config) -> None:
+    def prepare(self, config: Instance) -> None:
         """Refuse a unit that another prefix has. Its own comes with the start: a unit on the disk counts."""
-        strange = self._strange(config["name"])
+        strange = self._strange(config.name)
         if strange:
             raise HostError(
                 f"{strange} is masked, or belongs to another prefix of this host: remove it, or give instance "
-                f"{config['name']} another name"
+                f"{config.name} another name"
             )
 
     def _strange(self, name: str) -> str | None:
         """The unit of this name that another prefix has, or that somebody masked. It is not touched."""
         for folder in (UNITS, TRIED_UNITS, MASKED_UNITS):
             path = os.path.join(folder, self.unit(name))
-            text = content(path)
+            text = read_text(path)
             if text is not None and f" {self.settings.root}/" not in text:
                 return path
         return None
 
-    def start(self, config: Config) -> None:
-        unit = self.unit(config["name"])
+    def start(self, config: Instance) -> None:
+        unit = self.unit(config.name)
         self._have_units(config, {TRIED_UNITS} if self.altered(config) else {UNITS})
         run("systemctl", "reset-failed", unit, check=False)
         run("systemctl", "start", unit)
@@ -63,9 +63,9 @@ class Systemd(Runtime):
         # One that had to be killed was stopped all the same.
         run("systemctl", "reset-failed", self.unit(name), check=False)
 
-    def settle(self, config: Config) -> None:
+    def settle(self, config: Instance) -> None:
         self._have_units(config, {UNITS})
-        run("systemctl", "enable", "--quiet", self.unit(config["name"]))
+        run("systemctl", "enable", "--quiet", self.unit(config.name))
 
     def unsettle(self, name: str) -> None:
         if self._strange(name):
@@ -83,16 +83,16 @@ class Systemd(Runtime):
                 os.unlink(os.path.join(folder, unit))
         run("systemctl", "daemon-reload")
 
-    def altered(self, config: Config) -> list[str]:
-        unit = self.unit(config["name"])
-        return [] if content(os.path.join(UNITS, unit)) == self._text(config) else [unit]
+    def altered(self, config: Instance) -> list[str]:
+        unit = self.unit(config.name)
+        return [] if read_text(os.path.join(UNITS, unit)) == self._text(config) else [unit]
 
-    def _have_units(self, config: Config, folders_: set[str]) -> None:
+    def _have_units(self, config: Instance, folders_: set[str]) -> None:
         """Have the unit of a generation in these folders; what is not to be tried any more goes."""
-        name, changed = self.unit(config["name"]), False
+        name, changed = self.unit(config.name), False
         for folder in folders_:
             path = os.path.join(folder, name)
-            if content(path) != self._text(config):
+            if read_text(path) != self._text(config):
                 os.makedirs(folder, mode=0o755, exist_ok=True)
                 write_file(path, self._text(config))
                 changed = True
@@ -107,8 +107,8 @@ class Systemd(Runtime):
             run("systemctl", "daemon-reload")
 
     @staticmethod
-    def _text(config: Config) -> str:
-        return str(config["unit"]).replace("@PYTHON@", sys.executable).replace("@GENERATION@", config["folder"])
+    def _text(config: Instance) -> str:
+        return str(config.unit).replace("@PYTHON@", sys.executable).replace("@GENERATION@", config.folder)
 
     def status(self, name: str) -> Status:
         if self._strange(name):
