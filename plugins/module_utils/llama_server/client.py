@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 from ..hostlib.instances import Instance
 from . import sockets
 from .errors import HostError
-from .processes import Activity, described, family, stat
+from .processes import Activity, described, family, stat_fields
 
 REQUEST_SECONDS = 120
 LOOK_SECONDS = 5  # a server that is stuck must not keep whoever looks
@@ -196,7 +196,7 @@ class Server:
 
     def _age(self) -> str | None:
         """When the process was started; None where it ended."""
-        fields = stat(self.pid) if self.pid else []
+        fields = stat_fields(self.pid) if self.pid else []
         return fields[19] if fields else None
 
     def _stranger(self, pid: int | None, uid: int) -> Stranger:

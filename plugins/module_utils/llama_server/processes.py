@@ -81,13 +81,13 @@ def _work(pid: int | None) -> dict[int, tuple[int, int]]:
     """By process the clock ticks that it has computed, and the pages that it had to wait for the disk for."""
     found = {}
     for member in family(pid):
-        fields = stat(member)
+        fields = stat_fields(member)
         if fields:
             found[member] = int(fields[11]) + int(fields[12]), int(fields[9])
     return found
 
 
-def stat(pid: int) -> list[str]:
+def stat_fields(pid: int) -> list[str]:
     """The fields of /proc/PID/stat behind the program's name, which may hold anything; none where it ended."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stream:

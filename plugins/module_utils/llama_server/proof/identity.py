@@ -5,15 +5,24 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from ...hostlib.instances import Instance, ModelFile
-from ..client import Server
-from ..folder import Folder
+from ...hostlib.instances import ModelFile
 from ..keys import old_keys, read_keys
-from .checks import Checks
+from .model_files import file_sha256
+from .subject import Subject
 
 
-def prove_keys(config: Instance, server: Server, folder: Folder, checks: Checks) -> str | None:
+def prove_model_file(subject: Subject) -> None:
+    """Check that the file is the one that was verified."""
+    model = subject.config.model
+    if model:
+        found = file_sha256(subject.folder.root, model.path)
+        cause = "the file was replaced after it was verified; deploy again"
+        subject.checks.compare("model sha256", model.sha256, found, cause)
+
+
+def prove_keys(subject: Subject) -> str | None:
     """Check that a key is needed and which are taken; return one that is."""
+    config, server, folder, checks = subject.config, subject.server, subject.folder, subject.checks
     # /v1/models is public in llama-server; these are not.
     path = "/slots" if config.mode == "router" else "/props"
     keys = read_keys(config)
@@ -32,13 +41,13 @@ def prove_keys(config: Instance, server: Server, folder: Folder, checks: Checks)
     return str(min(keys.items())[1])
 
 
-def prove_identity(
-    config: Instance, server: Server, key: str | None, checks: Checks, row: dict[str, Any]
-) -> dict[str, Any]:
-    code, props = server.ask("/props", key=key)
+def prove_identity(subject: Subject) -> dict[str, Any]:
+    """Check the model, what it takes beside text, and the build; return what the server says at /props."""
+    config, server, checks = subject.config, subject.server, subject.checks
+    code, props = server.ask("/props", key=subject.key)
     checks.compare("/props", 200, code, "something other than this llama-server answers on the port")
     props = props if isinstance(props, dict) else {}
-    _, models = server.ask("/v1/models", key=key)
+    _, models = server.ask("/v1/models", key=subject.key)
     served = [model.get("id") for model in (models or {}).get("data", []) if isinstance(model, dict)]
     model = config.model or ModelFile()
     checks.compare("model id", [model.name], served, "another server answers on the port")
@@ -48,14 +57,16 @@ def prove_identity(
         cause = "the projector was not loaded: the log says why"
         checks.add("modalities", "more than text", ", ".join(senses) or "text", bool(senses), cause)
     commit = config.release.commit[:9]
-    row["build"] = str(props.get("build_info", ""))
+    subject.row["build"] = build = str(props.get("build_info", ""))
     if commit:
-        found = commit if commit in row["build"] else row["build"]
+        found = commit if commit in build else build
         checks.compare("build", commit, found, "another release answers")
     return props
 
 
-def prove_context(config: Instance, props: dict[str, Any], checks: Checks, row: dict[str, Any]) -> None:
+def prove_context(subject: Subject, props: dict[str, Any]) -> None:
+    """Check how many slots there are, and how many tokens each holds."""
+    config, checks, row = subject.config, subject.checks, subject.row
     row["slots"] = slots = props.get("total_slots")
     if config.parallel is not None:
         checks.compare("slots", config.parallel, slots, "the server chose another number")
@@ -68,13 +79,16 @@ def prove_context(config: Instance, props: dict[str, Any], checks: Checks, row: 
         checks.compare("context per slot", expected, context, cause)
 
 
-def prove_template(config: Instance, props: dict[str, Any], checks: Checks) -> None:
-    """The declaration holds the text as this server gives it back; a byte of difference is another template."""
-    with open(os.path.join(config.folder, "chat_template.jinja"), encoding="utf-8", newline="") as stream:
+def prove_template(subject: Subject, props: dict[str, Any]) -> None:
+    """Check the chat template, of which the declaration holds the text as this server gives it back: a byte of
+    difference is another one.
+    """
+    with open(os.path.join(subject.config.folder, "chat_template.jinja"), encoding="utf-8", newline="") as stream:
         same = stream.read() == props.get("chat_template")
     given = props.get("chat_template") or ""
     summary = "the declared template" if same else f"another one, which begins {given[:40]!r}"
-    checks.add("chat template", "the declared template", summary, same, "the server chose a template by itself")
+    cause = "the server chose a template by itself"
+    subject.checks.add("chat template", "the declared template", summary, same, cause)
 
 
 def padded(tokens: int) -> int:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
-from ...hostlib.instances import Instance, ModelFile, Placement
-from ..folder import Folder
+from ...hostlib.instances import ModelFile, Placement
 from ..gpus import held_memory
 from ..processes import family
-from ..runtimes.base import RuntimeView, Status
 from .checks import Checks
 from .input_tensors import input_mib
 from .memory_log import is_host, placement
+from .subject import Subject
 
 # Arguments that put weights or caches into host memory on purpose, in every spelling: a router
 # tells its models' in its own.
@@ -29,57 +27,54 @@ PROJECTOR_DEVICE = frozenset(["--mmproj-device", "-mmdev"])
 DRAFT_LAYERS = frozenset(["--n-gpu-layers-draft", "--gpu-layers-draft", "--spec-draft-ngl", "-ngld"])
 
 
-def prove_placement(
-    config: Instance, status: Status, runtime: RuntimeView, folder: Folder, checks: Checks, row: dict[str, Any]
-) -> None:
+def prove_placement(subject: Subject) -> None:
     """Compare where an instance's layers, experts and caches went with what was declared."""
-    found = _placed(f"{config.id} {status.life}", folder, row, lambda: runtime.log(config.name))
-    row["offloaded"], row["buffers_mib"] = (found.as_json()[key] for key in ("offloaded", "buffers_mib"))
+    config, status, row = subject.config, subject.status, subject.row
+    found = _placed(subject, f"{config.id} {status.life}", lambda: subject.runtime.log(config.name))
+    stored = found.as_json()
+    row["offloaded"], row["buffers_mib"] = stored["offloaded"], stored["buffers_mib"]
     if config.uses_gpu and config.model:
         path, side = config.model.path, config.side_models
-        _prove_layers(path, side, config.n_gpu_layers, config.argv, found, checks)
-        _prove_process(status.pid, row, checks)
+        _prove_layers(path, side, config.n_gpu_layers, config.argv, found, subject.checks)
+        _prove_process(subject)
 
 
-def prove_router_placement(
-    config: Instance, status: Status, runtime: RuntimeView, folder: Folder, served: dict[str, list[str]],
-    loaded: set[str], checks: Checks, row: dict[str, Any],
-) -> None:  # fmt: skip
+def prove_router_placement(subject: Subject, served: dict[str, list[str]], loaded: set[str]) -> None:
     """The same for each model that a router served: a process of its own, with a port of its own.
 
     Args:
         served: by model its command line, as the router tells it.
         loaded: those that still are; the others made room.
-        config, status, runtime, folder, checks, row: as for prove_placement.
     """
+    config, status, row = subject.config, subject.status, subject.row
     log: list[str] = []
     for name, argv in sorted(served.items()):
         port = argv[argv.index("--port") + 1]
         if not log:
-            log = runtime.log(config.name)
+            log = subject.runtime.log(config.name)
         # The router passes on what its models say, each line behind the port, which an earlier one may have had
         # (server-models.cpp).
         spawned = [at for at, line in enumerate(log) if line.endswith(f" name={name} on port {port}")]
         since = log[spawned[-1] :] if spawned else []
         lines = [line.partition("]")[2] for line in since if line.startswith(f"[{port.rjust(5)}]")]
-        found = _placed(f"{config.id} {status.life} {name} {port}", folder, row, functools.partial(list, lines))
+        found = _placed(subject, f"{config.id} {status.life} {name} {port}", functools.partial(list, lines))
         for device, sizes in found.buffers_mib.items() if name in loaded else ():
             whole = row["buffers_mib"].setdefault(device, {})
             for kind, size in sizes.items():
                 whole[kind] = round(whole.get(kind, 0.0) + size, 2)
         model = config.models[name]
         if model.uses_gpu:
-            _prove_layers(model.path, model.side_models, model.n_gpu_layers, argv, found, checks, f"{name} ")
+            _prove_layers(model.path, model.side_models, model.n_gpu_layers, argv, found, subject.checks, f"{name} ")
     if config.uses_gpu:
-        _prove_process(status.pid, row, checks)
+        _prove_process(subject)
 
 
-def _placed(life: str, folder: Folder, row: dict[str, Any], log: Callable[[], list[str]]) -> Placement:
+def _placed(subject: Subject, life: str, log: Callable[[], list[str]]) -> Placement:
     """What one process said of its memory when it loaded; remembered, since its log may have been rotated since."""
-    found = folder.last_proof().placements.get(life)
+    found = subject.folder.last_proof().placements.get(life)
     if found is None or not found.buffers_mib:
         found = placement(log())
-    row["placements"][life] = found.as_json()
+    subject.row["placements"][life] = found.as_json()
     return found
 
 
@@ -104,9 +99,10 @@ def _prove_layers(
         _prove_host_memory([path, *(model.path for model in side)], argv, found.buffers_mib, checks, prefix)
 
 
-def _prove_process(pid: int | None, row: dict[str, Any], checks: Checks) -> None:
+def _prove_process(subject: Subject) -> None:
     """Compare what the server says it holds on GPUs with what the driver says."""
-    row["gpu_processes_mib"] = held = held_memory(family(pid))
+    row, checks = subject.row, subject.checks
+    row["gpu_processes_mib"] = held = held_memory(family(subject.status.pid))
     said = sum(sum(sizes.values()) for device, sizes in row["buffers_mib"].items() if not is_host(device))
     if held is None and said:
         checks.warn("process on the GPU", "not to be seen", "nvidia-smi lists no processes here, as in a container")

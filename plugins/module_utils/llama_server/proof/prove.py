@@ -19,12 +19,12 @@ from ..folder import Folder
 from ..processes import cmdline
 from ..runtimes.base import RuntimeView
 from .checks import Checks
-from .decode import prove_decode
-from .identity import prove_context, prove_identity, prove_keys, prove_template
-from .model_files import file_sha256
+from .decode import prove_answer, prove_decode
+from .identity import prove_context, prove_identity, prove_keys, prove_model_file, prove_template
 from .placement import prove_placement
 from .readiness import LOG_LINES, NotProven, wait_until_loaded
 from .router import prove_router
+from .subject import Subject
 
 
 def prove(
@@ -54,13 +54,7 @@ def prove(
         mend what is wrong: not where a server is only slow or at work, nor where nobody can tell who would hear a key.
     """
     checks = Checks()
-    row: dict[str, Any] = {
-        "name": config.name, "generation": config.id, "runtime": config.runtime, "url": config.local_url,
-        "release": config.release.name, "model": config.model_as_json(), "checks": checks.rows, "error": None,
-        "tokens_per_second": None, "n_ctx": None, "slots": None, "pid": None, "offloaded": None, "buffers_mib": {},
-        "gpu_processes_mib": None, "placements": {}, "load_seconds": None, "build": None, "answered": None,
-        "restart": False,
-    }  # fmt: skip
+    row = _empty_row(config, checks)
     why: list[str] = []
     restart = True
     server = Server(config, None)
@@ -69,7 +63,11 @@ def prove(
         row["load_seconds"] = round(seconds, 2)
         row["answered"] = time.monotonic()
         progress(f"{config.name}: proving")
-        _prove(config, wanted, server, runtime, folder, checks, row, speed_counts, load)
+        status = runtime.status(config.name)
+        # It may have died and been started again.
+        asked = server if status.pid == server.pid else Server(config, status.pid)
+        subject = Subject(config, wanted, runtime, folder, asked, status, checks, row)
+        _check(subject, speed_counts=speed_counts, load=load)
     except NotProven as error:
         why, restart = [str(error)], error.restart
     except Hidden as error:
@@ -93,14 +91,21 @@ def prove(
     return row
 
 
-def _prove(
-    config: Instance, wanted: dict[str, Any], server: Server, runtime: RuntimeView, folder: Folder, checks: Checks,
-    row: dict[str, Any], speed_counts: bool, load: bool,
-) -> None:  # fmt: skip
-    status = runtime.status(config.name)
-    if status.pid != server.pid:  # it died and was started again
-        server = Server(config, status.pid)
-    row["pid"] = status.pid
+def _empty_row(config: Instance, checks: Checks) -> dict[str, Any]:
+    """The row of a proof in which nothing was found yet."""
+    return {
+        "name": config.name, "generation": config.id, "runtime": config.runtime, "url": config.local_url,
+        "release": config.release.name, "model": config.model_as_json(), "checks": checks.rows, "error": None,
+        "tokens_per_second": None, "n_ctx": None, "slots": None, "pid": None, "offloaded": None, "buffers_mib": {},
+        "gpu_processes_mib": None, "placements": {}, "load_seconds": None, "build": None, "answered": None,
+        "restart": False,
+    }  # fmt: skip
+
+
+def _check(subject: Subject, *, speed_counts: bool, load: bool) -> None:
+    """All checks that apply to the instance, in their order."""
+    config, server, status, checks = subject.config, subject.server, subject.status, subject.checks
+    subject.row["pid"] = status.pid
     argv = list(status.argv) if status.argv else cmdline(status.pid or 0)
     checks.compare("command line", list(config.argv), argv, "an older server is still running; deploy again")
     try:
@@ -109,18 +114,17 @@ def _prove(
     except Stranger as error:
         checks.add("listens", status.pid, error.who, False, str(error))
         return  # nothing more is said to a stranger; the runtime's own process is asked on, whatever its command line
-    key = prove_keys(config, server, folder, checks)
-
-    model = config.model
-    if model:
-        found = file_sha256(folder.root, model.path)
-        checks.compare("model sha256", model.sha256, found, "the file was replaced after it was verified; deploy again")
+    subject.key = prove_keys(subject)
+    prove_model_file(subject)
     if config.mode == "router":
-        prove_router(config, wanted, server, status, runtime, folder, key, checks, row, load)
+        prove_router(subject, load=load)
         return
-    props = prove_identity(config, server, key, checks, row)
-    prove_context(config, props, checks, row)
+    props = prove_identity(subject)
+    prove_context(subject, props)
     if config.has_template:
-        prove_template(config, props, checks)
-    prove_placement(config, status, runtime, folder, checks, row)
-    prove_decode(config, wanted, server, key, folder, checks, row, speed_counts)
+        prove_template(subject, props)
+    prove_placement(subject)
+    if config.mode in ("embedding", "reranking"):
+        prove_answer(subject)
+    else:
+        prove_decode(subject, speed_counts=speed_counts)

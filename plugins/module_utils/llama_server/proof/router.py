@@ -5,28 +5,24 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
-from ...hostlib.instances import Instance
 from ..client import REQUEST_SECONDS, Server
-from ..folder import Folder
-from ..runtimes.base import RuntimeView, Status
-from .checks import Checks
 from .model_files import file_sha256
 from .placement import prove_router_placement
 from .probe import error_message, probe_of
 from .slots import NOT_MEASURED, Busy, SlotRequest
+from .subject import Subject
 
 
-def prove_router(
-    config: Instance, wanted: dict[str, Any], server: Server, status: Status, runtime: RuntimeView, folder: Folder,
-    key: str | None, checks: Checks, row: dict[str, Any], load: bool,
-) -> None:  # fmt: skip
+def prove_router(subject: Subject, *, load: bool) -> None:
     """Have each model answer. ``load``: whether those that are not loaded are, else they are left as they are."""
+    config, wanted, checks = subject.config, subject.wanted, subject.checks
+    server, key = subject.server, subject.key
     seen = _router_models(server, key)
     checks.compare("models", sorted(config.models), sorted(seen), "the server read another list of models")
     served: dict[str, list[str]] = {}
     # Those that load with the router come last: where it holds a few only, they are what it holds afterwards.
     for name, model in sorted(config.models.items(), key=lambda item: (item[1].load_on_startup, item[0])):
-        found = file_sha256(folder.root, model.path)
+        found = file_sha256(subject.folder.root, model.path)
         checks.compare(f"{name} sha256", model.sha256, found, "the file was replaced after it was verified")
         if not load and seen.get(name, {}).get("value") != "loaded":
             continue
@@ -43,7 +39,7 @@ def prove_router(
         if code == 200:
             served[name] = _router_models(server, key)[name]["args"]
     loaded = {name for name, state in _router_models(server, key).items() if state.get("value") == "loaded"}
-    prove_router_placement(config, status, runtime, folder, served, loaded, checks, row)
+    prove_router_placement(subject, served, loaded)
 
 
 def _router_models(server: Server, key: str | None) -> dict[str, dict[str, Any]]:

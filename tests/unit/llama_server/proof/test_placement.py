@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from plugins.module_utils.hostlib.instances import Instance
+from plugins.module_utils.llama_server.client import Server
 from plugins.module_utils.llama_server.folder import Folder
 from plugins.module_utils.llama_server.proof.checks import Checks
 from plugins.module_utils.llama_server.proof.placement import prove_router_placement
+from plugins.module_utils.llama_server.proof.subject import Subject
 from plugins.module_utils.llama_server.runtimes.base import Status
 
 ROUTER_LOG = """\
@@ -39,9 +41,9 @@ def test_a_port_that_another_model_of_a_router_had_before_says_nothing_of_this_o
         {"name": "main", "id": "0", "uses_gpu": False, "models": {"small": model, "big": model}}
     )
     row: dict[str, Any] = {"placements": {}, "buffers_mib": {}}
-    prove_router_placement(
-        config, Router().status("main"), Router(), Folder(str(tmp_path), "main"),
-        {"small": ["--port", "8080"]}, {"small"}, Checks(), row,
-    )  # fmt: skip
+    folder, runtime = Folder(str(tmp_path), "main"), Router()
+    status = runtime.status("main")
+    subject = Subject(config, {}, runtime, folder, Server(config, None), status, Checks(), row)
+    prove_router_placement(subject, {"small": ["--port", "8080"]}, {"small"})
     assert row["buffers_mib"] == {"CUDA0": {"model": 70.0}}
     assert [found["offloaded"] for found in row["placements"].values()] == [[13, 13]]
