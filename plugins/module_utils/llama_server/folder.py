@@ -20,15 +20,13 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..hostlib import locks
 from ..hostlib.files import read_json, write_file
 from ..hostlib.instances import Instance, ProofRecord, State, to_json
+from .declaration import Declaration
 from .errors import HostError
-
-if TYPE_CHECKING:
-    from .declaration import Declaration
 
 LINKS = ("verified", "previous", "pending")
 LOCK = "switch.lock"

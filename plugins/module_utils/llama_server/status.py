@@ -37,9 +37,9 @@ def status(host: Host, folder: Folder) -> Row:
                 "switching": folder.is_locked(), "last_error": note.error}  # fmt: skip
     if config is None:
         return row
-    told = ("argv", "host", "port", "local_url", "model", "models", "side_models", "release")
+    shown = ("argv", "host", "port", "local_url", "model", "models", "side_models", "release")
     whole = config.as_json()
-    row["config"] = {key: whole[key] for key in told if key in whole}
+    row["config"] = {key: whole[key] for key in shown if key in whole}
     row["flags"] = flags_of(config)
     try:
         seen, log = host.runtime(config).status(folder.name), host.runtime(config).where_log(folder.name)
