@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -53,14 +53,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Print the time budget: the seconds of each file that takes a while, so that growth is seen."""
-    seconds: Counter[str] = Counter()
+    seconds: dict[str, float] = defaultdict(float)
     for reports in terminalreporter.stats.values():
         for report in reports:
             if isinstance(report, pytest.TestReport):
                 seconds[report.nodeid.partition("::")[0]] += report.duration
-    slow = [(file, spent) for file, spent in seconds.most_common() if spent >= BUDGET_SECONDS]
+    slow = [(file, seconds[file]) for file in sorted(seconds, key=seconds.__getitem__, reverse=True)]
+    slow = [(file, spent) for file, spent in slow if spent >= BUDGET_SECONDS]
     if slow:
-        terminalreporter.write_sep("=", f"seconds by file, {seconds.total():.0f} in all")
+        terminalreporter.write_sep("=", f"seconds by file, {sum(seconds.values()):.0f} in all")
         for file, spent in slow:
             terminalreporter.write_line(f"{spent:7.0f}  {file}")
 

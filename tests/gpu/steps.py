@@ -33,9 +33,10 @@ from nexus_tasks.model_store import tiny_model
 from nexus_tasks.records import store
 from nexus_tasks.servers import scrape
 from nexus_tasks.telemetry import sampling
+from plugins.module_utils.hostlib.buffers import is_host
 from plugins.module_utils.llama_cpp import recipe as recipe_utils
 from plugins.module_utils.llama_server.gpus import held_memory
-from plugins.module_utils.llama_server.proof.memory_log import is_host, placement
+from plugins.module_utils.llama_server.proof.memory_log import placement
 from plugins.module_utils.nvidia import decisions as nvidia
 from plugins.module_utils.nvidia import host as nvidia_host
 from tests import exporter, modules

@@ -13,11 +13,6 @@ PROJECTOR = re.compile(r"CLIP using (\S+) backend")
 KINDS = {"model": "model", "KV": "kv", "RS": "kv", "compute": "compute", "output": "compute"}
 
 
-def is_host(device: str) -> bool:
-    """Whether a buffer's name is one of the processor's: CPU, CPU_Mapped, CPU_REPACK, CUDA_Host."""
-    return device.startswith("CPU") or device.endswith("_Host")
-
-
 def placement(log: list[str]) -> Placement:
     """What a server's log says of its memory.
 

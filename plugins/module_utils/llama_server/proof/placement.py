@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 
+from ...hostlib.buffers import is_host
 from ...hostlib.instances import ModelFile, Placement
 from ..gpus import held_memory
 from ..processes import family
 from .checks import Checks
 from .input_tensors import input_mib
-from .memory_log import is_host, placement
+from .memory_log import placement
 from .subject import Subject
 
 # Arguments that put weights or caches into host memory on purpose, in every spelling: a router
