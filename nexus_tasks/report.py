@@ -38,6 +38,7 @@ from nexus_tasks.comparison import comparable, selection
 from nexus_tasks.comparison.naming import LAST_GOOD
 from nexus_tasks.core.errors import NexusError, RecordError, UsageError, command_line
 from nexus_tasks.core.provenance import ROOT
+from nexus_tasks.core.text import plural
 from nexus_tasks.records import runs, store
 from nexus_tasks.records.store import Record
 from nexus_tasks.reports import index, markup
@@ -384,8 +385,8 @@ def _render_all(pages: Sequence[Page], say: Progress, warn: Progress) -> int:
     """Render in threads: the work is in the kernels, which are processes. Returns how many failed."""
     if not pages:
         return 0
-    workers = min(len(pages), os.cpu_count() or 1)
-    say(f"rendering {_count(len(pages), 'report')}{f', {workers} at a time' if workers > 1 else ''}")
+    workers = min(len(pages), os.cpuplural() or 1)
+    say(f"rendering {plural(len(pages), 'report')}{f', {workers} at a time' if workers > 1 else ''}")
     importlib.import_module("nexus_tasks.reports.notebook")  # once here, rather than by every thread at the same time
     began = time.monotonic()
     failed = 0
@@ -466,13 +467,9 @@ def _make_writable(folder: Path) -> None:
         raise index.unwritable(folder, error) from error
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
 def _tally(wanted: int, rendered: int, failed: int) -> str:
     parts = [f"{rendered} rendered", f"{wanted - rendered - failed} up to date already"]
-    return f"{_count(wanted, 'report')}: {', '.join(parts + ([f'{failed} failed'] if failed else []))}"
+    return f"{plural(wanted, 'report')}: {', '.join(parts + ([f'{failed} failed'] if failed else []))}"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -21,12 +21,12 @@ import yaml
 
 from nexus_tasks.core.errors import RecordError
 from nexus_tasks.core.provenance import ROOT
+from nexus_tasks.core.text import moment
 from nexus_tasks.fleet import deployments
 from nexus_tasks.fleet.release_inputs import ALIKE, ANYWHERE, ASPECTS, differences
 from nexus_tasks.hostlib import advisories
 from nexus_tasks.records import store
 from nexus_tasks.records.store import Record, Row
-from nexus_tasks.reports.markup import moment
 
 ARRIVED = ("there", "built", "taken")
 SERVING = ("verified", "restored", "undeclared")  # states of instances that answer requests

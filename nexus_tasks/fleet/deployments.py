@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from nexus_tasks.core.errors import RecordError
+from nexus_tasks.core.text import moment, plural
 from nexus_tasks.hostlib.buffers import is_host
 from nexus_tasks.records import store
 from nexus_tasks.records.store import Record, Row
-from nexus_tasks.reports.markup import moment
 
 # What became of a host in a deployment, the worst of it.
 OUTCOMES = ("verified", "unchanged", "restored", "failed", "stopped")
@@ -283,7 +283,7 @@ def _deployment(record: Record) -> Deployment:
         tone, verdict = "bad", "; ".join(wrong)
     elif record.header["check"]:
         would = sum(1 for host in record.hosts if host["changed"])
-        tone, verdict = "muted", f"check: {_count(would, 'host')} would change"
+        tone, verdict = "muted", f"check: {plural(would, 'host')} would change"
     else:
         told = list(outcomes.values())
         parts = [f"{told.count(one)} {one}" for one in OUTCOMES if one in told]
@@ -295,8 +295,8 @@ def _extent(fleet: Fleet) -> str:
     if not fleet.hosts:
         return "Nothing has been deployed yet."
     if not fleet.instances:
-        return f"The fleet has {_count(len(fleet.hosts), 'host')}, and no instance yet."
-    return f"The fleet has {_count(len(fleet.hosts), 'host')} with {_count(len(fleet.instances), 'instance')}."
+        return f"The fleet has {plural(len(fleet.hosts), 'host')}, and no instance yet."
+    return f"The fleet has {plural(len(fleet.hosts), 'host')} with {plural(len(fleet.instances), 'instance')}."
 
 
 def _proof(fleet: Fleet) -> str:
@@ -311,10 +311,10 @@ def _proof(fleet: Fleet) -> str:
         told = "no instance is meant to run" if others else "no instance has been verified"
     elif wanted.count("verified") == len(wanted):
         told = "the one instance is verified" if len(wanted) == 1 else f"all {len(wanted)} instances are verified"
-        told = told if not others else f"{_count(len(wanted), 'instance')} of {len(states)} verified"
+        told = told if not others else f"{plural(len(wanted), 'instance')} of {len(states)} verified"
     else:
         broken = ", ".join(f"{wanted.count(state)} {state}" for state in BROKEN if state in wanted)
-        told = f"{wanted.count('verified')} of {_count(len(wanted), 'instance')} verified, {broken}"
+        told = f"{wanted.count('verified')} of {plural(len(wanted), 'instance')} verified, {broken}"
     sentence = ", ".join([told, *others])
     return f"{sentence[0].upper()}{sentence[1:]}."
 
@@ -343,7 +343,3 @@ def _line(text: Any) -> str:
     """The first line of a text, without the stop at its end."""
     line = str(text).strip().partition("\n")[0].rstrip(".")
     return line if len(line) <= CAUSE_LENGTH else f"{line[: CAUSE_LENGTH - 1].rstrip()}…"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

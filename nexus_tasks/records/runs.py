@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nexus_tasks.core.text import SPACE
 from nexus_tasks.records.store import Record, Row
-from nexus_tasks.reports.markup import SPACE
 from nexus_tasks.stats.metrics import parse
 from nexus_tasks.stats.summary import of_requests
 

@@ -15,6 +15,7 @@ import shlex
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+from nexus_tasks.core.text import MISSING, SPACE, interval, memory, minute, moment, number, percent, plural, span, whole
 from nexus_tasks.fleet import deployments
 from nexus_tasks.fleet.deployments import Deployment, Fleet, Instance
 from nexus_tasks.load.generator import MAX_CPU, MAX_LAG_P99_MS, MIN_IN_FLIGHT
@@ -22,22 +23,7 @@ from nexus_tasks.records import runs
 from nexus_tasks.records.store import Record, Row
 from nexus_tasks.reports import frames, stories
 from nexus_tasks.reports.frames import Change, History
-from nexus_tasks.reports.markup import (
-    MISSING,
-    SPACE,
-    Block,
-    Cell,
-    Column,
-    Rows,
-    fill,
-    interval,
-    moment,
-    note,
-    number,
-    percent,
-    span,
-    table,
-)
+from nexus_tasks.reports.markup import Block, Cell, Column, Rows, fill, note, table
 
 # What the report calls a metric, its unit, and whether more of it is better.
 METRICS: dict[str, tuple[str, str, bool]] = {
@@ -133,8 +119,8 @@ def measured(record: Record) -> Block:
             "Engine": endpoint["engine"],
             "Build": server["build"],
             "Release": server["release"],
-            "Context": _count(server["n_ctx"], "tokens"),
-            "Slots": _count(server["total_slots"]),
+            "Context": whole(server["n_ctx"], "tokens"),
+            "Slots": whole(server["total_slots"]),
             "Driver": runs.driver_name(record),
             "Power limit": ", ".join(f"{watts:g} W" for watts in state["power_limit_w"] or []) or None,
             "Clocks, at most": ", ".join(f"{mhz:g} MHz" for mhz in state["clocks_max_mhz"] or []) or None,
@@ -144,14 +130,14 @@ def measured(record: Record) -> Block:
             "Name": runs.model_name(record),
             "File": model["path"],
             "Size": f"{size / 2**20:,.1f} MiB" if size else None,
-            "Parameters": _count(model["n_params"]),
-            "Trained context": _count(model["n_ctx_train"], "tokens"),
+            "Parameters": whole(model["n_params"]),
+            "Trained context": whole(model["n_ctx_train"], "tokens"),
             "SHA-256": model["sha256"],
         },
         "Hardware of the client" + (", which is the server's" if client["local"] else ""): {
             "Host": client["hostname"],
             "Processor": f"{client.get('cpu') or 'unknown'}, {client.get('cpu_count')} cores",
-            "Memory": _count(client["memory_mib"], "MiB"),
+            "Memory": whole(client["memory_mib"], "MiB"),
             "GPU": "; ".join(_gpu(gpu) for gpu in header["gpus"]) or "none",
             "System": client["os"],
             "Python": client["python"],
@@ -303,7 +289,7 @@ def tally(record: Record) -> Block:
         lines.append((f"A GPU was slowed down in {share * 100:.0f} % of the samples: {', '.join(why)}.", "bad"))
     backends = counted["backend"].dropna().value_counts()
     if len(backends):
-        told = ", ".join(f"{name} ({_plural(count, 'request')})" for name, count in backends.items())
+        told = ", ".join(f"{name} ({plural(count, 'request')})" for name, count in backends.items())
         lines.append((f"Answered by: {told}.", "muted"))
     return fill("blocks/tally.html", lines=lines) if lines else Block("")
 
@@ -425,10 +411,10 @@ def requests(record: Record) -> Block:
         texts = [
             *([f"{levels[row['stage']]:,g}" if row["stage"] in levels else MISSING] if several else []),
             number(row["start_s"]),
-            *(_count(row[key]) for key in ("prompt_tokens", "output_tokens")),
+            *(whole(row[key]) for key in ("prompt_tokens", "output_tokens")),
             *(number(row[key]) for key in shown),
         ]
-        stalled = _plural(int(row["stalls"]), "stall") if row["stalls"] > 0 else ""
+        stalled = plural(int(row["stalls"]), "stall") if row["stalls"] > 0 else ""
         name = Cell(f"{row['index']}", tone, detail=phase)
         rows.append([name, *(Cell(text, tone) for text in texts), Cell(end, tone, detail=stalled)])
     return table(columns, rows, caption)
@@ -483,7 +469,7 @@ def history(past: History) -> Block:
             row["build"] + (" (other options)" if row["argv_changed"] else ""),
             *(number(row[name] if name in row else row[f"{name}_median"]) for name in measures),
         ]
-        when = Cell(f"{row['started_at']:%Y-%m-%d %H:%M}", tone, detail=", ".join(which))
+        when = Cell(minute(row["started_at"]), tone, detail=", ".join(which))
         rows.append([when, *(Cell(text, tone) for text in texts)])
         if position == 0 and past.changes:
             changes = [_change_cell(name, past.changes.get(name)) or Cell(MISSING, "muted") for name in measures]
@@ -539,7 +525,7 @@ def fleet_head(state: Fleet) -> Block:
     failed = sum(1 for deployment in state.real if deployment.tone == "bad")
     return fill(
         "blocks/fleet_head.html",
-        hosts=_count(len(state.hosts), "host" if len(state.hosts) == 1 else "hosts"),
+        hosts=plural(len(state.hosts), "host"),
         tone="good" if state.well else "bad",
         when=moment(last.record.started_at) if last else None,
         sentences=deployments.sentences(state),
@@ -601,7 +587,7 @@ def fleet_deployments(state: Fleet, limit: int) -> Block:
         header, summary = deployment.record.header, deployment.record.summary or {}
         commit = header["git"]["commit"]
         texts = [
-            f"{deployment.record.started_at:%Y-%m-%d %H:%M}",
+            minute(deployment.record.started_at),
             str(header["target"]),
             f"{header['playbook']}{', check' if deployment.check else ''}",
             str(len(deployment.record.hosts)),
@@ -648,16 +634,8 @@ def _file(file: Mapping[str, Any] | None) -> str | None:
     return f"{file['name']}, {file['entries']:,} entries, SHA-256 {file['sha256'][:12]}" if file else None
 
 
-def _count(value: float | None, unit: str = "") -> str:
-    return MISSING if value is None or value != value else f"{value:,.0f} {unit}".rstrip()
-
-
 def _plain(value: float | None) -> str | None:
     return None if value is None else f"{value:g}"
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _request_name(row: Mapping[Hashable, Any]) -> str:
@@ -665,9 +643,9 @@ def _request_name(row: Mapping[Hashable, Any]) -> str:
 
 
 def _gpu(gpu: Mapping[str, Any]) -> str:
-    memory = gpu["memory_total_mib"] and _count(gpu["memory_total_mib"], "MiB")
+    capacity = gpu["memory_total_mib"] and whole(gpu["memory_total_mib"], "MiB")
     driver = gpu["driver"] and f"driver {gpu['driver']}"
-    return ", ".join(filter(None, [gpu["name"] or "unnamed", memory, driver]))
+    return ", ".join(filter(None, [gpu["name"] or "unnamed", capacity, driver]))
 
 
 def _revision(git: Mapping[str, Any]) -> str | None:
@@ -711,15 +689,11 @@ def _instance(instance: Instance) -> dict[str, Any]:
         "build": row.get("build") or MISSING,
         "release": row.get("release") or "",
         "decode_tps": number(row.get("tokens_per_second")),
-        "n_ctx": _count(row.get("n_ctx")),
-        "slots": f"{row['slots']} slot{'' if row['slots'] == 1 else 's'}" if row.get("slots") else "",
+        "n_ctx": whole(row.get("n_ctx")),
+        "slots": plural(row["slots"], "slot") if row.get("slots") else "",
         "layers": f"{layers[0]}/{layers[1]}" if layers else MISSING,
-        "memory": {device: _memory(size) for device, size in deployments.device_memory_mib(row).items()},
+        "memory": {device: memory(size) for device, size in deployments.device_memory_mib(row).items()},
     }
-
-
-def _memory(mib: float) -> str:
-    return number(mib / 1024, "GiB") if mib >= 1024 else number(mib, "MiB")
 
 
 def _checks(row: Row) -> str:

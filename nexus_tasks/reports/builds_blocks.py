@@ -14,11 +14,12 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
+from nexus_tasks.core.text import MISSING, memory, minute, moment, plural
 from nexus_tasks.fleet import builds, release_inputs
 from nexus_tasks.fleet.builds import Build, Builds, Host, Vulnerable
 from nexus_tasks.hostlib.advisories import ATTACKERS
 from nexus_tasks.reports.figures import BLUE, GREEN, WIDE_IN, block, drawing
-from nexus_tasks.reports.markup import MISSING, Block, Cell, Column, Rows, fill, moment, note, number, table
+from nexus_tasks.reports.markup import Block, Cell, Column, Rows, fill, note, table
 
 HOSTS_NAMED = 4  # more of them, and a cell of a table says how many
 
@@ -33,7 +34,7 @@ def head(state: Builds) -> Block:
         "blocks/builds_head.html",
         tone=tone,
         badge={"bad": "not ok", "muted": "behind", "good": "ok"}[tone],
-        hosts=_count(len(state.hosts), "host"),
+        hosts=plural(len(state.hosts), "host"),
         when=moment(state.until) if state.until else None,
         sentences=builds.sentences(state),
         tiles={
@@ -42,7 +43,7 @@ def head(state: Builds) -> Block:
             "Last build": (builds.duration(last.seconds), f"on {last.place}") if last else (MISSING, "none on record"),
             "Failed": (
                 str(len(state.failing)),
-                f"{_count(len(state.failures), 'failure')} on record" if state.failures else "none has failed",
+                f"{plural(len(state.failures), 'failure')} on record" if state.failures else "none has failed",
             ),
         },
     )
@@ -141,7 +142,7 @@ def releases(state: Builds) -> Block:
         rows.append(
             {
                 "name": name,
-                "built": f"{_minute(build)} on {build.place}" if build else "",
+                "built": f"{minute(build.at)} on {build.place}" if build else "",
                 "runs_on": _some([host.name for host in state.hosts if host.release == name]),
                 "kept_on": _some(
                     [host.name for host in state.hosts if host.release != name and name in (host.releases or ())]
@@ -178,7 +179,7 @@ def build_times(state: Builds, limit: int) -> Block:
             _label(times, build.seconds / scale, place, builds.duration(build.seconds))
             _label(shares, 100 if build.cached is not None else 0, place, _hits(state, build))
         times.set_yticks(
-            list(places), [f"{build.release}\n{build.place}, {_minute(build)}" for build in shown], fontsize=7
+            list(places), [f"{build.release}\n{build.place}, {minute(build.at)}" for build in shown], fontsize=7
         )
         times.set_ylim(len(shown) - 0.4, -0.6)
         times.set_xlim(0, max(build.seconds for build in shown) / scale * 1.22 or 1)
@@ -196,7 +197,7 @@ def build_times(state: Builds, limit: int) -> Block:
         return block(
             figure,
             "build-times",
-            alt=f"{_count(len(shown), 'build')}: {', '.join(told)}{' and more' if len(shown) > len(told) else ''}.",
+            alt=f"{plural(len(shown), 'build')}: {', '.join(told)}{' and more' if len(shown) > len(told) else ''}.",
             caption="From the fetching of the source to the release in place, times in UTC. A build that was cut off "
             "and taken up again counts its last try."
             + (f" {left_out} earlier ones are not drawn." if left_out else ""),
@@ -223,7 +224,7 @@ def space(state: Builds) -> Block:
             [
                 name,
                 str(len(names)) if names is not None else MISSING,
-                (_size(taken) + (f" and {len(unknown)} unknown" if unknown else "")) if taken else MISSING,
+                (memory(taken / 2**20) + (f" and {len(unknown)} unknown" if unknown else "")) if taken else MISSING,
                 ", ".join(one for one in names or () if one != running) or MISSING,
                 ", ".join(removed) or MISSING,
             ]
@@ -246,7 +247,7 @@ def failures(state: Builds, limit: int) -> Block:
     columns += [Column(title, numeric=False) for title in ("Host", "Release", "Mended", "Message")]
     rows: Rows = [
         [
-            f"{one.at:%Y-%m-%d %H:%M}",
+            minute(one.at),
             f"{one.host}, on {one.place}" if one.place else one.host,
             one.release or MISSING,
             Cell("since then", "good") if one.mended else Cell("no", "bad"),
@@ -288,7 +289,7 @@ def _host(state: Builds, host: Host) -> dict[str, Any]:
         "processor": (release_inputs.portable(inputs) if inputs else None) or MISSING,
         "machine": inputs["machine"] if inputs else "",
         "page": (inputs.get("web_page") if inputs else None) or MISSING,
-        "size": _size(build.size) if build and build.size else MISSING,
+        "size": memory(build.size / 2**20) if build and build.size else MISSING,
         "age": builds.age(state.until - build.at) if build and state.until else MISSING,
     }
 
@@ -314,19 +315,6 @@ def _hits(state: Builds, build: Build) -> str:
     return f"{build.row['ccache']['hits']:,} of {build.compilations:,}"
 
 
-def _minute(build: Build) -> str:
-    return f"{build.at:%Y-%m-%d %H:%M}"
-
-
-def _size(size: int) -> str:
-    mib = size / 2**20
-    return number(mib / 1024, "GiB") if mib >= 1024 else number(mib, "MiB")
-
-
 def _some(names: list[str]) -> str:
     left_out = len(names) - HOSTS_NAMED
     return ", ".join(names[:HOSTS_NAMED]) + (f" and {left_out} more" if left_out > 0 else "") or MISSING
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -18,26 +18,14 @@ from matplotlib.axes import Axes
 from nexus_tasks.comparison import comparable, verdicts
 from nexus_tasks.comparison.verdicts import BETTER, CANT_TELL, SAME, WORSE, Comparison, Finding
 from nexus_tasks.core.errors import UsageError
+from nexus_tasks.core.text import MISSING, interval, moment, number, percent
 from nexus_tasks.records import runs, store
 from nexus_tasks.records.store import Record, Row
 from nexus_tasks.reports import frames, stories
 from nexus_tasks.reports.blocks import METRICS
 from nexus_tasks.reports.figures import BAD, BLUE, GREEN, INK, ORANGE, SERIES, WIDE_IN, block, drawing
 from nexus_tasks.reports.frames import Floats
-from nexus_tasks.reports.markup import (
-    MISSING,
-    Block,
-    Cell,
-    Column,
-    Rows,
-    fill,
-    interval,
-    moment,
-    note,
-    number,
-    percent,
-    table,
-)
+from nexus_tasks.reports.markup import Block, Cell, Column, Rows, fill, note, table
 
 TONES = {BETTER: "good", WORSE: "bad", SAME: "muted", CANT_TELL: ""}
 MARKS = {BETTER: ("^", GREEN, True), WORSE: ("v", BAD, True), SAME: ("o", INK, True), CANT_TELL: ("D", ORANGE, False)}

@@ -25,13 +25,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
+from nexus_tasks.core.text import SPACE, number, percent, plural, span
 from nexus_tasks.fleet import deployments
 from nexus_tasks.fleet.deployments import Deployment, Fleet
 from nexus_tasks.records import runs
 from nexus_tasks.records.store import Record, Row
 from nexus_tasks.reports import blocks, frames
 from nexus_tasks.reports.frames import Floats, History
-from nexus_tasks.reports.markup import SKIN, SPACE, Block, fill, note, number, percent, span
+from nexus_tasks.reports.markup import SKIN, Block, fill, note
 
 PALETTE = {
     "ink": "#707a86",
@@ -386,7 +387,7 @@ def fleet_timeline(state: Fleet, limit: int) -> Block:
         return block(
             figure,
             "fleet-timeline",
-            alt=f"{_count(len(shown), 'deployment')} to {_count(len(hosts), 'host')}: {', '.join(drawn)}.",
+            alt=f"{plural(len(shown), 'deployment')} to {plural(len(hosts), 'host')}: {', '.join(drawn)}.",
             caption="One column a deployment, times in UTC. No mark: the deployment didn't concern the host, or "
             "didn't come as far as its instances." + (" A dotted line: it was interrupted." if cut else ""),
         )  # fmt: skip
@@ -705,10 +706,6 @@ def _end_s(rate: pd.DataFrame) -> float:
     """The right edge of the last bin."""
     times = rate["t_s"].to_numpy()
     return float(2 * times[-1] - times[-2]) if len(times) > 1 else float(times[-1]) if len(times) else 0.0
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _request_name(index: int, phase: str) -> str:

@@ -15,12 +15,13 @@ from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.ticker import Formatter, Locator
 
+from nexus_tasks.core.text import MISSING, minute, moment, number
 from nexus_tasks.records import store
 from nexus_tasks.records.store import Row
 from nexus_tasks.reports import frames, stories
 from nexus_tasks.reports.blocks import METRICS
 from nexus_tasks.reports.figures import BLUE, GREEN, ORANGE, PURPLE, WIDE_IN, block, drawing
-from nexus_tasks.reports.markup import MISSING, Block, Cell, Column, Rows, fill, moment, note, number, table
+from nexus_tasks.reports.markup import Block, Cell, Column, Rows, fill, note, table
 
 CHANGES = {"model": "model", "release": "release", "build": "build", "driver": "driver", "argv_sha256": "options"}
 PANELS = {
@@ -181,7 +182,7 @@ def changes(past: Past) -> Block:
         Column("First run with it", "UTC", numeric=False),
         Column("Changed", numeric=False),
     ]
-    return table(columns, [[mark["letter"], f"{mark['at']:%Y-%m-%d %H:%M}", mark["what"]] for mark in past.marks])
+    return table(columns, [[mark["letter"], minute(mark["at"]), mark["what"]] for mark in past.marks])
 
 
 def listed(past: Past, limit: int) -> Block:
@@ -200,7 +201,7 @@ def listed(past: Past, limit: int) -> Block:
         tone = "" if row["ok"] else "bad"
         rows.append(
             [
-                Cell(f"{row['started_at']:%Y-%m-%d %H:%M}", tone, f"../benchmark/{row['file']}.html",
+                Cell(minute(row["started_at"]), tone, f"../benchmark/{row['file']}.html",
                      _text(row["tag"], "")),
                 row["workload"], row["load"], row["model"], row["build"],
                 *([_text(row["driver"])] if drivers else []),

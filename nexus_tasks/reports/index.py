@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nexus_tasks.core.errors import RecordError, ReportError
+from nexus_tasks.core.text import minute, number
 from nexus_tasks.fleet import builds, deployments
 from nexus_tasks.records import runs, store
 from nexus_tasks.records.store import Record
@@ -175,7 +176,7 @@ def _targets(records: Sequence[Record], reports_dir: Path) -> str:
             [
                 Cell(target, link=link(page, reports_dir) if page.is_file() else ""),
                 f"{len(by_target[target]):,}",
-                Cell(f"{last.started_at:%Y-%m-%d %H:%M}", "when", link(_page(last, reports_dir), reports_dir)),
+                Cell(minute(last.started_at), "when", link(_page(last, reports_dir), reports_dir)),
                 runs.model_name(last),
                 f"{runs.sizes(last)}, {runs.load_name(last)}",
                 *_numbers(last),
@@ -219,11 +220,9 @@ def _numbers(record: Record) -> list[Cell | str]:
         max((rate.get(key) or 0 for rate in rates), default=0) for key in ("output_tps", "requests_per_s")
     )
     return [
-        Cell(
-            markup.number(tokens or None), detail="" if tokens or not answers else markup.number(answers, "requests/s")
-        ),
-        markup.number(measured.get("ttft_ms", {}).get("median")),
-        markup.number(measured.get("decode_tps", {}).get("median")),
+        Cell(number(tokens or None), detail="" if tokens or not answers else number(answers, "requests/s")),
+        number(measured.get("ttft_ms", {}).get("median")),
+        number(measured.get("decode_tps", {}).get("median")),
         Cell(runs.badge(record), tone),
     ]
 

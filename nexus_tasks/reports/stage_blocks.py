@@ -16,12 +16,13 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from nexus_tasks.core.text import number, plural, span
 from nexus_tasks.records import runs
 from nexus_tasks.records.store import Record
 from nexus_tasks.reports import blocks, frames, stories
 from nexus_tasks.reports.figures import BAD, BLUE, GREEN, INK, ORANGE, PURPLE, WIDE_IN, block, drawing, end_labels
 from nexus_tasks.reports.frames import Floats, History
-from nexus_tasks.reports.markup import Block, Cell, Column, Rows, number, span, table
+from nexus_tasks.reports.markup import Block, Cell, Column, Rows, table
 
 POINT = 100 / 72  # pixels of a figure that is drawn at matplotlib's resolution
 LOG_RANGE = 16  # levels that span more than this stand on a logarithmic axis
@@ -69,7 +70,7 @@ def levels(record: Record) -> Block:
             "the knee" if row["stage"] == knee else "",
             f"{row['failed']} failed" if row["failed"] else "",
             f"{row['short']} short" if row["short"] else "",
-            f"{row['stalls']} stall{'' if row['stalls'] == 1 else 's'}" if row["stalls"] else "",
+            plural(row["stalls"], "stall") if row["stalls"] else "",
             "" if row["valid"] else "not valid",
         ]
         amiss = row["failed"] or row["short"] or not row["valid"]

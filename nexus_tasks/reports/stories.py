@@ -16,10 +16,10 @@ import pandas as pd
 
 from nexus_tasks.comparison import comparable
 from nexus_tasks.comparison.verdicts import BETTER, CANT_TELL, SAME, WORSE, Comparison, Finding
+from nexus_tasks.core.text import SPACE, listing, number, percent, plural, span
 from nexus_tasks.records import runs
 from nexus_tasks.records.store import Record, Row
 from nexus_tasks.reports import frames
-from nexus_tasks.reports.markup import SPACE, number, percent, span
 
 Level = dict[Any, Any]  # a row of frames.stages
 
@@ -217,7 +217,7 @@ def _held_back(record: Record, stages: pd.DataFrame) -> str:
         found.append(f"{share * 100:.0f}{SPACE}% of the requests met {wanted}")
     asked = max((row.get("concurrency") or 0 for row in record.header["load"]["planned"]), default=0)
     if slots and asked > slots:
-        found.append(f"the server has {_count(slots, 'slot')}, so of {asked} requests at a time {asked - slots} waited")
+        found.append(f"the server has {plural(slots, 'slot')}, so of {asked} requests at a time {asked - slots} waited")
     flying = float(stages["in_flight"].max())
     if slots and not asked and flying > slots:  # a rate, at which requests begin whether there is a slot or not
         found.append(f"{number(flying)} requests were under way on average, more than the server has slots ({slots})")
@@ -226,14 +226,14 @@ def _held_back(record: Record, stages: pd.DataFrame) -> str:
         found.append(f"a GPU was slowed down in {share * 100:.0f}{SPACE}% of the samples ({', '.join(why)})")
     stalls, short = int(stages["stalls"].sum()), int(stages["short"].sum())
     if stalls:
-        found.append(f"{_count(stalls, 'gap')} between tokens {'was a stall' if stalls == 1 else 'were stalls'}")
+        found.append(f"{plural(stalls, 'gap')} between tokens {'was a stall' if stalls == 1 else 'were stalls'}")
     if short:
-        found.append(f"{_count(short, 'answer')} ended before the tokens asked for")
+        found.append(f"{plural(short, 'answer')} ended before the tokens asked for")
     counted = frames.counted(frames.requests(record))
     cached = int((counted["cached_tokens"] > 0).sum())
     if cached:
         found.append(
-            f"{cached} of {_count(len(counted), 'prompt')} came from the prompt cache in part and are no prefill"
+            f"{cached} of {plural(len(counted), 'prompt')} came from the prompt cache in part and are no prefill"
         )
     if not found:
         cpu, lag = stages["cpu"].max(), stages["lag_p99_ms"].max()
@@ -254,7 +254,7 @@ def _beyond(record: Record, stages: pd.DataFrame, knee: Level) -> str:
     if last["stage"] != knee["stage"]:
         text += f", at {last['name']} {span(last[name])}"
     if slots and runs.axis(record) == "concurrency":
-        text += f"; the server has {slots} slot{'' if slots == 1 else 's'}"
+        text += f"; the server has {plural(slots, 'slot')}"
         beyond, reached = last["level"] > slots, last["level"] == slots
         text += ", and what is beyond them waits" if beyond else "" if reached else ", which were never all taken"
     return sentence([text])
@@ -274,16 +274,12 @@ def _objectives(record: Record, stages: pd.DataFrame) -> str:
     gave = f"that is {output}" if best["stage"] == highest["stage"] else f"with at most {output}, at {best['name']}"
     broken = int((~meets(record, stages) & (stages["level"] < highest["level"])).sum())
     text = f"{wanted} held in 95{SPACE}% of the requests up to {highest['name']}, {gave}"
-    return f"{text}, but not at {_count(broken, 'level')} below it." if broken else f"{text}."
+    return f"{text}, but not at {plural(broken, 'level')} below it." if broken else f"{text}."
 
 
 def _first_error(record: Record) -> str:
     row = next((row for row in record.requests if row["error"]), None)
     return f"The first failure: {row['error']['message']}" if row else "It ended before the first answer."
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def compare(sides: Sequence[Sequence[Record]], found: Sequence[Comparison | str]) -> list[str]:
@@ -294,7 +290,7 @@ def compare(sides: Sequence[Sequence[Record]], found: Sequence[Comparison | str]
         if isinstance(one, str):
             said.append(f"{who} can't be compared with A: {with_letters(one, sides)}")
             continue
-        moved = [f"{verdict} in {_list(names)}" for verdict in (WORSE, BETTER) if (names := _moved(one, verdict))]
+        moved = [f"{verdict} in {listing(names)}" for verdict in (WORSE, BETTER) if (names := _moved(one, verdict))]
         said.append(f"{who} is {', '.join(moved)}" if moved else f"{who} is the same as A where it can be told")
     return [sentence(said), _unmoved(found), _trust(sides, found)]
 
@@ -316,7 +312,7 @@ def tuning(sides: Sequence[Sequence[Record]], found: Sequence[Comparison | str])
     if isinstance(last, str):
         return [first, f"What it brought can't be told: {with_letters(last, sides)}.", _trust(sides, found)]
     gained, lost = _moved(last, BETTER), _moved(last, WORSE)
-    parts = [f"it made {_list(gained)} better" if gained else "", f"it made {_list(lost)} worse" if lost else ""]
+    parts = [f"it made {listing(gained)} better" if gained else "", f"it made {listing(lost)} worse" if lost else ""]
     second = sentence(parts) or "It made nothing better or worse that can be told."
     return [first, second, _trust(sides, found)]
 
@@ -383,7 +379,7 @@ def models(sides: Sequence[Sequence[Record]], found: Sequence[Comparison | str])
     shared = set.intersection(*map(set, answered))
     alike = sum(len({one[key]["answer"] for one in answered}) == 1 for key in shared)
     third = (
-        f"All answered {_count(len(shared), 'prompt')} that {'was' if len(shared) == 1 else 'were'} the same for each; "
+        f"All answered {plural(len(shared), 'prompt')} that {'was' if len(shared) == 1 else 'were'} the same for each; "
         f"{alike} of the answers {'is' if alike == 1 else 'are'} alike to the letter."
         if shared
         else "The records keep no answers to the same prompts, so only speed is compared."
@@ -415,10 +411,10 @@ def history(frame: pd.DataFrame, target: str, marks: Sequence[Row]) -> list[str]
         marks: as :func:`nexus_tasks.reports.history_blocks.marks` finds them.
     """
     days = (frame["started_at"].iloc[-1] - frame["started_at"].iloc[0]).total_seconds() / 86400
-    when = f"in {_count(round(days), 'day')}" if days >= 1.5 else "within a day" if days < 1 else "in about a day"
+    when = f"in {plural(round(days), 'day')}" if days >= 1.5 else "within a day" if days < 1 else "in about a day"
     main = frame[frame["series"] == 0]
     one = levels(main)[0]
-    first = f"{_count(len(frame), 'run')} of {target} {when}: {len(main)} of {one['workload']} at {one['load']}" + (
+    first = f"{plural(len(frame), 'run')} of {target} {when}: {len(main)} of {one['workload']} at {one['load']}" + (
         f", {len(frame) - len(main)} of other workloads, loads or models." if len(frame) > len(main) else "."
     )
     name = next((name for name in ("decode_tps_median", "total_ms_median") if main[name].notna().sum() > 1), None)
@@ -460,8 +456,10 @@ def unchanged(frame: pd.DataFrame) -> str:
     words = {"model": "model", "build": "build", "release": "release", "driver": "driver", "argv_sha256": "options"}
     known = [word for name, word in words.items() if frame[name].dropna().ne("unknown").any()]
     unknown = [word for word in words.values() if word not in known]
-    texts = [f"{_list(known).capitalize()} {'were' if len(known) > 1 else 'was'} the same in all runs"] if known else []
-    texts += [f"{_list(unknown)} {'are' if len(unknown) > 1 else 'is'} not on record"] if unknown else []
+    texts = (
+        [f"{listing(known).capitalize()} {'were' if len(known) > 1 else 'was'} the same in all runs"] if known else []
+    )
+    texts += [f"{listing(unknown)} {'are' if len(unknown) > 1 else 'is'} not on record"] if unknown else []
     return sentence(texts)
 
 
@@ -492,10 +490,6 @@ def _moved(one: Comparison, verdict: str) -> list[str]:
 def _plain(finding: Finding) -> str:
     """The name of a figure without its unit."""
     return finding.label.rpartition(",")[0] or finding.label
-
-
-def _list(names: Sequence[str]) -> str:
-    return ", ".join(names[:-1]) + (AND if len(names) > 1 else "") + names[-1]
 
 
 def _unmoved(found: Sequence[Comparison | str]) -> str:

@@ -16,9 +16,10 @@ import pytest
 
 from nexus_tasks import benchmark, report
 from nexus_tasks.comparison import verdicts
+from nexus_tasks.core import text
 from nexus_tasks.core.errors import ReportError
 from nexus_tasks.records import runs, store
-from nexus_tasks.reports import frames, index, markup, stories
+from nexus_tasks.reports import frames, index, stories
 from tests import browser
 from tests.conftest import RunningServer
 from tests.report_records import NOON, failure, fixed, request, simulate, write
@@ -68,16 +69,16 @@ def test_the_numbers_of_a_page_are_those_of_its_record(newest: store.Record, pag
     metrics = newest.summary["metrics"]
     for name in ("ttft_ms", "itl_ms", "decode_tps"):
         for part in ("median", "max"):
-            assert f">{markup.number(metrics[name][part])}<" in page, (name, part)
+            assert f">{text.number(metrics[name][part])}<" in page, (name, part)
     difference = newest.summary["agreement"]["difference_percent"]
-    assert f"by the server's: {markup.percent(difference)}" in page
+    assert f"by the server's: {text.percent(difference)}" in page
     for row in newest.requests:
-        assert f"{markup.number(row['total_ms'])} ms, {markup.number(row['decode_tps'])} tokens/s</text>" in page
+        assert f"{text.number(row['total_ms'])} ms, {text.number(row['decode_tps'])} tokens/s</text>" in page
 
 
 def test_a_page_compares_with_the_run_before(folder: Path, newest: store.Record, page: str) -> None:
     change = frames.history(newest, folder / "results").changes["decode_tps"]
-    assert f"{markup.percent(change.percent)} since the last like it" in page
+    assert f"{text.percent(change.percent)} since the last like it" in page
     first = store.load(store.paths("benchmark", folder / "results")[0])
     assert "No earlier run of this target." in (folder / "reports" / "benchmark" / f"{first.run_id}.html").read_text()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from nexus_tasks.core import text
 from nexus_tasks.records import store
 from nexus_tasks.records.store import Record
 from nexus_tasks.reports import blocks, figures, frames, markup
@@ -21,23 +22,6 @@ HTML_IN_A_MESSAGE = 'HTTP 500: <script>alert("x")</script> & more'
 @pytest.fixture
 def record(tmp_path: Path) -> Record:
     return store.load(write(tmp_path))
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0.41234, "0.412"),
-        (3.14159, "3.14"),
-        (12.34, "12.3"),
-        (318.4, "318"),
-        (12345.6, "12,346"),
-        (0, "0"),
-        (None, "\N{EN DASH}"),
-        (float("nan"), "\N{EN DASH}"),
-    ],
-)
-def test_a_number_has_the_digits_that_mean_something(value: float | None, text: str) -> None:
-    assert markup.number(value) == text
 
 
 def test_what_a_server_said_is_never_markup(tmp_path: Path) -> None:
@@ -140,7 +124,7 @@ def test_few_points_are_drawn_themselves_and_many_as_a_histogram(tmp_path: Path)
 def test_tokens_that_came_in_one_event_do_not_break_a_logarithmic_axis(tmp_path: Path) -> None:
     gaps = [0.0] * 5 + [3.0] * 30 + [400.0]
     html = figures.latencies(store.load(write(tmp_path, requests=[request(1, itl_ms=gaps)]))).html
-    assert f"n = 36, 0 to {markup.number(400, 'ms')}" in html
+    assert f"n = 36, 0 to {text.number(400, 'ms')}" in html
 
 
 def test_a_run_in_which_everything_failed_still_has_every_block(tmp_path: Path) -> None:

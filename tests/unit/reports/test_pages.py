@@ -15,11 +15,11 @@ import pandas as pd
 import pytest
 
 from nexus_tasks import export
+from nexus_tasks.core.text import number
 from nexus_tasks.records import store
 from nexus_tasks.records.store import Record
 from nexus_tasks.reports import blocks, compare_blocks, figures, frames, history_blocks, index, stage_blocks
 from nexus_tasks.reports.compare_blocks import Compared
-from nexus_tasks.reports.markup import number
 from tests.report_records import NOON, failure, fixed, request, simulate, write
 
 SIZES: Mapping[str, Any] = {"prompt_tokens": fixed(512), "output_tokens": fixed(16)}

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from nexus_tasks.core.text import SPACE
 from nexus_tasks.records import runs, store
 from nexus_tasks.records.store import Record
 from nexus_tasks.reports import compare_blocks, frames, history_blocks, stories
-from nexus_tasks.reports.markup import SPACE
 from tests.report_records import NOON, embedding, failure, fixed, request, simulate, write
 
 SIZES: Mapping[str, Any] = {"prompt_tokens": fixed(512), "output_tokens": fixed(16)}
