@@ -75,3 +75,9 @@ def moment(when: datetime) -> str:
 def listing(names: Sequence[str]) -> str:
     """Names as a clause has them: ``a``, ``a and b``, ``a, b and c``. There is one at least."""
     return ", ".join(names[:-1]) + (" and " if len(names) > 1 else "") + names[-1]
+
+
+def sentence(clauses: Sequence[str]) -> str:
+    """Clauses as one sentence, with semicolons between them; empty ones are left out."""
+    text = "; ".join(clause for clause in clauses if clause)
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
