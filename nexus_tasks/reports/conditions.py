@@ -19,7 +19,7 @@ Facts = dict[str, Any]
 
 
 def measured(record: Record) -> Block:
-    """What was measured, with what, on what."""
+    """The lists of facts: what was measured, with what, on what."""
     client, argv = record.header["client"], record.header["server"]["argv"]
     groups = {
         "Server": _server(record),

@@ -27,6 +27,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from nexus_tasks.reports.markup import SKIN, Block, fill
+from nexus_tasks.stats.metrics import Metric
 
 PALETTE = {
     "ink": "#707a86",
@@ -66,6 +67,11 @@ def block(figure: Figure, name: str, *, alt: str, caption: str, width: str = "wi
     figure.savefig(stream, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     svg = _inline(stream.getvalue(), name, alt)
     return fill("blocks/figure.html", svg=svg, caption=caption, width=width)
+
+
+def axis_title(metric: Metric) -> str:
+    """The title of a panel that shows a metric: ``Time to first token, ms``."""
+    return f"{metric.title}, {metric.unit}"
 
 
 def side_by_side(*parts: Block) -> Block:
@@ -123,7 +129,7 @@ def thinned(frame: pd.DataFrame, slowest_by: str) -> pd.DataFrame:
 
 
 def left_out(frame: pd.DataFrame, drawn: pd.DataFrame) -> str:
-    """What :func:`thinned` left out, in a sentence with a space before it; empty where all are drawn."""
+    """The sentence that says what :func:`thinned` left out, with a space before it; empty where all are drawn."""
     more = len(frame) - len(drawn)
     return f" Of {len(frame):,} requests {len(drawn):,} are drawn, the slowest among them." if more else ""
 

@@ -6,13 +6,18 @@ earlier_runs.listed(past)
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
+from typing import Any
+
 import pandas as pd
 
 from nexus_tasks.core.text import MISSING, minute, number, percent
-from nexus_tasks.reports.drawing import BLUE, HALF_IN, ORANGE, block, drawing, side_by_side
+from nexus_tasks.reports.drawing import BLUE, HALF_IN, ORANGE, axis_title, block, drawing, side_by_side
 from nexus_tasks.reports.frames import Change, History
 from nexus_tasks.reports.markup import Block, Cell, Column, Rows, note, table
-from nexus_tasks.reports.metrics import METRICS
+from nexus_tasks.stats.metrics import DECODE, ITL, OUTPUT, PREFILL, TTFT, Metric
+
+MEASURES = (OUTPUT, TTFT, ITL, DECODE, PREFILL)
 
 
 def listed(past: History) -> Block:
@@ -23,18 +28,13 @@ def listed(past: History) -> Block:
         lines = [_nothing_to_compare(past)]
     else:
         lines = []
-    measures = ("output_tps", "ttft_ms", "itl_ms", "decode_tps", "prefill_tps")
     columns = [
         Column("Run", "UTC", numeric=False),
         Column("Workload", numeric=False),
         Column("Load", numeric=False),
         Column("Model", numeric=False),
         Column("Build", numeric=False),
-        Column("Output", "tokens/s"),
-        Column("TTFT", "ms"),
-        Column("ITL", "ms"),
-        Column("Decode", "tokens/s"),
-        Column("Prefill", "tokens/s"),
+        *(Column.of(metric) for metric in MEASURES),
     ]
     rows: Rows = []
     for position, row in enumerate(past.runs.to_dict("records")):
@@ -46,12 +46,14 @@ def listed(past: History) -> Block:
             row["load"],
             row["model"],
             row["build"] + (" (other options)" if row["argv_changed"] else ""),
-            *(number(row[name] if name in row else row[f"{name}_median"]) for name in measures),
+            *(figure_of(row, metric) for metric in MEASURES),
         ]
         when = Cell(minute(row["started_at"]), tone, detail=", ".join(which))
         rows.append([when, *(Cell(text, tone) for text in texts)])
         if position == 0 and past.changes:
-            changes = [change_cell(name, past.changes.get(name)) or Cell(MISSING, "muted") for name in measures]
+            changes = [
+                change_cell(metric, past.changes.get(metric.key)) or Cell(MISSING, "muted") for metric in MEASURES
+            ]
             rows.append([Cell("change since the last like it", "muted"), *[Cell("")] * 4, *changes])
     lines += [f"Left out, unreadable: {line}" for line in past.unread]
     caption = (
@@ -68,11 +70,16 @@ def _nothing_to_compare(past: History) -> str:
     return "Of this run and the earlier ones like it no two are valid and finished, so no change is told."
 
 
-def change_cell(name: str, change: Change | None) -> Cell | None:
-    """How a metric moved, coloured where the change is distinct; None where it is not known."""
+def figure_of(row: Mapping[Hashable, Any], metric: Metric) -> str:
+    """The main figure of a metric, as text; ``row`` is of :func:`nexus_tasks.reports.frames.run`."""
+    return number(row[metric.key] if metric.key in row else row[f"{metric.key}_median"])
+
+
+def change_cell(metric: Metric, change: Change | None) -> Cell | None:
+    """The change of a metric, coloured where it is distinct; None where it is not known."""
     if change is None:
         return None
-    better = (change.percent > 0) == METRICS[name][2]
+    better = (change.percent > 0) == metric.higher_is_better
     return Cell(percent(change.percent), ("good" if better else "bad") if change.distinct else "muted")
 
 
@@ -80,15 +87,15 @@ def trends(past: History) -> Block:
     """Medians of this run and of the earlier ones that compare, with their ranges, oldest first."""
     comparable = past.runs[past.runs["comparable"]].iloc[::-1].reset_index(drop=True)
     plots = [
-        _trend(comparable, name, colour)
-        for name, colour in (("decode_tps", ORANGE), ("ttft_ms", BLUE))
-        if comparable[f"{name}_median"].count() > 1
+        _trend(comparable, metric, colour)
+        for metric, colour in ((DECODE, ORANGE), (TTFT, BLUE))
+        if comparable[f"{metric.key}_median"].count() > 1
     ]
     return side_by_side(*plots) if plots else Block("")
 
 
-def _trend(past: pd.DataFrame, name: str, colour: str) -> Block:
-    title, unit, _ = METRICS[name]
+def _trend(past: pd.DataFrame, metric: Metric, colour: str) -> Block:
+    name = metric.key
     median = past[f"{name}_median"]
     with drawing(HALF_IN, 2.5) as figure:
         axes = figure.subplots()
@@ -100,12 +107,12 @@ def _trend(past: pd.DataFrame, name: str, colour: str) -> Block:
         step = -(-len(past) // 5)
         shown = range((len(past) - 1) % step, len(past), step)
         axes.set_xticks(list(shown), [f"{past['started_at'][i]:%d %b\n%H:%M}" for i in shown])
-        axes.set_title(f"{title}, {unit}")
+        axes.set_title(axis_title(metric))
         return block(
             figure,
             f"history-{name}",
-            alt=f"{title} over {len(past)} past, from {number(median.iloc[0], unit)} to "
-            f"{number(median.iloc[-1], unit)}.",
+            alt=f"{metric.title} over {len(past)} past, from {number(median.iloc[0], metric.unit)} to "
+            f"{number(median.iloc[-1], metric.unit)}.",
             caption="Medians with their range; the last point is this run. Times in UTC.",
             width="half",
         )

@@ -21,12 +21,14 @@ from nexus_tasks.reports.drawing import (
     ORANGE,
     PURPLE,
     WIDE_IN,
+    axis_title,
     block,
     drawing,
     end_labels,
     log_ticks,
 )
 from nexus_tasks.reports.markup import Block
+from nexus_tasks.stats.metrics import DECODE, ITL, PREFILL, TOTAL, TTFT, Metric
 
 LOG_RANGE = 16  # levels that span more than this stand on a logarithmic axis
 AXES = {
@@ -34,7 +36,6 @@ AXES = {
     "rate_per_s": "requests per second, sent",
     "prompt_tokens": "prompt tokens",
 }
-LATENCIES = {"ttft_ms": "Time to first token", "itl_ms": "Inter-token latency", "total_ms": "Whole request"}
 
 
 def by_level(record: Record) -> Block:
@@ -44,31 +45,33 @@ def by_level(record: Record) -> Block:
         return Block("")
     if runs.axis(record) == "prompt_tokens":
         return _by_length(record, stages)
-    rate = levels.rate_column(stages)
-    first = "ttft_ms" if stages["ttft_ms_median"].notna().any() else "total_ms"
-    second = "itl_ms" if stages["itl_ms_median"].notna().any() else None
+    rate = levels.throughput(stages)
+    first = TTFT if stages[f"{TTFT.key}_median"].notna().any() else TOTAL
+    second = ITL if stages[f"{ITL.key}_median"].notna().any() else None
     with drawing(WIDE_IN, 2.5 + (5.0 if second else 2.3)) as figure:
         grid: list[Axes] = list(figure.subplots(3 if second else 2, 1, sharex=True))
         top = grid[0]
-        top.plot(stages["level"], stages[rate], "-o", color=ORANGE, markersize=5)
-        top.set_ylim(0, float(stages[rate].max()) * 1.2)
-        top.set_title(f"Throughput, {levels.unit_of(rate)}")
+        top.plot(stages["level"], stages[rate.key], "-o", color=ORANGE, markersize=5)
+        top.set_ylim(0, float(stages[rate.key].max()) * 1.2)
+        top.set_title(f"Throughput, {rate.unit}")
         knee = levels.knee_of(record, stages) if runs.swept(record) else None
         if knee is not None:
-            _ring(top, float(knee["level"]), float(knee[rate]), f"knee: {number(knee[rate])} at {knee['level']:g}")
+            _ring(
+                top, float(knee["level"]), float(knee[rate.key]), f"knee: {number(knee[rate.key])} at {knee['level']:g}"
+            )
         for axes, metric in zip(grid[1:], filter(None, [first, second]), strict=False):
             _latency(axes, record, stages, metric)
         for place, axes in enumerate(grid):
             _level_axis(axes, record, stages)
             _slots(axes, record, stages, named=place == 0)
         grid[-1].set_xlabel(AXES[runs.axis(record)])
-        best = stages[rate].max()
+        best = stages[rate.key].max()
         return block(
             figure,
             "by-level",
-            alt=f"Throughput at {len(stages)} levels, at most {number(best, levels.unit_of(rate))}; median "
-            f"{LATENCIES[first].lower()} from {span(stages[f'{first}_median'].min())} to "
-            f"{span(stages[f'{first}_median'].max())}.",
+            alt=f"Throughput at {len(stages)} levels, at most {number(best, rate.unit)}; median "
+            f"{first.title.lower()} from {span(stages[f'{first.key}_median'].min())} to "
+            f"{span(stages[f'{first.key}_median'].max())}.",
             caption="The band around a median is its interval at 95 % of confidence. A hollow mark: a level that is "
             "not valid.",
         )
@@ -76,25 +79,24 @@ def by_level(record: Record) -> Block:
 
 def _by_length(record: Record, stages: pd.DataFrame) -> Block:
     panels = [
-        ("ttft_ms", "Time to first token, ms", BLUE),
-        ("prefill_tps", "Prefill by the server's clock, tokens/s", GREEN),
-        ("decode_tps", "Decode rate of a request, tokens/s", ORANGE),
+        (metric, colour)
+        for metric, colour in ((TTFT, BLUE), (PREFILL, GREEN), (DECODE, ORANGE))
+        if stages[f"{metric.key}_median"].notna().any()
     ]
-    panels = [panel for panel in panels if stages[f"{panel[0]}_median"].notna().any()]
     with drawing(WIDE_IN, 3.0) as figure:
         grid = figure.subplots(1, len(panels), squeeze=False)[0]
-        for axes, (metric, title, colour) in zip(grid, panels, strict=True):
+        for axes, (metric, colour) in zip(grid, panels, strict=True):
             _line(axes, stages, metric, colour)
-            axes.set_title(title)
-            values = stages[f"{metric}_median"]
+            axes.set_title(axis_title(metric))
+            values = stages[f"{metric.key}_median"]
             _level_axis(axes, record, stages)
-            if metric == "ttft_ms" and values.max() > 8 * values.min() > 0:
+            if metric is TTFT and values.max() > 8 * values.min() > 0:
                 axes.set_yscale("log")
                 log_ticks(axes.yaxis, float(values.min()), float(values.max()))
             else:
                 axes.set_ylim(0, float(values.max()) * 1.2)
             for name, limit in record.header["load"]["slo"].items():
-                if runs.objective(name)[0] == metric:
+                if runs.objective(name)[0] == metric.key:
                     slo_line(axes, float(limit))
             axes.set_xlabel(AXES["prompt_tokens"])
         first, *_, last = levels.rows(stages)
@@ -107,15 +109,15 @@ def _by_length(record: Record, stages: pd.DataFrame) -> Block:
         )
 
 
-def _latency(axes: Axes, record: Record, stages: pd.DataFrame, metric: str) -> None:
+def _latency(axes: Axes, record: Record, stages: pd.DataFrame, metric: Metric) -> None:
     _line(axes, stages, metric, BLUE)
-    labels = [(float(stages[f"{metric}_median"].iloc[-1]), "median", BLUE)]
-    tail = stages[f"{metric}_p95"]
+    labels = [(float(stages[f"{metric.key}_median"].iloc[-1]), "median", BLUE)]
+    tail = stages[f"{metric.key}_p95"]
     if tail.notna().any():
         axes.plot(stages["level"], tail, "--", color=PURPLE)
         labels.append((float(tail.dropna().iloc[-1]), "p95", PURPLE))
-    values = pd.concat([stages[f"{metric}_median"], tail]).dropna()
-    limits = [float(v) for name, v in record.header["load"]["slo"].items() if runs.objective(name)[0] == metric]
+    values = pd.concat([stages[f"{metric.key}_median"], tail]).dropna()
+    limits = [float(v) for name, v in record.header["load"]["slo"].items() if runs.objective(name)[0] == metric.key]
     if values.max() > 8 * values.min() > 0:
         axes.set_yscale("log")
         log_ticks(axes.yaxis, min([float(values.min()), *limits]), max([float(values.max()), *limits]))
@@ -124,18 +126,18 @@ def _latency(axes: Axes, record: Record, stages: pd.DataFrame, metric: str) -> N
     for limit in limits:
         slo_line(axes, limit)
     end_labels(axes, labels)
-    axes.set_title(f"{LATENCIES[metric]}, ms")
+    axes.set_title(axis_title(metric))
 
 
-def _line(axes: Axes, stages: pd.DataFrame, metric: str, colour: str) -> None:
+def _line(axes: Axes, stages: pd.DataFrame, metric: Metric, colour: str) -> None:
     """Medians with their intervals; levels that are not valid are hollow."""
-    level, median = stages["level"], stages[f"{metric}_median"]
+    level, median = stages["level"], stages[f"{metric.key}_median"]
     axes.plot(level, median, "-", color=colour)
     for valid, face in ((True, colour), (False, "none")):
         rows = stages["valid"] == valid
         axes.plot(level[rows], median[rows], "o", color=colour, markerfacecolor=face, markersize=4.5)
-    sure = stages[f"{metric}_low"].notna()
-    axes.fill_between(level[sure], stages[f"{metric}_low"][sure], stages[f"{metric}_high"][sure], color=colour,
+    sure = stages[f"{metric.key}_low"].notna()
+    axes.fill_between(level[sure], stages[f"{metric.key}_low"][sure], stages[f"{metric.key}_high"][sure], color=colour,
                       alpha=0.2, linewidth=0)  # fmt: skip
 
 
@@ -159,7 +161,7 @@ def _level_axis(axes: Axes, record: Record, stages: pd.DataFrame) -> None:
 
 
 def _slots(axes: Axes, record: Record, stages: pd.DataFrame, *, named: bool) -> None:
-    """Where the server's slots are all taken: what is beyond them waits."""
+    """The band beyond the server's slots, in which requests wait."""
     slots = runs.slots(record)
     if not slots or runs.axis(record) != "concurrency" or stages["level"].max() < slots:
         return

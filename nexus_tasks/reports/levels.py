@@ -16,6 +16,7 @@ from nexus_tasks.records import runs
 from nexus_tasks.records.store import Record, Row
 from nexus_tasks.reports import frames
 from nexus_tasks.reports.markup import Block, Cell, Column, Rows, table
+from nexus_tasks.stats.metrics import DECODE, ITL, OUTPUT, PREFILL, REQUESTS, TOTAL, TTFT, Metric
 
 Level = dict[Any, Any]  # a row of frames.stages
 
@@ -36,7 +37,7 @@ def headline(record: Record) -> Row:
 def knee_of(record: Record, stages: pd.DataFrame) -> Level:
     """The level at which throughput stops growing: as the summary says, else the first within 5 % of the most."""
     named = (record.summary or {}).get("knee")
-    rate = stages[rate_column(stages)]
+    rate = stages[throughput(stages).key]
     found = [level for level in rows(stages) if level["stage"] == named]
     found = found or rows(stages[rate >= 0.95 * rate.max()]) or rows(stages)
     return found[0]
@@ -49,18 +50,13 @@ def rows(stages: pd.DataFrame) -> list[Level]:
 
 def best(stages: pd.DataFrame) -> Level:
     """The level with the highest throughput."""
-    rates = stages[rate_column(stages)].fillna(-1.0).to_numpy()
+    rates = stages[throughput(stages).key].fillna(-1.0).to_numpy()
     return rows(stages)[int(rates.argmax())]
 
 
-def rate_column(stages: pd.DataFrame) -> str:
-    """The column of throughput: output tokens per second, or requests where answers have no tokens."""
-    return "output_tps" if (stages["output_tps"] > 0).any() else "requests_per_s"
-
-
-def unit_of(column: str) -> str:
-    """The unit of a column of rates."""
-    return {"output_tps": "tokens/s", "prompt_tps": "tokens/s", "requests_per_s": "requests/s"}[column]
+def throughput(stages: pd.DataFrame) -> Metric:
+    """The metric that throughput is: output tokens per second, or requests where answers have no tokens."""
+    return OUTPUT if (stages[OUTPUT.key] > 0).any() else REQUESTS
 
 
 def meets(record: Record, stages: pd.DataFrame) -> pd.Series:
@@ -74,15 +70,9 @@ def listed(record: Record) -> Block:
     if len(stages) < 2:
         return Block("")
     knee = knee_of(record, stages)["stage"] if runs.swept(record) else None
-    shown = {
-        "output_tps": Column("Output", "tokens/s"),
-        "requests_per_s": Column("Requests", "per s"),
-        "ttft_ms": Column("TTFT", "median, ms"),
-        "itl_ms": Column("ITL", "median, ms"),
-        "total_ms": Column("Request", "median, ms"),
-        "decode_tps": Column("Decode", "each, tokens/s"),
-        "prefill_tps": Column("Prefill", "tokens/s"),
-    }
+    shown = {OUTPUT.key: Column.of(OUTPUT), REQUESTS.key: Column.of(REQUESTS, "per s")}
+    shown |= {metric.key: Column.of(metric, f"median, {metric.unit}") for metric in (TTFT, ITL, TOTAL)}
+    shown |= {DECODE.key: Column.of(DECODE, f"each, {DECODE.unit}"), PREFILL.key: Column.of(PREFILL)}
     columns_of = {name: name if name in stages else f"{name}_median" for name in shown}
     shown = {name: column for name, column in shown.items() if stages[columns_of[name]].max() > 0}
     goals = bool(record.header["load"]["slo"])

@@ -15,6 +15,7 @@ from typing import Any
 import jinja2
 
 from nexus_tasks.core.provenance import ROOT
+from nexus_tasks.stats.metrics import Metric, Source
 
 SKIN = ROOT / "templates" / "report"
 
@@ -36,6 +37,12 @@ class Column:
     title: str
     unit: str = ""
     numeric: bool = True
+
+    @classmethod
+    def of(cls, metric: Metric, unit: str = "") -> Column:
+        """The column of a metric, in its own unit where none is given."""
+        name = metric.title if metric.source is Source.THROUGHPUT else metric.heading  # "Throughput" says too little
+        return cls(name, unit or metric.unit)
 
 
 @dataclass(frozen=True)

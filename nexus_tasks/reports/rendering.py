@@ -123,7 +123,7 @@ def fingerprint(records: Sequence[Path], source: Path, parameters: Mapping[str, 
 
 
 def is_current(page: Path, inputs: str) -> bool:
-    """Whether a page exists and was made from these inputs."""
+    """True where a page exists and was made from these inputs."""
     return index.inputs(page) == inputs
 
 

@@ -15,7 +15,9 @@ from nexus_tasks.reports import levels
 from nexus_tasks.reports.earlier_runs import change_cell
 from nexus_tasks.reports.frames import History
 from nexus_tasks.reports.markup import Block, Cell, fill
-from nexus_tasks.reports.metrics import METRICS, RATES, TILES
+from nexus_tasks.stats.metrics import DECODE, ITL, OUTPUT, PREFILL, REQUESTS, TOTAL, TTFT
+
+TILES = (TTFT, ITL, DECODE, PREFILL)
 
 
 def head(record: Record, past: History, sentences: Sequence[str], kind: str) -> Block:
@@ -46,20 +48,19 @@ def tiles(record: Record, past: History) -> list[dict[str, Any]]:
     found = stage["metrics"] if several else runs.metrics(record)
     found = {name: stats for name, stats in found.items() if stats}
     rates = stage["throughput"] or {}
-    made: list[dict[str, Any]] = []
-    for name, (label, unit) in RATES.items():
-        if (rates.get(name) or 0) > 0 and (name == "output_tps" or not rates["output_tps"]):
-            made.append(_tile(f"{label}, all requests", number(rates[name]), unit, at))
-    for name, label in (TILES if found.keys() & TILES.keys() else {"total_ms": "Whole request"}).items():
-        if name in found:
-            stats, unit = found[name], METRICS[name][1]
+    rate = next((metric for metric in (OUTPUT, REQUESTS) if (rates.get(metric.key) or 0) > 0), None)
+    made = [_tile(f"{rate.title}, all requests", number(rates[rate.key]), rate.unit, at)] if rate else []
+    shown = [(metric, metric.heading) for metric in TILES if metric.key in found] or [(TOTAL, TOTAL.title)]
+    for metric, label in shown:
+        if metric.key in found:
+            stats = found[metric.key]
             sure = interval((stats.get("ci") or {}).get("median"))
             count = f"n{SPACE}={SPACE}{stats['n']}"
             tail = f"p99{SPACE}{number(stats['p99'])}" if stats["p99"] is not None else count
             ends = f"95{SPACE}%:{SPACE}{sure}" if sure else f"{number(stats['min'])} to {number(stats['max'])}"
-            change = None if several else change_cell(name, past.changes.get(name))
+            change = None if several else change_cell(metric, past.changes.get(metric.key))
             detail = f"{ends}; {tail}" if stats["n"] > 1 else count
-            made.append(_tile(f"{label}, median", number(stats["median"]), unit, detail, change))
+            made.append(_tile(f"{label}, median", number(stats["median"]), metric.unit, detail, change))
     goodput = stage["goodput"]
     if goodput and goodput["share"] is not None:
         detail = f"{number(goodput['requests_per_s'], 'requests/s')} met the SLOs"
@@ -76,5 +77,5 @@ def _tile(label: str, value: str, unit: str, detail: str, change: Cell | None = 
 
 
 def footer(record: Record) -> Block:
-    """Where the numbers come from."""
+    """The foot: where the numbers come from."""
     return fill("blocks/footer.html", run_id=record.run_id, kind=record.header["kind"])

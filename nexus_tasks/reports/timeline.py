@@ -156,7 +156,7 @@ def _uncounted(requests: pd.DataFrame) -> list[tuple[float, float]]:
 
 
 def _stage_marks(grid: Iterable[Axes], record: Record) -> None:
-    """Where the levels of a run change."""
+    """Dotted lines where the level of load changes, named at the top."""
     marks = [(row["watch"]["begun_s"], runs.level_name(row)) for row in record.stages if row["watch"]]
     if len({name for _, name in marks}) < 2:
         return

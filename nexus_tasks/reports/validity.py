@@ -69,7 +69,7 @@ def generator(record: Record) -> Block:
 
 
 def tally(record: Record) -> Block:
-    """What was asked against what the server says it worked on, and which backends answered."""
+    """The tally: what was asked against what the server says it worked on, and which backends answered."""
     counted = frames.counted(frames.requests(record))
     lines = []
     prompts = [

@@ -60,3 +60,7 @@ def test_a_moment_says_that_it_is_in_utc() -> None:
 
 def test_the_last_of_several_names_stands_behind_an_and() -> None:
     assert [text.listing(names) for names in (["a"], ["a", "b"], ["a", "b", "c"])] == ["a", "a and b", "a, b and c"]
+
+
+def test_clauses_become_one_sentence_without_empty_ones() -> None:
+    assert [text.sentence(clauses) for clauses in (["it grew", "", "it fell"], [""])] == ["It grew; it fell.", ""]

@@ -213,25 +213,6 @@ def test_what_the_cache_spared_a_build_is_said(tmp_path: Path, more: dict[str, A
     assert told.split(", ")[0] in figures.build_times(state, 30).html
 
 
-def test_the_table_shows_each_fact_of_a_hosts_release(tmp_path: Path) -> None:
-    write(tmp_path, NOON, one("gpu-01"), releases=[release(NEW, "gpu-01", "taken", at=NOON - 3 * DAY)])
-    html = tables.hosts(builds.read(tmp_path)).html
-    for shown in (
-        "<span>gpu-01</span>", "<small>main</small>", NEW, "from rig 2026-11-22", "b11434</span>", "0c1e57098",
-        "CUDA 12.9", "<small>89</small>", "portable<small>x86_64", "<td>off</td>",
-        "700\N{NO-BREAK SPACE}MiB", ">3 days<",
-    ):  # fmt: skip
-        assert shown in html, shown
-    assert "serves" not in html
-
-
-def test_an_instance_that_serves_another_release_than_its_host_has_is_named(tmp_path: Path) -> None:
-    write(tmp_path, NOON, one("a", OLD), releases=[release(OLD, "a", "built")])
-    write(tmp_path, NOON + HOUR, one("a"), releases=[release(NEW, "a", "built", at=NOON + HOUR, releases=[NEW, OLD])])
-    write(tmp_path, NOON + DAY, host("a", instance(release=OLD), release=None), playbook="rollback.yml")
-    assert f'<small class="bad">main serves {OLD}</small>' in tables.hosts(builds.read(tmp_path)).html
-
-
 def test_space_adds_up_the_releases_on_a_host_and_names_those_that_were_removed(tmp_path: Path) -> None:
     write(tmp_path, NOON, one("a", OLD), releases=[release(OLD, "a", "built", size=300 << 20)])
     there: dict[str, Any] = {"at": NOON + DAY, "size": 800 << 20, "releases": [NEW, OLD]}
@@ -257,52 +238,6 @@ def test_a_host_that_only_builds_for_others_is_listed_with_what_it_built(tmp_pat
     assert re.search(rf"rig +2 +1,000 MiB +{NEW}, {OLD} ", shown)
     write(tmp_path, NOON + 2 * DAY, one("rig"), releases=[release(NEW, "rig", at=NOON + DAY)])
     assert builds.read(tmp_path).builders == {}  # it has a row of its own now
-
-
-def test_the_figure_has_a_bar_a_build_and_says_what_it_leaves_out(tmp_path: Path) -> None:
-    rows = [
-        release(f"b{n}-cpu-0a", f"host-{n}", "built", at=NOON + n * HOUR, build_seconds=60.0 * n) for n in range(1, 6)
-    ]
-    write(tmp_path, NOON + DAY, *(one(row["host"], row["name"]) for row in rows), releases=rows)
-    html = figures.build_times(builds.read(tmp_path), 3).html
-    assert (
-        'aria-label="3 builds: b5-cpu-0a on host-5 5 min, b4-cpu-0a on host-4 4 min, b3-cpu-0a on host-3 3 min."'
-        in html
-    )
-    assert "2 earlier ones are not drawn." in html
-    assert "b2-cpu-0a" not in html
-    assert "779 of 820" in html
-    assert "var(--blue, " in html
-
-
-def test_failures_are_listed_newest_first_and_mended_ones_told_apart(tmp_path: Path) -> None:
-    write(tmp_path, NOON, lost("a"), releases=[release(NEW, "a", "failed", error="<first>")])
-    write(tmp_path, NOON + HOUR, one("a"), releases=[release(NEW, "a", "built")])
-    elsewhere: dict[str, Any] = {"from": "rig"}
-    write(tmp_path, NOON + DAY, lost("b"), releases=[release(NEW, "b", "failed", error="second\nline", **elsewhere)])
-    state = builds.read(tmp_path)
-    html = tables.failures(state, 20).html
-    assert html.index("b, on rig") < html.index("&lt;first&gt;")
-    assert (html.count('<td class="good">since then'), html.count('<td class="bad">no<')) == (1, 1)
-    assert "The last 1 of 2." in tables.failures(state, 1).html
-    amiss = tables.amiss(state).html
-    assert "second\nline" in amiss
-    assert "first" not in amiss
-
-
-def test_records_without_a_release_still_have_every_block(tmp_path: Path) -> None:
-    write(tmp_path, NOON, host("a", release=None))
-    damaged = write(tmp_path, NOON + HOUR)
-    damaged.write_text("no record\n")
-    state = builds.read(tmp_path)
-    shown = [
-        tables.head(state), tables.hosts(state), tables.amiss(state),
-        tables.releases(state), figures.build_times(state, 30), tables.space(state),
-        tables.failures(state, 20), tables.footer(state),
-    ]  # fmt: skip
-    html = "".join(block.html for block in shown)
-    assert "No deployment has come as far as a release of llama.cpp." in html
-    assert f"Left out, unreadable: {damaged}, line 1" in html
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from nexus_tasks.reports.drawing import (
     LABELLED_ROWS,
     ORANGE,
     WIDE_IN,
+    axis_title,
     block,
     drawing,
     left_out,
@@ -36,6 +37,7 @@ from nexus_tasks.reports.drawing import (
 )
 from nexus_tasks.reports.frames import Floats
 from nexus_tasks.reports.markup import Block, note
+from nexus_tasks.stats.metrics import ITL, TOTAL, TTFT, Metric
 
 LABEL_ROOM = 0.7  # of a half-wide axis: a label that begins further right would leave it
 LOG_SPREAD = 8.0  # a linear axis whose longest value is this many medians hides the rest
@@ -49,11 +51,11 @@ def latencies(record: Record) -> Block:
     if "ttft_ms" not in measured and "total_ms" in measured:
         total = requests["total_ms"].to_numpy()
         limits = _limits(slo, "total_ms")
-        return side_by_side(_distribution("total", "Whole request", total, measured["total_ms"], limits))
+        return side_by_side(_distribution("total", TOTAL, total, measured["total_ms"], limits))
     first, gaps = requests["ttft_ms"].dropna().to_numpy(), frames.inter_token_ms(record)
     return side_by_side(
-        _distribution("ttft", "Time to first token", first, measured.get("ttft_ms"), _limits(slo, "ttft_ms")),
-        _distribution("itl", "Inter-token latency", gaps, measured.get("itl_ms"), _limits(slo, "itl_ms")),
+        _distribution("ttft", TTFT, first, measured.get("ttft_ms"), _limits(slo, "ttft_ms")),
+        _distribution("itl", ITL, gaps, measured.get("itl_ms"), _limits(slo, "itl_ms")),
     )
 
 
@@ -89,8 +91,8 @@ def cache(record: Record) -> Block:
 
 
 def breakdown(record: Record) -> Block:
-    """What each request's time went into: waiting for the first token, decoding, and the rest; of many, when it was
-    sent and how long it took."""
+    """A bar a request of what its time went into: the wait for the first token, decoding, the rest; of many, a mark
+    each for when it was sent and how long it took."""
     everything = frames.requests(record)
     frame = everything.dropna(subset=["ttft_ms", "decode_ms", "total_ms"]).sort_values("index")
     if len(everything) > LABELLED_ROWS or frame.empty:
@@ -174,7 +176,7 @@ def _every_request(frame: pd.DataFrame) -> Block:
 
 
 def agreement(record: Record, limit_percent: float) -> Block:
-    """How far the client's decode time of each request is from the server's own."""
+    """The difference between the client's decode time of each request and the server's own."""
     frame = frames.requests(record).dropna(subset=["difference_percent"])
     if frame.empty:
         return Block("")
@@ -216,11 +218,11 @@ def _limits(slo: Row, metric: str) -> list[tuple[str, float]]:
 
 
 def _distribution(
-    name: str, title: str, values: Floats, stats: Row | None, limits: Sequence[tuple[str, float]] = ()
+    name: str, metric: Metric, values: Floats, stats: Row | None, limits: Sequence[tuple[str, float]] = ()
 ) -> Block:
     """Points in the order they came where there are fewer than 20, else a histogram with its percentiles."""
     if not len(values):
-        return note(f"{title}: nothing was measured.", "bad")
+        return note(f"{metric.title}: nothing was measured.", "bad")
     few = len(values) < 20
     with drawing(HALF_IN, 2.9) as figure:
         axes = figure.subplots()
@@ -235,7 +237,7 @@ def _distribution(
             axes.set_xlim(max(0.0, low - pad), high + pad)
         else:
             _histogram(axes, values)
-        axes.set_title(f"{title}, ms")
+        axes.set_title(axis_title(metric))
         marks = [("median", "median"), *((p, p) for p in ("p95", "p99"))]
         _mark(axes, [(label, stats[key], ORANGE) for label, key in marks if stats and stats.get(key) is not None]
               + [(label, limit, BAD) for label, limit in limits])  # fmt: skip
@@ -245,7 +247,7 @@ def _distribution(
         return block(
             figure,
             name,
-            alt=f"{title} of {len(values)} points: {spread}{middle}.",
+            alt=f"{metric.title} of {len(values)} points: {spread}{middle}.",
             caption=f"n = {len(values):,}, {spread}.{outliers}",
             width="half",
         )

@@ -83,10 +83,12 @@ def _growth(record: Record, stages: pd.DataFrame) -> str:
             f"from {first['name']} to {last['name']} the median time to first token went from "
             f"{span(first['ttft_ms_median'])} to {span(last['ttft_ms_median'])}"
         )
-    rate = levels.rate_column(stages)
+    rate = levels.throughput(stages)
     best = levels.best(stages)
-    start = f"{number(first[rate], levels.unit_of(rate))} at {first['name']}"
-    return f"throughput went from {start} to {number(best[rate])} at {best['name']}, the most of {len(stages)} levels"
+    start = f"{number(first[rate.key], rate.unit)} at {first['name']}"
+    return (
+        f"throughput went from {start} to {number(best[rate.key])} at {best['name']}, the most of {len(stages)} levels"
+    )
 
 
 def _spread(record: Record, stages: pd.DataFrame) -> str:
@@ -134,7 +136,7 @@ def _tail(stats: Row) -> str:
 
 
 def _obstacles(record: Record, stages: pd.DataFrame) -> str:
-    """What stood in the way of more, the heaviest first; else that nothing was seen to."""
+    """The third sentence: what stood in the way of more, the heaviest first; else that nothing was seen to."""
     summary = record.summary or {}
     found = []
     slots = runs.slots(record)

@@ -16,9 +16,9 @@ from nexus_tasks.records.store import Record
 from nexus_tasks.reports import frames, run_page
 from nexus_tasks.reports.frames import History
 from nexus_tasks.reports.markup import Block, Cell, Column, Rows, note, table
-from nexus_tasks.reports.metrics import METRICS
 from nexus_tasks.reports.pages.benchmark import sentences
 from nexus_tasks.reports.requests import LISTED_REQUESTS, counted_rows
+from nexus_tasks.stats.metrics import DECODE, OF_REQUESTS, parse
 
 
 def head(record: Record, past: History) -> Block:
@@ -38,11 +38,11 @@ def summary(record: Record) -> Block:
         found.pop("ttft_visible_ms", None)  # every token was visible: the line would be the same
     if not (found.get("late_ms") or {}).get("max"):
         found.pop("late_ms", None)  # in a closed loop a request is due when it is sent
-    for name, (title, unit, _) in METRICS.items():
-        if name in found:
-            stats, sure = found[name], found[name].get("ci") or {}
+    for metric in OF_REQUESTS.values():
+        if metric.key in found:
+            stats, sure = found[metric.key], found[metric.key].get("ci") or {}
             values = [Cell(number(stats.get(part)), detail=interval(sure.get(part))) for part in parts]
-            rows.append([f"{title}, {unit}", f"{stats['n']:,}", *values])
+            rows.append([f"{metric.title}, {metric.unit}", f"{stats['n']:,}", *values])
     several = " Requests of all levels together." if len(runs.stages(record)) > 1 else ""
     return table(
         columns,
@@ -68,16 +68,15 @@ def objectives(record: Record) -> Block:
     for name, limit in slo.items():
         values = [frames.value(row, name) for row in counted if row["ok"]]
         known = [value for value in values if value is not None]
-        better = METRICS.get(runs.objective(name)[0], ("", "", False))[2]
-        met = sum(value >= limit if better else value <= limit for value in known)
-        unit = METRICS.get(runs.objective(name)[0], ("", MISSING, False))[1]
-        worst = (min(known) if better else max(known)) if known else None
-        rows.append([runs.objective_text(name, limit), f"{met / len(counted) * 100:.1f} %", number(worst), unit])
+        metric, _ = parse(name)
+        met = sum(value >= limit if metric.higher_is_better else value <= limit for value in known)
+        worst = (min(known) if metric.higher_is_better else max(known)) if known else None
+        rows.append([runs.objective_text(name, limit), f"{met / len(counted) * 100:.1f} %", number(worst), metric.unit])
     return table(columns, rows, "A request that failed met none.")
 
 
 def serving(record: Record, past: History) -> Block:
-    """What serving costs: the decode rate of this run beside that of llama.cpp's own tools on the same host.
+    """The cost of serving: the decode rate of this run beside that of llama.cpp's own tools on the same host.
 
     Empty where none of them was run with this model before.
     """
@@ -91,7 +90,7 @@ def serving(record: Record, past: History) -> Block:
         return Block("")
     newest = raw[0]
     share = mine["median"] / newest["decode_tps_median"] * 100
-    raw_speed = number(newest["decode_tps_median"], "tokens/s")
+    raw_speed = number(newest["decode_tps_median"], DECODE.unit)
     raw_load = newest["load"].removesuffix(f", {newest['engine']}")
     return note(
         f"{newest['engine']} decoded {raw_speed} on this host at {raw_load} ({moment(newest['started_at'])}). "

@@ -18,7 +18,7 @@ BUILDS_NAMED = 4  # more of them, and whoever hears the text waits long
 
 
 def build_times(state: Builds, limit: int) -> Block:
-    """How long the last builds took, and how much of each the compiler's cache spared; the newest at the top."""
+    """A bar a build: how long it took, and how much of it the compiler's cache spared; the newest at the top."""
     shown = state.builds[-limit:][::-1] if limit > 0 else []
     if not shown:
         return note("No record tells of a build.")

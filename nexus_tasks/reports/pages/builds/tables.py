@@ -46,7 +46,7 @@ def head(state: Builds) -> Block:
 
 
 def hosts(state: Builds) -> Block:
-    """Which host runs which release."""
+    """The table of hosts, each with the release that it runs."""
     if not state.hosts:
         return note("No deployment has come as far as a release of llama.cpp.")
     return fill(
@@ -59,7 +59,7 @@ def hosts(state: Builds) -> Block:
 
 
 def amiss(state: Builds) -> Block:
-    """What failed, what is published as vulnerable, and which hosts are behind; empty where all is well."""
+    """Sections about what failed, published vulnerabilities, and hosts that are behind; empty where all is well."""
     parts = []
     if state.failing:
         failing = [
@@ -156,7 +156,7 @@ def releases(state: Builds) -> Block:
 
 
 def space(state: Builds) -> Block:
-    """What the releases on each host take up."""
+    """The table of what the releases on each host take up."""
     if not state.hosts:
         return Block("")
     columns = [
@@ -211,7 +211,7 @@ def failures(state: Builds, limit: int) -> Block:
 
 
 def footer(state: Builds) -> Block:
-    """Where the page comes from, and what could not be read."""
+    """The foot: where the page comes from, and what could not be read."""
     unread = "".join(note(f"Left out, unreadable: {line}").html for line in state.unread)
     return Block(unread + fill("blocks/fleet_footer.html", count=state.records).html)
 

@@ -16,14 +16,16 @@ from nexus_tasks.core.text import number, percent
 from nexus_tasks.records import runs
 from nexus_tasks.records.store import Record
 from nexus_tasks.reports import frames
-from nexus_tasks.reports.drawing import BAD, GREEN, INK, ORANGE, SERIES, WIDE_IN, block, drawing
+from nexus_tasks.reports.drawing import BAD, GREEN, INK, ORANGE, SERIES, WIDE_IN, axis_title, block, drawing
 from nexus_tasks.reports.frames import Floats
 from nexus_tasks.reports.markup import Block
 from nexus_tasks.reports.pages.compare.sides import Compared, letter, side_names
 from nexus_tasks.reports.requests import counted_rows
+from nexus_tasks.stats.metrics import ITL, TOTAL, TTFT, Metric
 
 MARKS = {BETTER: ("^", GREEN, True), WORSE: ("v", BAD, True), SAME: ("o", INK, True), CANT_TELL: ("D", ORANGE, False)}
-CURVES = {"ttft_ms": "Time to first token, ms", "itl_ms": "Inter-token latency, ms", "total_ms": "Whole request, ms"}
+CURVES = (TTFT, ITL, TOTAL)
+CURVES_DRAWN = 2
 QUANTILES = np.linspace(0, 1, 201)
 
 
@@ -76,34 +78,32 @@ def effects(compared: Compared) -> Block:
 
 
 def curves(compared: Compared) -> Block:
-    """Which share of the requests, and of the gaps between tokens, took at most how long."""
-    shown = {name: title for name, title in CURVES.items() if len(_points(compared.sides[0], name))}
-    shown = dict(list(shown.items())[:2])
+    """Cumulative distributions: which share of the requests, and of the gaps between tokens, took at most how long."""
+    shown = [metric for metric in CURVES if len(_points(compared.sides[0], metric))][:CURVES_DRAWN]
     if not shown:
         return Block("")
     names = side_names(compared)
     with drawing(WIDE_IN, 3.0) as figure:
         grid = figure.subplots(1, len(shown), squeeze=False)[0]
-        for axes, (name, title) in zip(grid, shown.items(), strict=True):
+        for axes, metric in zip(grid, shown, strict=True):
             drawn = []
             for place, side in enumerate(compared.sides):
-                points = _points(side, name)
+                points = _points(side, metric)
                 if len(points):
                     colour = SERIES[place % len(SERIES)]
                     style = ("-", "--", ":", "-.")[place % 4]
                     axes.plot(np.quantile(points, QUANTILES), QUANTILES * 100, style, color=colour, label=names[place])
                     drawn.append(points)
-            _curve_axes(axes, title, drawn)
+            _curve_axes(axes, axis_title(metric), drawn)
             axes.legend(loc="lower right")
         grid[0].set_ylabel("% took at most this long")
-        metric, title = next(iter(shown.items()))
-        taken = {names[place]: _points(side, metric) for place, side in enumerate(compared.sides)}
+        taken = {names[place]: _points(side, shown[0]) for place, side in enumerate(compared.sides)}
         medians = [f"{name} {number(float(np.median(some)), 'ms')}" for name, some in taken.items() if len(some)]
         several = any(len(runs.stages(record)) > 1 for record in compared.records)
         return block(
             figure,
             "curves",
-            alt=f"Medians: {title.partition(',')[0].lower()} {', '.join(medians)}.",
+            alt=f"Medians: {shown[0].title.lower()} {', '.join(medians)}.",
             caption="A curve further to the left is faster; one that leans has a wider spread."
             + (" All levels of load together." if several else ""),
         )
@@ -118,8 +118,8 @@ def _curve_axes(axes: Axes, title: str, drawn: Sequence[Floats]) -> None:
     axes.set_title(title)
 
 
-def _points(side: Sequence[Record], name: str) -> Floats:
-    if name == "itl_ms":
+def _points(side: Sequence[Record], metric: Metric) -> Floats:
+    if metric is ITL:
         return np.concatenate([frames.inter_token_ms(record) for record in side])
-    found = [row.get(name) for record in side for row in counted_rows(record)]
+    found = [row.get(metric.key) for record in side for row in counted_rows(record)]
     return np.array([value for value in found if value is not None], dtype=np.float64)

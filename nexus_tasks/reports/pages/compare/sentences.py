@@ -24,7 +24,7 @@ def opening(compared: Compared) -> list[str]:
 
 
 def movements(one: Comparison, verdict: str) -> list[str]:
-    """What is better or worse, the largest change first: ``decode (-5.2 %, between -5.9 and -4.6)``."""
+    """The figures with this verdict, the largest change first: ``decode (-5.2 %, between -5.9 and -4.6)``."""
     several = len({finding.level for finding in one.findings}) > 1
     found = sorted(
         (finding for finding in one.findings if finding.verdict == verdict and finding.change is not None),
@@ -57,7 +57,7 @@ def _unmoved(compared: Compared) -> str:
 
 
 def trust(compared: Compared) -> str:
-    """How far to trust the verdicts: how runs differ by themselves, and what else differs."""
+    """The sentence about how far to trust the verdicts: how runs differ by themselves, and what else differs."""
     judged = [one for one in compared.comparisons if not isinstance(one, str)]
     if not judged:
         return "So there is no verdict."

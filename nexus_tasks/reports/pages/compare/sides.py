@@ -55,13 +55,13 @@ def worst_verdict(compared: Compared) -> str:
 
 
 def side_names(compared: Compared) -> list[str]:
-    """What the sides are called: their models where each has its own, else letters."""
+    """Names of the sides: their models where each has its own, else letters."""
     models = [runs.model_name(side[0]) for side in compared.sides]
     return models if len(set(models)) == len(models) else [letter(place) for place in range(len(models))]
 
 
 def letter(place: int) -> str:
-    """What a side of a comparison is called: A, B and so on."""
+    """The name of a side: A, B and so on."""
     return string.ascii_uppercase[place] if place < len(string.ascii_uppercase) else f"#{place + 1}"
 
 
@@ -74,6 +74,6 @@ def with_letters(text: str, sides: Sequence[Sequence[Record]]) -> str:
 
 
 def model_names(records: Sequence[Record]) -> list[str]:
-    """What models side by side are called; of those that have the same name, their letters tell them apart."""
+    """Names of models side by side; of those that have the same name, their letters tell them apart."""
     names = [runs.model_name(record) for record in records]
     return [name if names.count(name) == 1 else f"{name} ({letter(place)})" for place, name in enumerate(names)]

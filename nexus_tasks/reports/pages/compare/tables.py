@@ -68,7 +68,7 @@ def _tile(finding: Finding) -> Row:
 
 
 def judged(compared: Compared) -> Block:
-    """What became of each quantity, with the interval of its change; a table for each side that is compared with A."""
+    """The verdict on each quantity, with the interval of its change; a table for each side that is compared with A."""
     parts = []
     for place, one in enumerate(compared.comparisons, start=1):
         if isinstance(one, str):
@@ -114,7 +114,7 @@ def judged(compared: Compared) -> Block:
 
 
 def sides(compared: Compared) -> Block:
-    """Which runs were compared: a row each, with what they ran on."""
+    """The table of the runs: a row each, with what they ran on."""
     columns = [
         Column("", numeric=False), Column("Run", numeric=False), Column("Target", numeric=False),
         Column("Model", numeric=False), Column("Build", numeric=False), Column("Driver", numeric=False),
@@ -141,7 +141,7 @@ def sides(compared: Compared) -> Block:
 
 
 def _apart(compared: Compared) -> str:
-    """What comparable runs differ in by being two: the moment, the target."""
+    """The differences that two runs have by being two: the moment, the target."""
     targets = {str(record.header["target"]) for record in compared.records}
     judged = [one for one in compared.comparisons if isinstance(one, Comparison)]
     parts = [] if any(one.noise == "rounds" for one in judged) else ["the moment"]
@@ -150,7 +150,7 @@ def _apart(compared: Compared) -> str:
 
 
 def doubts(compared: Compared) -> Block:
-    """What was changed on purpose, and what else differs and makes the comparison doubtful."""
+    """The list of what was changed on purpose, and of what else differs and makes the comparison doubtful."""
     lines: list[tuple[str, str]] = []
     for place, one in enumerate(compared.comparisons, start=1):
         if isinstance(one, Comparison):
@@ -165,5 +165,5 @@ def doubts(compared: Compared) -> Block:
 
 
 def footer(compared: Compared) -> Block:
-    """Where the numbers come from."""
+    """The foot: where the numbers come from."""
     return fill("blocks/runs_footer.html", run_ids=[record.run_id for record in compared.records])

@@ -29,7 +29,7 @@ PANELS = 12  # more instances than this, and their decode speeds fill the page
 
 
 def timeline(state: Fleet, limit: int) -> Block:
-    """What became of each host in the last deployments: one column a deployment, oldest first."""
+    """The outcome of each host in the last deployments: one column a deployment, oldest first."""
     shown = state.real[-limit:] if limit > 0 else []
     hosts = [host for host in state.hosts if any(deployment.outcomes.get(host) for deployment in shown)]
     if not hosts:

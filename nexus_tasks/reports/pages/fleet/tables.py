@@ -49,7 +49,7 @@ def instances(state: Fleet) -> Block:
 
 
 def trouble(state: Fleet) -> Block:
-    """What is not as it should be, with the checks that did not hold; empty where all is well."""
+    """The section about what is not as it should be, with the checks that did not hold; empty where all is well."""
     broken = [
         {
             "label": instance.label,
@@ -105,12 +105,12 @@ def listed(state: Fleet, limit: int) -> Block:
 
 
 def footer(state: Fleet) -> Block:
-    """Where the page comes from."""
+    """The foot: where the page comes from."""
     return fill("blocks/fleet_footer.html", count=len(state.deployments))
 
 
 def _done(last: Deployment | None) -> str:
-    """Where the last deployment went and how it ended, in a few letters."""
+    """The target of the last deployment and how it ended, in a few letters."""
     if last is None:
         return "none yet"
     return f"{last.record.header['target']}: {'failed' if last.tone == 'bad' else 'done'}"

@@ -13,16 +13,12 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.ticker import Formatter, Locator
 
 from nexus_tasks.core.text import number
-from nexus_tasks.reports.drawing import BLUE, GREEN, ORANGE, PURPLE, WIDE_IN, block, drawing
+from nexus_tasks.reports.drawing import BLUE, GREEN, ORANGE, PURPLE, WIDE_IN, axis_title, block, drawing
 from nexus_tasks.reports.markup import Block, note
 from nexus_tasks.reports.pages.history.past import Past
+from nexus_tasks.stats.metrics import DECODE, PREFILL, TOTAL, TTFT, Metric
 
-PANELS = {
-    "decode_tps": ("Decode rate of a request, tokens/s", ORANGE),
-    "ttft_ms": ("Time to first token, ms", BLUE),
-    "prefill_tps": ("Prefill by the server's clock, tokens/s", GREEN),
-    "total_ms": ("Whole request, ms", BLUE),
-}
+COLOURS = {DECODE: ORANGE, TTFT: BLUE, PREFILL: GREEN, TOTAL: BLUE}  # a panel each, in this order
 SERIES_DRAWN = 4  # workloads; more, and the page has no end
 
 
@@ -32,21 +28,21 @@ def trends(past: Past) -> Block:
     several = [number_ for number_, count in past.runs["series"].value_counts().items() if count > 1]
     for place in sorted(int(str(one)) for one in several)[:SERIES_DRAWN]:
         rows = past.runs[past.runs["series"] == place]
-        shown = [name for name in PANELS if rows[f"{name}_median"].notna().sum() > 1]
-        shown = [name for name in shown if name != "total_ms" or len(shown) == 1]
+        shown = [metric for metric in COLOURS if rows[f"{metric.key}_median"].notna().sum() > 1]
+        shown = [metric for metric in shown if metric is not TOTAL or len(shown) == 1]
         if not shown:
             continue
         with drawing(WIDE_IN, 0.7 + 1.75 * len(shown)) as figure:
             grid = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
-            for axes, name in zip(grid, shown, strict=True):
-                _trend(axes, rows, name)
+            for axes, metric in zip(grid, shown, strict=True):
+                _trend(axes, rows, metric)
                 _marks(axes, past, rows, named=axes is grid[0])
             one = rows.to_dict("records")[-1]
-            first, last = rows[f"{shown[0]}_median"].dropna().iloc[[0, -1]]
+            first, last = rows[f"{shown[0].key}_median"].dropna().iloc[[0, -1]]
             parts.append(
                 block(
                     figure, f"trend-{place}",
-                    alt=f"{PANELS[shown[0]][0]}: from {number(first)} to {number(last)} over {len(rows)} runs.",
+                    alt=f"{axis_title(shown[0])}: from {number(first)} to {number(last)} over {len(rows)} runs.",
                     caption=f"{one['workload']}, {one['load']}, {one['model']}: medians with their intervals at "
                     "95 % of confidence. Hollow: a run that is not ok. Dashed: something was changed, see its letter.",
                 ).html
@@ -60,15 +56,15 @@ def trends(past: Past) -> Block:
     return Block("".join(parts) + more) if parts else note("No workload was measured more than once.")
 
 
-def _trend(axes: Axes, rows: pd.DataFrame, name: str) -> None:
-    title, colour = PANELS[name]
+def _trend(axes: Axes, rows: pd.DataFrame, metric: Metric) -> None:
+    name, colour = metric.key, COLOURS[metric]
     times, median = rows["started_at"], rows[f"{name}_median"]
     axes.vlines(times, rows[f"{name}_low"], rows[f"{name}_high"], color=colour, alpha=0.45, linewidth=3)
     axes.plot(times, median, "-", color=colour)
     for ok, face in ((True, colour), (False, "none")):
         these = rows["ok"] == ok
         axes.plot(times[these], median[these], "o", color=colour, markersize=4.5, markerfacecolor=face)
-    axes.set_title(title)
+    axes.set_title(axis_title(metric))
     axes.set_ylim(0, float(rows[f"{name}_high"].max()) * 1.15)
     every: Callable[..., Locator] = AutoDateLocator  # these have no types
     written: Callable[..., Formatter] = ConciseDateFormatter

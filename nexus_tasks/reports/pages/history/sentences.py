@@ -14,6 +14,7 @@ from nexus_tasks.core.text import listing, number, percent, plural, sentence
 from nexus_tasks.records.store import Row
 from nexus_tasks.reports import levels
 from nexus_tasks.reports.pages.history.past import Past
+from nexus_tasks.stats.metrics import DECODE, TOTAL
 
 
 def opening(past: Past) -> list[str]:
@@ -31,19 +32,19 @@ def opening(past: Past) -> list[str]:
 
 
 def _speed(main: pd.DataFrame, marks: Sequence[Row]) -> str:
-    """Where the speed of the runs of one series went; ``main`` has them, oldest first."""
-    name = next((name for name in ("decode_tps", "total_ms") if main[f"{name}_median"].notna().sum() > 1), None)
-    if name is None:
+    """The second sentence: where the speed of one series of runs went; ``main`` has them, oldest first."""
+    metric = next((one for one in (DECODE, TOTAL) if main[f"{one.key}_median"].notna().sum() > 1), None)
+    if metric is None:
         return "No figure was measured twice in the same way."
-    word, unit = {"decode_tps": ("decoding", "tokens/s"), "total_ms": ("a whole request", "ms")}[name]
-    median, low, high = (f"{name}_{part}" for part in ("median", "low", "high"))
+    word = {DECODE: "decoding", TOTAL: "a whole request"}[metric]
+    median, low, high = (f"{metric.key}_{part}" for part in ("median", "low", "high"))
     rows = [row for row in levels.rows(main) if row[median] == row[median] and row["ok"]]
     if len(rows) < 2:
         count = "None" if not rows else "Only one"
         return f"{count} of these was finished and is valid, so there is no change to tell."
     moved = (rows[-1][median] / rows[0][median] - 1) * 100
     text = (
-        f"{word.capitalize()} went from {number(rows[0][median])} to {number(rows[-1][median], unit)} "
+        f"{word.capitalize()} went from {number(rows[0][median])} to {number(rows[-1][median], metric.unit)} "
         f"({percent(moved)})"
     )
     steps = [(after[median] / before[median] - 1, before, after) for before, after in itertools.pairwise(rows)]
@@ -60,7 +61,7 @@ def _speed(main: pd.DataFrame, marks: Sequence[Row]) -> str:
 
 
 def unchanged(frame: pd.DataFrame) -> str:
-    """What was the same in all runs of a target, and what no record knows; ``frame`` has a row for each."""
+    """The sentence about what was the same in all runs and what no record knows; ``frame`` has a row for each."""
     words = {"model": "model", "build": "build", "release": "release", "driver": "driver", "argv_sha256": "options"}
     known = [word for name, word in words.items() if frame[name].dropna().ne("unknown").any()]
     unknown = [word for word in words.values() if word not in known]

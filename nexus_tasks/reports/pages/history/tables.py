@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from nexus_tasks.core.text import MISSING, minute, moment, number
 from nexus_tasks.records.store import Row
+from nexus_tasks.reports.earlier_runs import MEASURES, figure_of
 from nexus_tasks.reports.markup import Block, Cell, Column, Rows, fill, note, table
-from nexus_tasks.reports.metrics import METRICS
 from nexus_tasks.reports.pages.history import sentences
 from nexus_tasks.reports.pages.history.past import Past
+from nexus_tasks.stats.metrics import DECODE, PREFILL, TOTAL, TTFT
 
 
 def head(past: Past) -> Block:
@@ -20,13 +21,12 @@ def head(past: Past) -> Block:
     last = runs.to_dict("records")[-1]
     bad = int((~runs["ok"]).sum())
     tiles: list[Row] = []
-    for name in ("decode_tps", "ttft_ms", "prefill_tps", "total_ms"):
-        if last[f"{name}_median"] == last[f"{name}_median"] and len(tiles) < 3:
-            title, unit, _ = METRICS[name]
+    for metric in (DECODE, TTFT, PREFILL, TOTAL):
+        median, low, high = (last[f"{metric.key}_{part}"] for part in ("median", "low", "high"))
+        if median == median and len(tiles) < 3:
             tiles.append(
-                {"label": f"{title.removesuffix(' of a request')}, last run", "value": number(last[f"{name}_median"]),
-                 "unit": unit, "detail": f"{number(last[f'{name}_low'])} to {number(last[f'{name}_high'])}",
-                 "change": None}
+                {"label": f"{metric.title.removesuffix(' of a request')}, last run", "value": number(median),
+                 "unit": metric.unit, "detail": f"{number(low)} to {number(high)}", "change": None}
             )  # fmt: skip
     counts = {
         "Runs": (str(len(runs)), f"{bad} not ok" if bad else "all ok"),
@@ -51,7 +51,7 @@ def head(past: Past) -> Block:
 
 
 def changes(past: Past) -> Block:
-    """What was changed between runs, oldest first."""
+    """The table of what was changed between runs, oldest first."""
     if not past.marks:
         return note(sentences.unchanged(past.runs))
     columns = [
@@ -65,13 +65,11 @@ def changes(past: Past) -> Block:
 def listed(past: Past, limit: int) -> Block:
     """The last runs, newest first."""
     drivers = past.runs["driver"].notna().any()
-    measures = ("output_tps", "ttft_ms", "itl_ms", "decode_tps", "prefill_tps")
     columns = [
         Column("Run", "UTC", numeric=False), Column("Workload", numeric=False), Column("Load", numeric=False),
         Column("Model", numeric=False), Column("Build", numeric=False),
         *([Column("Driver", numeric=False)] if drivers else []),
-        Column("Output", "tokens/s"), Column("TTFT", "ms"), Column("ITL", "ms"), Column("Decode", "tokens/s"),
-        Column("Prefill", "tokens/s"),
+        *(Column.of(metric) for metric in MEASURES),
     ]  # fmt: skip
     rows: Rows = []
     for row in past.runs.iloc[::-1].head(max(limit, 0)).to_dict("records"):
@@ -82,7 +80,7 @@ def listed(past: Past, limit: int) -> Block:
                      _text(row["tag"], "")),
                 row["workload"], row["load"], row["model"], row["build"],
                 *([_text(row["driver"])] if drivers else []),
-                *(number(row[name] if name in row else row[f"{name}_median"]) for name in measures),
+                *(figure_of(row, metric) for metric in MEASURES),
             ]
         )  # fmt: skip
     left_out = len(past.runs) - len(rows)
@@ -95,5 +93,5 @@ def _text(value: object, unknown: str = MISSING) -> str:
 
 
 def footer(past: Past) -> Block:
-    """Where the numbers come from."""
+    """The foot: where the numbers come from."""
     return fill("blocks/history_footer.html", count=len(past.runs), target=past.target)

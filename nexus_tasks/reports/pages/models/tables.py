@@ -11,11 +11,11 @@ from nexus_tasks.records import runs
 from nexus_tasks.records.store import Record, Row
 from nexus_tasks.reports import frames, levels
 from nexus_tasks.reports.markup import Block, Cell, Column, Rows, fill, note, table
-from nexus_tasks.reports.metrics import METRICS
 from nexus_tasks.reports.pages.compare.sides import Compared, model_names
 from nexus_tasks.reports.pages.compare.tables import page_head
 from nexus_tasks.reports.pages.models import sentences
 from nexus_tasks.reports.requests import answers_by_prompt
+from nexus_tasks.stats.metrics import DECODE, ITL, OUTPUT, PREFILL, TOTAL, TTFT, Metric
 
 ANSWERS, ASKED = 12, 600  # more prompts, or more characters of one, and nobody reads on
 
@@ -27,29 +27,22 @@ def head(compared: Compared) -> Block:
 
 def speeds(compared: Compared) -> Block:
     """Each run's speed in a row, with intervals; the best of a column stands out."""
-    shown = [name for name in ("ttft_ms", "itl_ms", "decode_tps", "prefill_tps", "total_ms")
-             if any(name in runs.metrics(record) for record in compared.records)]  # fmt: skip
-    titles = {
-        "ttft_ms": "TTFT",
-        "itl_ms": "ITL",
-        "decode_tps": "Decode",
-        "prefill_tps": "Prefill",
-        "total_ms": "Request",
-    }
+    shown = [metric for metric in (TTFT, ITL, DECODE, PREFILL, TOTAL)
+             if any(metric.key in runs.metrics(record) for record in compared.records)]  # fmt: skip
     columns = [
         Column("Model", numeric=False), Column("Size", "GiB"),
-        *(Column(titles[name], f"median, {METRICS[name][1]}") for name in shown),
-        Column("Output", "tokens/s, all"), Column("Answer", "median, tokens"), Column("Failed"),
+        *(Column.of(metric, f"median, {metric.unit}") for metric in shown),
+        Column.of(OUTPUT, f"{OUTPUT.unit}, all"), Column("Answer", "median, tokens"), Column("Failed"),
     ]  # fmt: skip
     rows: Rows = []
-    best = {name: _best(compared, name) for name in shown}
+    best = {metric: _best(compared, metric) for metric in shown}
     for label, record in zip(model_names(compared.records), compared.records, strict=True):
         found = runs.metrics(record)
         cells = []
-        for name in shown:
-            stats = found.get(name) or {}
+        for metric in shown:
+            stats = found.get(metric.key) or {}
             sure = interval((stats.get("ci") or {}).get("median"))
-            cells.append(Cell(number(stats.get("median")), "good" if record is best[name] else "", detail=sure))
+            cells.append(Cell(number(stats.get("median")), "good" if record is best[metric] else "", detail=sure))
         stage, size = levels.headline(record), record.header["model"]["size_bytes"]
         lengths = frames.counted(frames.requests(record))["output_tokens"].median()
         rows.append(
@@ -61,7 +54,7 @@ def speeds(compared: Compared) -> Block:
                 ),
                 number(size / 2**30 if size else None),
                 *cells,
-                number((stage["throughput"] or {}).get("output_tps")),
+                number((stage["throughput"] or {}).get(OUTPUT.key)),
                 MISSING if lengths != lengths else f"{lengths:,.0f}",
                 Cell(f"{stage['failed']:,}", "bad" if stage["failed"] else ""),
             ]
@@ -74,10 +67,12 @@ def speeds(compared: Compared) -> Block:
     )
 
 
-def _best(compared: Compared, name: str) -> Record | None:
+def _best(compared: Compared, metric: Metric) -> Record | None:
     """The run with the best median, where it is distinct from all others."""
-    known = [(record, runs.metrics(record)[name]) for record in compared.records if name in runs.metrics(record)]
-    known.sort(key=lambda one: float(one[1]["median"]), reverse=METRICS[name][2])
+    known = [
+        (record, runs.metrics(record)[metric.key]) for record in compared.records if metric.key in runs.metrics(record)
+    ]
+    known.sort(key=lambda one: float(one[1]["median"]), reverse=metric.higher_is_better)
     (first, stats), *others = known
     low, high = frames.likely(stats)
     apart = all(end[1] < low or end[0] > high for end in (frames.likely(other) for _, other in others))

@@ -16,16 +16,15 @@ from nexus_tasks.reports.pages.benchmark import sentences as benchmark
 
 
 def opening(record: Record) -> list[str]:
-    """Where throughput stops growing, what happens beyond, and how far the SLOs hold."""
+    """A sweep: where throughput stops growing, what happens beyond, and how far the SLOs hold."""
     stages = frames.stages(record)
-    measured = stages.dropna(subset=[levels.rate_column(stages)])
+    measured = stages.dropna(subset=[levels.throughput(stages).key])
     if measured.empty:
         return benchmark.opening(record)
-    rate, knee, best = levels.rate_column(stages), levels.knee_of(record, measured), levels.best(measured)
-    unit = levels.unit_of(rate)
-    first = f"throughput stops growing at {knee['name']}, with {number(knee[rate], unit)}"
+    rate, knee, best = levels.throughput(stages), levels.knee_of(record, measured), levels.best(measured)
+    first = f"throughput stops growing at {knee['name']}, with {number(knee[rate.key], rate.unit)}"
     if best["stage"] != knee["stage"]:
-        first += f"; the most was {number(best[rate], unit)}, at {best['name']}"
+        first += f"; the most was {number(best[rate.key], rate.unit)}, at {best['name']}"
     return [
         benchmark.joined(benchmark.outcome(record), first),
         _beyond(record, measured, knee),
@@ -55,9 +54,9 @@ def _objectives(record: Record, stages: pd.DataFrame) -> str:
     good = stages[levels.meets(record, stages)]
     if good.empty:
         return f"No level met {wanted} in 95{SPACE}% of its requests."
-    rate = levels.rate_column(stages)
+    rate = levels.throughput(stages)
     best, highest = levels.best(good), levels.rows(good)[-1]
-    output = number(best[rate], levels.unit_of(rate))
+    output = number(best[rate.key], rate.unit)
     gave = f"that is {output}" if best["stage"] == highest["stage"] else f"with at most {output}, at {best['name']}"
     broken = int((~levels.meets(record, stages) & (stages["level"] < highest["level"])).sum())
     text = f"{wanted} held in 95{SPACE}% of the requests up to {highest['name']}, {gave}"
