@@ -25,7 +25,7 @@ from nexus_tasks.core.errors import EndpointError, NexusError, UsageError, comma
 from nexus_tasks.fleet import inventory, targets
 from nexus_tasks.fleet.inventory import Instance
 from nexus_tasks.fleet.targets import Target
-from nexus_tasks.load.generator import Limits, Stage
+from nexus_tasks.load.requests import Limits, Stage
 from nexus_tasks.measurement import measure, progress, raw
 from nexus_tasks.measurement.measure import DEFAULT_PRESET, PRESETS, Plan, Sweep
 from nexus_tasks.records import store

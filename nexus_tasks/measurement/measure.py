@@ -31,7 +31,8 @@ from nexus_tasks.core.errors import EndpointDown, UsageError
 from nexus_tasks.fleet import targets
 from nexus_tasks.fleet.targets import Target
 from nexus_tasks.load import generator
-from nexus_tasks.load.generator import Limits, Stage
+from nexus_tasks.load.health import Watch
+from nexus_tasks.load.requests import Limits, Stage
 from nexus_tasks.measurement import progress, sweep
 from nexus_tasks.records import store
 from nexus_tasks.servers import endpoint, scrape
@@ -198,7 +199,7 @@ class _Run:
         self._stack = contextlib.ExitStack()
         self._all = summary.Collector(plan.slo)
         self._agreement = _Agreement()
-        self._watches: list[generator.Watch] = []
+        self._watches: list[Watch] = []
         self._window: tuple[float, float] | None = None  # what counts so far of the stage under way
         self._levels: dict[float, float] = {}
         self._stage_of: dict[float, int] = {}

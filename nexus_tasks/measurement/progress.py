@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from nexus_tasks.load.generator import Stage
+from nexus_tasks.load.requests import Stage
 from nexus_tasks.records import store
 from nexus_tasks.stats.metrics import ITL, LATE, MAIN, OF_REQUESTS, OUTPUT, REQUESTS, TTFT, TTFT_VISIBLE
 

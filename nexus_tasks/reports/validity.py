@@ -7,7 +7,7 @@ validity.tally(record)
 from __future__ import annotations
 
 from nexus_tasks.core.text import number, plural
-from nexus_tasks.load.generator import MAX_CPU, MAX_LAG_P99_MS, MIN_IN_FLIGHT
+from nexus_tasks.load.health import MAX_CPU, MAX_LAG_P99_MS, MIN_IN_FLIGHT
 from nexus_tasks.records import runs
 from nexus_tasks.records.store import Record
 from nexus_tasks.reports import frames

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from nexus_tasks.core.errors import UsageError
-from nexus_tasks.load.generator import Item, Request
+from nexus_tasks.load.requests import Item, Request
 from nexus_tasks.servers.endpoint import Endpoint
 from nexus_tasks.workloads import prompt_file, synthetic, workload
 from nexus_tasks.workloads.workload import Size, Spec

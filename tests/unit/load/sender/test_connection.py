@@ -1,4 +1,4 @@
-"""The pieces of the sending process that need no socket."""
+"""A connection of the sender process: what goes out, and where an answer ends. No socket is needed."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from typing import Any, cast
 
 import pytest
 
-from nexus_tasks.load import sender
+from nexus_tasks.load.sender import connection
+from nexus_tasks.load.sender.connection import Connection, Failure, Transfer
+from nexus_tasks.load.sender.pool import Pool
+from nexus_tasks.load.sender.protocol import Ask, Config
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-CONFIG = sender.Config([], 80, False, "host", "/base", b"Host: host\r\n", 1, 1.0, 1.0, None)
+CONFIG = Config([], 80, False, "host", "/base", b"Host: host\r\n", 1, 1.0, 1.0, None)
 
 
 class Line:
@@ -29,18 +32,18 @@ class Ends:
 
     def __init__(self) -> None:
         self.config = CONFIG
-        self.seen: list[sender.Failure | None] = []
+        self.seen: list[Failure | None] = []
 
-    def ended(self, connection: sender.Connection, transfer: sender.Transfer, failure: sender.Failure | None) -> None:
+    def ended(self, connection: Connection, transfer: Transfer, failure: Failure | None) -> None:
         """Note it."""
         self.seen.append(failure)
 
 
-def sending(path: str = "/completion") -> tuple[sender.Connection, Line, Ends]:
+def sending(path: str = "/completion") -> tuple[Connection, Line, Ends]:
     line, ends = Line(), Ends()
-    connection = sender.Connection(cast("sender.Wire", ends))
+    connection = Connection(cast("Pool", ends))
     connection.connection_made(cast("asyncio.BaseTransport", line))
-    connection.send(sender.Transfer(sender.Ask(1, path, b"{}"), 0.0))
+    connection.send(Transfer(Ask(1, path, b"{}"), 0.0))
     return connection, line, ends
 
 
@@ -85,15 +88,6 @@ def test_an_answer_with_a_length_ends_with_its_last_byte() -> None:
     assert not connection.keeps_alive
 
 
-def test_delays_are_counted_in_tenths_of_a_millisecond_and_the_largest_is_kept() -> None:
-    delays = sender.Histogram()
-    for seconds in (0.0, 0.00005, 0.00015, 7.0, -1e-6):
-        delays.add(seconds)
-    assert delays.counts[:2] == [3, 1]
-    assert delays.counts[-1] == 1
-    assert delays.largest == 7.0
-
-
 @pytest.mark.parametrize(
     ("piece", "is_comment"),
     [
@@ -106,11 +100,4 @@ def test_delays_are_counted_in_tenths_of_a_millisecond_and_the_largest_is_kept()
     ],
 )
 def test_a_comment_is_told_from_news(piece: bytes, is_comment: bool) -> None:
-    assert sender.is_comment(piece) is is_comment
-
-
-def test_a_row_of_pieces_is_cut_at_the_end_of_an_event_where_one_is_near() -> None:
-    whole, half = b"a\r\ndata: {}\n\n\r\n", b"a\r\ndata:"
-    assert sender.boundary([whole] * 10, 4) == 4
-    assert sender.boundary([half, half, half, half, half, whole, half], 4) == 6
-    assert sender.boundary([half] * 500, 4) == 4
+    assert connection.is_comment(piece) is is_comment
