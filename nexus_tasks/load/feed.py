@@ -44,7 +44,7 @@ class Handed:
 
     @property
     def has_next_turn(self) -> bool:
-        """Whether its conversation goes on after it."""
+        """True where its conversation goes on after it."""
         return self.turn + 1 < len(self.item.requests)
 
 
@@ -59,7 +59,7 @@ class Feed:
         self.begin = 0.0
         """The stage's; 0 before it is known."""
         self.exhausted = False
-        """Whether the items ended before the stage did."""
+        """True when the items ended before the stage did."""
         self._links = links
         self._items = items
         self._stage = stage
@@ -78,7 +78,7 @@ class Feed:
 
     @property
     def is_done(self) -> bool:
-        """Whether all requests have ended, and none may begin."""
+        """True when all requests have ended, and none may begin."""
         return not self.handed and not self._allows()
 
     def stop(self) -> None:
@@ -95,7 +95,7 @@ class Feed:
             self._fill_horizon()
 
     def wait_s(self, longest_s: float) -> float:
-        """How long nothing has to be handed out."""
+        """The seconds during which nothing has to be handed out, at most ``longest_s``."""
         if self._due_s is None:
             return longest_s
         return min(longest_s, max(self.begin + self._due_s - time.perf_counter() - _HORIZON_S, 0))
@@ -145,11 +145,11 @@ class Feed:
                 self._due_s = None
 
     def _allows(self) -> bool:
-        """Whether one more request may be handed out. Those begun in the ramp are on top of those that count."""
+        """True while one more request may be handed out. Those begun in the ramp are on top of those that count."""
         return self._supplied and not self._interrupts.came and self._count + self._promised < self._budget()
 
     def _budget(self) -> float:
-        """How many requests there may be in all."""
+        """The number of requests that there may be in all."""
         if self._stage.requests is None:
             return float("inf")
         return self._stage.warmup + self._stage.requests + self._in_ramp

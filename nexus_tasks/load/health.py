@@ -153,7 +153,7 @@ def mean_in_flight(begun: Sequence[float], ended: Sequence[float], *, users: int
 
 
 def too_late(histograms: Sequence[Sequence[int]]) -> bool:
-    """Whether the delays that the processes counted harm what is measured.
+    """True where the delays that the processes counted harm what is measured.
 
     The p99 alone would be, of the few dozen looks of a short stage, the worst one.
     """

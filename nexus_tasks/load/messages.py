@@ -14,7 +14,7 @@ from nexus_tasks.load.event_stream import Event
 from nexus_tasks.load.reading import Reading, StreamError
 
 ANSWER_EXCERPT = 300
-"""How much of an unexpected answer goes into an error message, in characters."""
+"""The most of an unexpected answer that goes into an error message, in characters."""
 
 
 class Messages:

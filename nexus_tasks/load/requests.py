@@ -1,7 +1,9 @@
-"""What is to be sent, and how: requests, the items that users work on, stages of load and their limits.
+"""Requests, the items that users work on, and stages of load with their limits.
 
-stage = Stage("closed", concurrency=16, requests=200, warmup=16)
-item = Item((Request("/completion", b'{"prompt": "a", "n_predict": 8, "stream": true}'),))
+    stage = Stage("closed", concurrency=16, requests=200, warmup=16)
+    item = Item((Request("/completion", b'{"prompt": "a", "n_predict": 8, "stream": true}'),))
+
+All of them are descriptions: :func:`nexus_tasks.load.generator.run` sends them.
 """
 
 from __future__ import annotations
@@ -83,7 +85,7 @@ class Stage:
 
     @property
     def is_closed_loop(self) -> bool:
-        """Whether the next request waits for an answer; in an open loop requests come at their rate regardless."""
+        """True where the next request waits for an answer; in an open loop requests come at their rate regardless."""
         return self.mode == CLOSED
 
 

@@ -23,7 +23,7 @@ from nexus_tasks.load.reading import Reading, Segment, StreamError
 
 COMPLETION = "/completion"
 BACKEND_HEADERS = ("x-backend", "x-served-by", "served-by", "x-backend-server", "x-upstream")
-"""Where balancers say which server answered."""
+"""Headers by which balancers say which server answered."""
 _OK = 200
 _TAIL = 4
 """So many last events of a segment are read one by one: the end of an answer is unlike the rest of it."""

@@ -1,4 +1,4 @@
-"""Request rows: what a record says of each request. Time to first token and inter-token latency are defined here.
+"""Request rows, as records have them. Time to first token and inter-token latency are defined here.
 
 All moments are seconds on one clock, that of ``time.perf_counter``.
 """
@@ -19,7 +19,7 @@ Row = dict[str, Any]
 
 SERVER_TIMINGS = ("prompt_n", "prompt_ms", "predicted_n", "predicted_ms", "cache_n")
 STOP_REASONS = ("stop", "eos", "word", "tool_calls", "function_call", "content_filter")
-"""Why a model may end before the length it was given; ``limit`` and ``length`` are that length."""
+"""Reasons for which a model may end before the length it was given; ``limit`` and ``length`` are that length."""
 STALL_MS = 500.0
 STALL_FACTOR = 10.0
 
@@ -78,7 +78,7 @@ def itl_ms(reading: Reading) -> list[float]:
 
 
 def stalls(gaps: Sequence[float]) -> int:
-    """How many gaps (ms) are far out of the ordinary: above 500 ms and 10 times the median of their request."""
+    """The number of gaps (ms) far out of the ordinary: above 500 ms and 10 times the median of their request."""
     if not gaps or max(gaps) <= STALL_MS:
         return 0
     bound = max(STALL_MS, STALL_FACTOR * statistics.median(gaps))

@@ -68,7 +68,7 @@ class SenderLink:
 
     @property
     def wants_to_write(self) -> bool:
-        """Whether a command waits for the line to take it."""
+        """True while a command waits for the line to take it."""
         return bool(self._outbox)
 
     def tell(self, command: bytes, content: bytes = b"") -> None:
@@ -168,7 +168,7 @@ class SenderLinks:
 
     @property
     def ended(self) -> bool:
-        """Whether each process has sent its last report."""
+        """True when each process has sent its last report."""
         return all(link.stats is not None for link in self.links)
 
     def configure(self, base_url: str, api_key: str | None, headers: Mapping[str, str], limits: Limits) -> None:
@@ -234,7 +234,7 @@ class SenderLinks:
 def configuration(
     base_url: str, api_key: str | None, headers: Mapping[str, str], users: int | None, limits: Limits
 ) -> protocol.Config:
-    """What a sender process has to know of its server and its users.
+    """Settings of a sender process: its server and its users.
 
     Raises:
         EndpointDown: the host's name is unknown.

@@ -38,7 +38,7 @@ from nexus_tasks.records import store
 from nexus_tasks.servers import endpoint, scrape
 from nexus_tasks.servers.endpoint import Endpoint
 from nexus_tasks.stats import stopping, summary
-from nexus_tasks.telemetry import sampling
+from nexus_tasks.telemetry import energy, sampling
 from nexus_tasks.workloads import workload  # fmt: skip
 from nexus_tasks.workloads.workload import Spec
 
@@ -355,7 +355,7 @@ class _Run:
             samples = [row for row in self._samples if row["source"] != sampling.CLIENT]
         else:
             samples = self._samples
-        found = [sampling.energy(samples, begun_s, ended_s) for begun_s, ended_s in windows]
+        found = [energy.energy(samples, begun_s, ended_s) for begun_s, ended_s in windows]
         known = [one for one in found if one is not None]
         if not known or len(known) < len(found):
             return None

@@ -53,7 +53,7 @@ class Cost:
     errors: int
     in_flight: float | None
     pieces: int
-    """How many times something arrived: tokens that come in one piece are cheaper than those that come alone."""
+    """Reads that brought something: tokens that come in one piece are cheaper than those that come alone."""
 
     def as_row(self) -> Row:
         """Tokens per second, and per second of CPU: while streaming, and with the evaluation."""
@@ -200,8 +200,8 @@ def measure(step: Callable[[str], None], *, scale: float = 1.0, trials: int = 2)
     """
     where = cores()
 
-    def some(number: float, least: int = 1) -> int:
-        return max(round(number * scale), least)
+    def some(number: float, at_least: int = 1) -> int:
+        return max(round(number * scale), at_least)
 
     def beside_bare(ttft_ms: float, itl_ms: float, concurrency: int, requests: int, tokens: int) -> Row:
         asked = (ttft_ms, itl_ms, concurrency, requests, tokens, where)

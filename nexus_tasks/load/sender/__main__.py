@@ -1,59 +1,18 @@
-"""The sender process.
+"""Start a sender process.
 
-python -m nexus_tasks.load.sender FD       # started by the generator, which speaks with it over the socket FD
+    python -m nexus_tasks.load.sender FD
+
+The generator starts it, and speaks with it over the socket FD.
 """
 
-from __future__ import annotations
-
-import asyncio
-import contextlib
 import gc
-import os
-import resource
-import signal
-import socket
 import sys
-from collections.abc import Sequence
-from typing import Any
-
-import uvloop
-
-from nexus_tasks.load.sender.dispatcher import Dispatcher
-
-PRIORITY = -5
-"""Of a process that sends, as nice counts, where it may have one."""
-
-
-async def serve(line: socket.socket) -> None:
-    """Serve the generator until it has enough."""
-    loop = asyncio.get_running_loop()
-    dispatcher = Dispatcher(loop)
-
-    def broken(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        # A mistake in here must not become a request that never ends: the generator sees the process go.
-        sys.stderr.write(f"{context.get('message')}: {context.get('exception')!r}\n")
-        dispatcher.line.give_up()
-
-    loop.set_exception_handler(broken)
-    await loop.create_unix_connection(lambda: dispatcher.line, sock=line)
-    await dispatcher.line.closed
-
-
-def main(argv: Sequence[str]) -> int:
-    """Serve the generator over the socket whose number is the argument."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the generator decides what Ctrl-C means
-    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    # A server on the same machine keeps every core busy: without this, a piece that arrives waits for its turn.
-    with contextlib.suppress(OSError):  # only root may
-        os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
-    gc.disable()  # a collection in the wrong moment would delay stamps; the sweep collects what is young
-    with socket.socket(fileno=int(argv[0])) as line:
-        line.setblocking(False)
-        uvloop.run(serve(line))
-    return 0
-
 
 if __name__ == "__main__":
+    # Before the imports, whose objects it would look at again and again. Later a collection in the wrong moment
+    # would delay stamps: the sweep collects what is young.
+    gc.disable()
+
+    from nexus_tasks.load.sender.process import main
+
     sys.exit(main(sys.argv[1:]))

@@ -28,7 +28,7 @@ _UNTIL_CLOSED, _CHUNKED = -1, -2
 
 
 class Failure(Exception):
-    """What ended a request before its answer did."""
+    """The end of a request before that of its answer."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -104,7 +104,7 @@ class Connection(asyncio.Protocol):
             self.transport.write(message)
 
     def silent_since(self) -> float:
-        """When news came last; comments, which keep connections alive, are none."""
+        """The moment of the last news; comments, which keep connections alive, are none."""
         for moment, part in zip(reversed(self.times), reversed(self.parts), strict=True):
             if not is_comment(part):
                 return moment
@@ -197,14 +197,14 @@ class Connection(asyncio.Protocol):
             transfer.retried = True
             pool.connect(transfer)
         elif error is None:
-            # Whether that was an end is up to what was said; an answer without a length ends so.
+            # The bytes tell whether that was an end; an answer without a length ends so.
             pool.ended(self, transfer, None if self.times else Failure("disconnected", NO_ANSWER))
         else:
             pool.ended(self, transfer, Failure("disconnected", error_text(error)))
 
 
 def is_comment(part: bytes) -> bool:
-    """Whether a piece is a comment of an event stream, in a chunk or without."""
+    """True for a comment of an event stream, in a chunk or without."""
     _size, _, rest = part.partition(b"\r\n")
     return part.startswith(b":") or rest.startswith(b":") or part == b"\r\n"
 

@@ -1,4 +1,4 @@
-"""How late the event loop of a sender process is, which is how late a stamp may be."""
+"""The lag of a sender process's event loop, by which stamps may be late."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Histogram:
 
 
 class LagProbe:
-    """Looks every 20 ms how much later than asked the loop calls back."""
+    """Measures every 20 ms by how much the loop calls back late."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.delays = Histogram()

@@ -43,12 +43,12 @@ class Line(asyncio.Protocol):
 
     @property
     def is_full(self) -> bool:
-        """Whether the generator is behind with its reading."""
+        """True while the generator is behind with its reading."""
         return bool(self._transport.get_write_buffer_size() > _BACKLOG_BYTES)
 
     @property
     def is_packing(self) -> bool:
-        """Whether slices wait to be handed on."""
+        """True while slices wait to be handed on."""
         return bool(self._packing)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -66,7 +66,7 @@ class Line(asyncio.Protocol):
             self.closed.set_result(None)
 
     def close(self) -> None:
-        """Close, after what was told is out."""
+        """Close, when all reports are out."""
         self._transport.close()
 
     def data_received(self, data: bytes) -> None:
@@ -114,7 +114,7 @@ class Line(asyncio.Protocol):
 
 
 def boundary(parts: Sequence[bytes], near: int) -> int:
-    """Where to cut a row of pieces: after ``near`` of them or a few more, at the end of an event if there is one."""
+    """The cut in a row of pieces: after ``near`` of them or a few more, at the end of an event if there is one."""
     for end in range(near, min(near + 64, len(parts))):
         if parts[end - 1].endswith(_BOUNDARIES):
             return end

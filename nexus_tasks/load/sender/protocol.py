@@ -1,7 +1,9 @@
-"""What the generator and its sender processes say to each other over the socket between them.
+"""The protocol between the generator and its sender processes, over a socket pair.
 
-to a sender      LENGTH, a letter (CONFIGURE, ASK, ...), MessagePack
-to the generator HEADER, MessagePack of [kind, ...], stamps (float64, s), lengths of pieces (uint32), raw bytes
+    to a sender         LENGTH, a letter (CONFIGURE, ASK, ...), MessagePack
+    to the generator    HEADER, MessagePack of [kind, ...], stamps (float64, s), lengths of pieces (uint32), raw bytes
+
+Both ends are of one version and on one machine.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ CONNECT_PAUSE_S = 0.25
 
 
 class Config(msgspec.Struct):
-    """What a process is told at its start. ``addresses`` are IP addresses; ``head`` ends every request's head.
+    """Settings of a process. ``addresses`` are IP addresses; ``head`` ends every request's head.
 
     ``users`` is the number of users of a closed loop, None in an open loop.
     """
@@ -86,7 +88,7 @@ class Ask(msgspec.Struct, array_like=True):
 
 
 def pause_s(failure_kind: str | None, retry_after_s: float | None, *, answered: bool) -> float:
-    """How long a user waits before it asks again: seconds that the server named, or because nobody was there."""
+    """The pause of a user before it asks again: seconds that the server named, or because nobody was there."""
     if failure_kind in ("connect", "disconnected") and not answered:
         return CONNECT_PAUSE_S
     return min(retry_after_s or 0.0, RETRY_AFTER_MAX_S)

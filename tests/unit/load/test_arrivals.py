@@ -1,4 +1,4 @@
-"""When requests of an open loop are due."""
+"""Arrivals of an open loop."""
 
 from __future__ import annotations
 

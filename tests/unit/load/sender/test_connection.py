@@ -17,7 +17,7 @@ CONFIG = Config([], 80, False, "host", "/base", b"Host: host\r\n", 1, 1.0, 1.0, 
 
 
 class Line:
-    """What a connection writes to."""
+    """A transport that keeps what a connection writes."""
 
     def __init__(self) -> None:
         self.written = b""
@@ -28,7 +28,7 @@ class Line:
 
 
 class Ends:
-    """What a connection tells of the ends of answers."""
+    """A pool that notes the ends of answers."""
 
     def __init__(self) -> None:
         self.config = CONFIG

@@ -18,5 +18,5 @@ def imported(program: str) -> set[str]:
 
 
 def test_a_sender_process_imports_the_standard_library_and_three_packages() -> None:
-    extra = imported("import nexus_tasks.load.sender.__main__") - imported("") - sys.stdlib_module_names - ALLOWED
+    extra = imported("import nexus_tasks.load.sender.process") - imported("") - sys.stdlib_module_names - ALLOWED
     assert {name for name in extra if "cython" not in name} == set()
