@@ -20,7 +20,7 @@ from typing import Any
 
 from rich.console import Console
 
-from nexus_tasks import compare
+from nexus_tasks.comparison import baselines, gate, naming
 from nexus_tasks.core.errors import EndpointError, NexusError, UsageError, command_line
 from nexus_tasks.fleet import exporters, inventory, targets
 from nexus_tasks.fleet.inventory import Instance
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure the targets: 0 when all went well, 1 when anything failed, and what compare says with --against."""
     given = _parser().parse_args(argv)
     if given.tag is not None:
-        compare.check_name(given.tag, "a tag")
+        naming.check_name(given.tag, "a tag")
     plan = from_options.plan(given)
     console = Console(stderr=True) if given.json else Console()
     found = targets.find(given.targets)
@@ -79,12 +79,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         for record in records:
             progress.print_summary(record, console)
     if given.save_baseline and records:
-        compare.save_baseline(given.save_baseline, records, given.results)
+        baselines.save(given.save_baseline, records, given.results)
     if errors:
         raise EndpointError("; ".join(error.message for error in errors), hint=errors[0].hint)
     good = all(record.summary and record.summary["ok"] and record.summary["valid"] for record in records)
     if given.against and good:
-        return compare.against(given.against, records, root=given.results, console=console)
+        return gate.against(given.against, records, root=given.results, console=console)
     return 0 if good else 1
 
 

@@ -20,8 +20,9 @@ from rich.console import Console
 from nexus_tasks.core.errors import DeployError, UsageError, command_line
 from nexus_tasks.fleet import terminal, verbs
 from nexus_tasks.fleet.inventory import FLEET, HERE
-from nexus_tasks.fleet.playbook import TABLES, Outcome
+from nexus_tasks.fleet.playbook import Outcome
 from nexus_tasks.fleet.verbs import GOES_ON, LINES, LOOKING, VERBS, Row
+from nexus_tasks.hostlib import server_tables
 
 
 def _verbs() -> argparse.ArgumentParser:
@@ -85,9 +86,9 @@ def _print(verb: str, rows: Sequence[Row], outcome: Outcome, console: Console) -
     if verb not in LOOKING:  # what kept it from its end on a host follows as an error
         rows = [row for row in rows if row["name"]]
     if rows and verb == "logs":
-        sys.stdout.write(TABLES["log_text"](rows) + "\n")
+        sys.stdout.write(server_tables.log_text(rows) + "\n")
     elif rows:
-        table = TABLES["status_table" if verb == "status" else "proof_table"]
+        table = server_tables.status_table if verb == "status" else server_tables.proof_table
         terminal.show(console, table(rows, terminal.width(console)))
     for host in outcome.hosts:
         if host not in outcome.failures and not outcome.rows.get(host):

@@ -17,11 +17,11 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from nexus_tasks import report
 from nexus_tasks.core.errors import command_line
 from nexus_tasks.fleet import playbook, targets
 from nexus_tasks.measurement import http_engine, presets, progress
 from nexus_tasks.records import store
+from nexus_tasks.reports import site
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,12 +56,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     for target in targets.find(["local"]):
         path = http_engine.run(target, plan, console=console)
         console.print("rendering the report")
-        page = report.render(path)
+        page = site.render_run(path)
         records.append(store.load(path))
         places.append(("report", page.resolve().as_uri()))
         if target.instance:
             places.append(("server", f"{target.base_url}, its log is {target.instance.log}"))
-    places += [("all reports", report.write_index().resolve().as_uri()), ("deploy log", str(log))]
+    places += [("all reports", site.write_index().resolve().as_uri()), ("deploy log", str(log))]
 
     for record in records:
         console.print()

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from nexus_tasks.load.generator import Item, Request
+from nexus_tasks.load.requests import Item, Request
 from nexus_tasks.servers.endpoint import Endpoint
 from nexus_tasks.workloads import prompt_file, sizes, sources, workload
 from nexus_tasks.workloads.workload import Spec

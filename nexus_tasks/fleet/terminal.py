@@ -1,6 +1,6 @@
 """Texts of the role's filters on a terminal: their width and their colours.
 
-    terminal.show(console, TABLES["status_table"](rows, terminal.width(console)))
+    terminal.show(console, server_tables.status_table(rows, terminal.width(console)))
 
 People read the same text from nox as from ansible-playbook.
 """

@@ -17,7 +17,8 @@ from rich.console import Console
 from nexus_tasks.core.errors import UsageError
 from nexus_tasks.fleet import playbook
 from nexus_tasks.fleet.inventory import FLEET, HERE, default_pattern
-from nexus_tasks.fleet.playbook import TABLES, Outcome
+from nexus_tasks.fleet.playbook import Outcome
+from nexus_tasks.hostlib.server_rows import UNREACHABLE
 
 VERBS = {
     "status": "Show what runs.",
@@ -81,7 +82,7 @@ def rows_of(outcome: Outcome) -> list[Row]:
     for host in outcome.hosts:
         rows += [{"host": host, **row} for row in outcome.rows.get(host, ())]
         if host in outcome.failures and not outcome.rows.get(host):
-            state = TABLES["UNREACHABLE"] if host in outcome.unreachable else "failed"
+            state = UNREACHABLE if host in outcome.unreachable else "failed"
             error = outcome.failures[host]
             rows.append(
                 {"host": host, "name": None, "state": state, "changed": False, "checks": [], "error": error,

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from nexus_tasks.core.errors import UsageError
-from nexus_tasks.load.generator import Limits, Stage
+from nexus_tasks.load.requests import Limits, Stage
 from nexus_tasks.measurement import presets
 from nexus_tasks.measurement.plan import Plan, Sweep
-from nexus_tasks.stats import bootstrap, summary
+from nexus_tasks.stats import slo, stopping
 from nexus_tasks.workloads import prompt_file, sizes
 from nexus_tasks.workloads.workload import Spec
 
@@ -52,8 +52,8 @@ def plan(options: argparse.Namespace) -> Plan:
         axis=axis,
         sweep=swept,
         limits=_limits(options),
-        slo=summary.objectives(options.slo),
-        until=bootstrap.until(options.until) if options.until else None,
+        slo=slo.limits(options.slo),
+        until=stopping.parse(options.until) if options.until else None,
         processes=options.processes,
         rounds=options.interleave or 1,
         tag=options.tag,

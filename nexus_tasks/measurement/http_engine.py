@@ -22,7 +22,7 @@ from nexus_tasks.fleet import targets
 from nexus_tasks.fleet.exporters import Exporter
 from nexus_tasks.fleet.targets import Target
 from nexus_tasks.load import generator
-from nexus_tasks.load.generator import Stage
+from nexus_tasks.load.requests import Stage
 from nexus_tasks.measurement import http_header, masking, progress, sweep
 from nexus_tasks.measurement.plan import Plan, at_level
 from nexus_tasks.measurement.run_telemetry import RunTelemetry
@@ -30,7 +30,7 @@ from nexus_tasks.measurement.tally import Tally
 from nexus_tasks.records import store
 from nexus_tasks.servers import endpoint
 from nexus_tasks.servers.endpoint import Endpoint
-from nexus_tasks.stats import bootstrap, summary
+from nexus_tasks.stats import stopping, summary
 from nexus_tasks.workloads import sources, workload
 
 Exporters = Mapping[str, Exporter]
@@ -191,7 +191,7 @@ class Run:
                 stage, self.plan.limits, index=self._requests, number=self._stages,
                 processes=self.plan.processes or 1, origin=self._origin,
                 on_rows=functools.partial(self._take, round_, collector, ticker),
-                enough=functools.partial(bootstrap.enough, collector, *until) if until else None,
+                enough=functools.partial(stopping.enough, collector, *until) if until else None,
             )  # fmt: skip
         self._tally.end_stage(watch)
         figures = collector.figures(watch.ended_s - watch.begun_s)

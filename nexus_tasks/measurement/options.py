@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nexus_tasks.load.generator import Limits
+from nexus_tasks.load.requests import Limits
 from nexus_tasks.measurement.llama_bench import tool_plan
 from nexus_tasks.measurement.presets import DEFAULT_PRESET, PRESETS
 from nexus_tasks.workloads import workload

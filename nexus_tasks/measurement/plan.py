@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from nexus_tasks.load.generator import Limits, Stage
+from nexus_tasks.load.requests import Limits, Stage
 from nexus_tasks.workloads.workload import Spec
 
 SWEEP_REQUESTS = 4

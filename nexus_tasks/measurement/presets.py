@@ -6,7 +6,7 @@ presets.preset("quick")
 from __future__ import annotations
 
 from nexus_tasks.core.errors import UsageError
-from nexus_tasks.load.generator import Stage
+from nexus_tasks.load.requests import Stage
 from nexus_tasks.measurement.plan import Plan
 from nexus_tasks.workloads import sizes
 from nexus_tasks.workloads.workload import Spec

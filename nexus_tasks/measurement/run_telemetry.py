@@ -12,7 +12,7 @@ from nexus_tasks.fleet.exporters import Exporter
 from nexus_tasks.fleet.targets import Target
 from nexus_tasks.servers import endpoint, scrape
 from nexus_tasks.servers.endpoint import Endpoint
-from nexus_tasks.telemetry import sampling
+from nexus_tasks.telemetry import energy, sampling
 
 Row = dict[str, Any]
 
@@ -91,7 +91,7 @@ class RunTelemetry:
         samples = self._samples
         if not self._local:  # the GPUs of this machine had no part in it
             samples = [row for row in samples if row["source"] != sampling.CLIENT]
-        parts = [sampling.energy(samples, begun_s, ended_s) for begun_s, ended_s in windows]
+        parts = [energy.energy(samples, begun_s, ended_s) for begun_s, ended_s in windows]
         known = [part for part in parts if part is not None]
         if not known or len(known) < len(parts):
             return None

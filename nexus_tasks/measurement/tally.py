@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from nexus_tasks.load import generator
+from nexus_tasks.load import health
 from nexus_tasks.stats import summary
 
 Row = dict[str, Any]
@@ -43,7 +43,7 @@ class Tally:
     def __init__(self, slo: Mapping[str, float]) -> None:
         self._all = summary.Collector(slo)
         self._agreement = Agreement()
-        self._watches: list[generator.Watch] = []
+        self._watches: list[health.Watch] = []
         self._under_way: tuple[float, float] | None = None
         """The window so far of the stage under way, in seconds after the run's begin."""
 
@@ -56,7 +56,7 @@ class Tally:
             first, last = self._under_way or (begun, ended)
             self._under_way = min(first, begun), max(last, ended)
 
-    def end_stage(self, watch: generator.Watch) -> None:
+    def end_stage(self, watch: health.Watch) -> None:
         """Take the end of the stage under way."""
         self._watches.append(watch)
         self._under_way = None

@@ -1,7 +1,7 @@
 """The JSON of requests, written without a detour: what is asked is JSON already, and the rest is the same each time.
 
     form = Form(server, "completion", temperature=0.0, ignore_eos=True, cache=False)
-    form.request(form.body(b"[17,4,1025]", 64), prompt=3, output=64)        # a generator.Request
+    form.request(form.body(b"[17,4,1025]", 64), prompt=3, output=64)        # a Request
 
 ``server`` is what :func:`endpoint.probe` says.
 """
@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from nexus_tasks.load.generator import Body, Request
+from nexus_tasks.load.requests import Body, Request
 from nexus_tasks.servers import endpoint
 from nexus_tasks.servers.endpoint import Endpoint
 
@@ -86,7 +86,7 @@ class Form:
         return b"," + limit + self._settings
 
     def request(self, body: Body, *, prompt: int | None = None, output: int | None = None) -> Request:
-        """The request with this body; the tokens as :class:`generator.Request` takes them."""
+        """The request with this body; the tokens as :class:`Request` takes them."""
         return Request(
             self.path,
             body,

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import httpx
 
 from nexus_tasks.core.errors import UsageError
-from nexus_tasks.load.generator import Item
+from nexus_tasks.load.requests import Item
 from nexus_tasks.servers import endpoint
 from nexus_tasks.servers.endpoint import Endpoint
 from nexus_tasks.workloads import bodies

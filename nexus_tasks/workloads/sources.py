@@ -18,7 +18,7 @@ from typing import Protocol
 
 import httpx
 
-from nexus_tasks.load.generator import Item
+from nexus_tasks.load.requests import Item
 from nexus_tasks.servers.endpoint import Endpoint
 from nexus_tasks.workloads import file_source, synthetic_source
 from nexus_tasks.workloads.bodies import Form

@@ -17,7 +17,7 @@ import httpx
 import numpy as np
 
 from nexus_tasks.core.errors import UsageError
-from nexus_tasks.load.generator import Item, Request
+from nexus_tasks.load.requests import Item, Request
 from nexus_tasks.servers import endpoint
 from nexus_tasks.servers.endpoint import Endpoint
 from nexus_tasks.workloads import bodies, overhead, sizes, stock

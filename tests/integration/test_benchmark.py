@@ -28,7 +28,7 @@ from nexus_tasks.fleet import inventory
 from nexus_tasks.fleet.exporters import Exporter
 from nexus_tasks.fleet.inventory import Deployed, Instance
 from nexus_tasks.fleet.targets import Target
-from nexus_tasks.load.generator import Limits, Stage
+from nexus_tasks.load.requests import Limits, Stage
 from nexus_tasks.measurement import http_engine
 from nexus_tasks.measurement.plan import Plan
 from nexus_tasks.records import store
@@ -36,7 +36,7 @@ from nexus_tasks.servers import endpoint
 from nexus_tasks.workloads import sizes
 from nexus_tasks.workloads.workload import Spec
 from tests.conftest import RunningServer, free_port, run_server
-from tests.scripted_server import Handler, openai, serving
+from tests.support.scripted_server import Handler, openai, serving
 
 KEY = "sk-integration-0123456789abcdef"
 

@@ -15,7 +15,8 @@ import pytest
 
 from nexus_tasks.core.errors import EndpointError, UsageError
 from nexus_tasks.load import generator
-from nexus_tasks.load.generator import Item, Limits, Stage
+from nexus_tasks.load.requests import Item, Limits, Stage
+from nexus_tasks.load.rows import Row
 from nexus_tasks.servers import endpoint
 from nexus_tasks.workloads import prompt_file, sizes, sources, workload
 from nexus_tasks.workloads.workload import Spec
@@ -26,9 +27,7 @@ BY_CHANCE = 2
 SHORT = Spec(prompt_tokens=sizes.fixed(64), output_tokens=sizes.fixed(4))
 
 
-def asked(
-    base_url: str, spec: Spec, requests: int, *, stages: int = 1, length: int | None = None
-) -> list[generator.Row]:
+def asked(base_url: str, spec: Spec, requests: int, *, stages: int = 1, length: int | None = None) -> list[Row]:
     """The rows of the first so many requests of each stage, one after another."""
     with endpoint.connect(base_url, None) as client:
         found = endpoint.probe(client)
@@ -40,9 +39,9 @@ def asked(
     return rows
 
 
-def measured(base_url: str, items: Iterator[Item], requests: int, number: int) -> list[generator.Row]:
+def measured(base_url: str, items: Iterator[Item], requests: int, number: int) -> list[Row]:
     """The rows of a stage's first so many requests. It goes on until they are seen, so that it cuts no conversation."""
-    rows: list[generator.Row] = []
+    rows: list[Row] = []
     generator.run(
         base_url,
         None,
@@ -58,7 +57,7 @@ def measured(base_url: str, items: Iterator[Item], requests: int, number: int) -
     return rows[:requests]
 
 
-def seen(rows: list[generator.Row], key: str) -> list[Any]:
+def seen(rows: list[Row], key: str) -> list[Any]:
     """What the server says about each request; ``prompt`` is all of the prompt, cached or not."""
     if key == "prompt":
         return [row["server"]["prompt_n"] + row["server"]["cache_n"] for row in rows]

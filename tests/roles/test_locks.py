@@ -24,7 +24,8 @@ from nexus_tasks.model_store import tiny_model
 from plugins.module_utils.hostlib import locks
 from plugins.module_utils.llama_cpp import build as llama_cpp_build
 from plugins.module_utils.llama_cpp import recipe as llama_cpp_recipe
-from plugins.module_utils.llama_server import host as llama_server_host
+from plugins.module_utils.llama_server.errors import HostError
+from plugins.module_utils.llama_server.folder import Folder
 from plugins.module_utils.nvidia import driver_steps as nvidia_driver_steps
 from plugins.module_utils.nvidia import packages as nvidia_packages
 from tests import modules, strangers
@@ -336,9 +337,9 @@ def driver(folder: Path) -> str:
 
 def instance(folder: Path) -> str:
     try:
-        with llama_server_host.Folder(str(folder.parent), folder.name).locked(0):
+        with Folder(str(folder.parent), folder.name).locked(0):
             return ""
-    except llama_server_host.HostError as error:
+    except HostError as error:
         return str(error)
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from nexus_tasks.fleet import role
+from nexus_tasks.fleet import server_options
 
 # The tensors that --cpu-moe keeps in host memory (LLM_FFN_EXPS_REGEX of llama.cpp), for a tool without that flag.
 EXPERTS = r"\.ffn_(up|down|gate|gate_up)_(ch|)exps=CPU"
@@ -57,7 +57,7 @@ def parse(argv: Sequence[str]) -> list[Setting]:
     """The options of a server's command line in their order; ``option`` is the flag itself where role llama_server has
     no name for it.
     """
-    spelled: dict[str, str] = {**role.filters("llama_server")["spellings"](), **EXTRA_OPTIONS}
+    spelled: dict[str, str] = {**server_options.rules().spellings(), **EXTRA_OPTIONS}
     words, given = list(argv[1:]), []
     while words:
         flag = words.pop(0)

@@ -11,7 +11,7 @@ import pytest
 from nexus_tasks.core import provenance
 from nexus_tasks.fleet.inventory import Instance
 from nexus_tasks.fleet.targets import Target
-from nexus_tasks.load.generator import Stage
+from nexus_tasks.load.requests import Stage
 from nexus_tasks.measurement import http_header
 from nexus_tasks.measurement.plan import Plan
 from nexus_tasks.servers.endpoint import Endpoint

@@ -1,0 +1,99 @@
+"""Files that are there whole or not at all, and their hashes. Python 3.9's standard library only.
+
+write_file("/etc/modules-load.d/nvidia.conf", "nvidia\\n")
+write_file(key_file, keys, mode=0o600, owner=(uid, gid))
+state = read_json("/opt/llama-nexus/models/state.json") or {}
+sha256_of(path) == wanted
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+BLOCK_BYTES = 1 << 20  # some libraries of CUDA are larger than a small host's memory
+
+
+def write_file(
+    path: str,
+    content: str | bytes,
+    mode: int = 0o644,
+    owner: tuple[int, int] | None = None,
+    *,
+    durable: bool = True,
+) -> None:
+    """Write a file by a rename; who reads it meanwhile has the former one, and a failure leaves that as it was.
+
+    Args:
+        content: text is written as UTF-8 and byte for byte, CRLF too.
+        mode: the file's, whatever the umask is.
+        owner: user id and group id; None leaves them to be those of this process.
+        durable: whether it is to outlast a power failure from now on, which takes a disk some milliseconds.
+
+    Raises OSError, which names ``path``. Its folder has to be there.
+    """
+    draft = ""
+    try:
+        handle, draft = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".")
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
+            if durable:
+                stream.flush()
+                os.fsync(stream.fileno())
+        os.chmod(draft, mode)
+        if owner:
+            os.chown(draft, *owner)
+        os.replace(draft, path)
+    except BaseException as error:
+        if draft:
+            with contextlib.suppress(OSError):
+                os.unlink(draft)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, path) from error
+        raise
+
+
+def write_line(path: str, line: str) -> None:
+    """Put one line into a file for whoever follows a job. Raises OSError as :func:`write_file` does."""
+    write_file(path, line + "\n", durable=False)
+
+
+def read_text(path: str) -> str | None:
+    """The text of a file, undecodable bytes replaced; None where it can't be read."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.read()
+    except OSError:
+        return None
+
+
+def read_json(path: str) -> dict[str, Any] | None:
+    """The object in a file; None where there is no such file, or it holds something else."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            value = json.load(stream)
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def sha256_of(path: str, done: Callable[[int], None] = lambda count: None) -> str:
+    """A file's hash in hexadecimal, read block by block.
+
+    Args:
+        done: gets the number of bytes read so far, after each block.
+
+    Raises OSError.
+    """
+    digest, count = hashlib.sha256(), 0
+    with open(path, "rb") as stream:
+        for block in iter(lambda: stream.read(BLOCK_BYTES), b""):
+            digest.update(block)
+            count += len(block)
+            done(count)
+    return digest.hexdigest()

@@ -1,0 +1,131 @@
+"""Programs that modules run: with a time limit, and an error of one line. Python 3.9's standard library only.
+
+    run(["systemctl", "is-active", "--quiet", unit]).status == 0
+    output_of(["nvcc", "--version"])          # None where that can't be had
+    stream(["ninja"], log.write)
+
+None of them goes through a shell, and none waits for input.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+TIMEOUT_SECONDS = 60
+
+
+class ProgramError(Exception):
+    """Why a program did not come to its end, in one line; its exit status is not looked at."""
+
+
+class NotStarted(ProgramError):
+    """A program is not there, or can't be executed."""
+
+    def __init__(self, program: str, error: OSError) -> None:
+        super().__init__(f"{program} can't be run: {error.strerror or error}")
+        self.reason = error.strerror or str(error)
+        self.is_missing = isinstance(error, FileNotFoundError)
+
+
+class TookTooLong(ProgramError):
+    """A program was ended when its time was up."""
+
+    def __init__(self, argv: Sequence[str], seconds: float) -> None:
+        super().__init__(f"{' '.join(argv[:3])} did not end within {seconds:.0f} s")
+
+
+class Finished(NamedTuple):
+    """A program that came to its end."""
+
+    status: int
+    """Its exit status, negative where a signal ended it."""
+    output: str
+    """What it printed to stdout, and to stderr unless that was kept apart."""
+    errors: str
+    """What it printed to stderr, where that was kept apart."""
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    timeout: float = TIMEOUT_SECONDS,
+    env: Mapping[str, str] | None = None,
+    given: str = "",
+    stderr: int = subprocess.STDOUT,
+) -> Finished:
+    """Run a program that may fail.
+
+    Args:
+        timeout: seconds after which it is killed.
+        env: its whole environment; None: this process's.
+        given: what it reads from stdin.
+        stderr: as in the module subprocess: ``STDOUT`` puts it among the output, ``PIPE`` keeps it apart, ``DEVNULL``
+            drops it.
+
+    Raises NotStarted and TookTooLong.
+    """
+    feed: dict[str, Any] = {"input": given.encode()} if given else {"stdin": subprocess.DEVNULL}
+    try:
+        done = subprocess.run(
+            list(argv), stdout=subprocess.PIPE, stderr=stderr, timeout=timeout, env=env, check=False, **feed
+        )  # fmt: skip
+    except OSError as error:
+        raise NotStarted(argv[0], error) from error
+    except subprocess.TimeoutExpired as error:
+        raise TookTooLong(argv, timeout) from error
+    return Finished(
+        done.returncode, done.stdout.decode(errors="replace"), (done.stderr or b"").decode(errors="replace")
+    )
+
+
+def output_of(
+    argv: Sequence[str], *, timeout: float = TIMEOUT_SECONDS, env: Mapping[str, str] | None = None
+) -> str | None:
+    """What a program prints to stdout; None where it is missing, fails or takes too long."""
+    try:
+        done = run(argv, timeout=timeout, env=env, stderr=subprocess.DEVNULL)
+    except ProgramError:
+        return None
+    return done.output if done.status == 0 else None
+
+
+def stream(
+    argv: Sequence[str],
+    each: Callable[[bytes], None],
+    *,
+    cwd: str | None = None,
+    env: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
+) -> int:
+    """Run a program however long it takes, and hand over each line of stdout and stderr as it comes.
+
+    Args:
+        each: gets the bytes of a line with its end.
+        pass_fds: descriptors that the program inherits, a lock's for example.
+
+    Returns its exit status. Raises NotStarted.
+    """
+    try:
+        process = subprocess.Popen(
+            list(argv), cwd=cwd, env=env, pass_fds=pass_fds, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    except OSError as error:
+        raise NotStarted(argv[0], error) from error
+    with process:
+        for line in process.stdout or ():
+            each(line)
+    return process.returncode
+
+
+def last_lines(text: str, count: int = 3) -> str:
+    """The end of what a program printed, in one line; empty where it printed nothing."""
+    return " / ".join(line.strip() for line in text.strip().splitlines()[-count:])
+
+
+def with_environment(**variables: str) -> dict[str, str]:
+    """This process's environment with some variables set otherwise."""
+    return {**os.environ, **variables}
