@@ -1,8 +1,9 @@
 """Sessions of Llama Nexus. ``nox -s NAME -- OPTIONS`` passes options through.
 
 Nearly all work in the one environment ``.venv``, made from requirements.lock by
-the first that needs it. Most are a line around ``python -m nexus_tasks.<module>``,
-which runs without nox as well, and say more with ``-- --help``.
+the first that needs it, with this project installed as it lies here. Most are a
+line around ``python -m nexus_tasks.<command>``, which runs without nox as well,
+and say more with ``-- --help``.
 """
 
 from __future__ import annotations
@@ -32,27 +33,35 @@ def environment(session: nox.Session) -> None:
     """Make ``.venv`` from the lock unless it is there already, and put it first on the session's PATH."""
     if sys.version_info < (3, 11):
         session.error(f"Python 3.11 or newer is needed, nox runs on {sys.version.split()[0]}: {sys.executable}")
-    python, stamp = VENV / "bin" / "python", VENV / "requirements.lock.sha256"
-    wanted = hashlib.sha256(str(ROOT).encode() + LOCK.read_bytes()).hexdigest()  # scripts name their folder
+    python, stamp = VENV / "bin" / "python", VENV / "made-of.sha256"
+    made_of = (
+        str(ROOT).encode() + LOCK.read_bytes() + (ROOT / "pyproject.toml").read_bytes()
+    )  # scripts name their folder
+    wanted = hashlib.sha256(made_of).hexdigest()
     if not python.exists() or not stamp.exists() or stamp.read_text() != wanted:
         session.log("making .venv from requirements.lock: up to three minutes the first time")
-        uv = shutil.which("uv")
-        if not Path(sys.executable).is_relative_to(VENV):  # nox may run from there itself
-            shutil.rmtree(VENV, ignore_errors=True)
-            # virtualenv comes with nox; the venv module of Debian's python3 lacks ensurepip.
-            make = [uv, "venv", "--seed"] if uv else [sys.executable, "-m", "virtualenv"]
-            session.run(*make, "--quiet", "--python", sys.executable, str(VENV))
-        if uv:
-            session.run(uv, "pip", "install", "--quiet", "--python", str(python), "-r", str(LOCK))
-        else:
-            pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off"]
-            session.run(*pip, "-r", str(LOCK))  # not quiet: it takes a minute or two
-        # nexus_tasks is importable from anywhere in the environment, a notebook opened in Jupyter included.
-        site = next((VENV / "lib").glob("python3.*/site-packages"))
-        (site / "llama_nexus.pth").write_text(f"{ROOT}\n")
+        install(session, python)
         stamp.write_text(wanted)
     session.env["PATH"] = os.pathsep.join([str(python.parent), session.env.get("PATH") or os.environ["PATH"]])
     session.env["VIRTUAL_ENV"] = str(VENV)
+
+
+def install(session: nox.Session, python: Path) -> None:
+    """Install what the lock lists, nothing else, and this project as it lies here; with uv where there is one."""
+    uv = shutil.which("uv")
+    if not Path(sys.executable).is_relative_to(VENV):  # nox may run from there itself
+        shutil.rmtree(VENV, ignore_errors=True)
+        # virtualenv comes with nox; the venv module of Debian's python3 lacks ensurepip.
+        make = [uv, "venv"] if uv else [sys.executable, "-m", "virtualenv"]
+        session.run(*make, "--quiet", "--python", sys.executable, str(VENV))
+    project = ["--no-deps", "--no-build-isolation", "--editable", str(ROOT)]  # the lock has the build backend
+    if uv:
+        session.run(uv, "pip", "sync", "--quiet", "--python", str(python), str(LOCK))
+        session.run(uv, "pip", "install", "--quiet", "--python", str(python), *project)
+    else:
+        pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off"]
+        session.run(*pip, "-r", str(LOCK))  # not quiet: it takes a minute or two
+        session.run(*pip, "--quiet", *project)
 
 
 def run(session: nox.Session, program: str, *args: str) -> None:
@@ -165,10 +174,11 @@ def reference(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, types, notebooks, YAML and roles."""
+    """Check style, types, imports, notebooks, YAML and roles."""
     run(session, "ruff", "check", ".")
     run(session, "ruff", "format", "--check", ".")
     run(session, "mypy")
+    run(session, "lint-imports", "--no-cache")
     run(session, "nbstripout", "--verify", *map(str, sorted((ROOT / "notebooks").glob("*.ipynb"))))
     run(session, "yamllint", "--strict", ".")
     run(session, "ansible-lint", "--offline", "--strict")
@@ -188,7 +198,8 @@ def lock(session: nox.Session) -> None:
     """Renew requirements.lock and those of host_tools (needs uv)."""
     compile_ = ["uv", "pip", "compile", "--universal", "--generate-hashes", "--no-emit-index-url",
                 "--no-annotate", "--quiet", "--custom-compile-command", "nox -s lock", *session.posargs]  # fmt: skip
-    session.run(*compile_, "--python-version", "3.11", "pyproject.toml", "--group", "test", "--group", "lint",
+    session.run(*compile_, "--python-version", "3.11", "pyproject.toml", "--group", "build", "--group", "test",
+                "--group", "lint",
                 "--output-file", str(LOCK), external=True)  # fmt: skip
     toolkit = ROOT / "tests" / "cuda" / "toolkit.in"
     session.run(*compile_, "--python-version", "3.11", "--no-deps", str(toolkit), "--output-file",

@@ -14,109 +14,15 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from rich.console import Console
-from rich.text import Text
 
 from nexus_tasks.core.errors import DeployError, UsageError, command_line
-from nexus_tasks.fleet import playbook
-from nexus_tasks.fleet.inventory import FLEET, HERE, default_pattern
-from nexus_tasks.fleet.playbook import TABLES, Outcome
-
-VERBS = {
-    "status": "Show what runs.",
-    "logs": "Show the ends of the logs.",
-    "start": "Start servers, and prove them.",
-    "stop": "Stop servers, until they are started or deployed again.",
-    "restart": "Restart servers, host by host, and prove each.",
-    "rollback": "Go back to what was proven before, host by host, and prove it.",
-}
-LOOKING = ("status", "logs")
-GOES_ON = "what was begun on the hosts goes on there, up to a proven server: nox -s status shows it"
-WIDEST = 120
-LINES = 50  # of each log
-
-Row = dict[str, Any]
-
-
-def rows_of(outcome: Outcome) -> list[Row]:
-    """The instances of all hosts, each row with its ``host``; a host that has none because it failed has one row."""
-    rows: list[Row] = []
-    for host in outcome.hosts:
-        rows += [{"host": host, **row} for row in outcome.rows.get(host, ())]
-        if host in outcome.failures and not outcome.rows.get(host):
-            state = TABLES["UNREACHABLE"] if host in outcome.unreachable else "failed"
-            error = outcome.failures[host]
-            rows.append(
-                {"host": host, "name": None, "state": state, "changed": False, "checks": [], "error": error,
-                 "trouble": error, "remark": None}
-            )  # fmt: skip
-    return rows
-
-
-def coloured(text: str) -> Text:
-    """A text of the role's filters as a terminal should show it."""
-    shown = Text(text)
-    for style, pattern in (
-        ("bold", r"(?m)^INSTANCE .*$|^ +check +expected +found$|^\S+/\S+:"),
-        ("green", r"(?m) ok$|\brunning\b|\bverified\b"),
-        ("yellow", r"(?m) note$|\bswitching\b|\bnot (deployed|declared)\b"),
-        ("bold red", r"\bFAILED\b|\b(DOWN|UNREACHABLE|UNSUPERVISED|STARTING|LOADING|RUNNING|NOT PROVEN|NO ANSWER)\b"),
-    ):
-        shown.highlight_regex(pattern, style)
-    return shown
-
-
-def show(console: Console, text: str) -> None:
-    """Print a text of the role's filters as it is: its lines were made for this width."""
-    console.print(coloured(text), soft_wrap=True)
-
-
-def width(console: Console) -> int:
-    """How long the lines of a table may be."""
-    return min(console.width, WIDEST)
-
-
-def chosen_pattern(verb: str, pattern: str | None) -> str:
-    """The hosts that a verb is about.
-
-    Raises:
-        UsageError: nobody said which GPU hosts should lose their servers.
-    """
-    if pattern:
-        return pattern
-    default = default_pattern()
-    if default == FLEET and verb not in LOOKING:
-        raise UsageError(
-            f"{verb} needs to be told where: without a pattern it would be all of {FLEET}",
-            hint=f"nox -s {verb} -- {FLEET}, or -- HOST, HOST/INSTANCE, or {HERE} for this machine",
-        )
-    return default
-
-
-def run(verb: str, pattern: str, instances: Sequence[str], *, lines: int, console: Console) -> Outcome:
-    """Run the playbook of a verb.
-
-    Args:
-        pattern: of the inventory.
-        instances: their names; none means all.
-        lines: how much of each log to show.
-        console: where people see what is going on.
-
-    Raises:
-        UsageError: no host matches the pattern, or no host has such an instance.
-        DeployError: Ansible failed before it came to a host.
-    """
-    variables = {"instance": ",".join(instances), "lines": lines}
-    outcome = playbook.run_on(
-        pattern, f"playbooks/{verb}.yml", "--extra-vars", json.dumps(variables),
-        console=console, narrate=verb not in LOOKING,
-    )  # fmt: skip
-    if instances and outcome.failures and not any(outcome.rows.values()) and not outcome.unreachable:
-        (message, *_) = outcome.failures.values()
-        raise UsageError(message, hint="nox -s status shows what is deployed")
-    return outcome
+from nexus_tasks.fleet import terminal, verbs
+from nexus_tasks.fleet.inventory import FLEET, HERE
+from nexus_tasks.fleet.playbook import Outcome
+from nexus_tasks.fleet.verbs import GOES_ON, LINES, LOOKING, VERBS, Row
+from nexus_tasks.hostlib import server_tables
 
 
 def _verbs() -> argparse.ArgumentParser:
@@ -158,12 +64,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     instances = [*arguments.instance, *filter(None, [instance])]
     console = Console(stderr=arguments.json)
     try:
-        outcome = run(verb, chosen_pattern(verb, hosts), instances, lines=arguments.lines, console=console)
+        outcome = verbs.run(verb, verbs.chosen_pattern(verb, hosts), instances, lines=arguments.lines, console=console)
     except KeyboardInterrupt:
         if verb not in LOOKING:
             sys.stderr.write(f"{GOES_ON}\n")
         raise
-    rows = rows_of(outcome)
+    rows = verbs.rows_of(outcome)
     if arguments.json:
         sys.stdout.write(json.dumps(rows, indent=2) + "\n")
     else:
@@ -180,9 +86,10 @@ def _print(verb: str, rows: Sequence[Row], outcome: Outcome, console: Console) -
     if verb not in LOOKING:  # what kept it from its end on a host follows as an error
         rows = [row for row in rows if row["name"]]
     if rows and verb == "logs":
-        sys.stdout.write(TABLES["log_text"](rows) + "\n")
+        sys.stdout.write(server_tables.log_text(rows) + "\n")
     elif rows:
-        show(console, TABLES["status_table" if verb == "status" else "proof_table"](rows, width(console)))
+        table = server_tables.status_table if verb == "status" else server_tables.proof_table
+        terminal.show(console, table(rows, terminal.width(console)))
     for host in outcome.hosts:
         if host not in outcome.failures and not outcome.rows.get(host):
             what = "nothing is deployed" if verb in LOOKING else f"nothing to {verb}"

@@ -18,10 +18,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from nexus_tasks import control
 from nexus_tasks.core.errors import DeployError, UsageError, command_line
-from nexus_tasks.fleet import playbook
-from nexus_tasks.fleet.playbook import TABLES, Outcome
+from nexus_tasks.fleet import playbook, terminal, verbs
+from nexus_tasks.fleet.playbook import Outcome
+from nexus_tasks.hostlib import server_tables
+from nexus_tasks.hostlib.terminal_text import columns
 from nexus_tasks.records import store
 
 # Short options of ansible-playbook that take no value can stand together.
@@ -82,18 +83,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         outcome = playbook.run("deploy.yml", *arguments, console=console, log=log, check=False)
     except KeyboardInterrupt:
-        sys.stderr.write(f"{control.GOES_ON}; Ansible's output is in {log}\n")
+        sys.stderr.write(f"{verbs.GOES_ON}; Ansible's output is in {log}\n")
         raise
-    rows = control.rows_of(outcome)
+    rows = verbs.rows_of(outcome)
     if own.json:
         sys.stdout.write(json.dumps(rows, indent=2) + "\n")
     if proven := [row for row in rows if row["name"]]:
         console.print()
-        control.show(console, TABLES["proof_table"](proven, control.width(console)))
+        terminal.show(console, server_tables.proof_table(proven, terminal.width(console)))
     places = summary(outcome, check=any(map(CHECKS.fullmatch, arguments)))
     places += [("record", str(path)) for path in sorted(records() - before)[-1:]]
     console.print()
-    for line in TABLES["columns"]([*places, ("log", str(log))]):
+    for line in columns([*places, ("log", str(log))]):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
     if outcome.status != 0:
         raise DeployError(outcome.problem(), hint="mend it and deploy again: what is done stays done")

@@ -22,12 +22,13 @@ import pyarrow as pa
 from pyarrow import csv, parquet
 from rich.console import Console
 
-from nexus_tasks import compare
+from nexus_tasks.comparison import selection
+from nexus_tasks.comparison.naming import LAST
 from nexus_tasks.core.errors import ReportError, command_line
 from nexus_tasks.records import runs, store
 from nexus_tasks.records.store import Record, Row
-from nexus_tasks.reports import frames
-from nexus_tasks.stats import summary
+from nexus_tasks.stats import slo
+from nexus_tasks.stats.metrics import OF_REQUESTS
 
 FORMATS = ("parquet", "csv", "json")
 EXPORTS = Path("exports")
@@ -52,7 +53,7 @@ TABLES: Mapping[str, Mapping[str, pa.DataType]] = {
                          "goodput_share", "begun_s", "ended_s", "in_flight", "in_flight_asked", "cpu_per_process",
                          "lag_p99_ms", "late_p99_ms"), _NUMBER),
         "valid": _TRUTH,
-        **{f"{name}_{part}": _NUMBER for name in summary.METRICS for part in PARTS},
+        **{f"{name}_{part}": _NUMBER for name in OF_REQUESTS for part in PARTS},
     },
     "requests": {
         "run_id": _TEXT, "index": _WHOLE, "stage": _WHOLE, "round": _WHOLE, "phase": _TEXT, "key": _TEXT,
@@ -231,7 +232,7 @@ def _stages(record: Record) -> Iterator[Row]:
 
 def _requests(record: Record) -> Iterator[Row]:
     for row in record.requests:
-        error, server, draft, gaps = (row.get(key) or {} for key in ("error", "server", "draft", "itl_ms"))
+        error, server, draft = (row.get(key) or {} for key in ("error", "server", "draft"))
         yield {
             **{key: row.get(key) for key in TABLES["requests"]},
             "run_id": record.run_id,
@@ -239,8 +240,7 @@ def _requests(record: Record) -> Iterator[Row]:
             "error_message": error.get("message"),
             "draft_n": draft.get("n"),
             "draft_accepted": draft.get("accepted"),
-            "itl_median_ms": frames.value(row, "itl_median_ms") if gaps else None,
-            "itl_max_ms": max(gaps) if gaps else None,
+            **{name: slo.value(row, name) for name in ("itl_median_ms", "itl_max_ms")},
             **{f"server_{key}": server.get(key) for key in TIMINGS},
         }
 
@@ -279,7 +279,7 @@ def _parser() -> argparse.ArgumentParser:
         "runs",
         metavar="RUN",
         nargs="*",
-        default=[compare.LAST],
+        default=[LAST],
         help="a run id or its beginning, a tag (all runs that have it), a baseline, or last (default: %(default)s)",
     )
     parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="of the files (default: %(default)s)")
@@ -297,7 +297,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Command line of this module; see the module's docstring."""
     options = _parser().parse_args(argv)
     out = Console(highlight=False, markup=False, soft_wrap=True)
-    found = {record.run_id: record for name in options.runs for record in compare.find(name, options.results)}
+    found = {record.run_id: record for name in options.runs for record in selection.find(name, options.results)}
     for path in write(found.values(), options.format, options.to):
         out.print(str(path))
     return 0

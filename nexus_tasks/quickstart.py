@@ -17,11 +17,11 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from nexus_tasks import report
 from nexus_tasks.core.errors import command_line
 from nexus_tasks.fleet import playbook, targets
-from nexus_tasks.measurement import measure, progress
+from nexus_tasks.measurement import http_engine, presets, progress
 from nexus_tasks.records import store
+from nexus_tasks.reports import site
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
 @command_line
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
-    plan = measure.preset(arguments.preset)  # a wrong name is said now, not after a build
+    plan = presets.preset(arguments.preset)  # a wrong name is said now, not after a build
     console = Console()
     started = time.monotonic()
 
@@ -54,14 +54,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     records: list[store.Record] = []
     places: list[tuple[str, str]] = []
     for target in targets.find(["local"]):
-        path = measure.run(target, plan, console=console)
+        path = http_engine.run(target, plan, console=console)
         console.print("rendering the report")
-        page = report.render(path)
+        page = site.render_run(path)
         records.append(store.load(path))
         places.append(("report", page.resolve().as_uri()))
         if target.instance:
             places.append(("server", f"{target.base_url}, its log is {target.instance.log}"))
-    places += [("all reports", report.write_index().resolve().as_uri()), ("deploy log", str(log))]
+    places += [("all reports", site.write_index().resolve().as_uri()), ("deploy log", str(log))]
 
     for record in records:
         console.print()

@@ -22,8 +22,9 @@ import yaml
 
 from nexus_tasks.core.errors import UsageError, command_line
 from nexus_tasks.core.provenance import ROOT
-from nexus_tasks.fleet import role
+from nexus_tasks.fleet import server_options
 from nexus_tasks.hostlib import llama_server_help
+from nexus_tasks.hostlib.llama_server_flags import NOT_OF_ROUTERS, Rules
 
 PAGE = ROOT / "docs" / "reference.md"
 COMMIT = "llama_cpp_commit"
@@ -84,41 +85,9 @@ def parse_help(text: str) -> list[Flag]:
     return [Flag(spellings, value) for spellings, value in llama_server_help.parse_help(text)]
 
 
-@dataclass(frozen=True)
-class Rules:
-    """What role llama_server says about flags."""
-
-    specs: Mapping[str, Mapping[str, Any]]
-    flags: Mapping[str, str | list[str | None]]
-    spelled: Mapping[str, str]
-    """By flag the option that says it, in every spelling."""
-    refused: Sequence[Mapping[str, Any]]
-    router_options: Sequence[str]
-    not_of_routers: Sequence[str]
-
-    def flags_of(self, option: str) -> list[str]:
-        """The flags of an option; a boolean may have two."""
-        entry = self.flags.get(option, [])
-        return [flag for flag in ([entry] if isinstance(entry, str) else entry) if flag]
-
-
-def read_rules() -> Rules:
-    """The rules as the role's own filters read them."""
-    own = role.filters("llama_server")
-    tables = own["RULES"]
-    return Rules(
-        {name: entry["options"] for name, entry in tables["specs"].items()},
-        tables["flags"],
-        own["spellings"](),
-        tables["refused_flags"],
-        tables["router_options"],
-        own["NOT_OF_ROUTERS"],
-    )
-
-
 def for_extra_args(flags: Sequence[Flag], rules: Rules) -> list[Flag]:
     """The flags that only ``extra_args`` can say."""
-    known = {*rules.spelled, *(flag for group in rules.refused for flag in group["flags"])}
+    known = {*rules.spellings(), *(flag for group in rules.refused_flags for flag in group["flags"])}
     return [flag for flag in flags if not known & set(flag.spellings)]
 
 
@@ -136,7 +105,7 @@ def _sections(flags: Sequence[Flag], rules: Rules) -> Iterator[str]:
     yield ROUTER
     yield f"The router itself takes\n{_list(rules.router_options)}."
     yield "Its models take the options below, and those above that are not the router's, but for"
-    yield f"{_list(rules.not_of_routers)}, which need an instance of their own.\n"
+    yield f"{_list(NOT_OF_ROUTERS)}, which need an instance of their own.\n"
     yield from _table("option", "value", "meaning")
     for name, spec in router_model.items():
         yield _row(f"`{name}`", _value(spec), _meaning(spec))
@@ -148,7 +117,7 @@ def _sections(flags: Sequence[Flag], rules: Rules) -> Iterator[str]:
         yield _row(_names(flag.spellings), f"`{flag.value}`" if flag.value else "")
     yield "\n## Flags that are refused\n"
     yield from _table("flags", "why")
-    for group in rules.refused:
+    for group in rules.refused_flags:
         yield _row(_names(group["flags"]), group["because"])
 
 
@@ -170,7 +139,7 @@ def _list(names: Sequence[str]) -> str:
 
 
 def _value(spec: Mapping[str, Any]) -> str:
-    """What an option takes, whether it must be set and what it is otherwise."""
+    """The values of an option, whether it must be set, and its default."""
     kinds = {"str": "text", "int": "number", "float": "number", "bool": "true, false", "dict": "dict"}
     if "options" in spec:
         said = f"list of {{{', '.join(spec['options'])}}}"
@@ -214,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="nox -s reference --", description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("server", metavar="PATH", type=Path, help="the llama-server of a release of the pinned version")
     help_text, version = ask(parser.parse_args(argv).server)
-    PAGE.write_text(page(help_text, version, read_rules()), encoding="utf-8")
+    PAGE.write_text(page(help_text, version, server_options.rules()), encoding="utf-8")
     sys.stdout.write(f"wrote {PAGE.relative_to(ROOT)}\n")
     return 0
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from nexus_tasks.comparison import simulation
 from nexus_tasks.comparison.simulation import Design, Noise
+from nexus_tasks.comparison.verdicts import Comparison, Finding
 from nexus_tasks.records import store
 from nexus_tasks.records.store import Record
 from tests import report_records
@@ -78,3 +79,50 @@ def save(root: Path, *records: Record) -> list[Path]:
 def loaded(root: Path, *records: Record) -> Sequence[Record]:
     """Runs, saved and read back."""
     return [store.load(path) for path in save(root, *records)]
+
+
+def five_runs(root: Path) -> Path:
+    """Five runs, a minute after one another: two tagged before, a bad one, and one of another target."""
+    save(
+        root,
+        run("r1", header={"tag": "before"}),
+        run("r2", header={"tag": "before"}),
+        changed(run("r3-bad"), {}, ok=False, failed=1),
+        run("r4-other", header={"target": "other"}),
+        run("r5", header={"tag": "after"}),
+    )
+    return root
+
+
+def levels(record: Record, speeds: dict[int, float], count: int) -> Record:
+    """A run at several concurrencies, each so many times as slow."""
+    rows, stages = [], []
+    for number, (concurrency, slower) in enumerate(speeds.items()):
+        part = run(f"{record.run_id}{concurrency}", slower=slower, requests=count)
+        rows += [{**row, "stage": number} for row in part.requests]
+        stages.append({
+            "type": "stage", "stage": number, "round": 0, "concurrency": concurrency, "rate_per_s": None,
+            "prompt_tokens": 512, "watch": None, **report_records.figures([], 1.0, {}),
+            "throughput": {"output_tps": 95.0 * concurrency / slower, "prompt_tps": None, "total_tps": None,
+                           "requests_per_s": None},
+        })  # fmt: skip
+    planned = [{"concurrency": concurrency} for concurrency in speeds]
+    return changed(
+        dataclasses.replace(record, requests=rows, stages=stages), {"load.planned": planned, "load.axis": "concurrency"}
+    )
+
+
+def finding(found: Comparison, name: str, level: str | None = None) -> Finding:
+    (one,) = [one for one in found.findings if one.name == name and level in (None, one.level)]
+    return one
+
+
+def names(found: Comparison) -> set[str]:
+    return {one.name for one in found.findings}
+
+
+def width(found: Comparison) -> float:
+    decode = finding(found, "decode_tps")
+    assert decode.low is not None
+    assert decode.high is not None
+    return decode.high - decode.low

@@ -6,9 +6,10 @@ import contextlib
 import multiprocessing
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.conftest import wait_for
 
@@ -83,3 +84,15 @@ def listening(port: int, notes: Path, *, address: str = "127.0.0.1", shared: boo
     with waiting_for(port, notes, address=address, shared=shared) as stranger:
         wait_for(stranger.listens, "the stranger")
         yield stranger
+
+
+@contextlib.contextmanager
+def running(target: Callable[..., None], *arguments: Any) -> Iterator[int]:
+    """A process of the tests' own; the block gets its id."""
+    process = multiprocessing.get_context("fork").Process(target=target, args=arguments)
+    process.start()
+    try:
+        yield process.pid or 0
+    finally:
+        process.kill()
+        process.join()

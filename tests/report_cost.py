@@ -22,7 +22,7 @@ from typing import Any
 
 from rich.console import Console
 
-from nexus_tasks import report
+from nexus_tasks.reports import site
 from tests.conftest import ROOT
 from tests.report_records import NOON, fixed, simulate, write
 
@@ -47,7 +47,7 @@ def main() -> None:
         root = Path(folder)
         records = [_record(root / "results", number) for number in range(TOGETHER)]
         bare = [
-            sys.executable, "-c", BARE, str(report.NOTEBOOKS / "benchmark.ipynb"), str(records[0]),
+            sys.executable, "-c", BARE, str(site.NOTEBOOKS / "benchmark.ipynb"), str(records[0]),
             str(root / "results"), str(ROOT),
         ]  # fmt: skip
         told = ["--results", str(root / "results"), "--reports", str(root / "reports"), "--force"]

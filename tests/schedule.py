@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from tests.workers import SHARED, shared_folder
 
 TESTS = Path(__file__).resolve().parent
 CLEAN_UP_SECONDS = 50  # nox gives 60 to all of it after Ctrl-C
+BUDGET_SECONDS = 10  # files that take less are not listed
 # The longest first, so that none is left to one worker at the end.
 ORDER = ("fleet", "roles", "integration", "bed", "unit")
 
@@ -47,6 +49,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return _alone(item.getparent(pytest.Module)), ORDER.index(kind) if kind in ORDER else len(ORDER)
 
     items.sort(key=place)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print the time budget: the seconds of each file that takes a while, so that growth is seen."""
+    seconds: dict[str, float] = defaultdict(float)
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                seconds[report.nodeid.partition("::")[0]] += report.duration
+    slow = [(file, seconds[file]) for file in sorted(seconds, key=seconds.__getitem__, reverse=True)]
+    slow = [(file, spent) for file, spent in slow if spent >= BUDGET_SECONDS]
+    if slow:
+        terminalreporter.write_sep("=", f"seconds by file, {sum(seconds.values()):.0f} in all")
+        for file, spent in slow:
+            terminalreporter.write_line(f"{spent:7.0f}  {file}")
 
 
 def _alone(node: pytest.Item | pytest.Module | None) -> bool:

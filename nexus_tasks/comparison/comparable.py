@@ -1,6 +1,8 @@
-"""What of two benchmark runs must agree before their figures are compared, and what of them differs.
+"""Comparability: what of two benchmark runs must agree before their figures are compared, and what of them differs.
 
 comparable.check([before], [after])              raises UsageError, with what differs
+comparable.measured_alike(before, after)         whether all of their figures can be compared, without a reason
+comparable.pairs(a, b)                           both sides, target by target
 comparable.differences(before, after)            what was changed on purpose: model, build, command line
 comparable.warnings([before], [after])           what makes a comparison doubtful
 """
@@ -32,6 +34,28 @@ _PROVENANCE: dict[str, Callable[[Record], Any]] = {
     "measuring machine": lambda record: record.header["client"]["hostname"],
     "GPUs": lambda record: [gpu["name"] for gpu in record.header["gpus"]],
 }
+
+
+def pairs(a: Sequence[Record], b: Sequence[Record]) -> list[tuple[list[Record], list[Record]]]:
+    """Both sides, target by target where they have several.
+
+    Raises:
+        UsageError: the sides have several targets, and not the same ones.
+    """
+    sides = []
+    for side in (a, b):
+        by_target: dict[str, list[Record]] = {}
+        for record in side:
+            by_target.setdefault(record.header["target"], []).append(record)
+        sides.append(by_target)
+    if len(sides[0]) == len(sides[1]) == 1:
+        return [(list(a), list(b))]
+    if set(sides[0]) != set(sides[1]):
+        raise UsageError(
+            f"A has the targets {', '.join(sides[0])}; B has {', '.join(sides[1])}",
+            hint="name runs of the same targets",
+        )
+    return [(records, sides[1][target]) for target, records in sides[0].items()]
 
 
 def check(a: Sequence[Record], b: Sequence[Record], across: Collection[str] = ()) -> None:
@@ -74,12 +98,25 @@ def _invalid(record: Record) -> list[str]:
     return list(dict.fromkeys(reason for watch in watches for reason in watch.get("reasons") or []))
 
 
+def same_workload(one: Record, other: Record) -> bool:
+    """Whether two runs asked the same of the server, but for the levels of load: those that both have can be compared.
+
+    The number of requests, the seed and the name of a preset or file may differ.
+    """
+    return not _unlike_workload(one, other)
+
+
+def measured_alike(one: Record, other: Record) -> bool:
+    """Whether one run measured again what the other did: workload, levels of load and model are the same.
+
+    So their figures as a whole can be compared, those over all levels too. The server's build, options and host may
+    differ, which is what there is to see. Sweeps find levels of their own, and are alike without.
+    """
+    return same_workload(one, other) and _levels(one) == _levels(other) and runs.same_model(one, other)
+
+
 def _same(one: Record, other: Record, across: Collection[str]) -> None:
-    unlike = [
-        f"{name} {_short(first)} against {_short(second)}"
-        for name, first, second in _asked(one, other)
-        if first != second
-    ]
+    unlike = _unlike_workload(one, other)
     if unlike:
         raise UsageError(
             f"{one.run_id} and {other.run_id} asked different things: {'; '.join(unlike)}",
@@ -92,18 +129,35 @@ def _same(one: Record, other: Record, across: Collection[str]) -> None:
         )
 
 
-def _asked(one: Record, other: Record) -> Iterable[tuple[str, Any, Any]]:
-    first, second = one.header["workload"], other.header["workload"]
-    for key in dict.fromkeys([*first, *second]):
-        if key not in NOT_THE_WORKLOAD:
-            yield key, first.get(key), second.get(key)
-    yield "file", (first.get("file") or {}).get("sha256"), (second.get("file") or {}).get("sha256")
-    for key in ("engine", "mode"):
-        yield key, one.header["load"].get(key), other.header["load"].get(key)
-    yield "axis", _axis(one), _axis(other)
+def _unlike_workload(one: Record, other: Record) -> list[str]:
+    """What two runs asked differently, a few words each."""
+    by_length = _axis(one) == "prompt_tokens"
+    first, second = (_workload(record, by_length=by_length) for record in (one, other))
+    return [
+        f"{name} {_short(first.get(name))} against {_short(second.get(name))}"
+        for name in dict.fromkeys([*first, *second])
+        if first.get(name) != second.get(name)
+    ]
+
+
+def _workload(record: Record, *, by_length: bool) -> dict[str, Any]:
+    """What a run asked for, at whatever level of load; ``by_length``: where levels are lengths of prompts."""
+    workload, load = record.header["workload"], record.header["load"]
     # What is the same at each level, and is not in the level's name.
-    for key in ("burst", "concurrency", "rate_per_s") if _axis(one) == "prompt_tokens" else ("burst",):
-        yield key, _planned(one, key), _planned(other, key)
+    fixed = ("burst", "concurrency", "rate_per_s") if by_length else ("burst",)
+    return {
+        **{key: value for key, value in workload.items() if key not in NOT_THE_WORKLOAD},
+        "file": (workload.get("file") or {}).get("sha256"),
+        **{key: load.get(key) for key in ("engine", "mode")},
+        "axis": _axis(record),
+        **{key: _planned(record, key) for key in fixed},
+    }
+
+
+def _levels(record: Record) -> list[list[Any]]:
+    load = record.header["load"]
+    planned = load["planned"] if load["mode"] != "sweep" else []
+    return [[plan.get(key) for key in (*runs.LEVELS, "burst")] for plan in planned]
 
 
 def _axis(record: Record) -> str:

@@ -31,6 +31,7 @@ from rich.table import Table
 
 from nexus_tasks.comparison import verdicts
 from nexus_tasks.comparison.comparable import KIND
+from nexus_tasks.comparison.quantities import DECODE
 from nexus_tasks.comparison.verdicts import Comparison
 from nexus_tasks.records.store import Record, Row
 
@@ -171,7 +172,7 @@ def show(trials: int, console: Console) -> int:
 
 
 def _decoding(found: Comparison) -> str:
-    return next(finding.verdict for finding in found.findings if finding.name == verdicts.DECODE.name)
+    return next(finding.verdict for finding in found.findings if finding.name == DECODE.name)
 
 
 def _drift(rng: np.random.Generator, noise: Noise, moments: Floats) -> Floats:

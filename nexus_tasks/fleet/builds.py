@@ -1,4 +1,4 @@
-"""What was built where: the releases of llama.cpp on the hosts, as the deployments left them.
+"""Builds: the releases of llama.cpp on the hosts, as the deployments left them.
 
     state = builds.read(Path("results"))
     builds.sentences(state)       ["4 hosts run 3 releases of llama.cpp: b11312 on 3, b11201 on 1.", ...]
@@ -10,24 +10,29 @@ Records that are older than the rows of type ``release`` tell the name of a host
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+
+import yaml
 
 from nexus_tasks.core.errors import RecordError
-from nexus_tasks.fleet import deployments, role
+from nexus_tasks.core.provenance import ROOT
+from nexus_tasks.core.text import moment
+from nexus_tasks.fleet import deployments
+from nexus_tasks.fleet.release_inputs import ALIKE, ANYWHERE, ASPECTS, differences
+from nexus_tasks.hostlib import advisories
 from nexus_tasks.records import store
 from nexus_tasks.records.store import Record, Row
-from nexus_tasks.reports.markup import moment
 
 ARRIVED = ("there", "built", "taken")
 SERVING = ("verified", "restored", "undeclared")  # states of instances that answer requests
 NAMED = 3  # so many hosts are named in a sentence
 MESSAGE_LENGTH = 120
-ADVISORIES = role.defined_in("plugins/filter/llama_cpp_advisories.py")
+ADVISORIES = ROOT / "roles" / "llama_cpp" / "vars" / "advisories.yml"
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class Build:
 
     @property
     def compilations(self) -> int:
-        """How many there were, as far as the compiler's cache was asked."""
+        """Their number, as far as the compiler's cache was asked."""
         return sum((self.row["ccache"] or {}).values())
 
     @property
@@ -119,12 +124,12 @@ class Vulnerable:
 
     version: str
     hosts: list[str]
-    advisory: Row
+    advisory: advisories.Advisory
 
     @property
     def is_severe(self) -> bool:
-        """Whether it is critical or high and open to any client of any server."""
-        return bool(ADVISORIES["is_severe"](self.advisory)) and not self.advisory["flags"]
+        """True where it is critical or high and open to any client of any server."""
+        return advisories.is_severe(self.advisory) and not self.advisory["flags"]
 
 
 @dataclass(frozen=True)
@@ -217,7 +222,7 @@ def tell(records: Sequence[Record], unread: Sequence[str] = ()) -> Builds:
 
 
 def sentences(state: Builds) -> list[str]:
-    """Which versions the hosts run, how the last build went, and what failed or is behind."""
+    """Three sentences: the versions that run, how the last build went, and what failed or is behind."""
     return [_extent(state), _last_build(state), _amiss(state)]
 
 
@@ -255,6 +260,12 @@ def behind(state: Builds) -> list[Behind]:
     return found
 
 
+@functools.cache
+def known_advisories() -> advisories.Table:
+    """The published vulnerabilities that role llama_cpp knows."""
+    return advisories.Table.of_variables(yaml.safe_load(ADVISORIES.read_text(encoding="utf-8")))
+
+
 def vulnerable(state: Builds) -> list[Vulnerable]:
     """The published vulnerabilities of the versions that hosts run or serve, by version; the severe ones first."""
     hosts: dict[str, set[str]] = {}
@@ -264,20 +275,9 @@ def vulnerable(state: Builds) -> list[Vulnerable]:
     found = [
         Vulnerable(ref, sorted(names), advisory)
         for ref, names in sorted(hosts.items())
-        for advisory in ADVISORIES["advisories"](ref)
+        for advisory in known_advisories().of_release(ref)
     ]
     return sorted(found, key=lambda one: not one.is_severe)
-
-
-def differences(own: Row, other: Row, names: Iterable[str]) -> list[str]:
-    """How the inputs of a release differ from another's, in words; what one of them does not say is no difference."""
-    said = []
-    for name in names:
-        label, text = ASPECTS[name]
-        mine, theirs = text(own), text(other)
-        if mine and theirs and mine != theirs and not (name == "commit" and own["ref"] != other["ref"]):
-            said.append(f"{label} {mine} instead of {theirs}".strip())
-    return said
 
 
 def listed(state: Builds) -> list[str]:
@@ -293,7 +293,7 @@ def listed(state: Builds) -> list[str]:
 
 
 def apart(state: Builds) -> tuple[dict[str, list[str]], list[str]]:
-    """What sets each of the listed releases apart from most, in words; and what is the same in all of them."""
+    """Words that set each of the listed releases apart from most; and those that hold for all of them."""
     names = [name for name in listed(state) if name in state.inputs]
     words: dict[str, list[str]] = {name: [] for name in names}
     same = []
@@ -336,63 +336,10 @@ def age(span: timedelta) -> str:
 
 
 def cache(state: Builds, build: Build) -> str:
-    """What the compiler's cache spared a build: ``95 % of 820 compilations from the cache``."""
+    """The part of a build that the compiler's cache spared: ``95 % of 820 compilations from the cache``."""
     if build.cached is not None:
         return f"{100 * build.cached:.0f} % of {build.compilations:,} compilations from the cache"
     return "not compiled" if state.inputs[build.release]["source"]["kind"] == "binary" else "without a cache"
-
-
-def backend(inputs: Row) -> str:
-    """What it computes on: ``CUDA`` or ``CPU``."""
-    return str(inputs["backend"]).upper()
-
-
-def portable(inputs: Row) -> str | None:
-    """``portable``, or ``native`` where it needs a processor like the one it was built on; None if not compiled."""
-    cpu = inputs.get("cpu")
-    return None if cpu is None else "portable" if cpu == "portable" else "native"
-
-
-def source(inputs: Row) -> str:
-    """Where the source was from."""
-    given: Mapping[str, Any] = inputs["source"]
-    match given["kind"]:
-        case "pypi":
-            return f"{given['package']} {given['version']}"
-        case "binary":
-            return "upstream's binaries"
-        case kind:
-            return f"{kind} {given.get('url', '')}".strip()
-
-
-def _instruction_sets(inputs: Row) -> str | None:
-    return str(inputs["cpu"]) if portable(inputs) == "native" else None
-
-
-def _options(inputs: Row) -> str | None:
-    options = inputs.get("cmake_options")
-    return None if options is None else ", ".join(f"{key}={value}" for key, value in options.items()) or "none"
-
-
-# What a release is made of: what comes before the value in words, and the value; None where it does not apply.
-ASPECTS: dict[str, tuple[str, Callable[[Row], str | None]]] = {
-    "version": ("", lambda inputs: str(inputs["ref"])),
-    "commit": ("commit", lambda inputs: str(inputs["commit"])[:9]),
-    "backend": ("", backend),
-    "machine": ("", lambda inputs: inputs["machine"]),
-    "architectures": ("architectures", lambda inputs: ", ".join(inputs.get("cuda_architectures") or ()) or None),
-    "toolkit": ("CUDA toolkit", lambda inputs: inputs.get("cuda_toolkit")),
-    "kernels": ("FlashAttention for", lambda inputs: ", ".join(inputs.get("fa_quants") or ()) or None),
-    "processor": ("", portable),
-    "instruction sets": ("instruction sets", _instruction_sets),
-    "options": ("CMake options", _options),
-    "page": ("web page", lambda inputs: inputs.get("web_page")),
-    "programs": ("programs", lambda inputs: ", ".join(inputs["targets"])),
-    "source": ("source", source),
-}
-# What is compared between hosts of the same kind, and between any two.
-ALIKE = ("version", "commit", "toolkit", "kernels", "processor", "options", "page", "programs")
-ANYWHERE = ("version", "commit")
 
 
 def _rows(record: Record) -> list[Row]:
@@ -408,7 +355,7 @@ def _rows(record: Record) -> list[Row]:
 
 
 def _key(row: Row) -> tuple[str, str, str] | None:
-    """What tells a build from others; None where the row knows of none."""
+    """The key that tells a build from others; None where the row knows of none."""
     build = row["build"]
     return (row["name"], build["built_on"], build["built_at"]) if build else None
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from nexus_tasks.core.errors import RecordError
-from nexus_tasks.fleet import role
+from nexus_tasks.core.text import moment, plural
+from nexus_tasks.hostlib.buffers import is_host
 from nexus_tasks.records import store
 from nexus_tasks.records.store import Record, Row
-from nexus_tasks.reports.markup import moment
 
 # What became of a host in a deployment, the worst of it.
 OUTCOMES = ("verified", "unchanged", "restored", "failed", "stopped")
@@ -27,7 +27,6 @@ PROVEN = ("verified", "restored")  # a restored instance is what it was before, 
 BROKEN = ("restored", "failed")
 CAUSE_LENGTH = 200
 NAMED = 3  # so many of those that are not well are named in a sentence
-IS_HOST = role.filters("llama_server_table")["is_host"]
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ class Fleet:
 
     @property
     def well(self) -> bool:
-        """Whether everything that was deployed is as it was declared."""
+        """True where everything that was deployed is as it was declared."""
         return not (self.broken or self.troubles or (self.real and interrupted(self.real[-1].record)))
 
 
@@ -159,7 +158,7 @@ def tell(records: Sequence[Record], unread: Sequence[str] = ()) -> Fleet:
 
 
 def sentences(fleet: Fleet) -> list[str]:
-    """What there is, what of it is verified, and what is not as it should be or failed last."""
+    """Three sentences: what there is, what of it is verified, and what is amiss or failed last."""
     return [_extent(fleet), _proof(fleet), _trouble_told(fleet)]
 
 
@@ -175,12 +174,12 @@ def served(row: Row) -> Row:
 
 
 def interrupted(record: Record) -> bool:
-    """Whether a run did not come to its end."""
+    """True for a run that did not come to its end."""
     return record.summary is None or bool(record.summary["interrupted"])
 
 
 def outcome(host: Mapping[str, Any]) -> str:
-    """What became of a host: one of OUTCOMES, or nothing where no instance was touched and nothing failed."""
+    """The outcome for a host: one of OUTCOMES, or nothing where no instance was touched and nothing failed."""
     states = {row["state"] for row in reported(host)}
     if "failed" in states:
         return "failed"
@@ -199,7 +198,7 @@ def failed_checks(row: Row) -> list[Row]:
 
 
 def cause(row: Row) -> str:
-    """Why an instance is not what was declared, in a line."""
+    """The reason for which an instance is not what was declared, in a line."""
     if row.get("error"):
         return _line(row["error"])
     for check in failed_checks(row):
@@ -209,7 +208,7 @@ def cause(row: Row) -> str:
 
 
 def aftermath(row: Row) -> str:
-    """What is there after a proof that failed, in a sentence."""
+    """The state after a proof that failed, in a sentence."""
     restored = row.get("restored")
     if row["state"] == "restored":
         served_now = served(row)
@@ -223,7 +222,7 @@ def aftermath(row: Row) -> str:
 
 
 def model_name(row: Row) -> str:
-    """What an instance serves; a router's models stand in its proof."""
+    """The model that an instance serves; a router's models stand in its proof."""
     if row.get("model"):
         return str(row["model"].get("name") or "")
     checks = row.get("checks") or []
@@ -238,13 +237,13 @@ def device_memory_mib(row: Row) -> dict[str, float]:
     """
     found: dict[str, float] = {}
     for name, parts in (row.get("buffers_mib") or {}).items():
-        device = "CPU" if IS_HOST(name) else name
+        device = "CPU" if is_host(name) else name
         found[device] = found.get(device, 0.0) + sum(size for size in parts.values() if size)
     return found or {name: size for name, size in (row.get("gpu_processes_mib") or {}).items() if size is not None}
 
 
 def causes(record: Record) -> list[str]:
-    """What went wrong in a run, a line for each instance or host."""
+    """The failures of a run, a line for each instance or host."""
     found = []
     for host in record.hosts:
         broken = [row for row in reported(host) if row["state"] in BROKEN]
@@ -266,7 +265,7 @@ def _trouble(host: Row, record: Record) -> Trouble | None:
 
 
 def _said(host: Row) -> tuple[str, str]:
-    """Where a host failed, and with what message."""
+    """The task at which a host failed, and its message."""
     task = host["failed_task"] or {}
     if host["unreachable"]:
         what = "not reached"
@@ -284,7 +283,7 @@ def _deployment(record: Record) -> Deployment:
         tone, verdict = "bad", "; ".join(wrong)
     elif record.header["check"]:
         would = sum(1 for host in record.hosts if host["changed"])
-        tone, verdict = "muted", f"check: {_count(would, 'host')} would change"
+        tone, verdict = "muted", f"check: {plural(would, 'host')} would change"
     else:
         told = list(outcomes.values())
         parts = [f"{told.count(one)} {one}" for one in OUTCOMES if one in told]
@@ -296,8 +295,8 @@ def _extent(fleet: Fleet) -> str:
     if not fleet.hosts:
         return "Nothing has been deployed yet."
     if not fleet.instances:
-        return f"The fleet has {_count(len(fleet.hosts), 'host')}, and no instance yet."
-    return f"The fleet has {_count(len(fleet.hosts), 'host')} with {_count(len(fleet.instances), 'instance')}."
+        return f"The fleet has {plural(len(fleet.hosts), 'host')}, and no instance yet."
+    return f"The fleet has {plural(len(fleet.hosts), 'host')} with {plural(len(fleet.instances), 'instance')}."
 
 
 def _proof(fleet: Fleet) -> str:
@@ -312,10 +311,10 @@ def _proof(fleet: Fleet) -> str:
         told = "no instance is meant to run" if others else "no instance has been verified"
     elif wanted.count("verified") == len(wanted):
         told = "the one instance is verified" if len(wanted) == 1 else f"all {len(wanted)} instances are verified"
-        told = told if not others else f"{_count(len(wanted), 'instance')} of {len(states)} verified"
+        told = told if not others else f"{plural(len(wanted), 'instance')} of {len(states)} verified"
     else:
         broken = ", ".join(f"{wanted.count(state)} {state}" for state in BROKEN if state in wanted)
-        told = f"{wanted.count('verified')} of {_count(len(wanted), 'instance')} verified, {broken}"
+        told = f"{wanted.count('verified')} of {plural(len(wanted), 'instance')} verified, {broken}"
     sentence = ", ".join([told, *others])
     return f"{sentence[0].upper()}{sentence[1:]}."
 
@@ -344,7 +343,3 @@ def _line(text: Any) -> str:
     """The first line of a text, without the stop at its end."""
     line = str(text).strip().partition("\n")[0].rstrip(".")
     return line if len(line) <= CAUSE_LENGTH else f"{line[: CAUSE_LENGTH - 1].rstrip()}…"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""What the inventory declares and what runs there: asks Ansible, never imitates it.
+"""Inventory: what it declares and what runs there. Asks Ansible, never imitates it.
 
 found = inventory.deployed("gpu-hosts")
 for instance in found.instances:
@@ -59,13 +59,13 @@ class Instance:
 
 def default_pattern() -> str:
     """The hosts that are meant where none are named: gpu-hosts, or local while that group is empty."""
-    found = playbook.run("playbooks/status.yml", "--limit", FLEET, "--list-hosts", check=False)
-    return FLEET if found.status == 0 else HERE
+    listed = playbook.run("playbooks/status.yml", "--limit", FLEET, "--list-hosts", check=False)
+    return FLEET if listed.status == 0 else HERE
 
 
 @dataclass(frozen=True)
 class Deployed:
-    """What runs on the hosts of a pattern.
+    """Instances that run on the hosts of a pattern.
 
     ``lost`` says why a host (``HOST``) could not be asked, or that an instance (``HOST/INSTANCE``) is not deployed.
     """
@@ -107,7 +107,7 @@ def _ask_ansible(pattern: str) -> tuple[list[dict[str, Any]], dict[str, str]]:
 
 
 def answer(pattern: str, play: str, variable: str) -> tuple[Any, dict[str, str]]:
-    """What a playbook writes as JSON to the file that ``variable`` names, and why hosts have no part in it, by host.
+    """The JSON that a playbook writes to the file that ``variable`` names, and by host why it has no part in it.
 
     Raises:
         DeployError: there is no host that has.
@@ -124,7 +124,7 @@ def answer(pattern: str, play: str, variable: str) -> tuple[Any, dict[str, str]]
 
 
 def _of_host(host: Mapping[str, Any], wanted: str) -> list[Instance]:
-    found = []
+    instances = []
     for deployed in host["deployed"]:
         if (
             deployed["name"] not in host["declared"]
@@ -132,7 +132,7 @@ def _of_host(host: Mapping[str, Any], wanted: str) -> list[Instance]:
             or (wanted and deployed["name"] != wanted)
         ):
             continue
-        found.append(
+        instances.append(
             Instance(
                 host=host["host"],
                 name=deployed["name"],
@@ -146,7 +146,7 @@ def _of_host(host: Mapping[str, Any], wanted: str) -> list[Instance]:
                 ssh=ssh_to(host) if not host["local"] and _on_loopback(deployed["config"]) else None,
             )
         )
-    return found
+    return instances
 
 
 def _address(host: Mapping[str, Any], name: str, config: Mapping[str, Any]) -> str:
@@ -161,7 +161,7 @@ def _on_loopback(config: Mapping[str, Any]) -> bool:
 
 
 def ssh_to(host: Mapping[str, Any]) -> tuple[str, ...]:
-    """How Ansible logs in there: the program first, the host last."""
+    """The command by which Ansible logs in there: the program first, the host last."""
     way = host["ssh"]
     port = ["-p", str(way["port"])] if way["port"] else []
     key = ["-i", way["key"]] if way["key"] else []
@@ -176,9 +176,9 @@ def external_endpoints() -> dict[str, Any]:
         DeployError: Ansible can't read the inventory.
         UsageError: it is not a dict of dicts.
     """
-    found, _failures = answer("localhost", "playbooks/external.yml", "external_file")
-    if not isinstance(found, dict) or not all(isinstance(entry, dict) for entry in found.values()):
+    entries, _failures = answer("localhost", "playbooks/external.yml", "external_file")
+    if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
         raise UsageError(
             "llama_endpoints is no list of endpoints by name", hint="write it as group_vars/all/endpoints.yml"
         )
-    return found
+    return entries

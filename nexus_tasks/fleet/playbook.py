@@ -35,7 +35,6 @@ from rich.text import Text
 
 from nexus_tasks.core.errors import DeployError, UsageError
 from nexus_tasks.core.provenance import ROOT
-from nexus_tasks.fleet import role
 from nexus_tasks.records import store
 
 LOGS = Path("logs")
@@ -50,15 +49,13 @@ PASSWORDS = {
 }
 # As plugins/action/follow.py writes it: the host, the time that passed, and what the job says.
 PROGRESS = re.compile(r"  (\S+) +\d+m\d\ds  (.*)")
-# People read the same text from nox as from ansible-playbook.
-TABLES: dict[str, Any] = role.filters("llama_server_table")
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a run.
+    """The outcome of a run.
 
     ``stats`` is Ansible's: ``{"changed": {"localhost": 2}, "ok": {...}, ...}``. ``rows`` has by host what the modules
     of role llama_server said of each instance last. ``failures`` has the message of each host that was lost, and not
@@ -80,13 +77,13 @@ class Outcome:
         return set(self.stats.get("dark", {}))
 
     def problem(self) -> str:
-        """Why it failed: a line or more for each host that did."""
+        """The reason for a failure: a line or more for each host that did."""
         return "\n".join(f"{host}: {message}" for host, message in self.failures.items()) or self.said
 
 
 @dataclass
 class Activity:
-    """What one host does now."""
+    """The activity of one host now."""
 
     task: str = ""
     since: float = 0.0
@@ -96,7 +93,7 @@ class Activity:
     trouble: str = ""
 
     def words(self, now: float) -> str:
-        """What it does, or what it did a moment ago."""
+        """Its task, or that of a moment ago."""
         if self.trouble and not self.busy:
             return self.trouble
         if not self.busy and now - self.since > WAITS_SECONDS:
@@ -330,7 +327,7 @@ def new_log() -> Path:
 
 
 def _environment() -> dict[str, str]:
-    """What Ansible needs to work under ansible-runner as it does without."""
+    """The environment in which Ansible works under ansible-runner as it does without."""
     return {
         # Without an activated environment, too, its own Ansible is the one that runs.
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
@@ -361,7 +358,7 @@ class _Interrupts:
             self._send(signal.SIGKILL, recursive=True)
 
     def too_late(self) -> bool:
-        """Whether ansible-runner should end what did not end by itself."""
+        """True where ansible-runner should end what did not end by itself."""
         late = self.count > 0 and time.monotonic() - self._since > GRACE_SECONDS
         if late:
             self._send(signal.SIGKILL, recursive=True)
@@ -387,7 +384,7 @@ def _interrupts() -> Iterator[_Interrupts]:
 
 
 def _reason(result: Mapping[str, Any]) -> str:
-    """Why a task failed, with what the program said that could not even be started for it."""
+    """The reason for which a task failed, with what the program said that could not even be started for it."""
     # Facts are gathered by modules of their own, and the task only tells which of them failed.
     for found in (result.get("failed_modules") or {}).values():
         result = found
@@ -397,7 +394,7 @@ def _reason(result: Mapping[str, Any]) -> str:
 
 
 def _with_remedy(text: str) -> str:
-    """What Ansible says, and where it wanted a password, how it gets one."""
+    """Ansible's message, and where it wanted a password, how it gets one."""
     variable = next((name for said, name in PASSWORDS.items() if re.search(said, text)), None)
     return f"{text.rstrip('.')}: put it into a file, and export {variable}=FILE" if variable else text
 

@@ -1,4 +1,4 @@
-"""Which servers a command means, and the way to them.
+"""Targets: the servers that a command means, and the way to them.
 
 for target in targets.find(["gpu-hosts"]):          # or HOST/INSTANCE, http://..., @NAME of llama_endpoints
     with targets.reach(target) as reached:          # opens an ssh tunnel where the server listens on loopback there
@@ -199,14 +199,14 @@ def _free_port() -> int:
 
 
 def _accepts(port: int) -> bool:
-    """Whether something listens there: ssh does as soon as it is logged in."""
+    """True where something listens there: ssh does as soon as it is logged in."""
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _listens(pid: int, port: int) -> bool:
-    """Whether a process, or one that it started, listens on the port."""
+    """True where a process, or one that it started, listens on the port."""
     try:
         leader = psutil.Process(pid)
         processes = [leader, *leader.children(recursive=True)]

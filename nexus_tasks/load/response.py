@@ -1,91 +1,33 @@
-"""What an answer of a server says, from the bytes that came and the moments they came.
+"""A server's answer, from the bytes that came and the moments they came.
 
     answer = Answer("/completion")
     answer.feed(Segment(times, ends, raw))        # as often as something came
     reading = answer.finish(broken=None)          # tokens, timings, how it ended
 
-No network, no clock: everything here is a function of bytes and stamps. A million tokens are read in a few
-seconds: whole segments whose framing and messages are ordinary are decoded at once, and whatever is not
-ordinary in a segment (comments, other line ends, split events, unknown shapes) is read event by event by the
-exact rules. Both give the same reading.
+No network, no clock: everything here is a function of bytes and stamps. Whole segments whose framing and messages are
+ordinary are decoded at once, and whatever is not ordinary in a segment (comments, other line ends, split events,
+unknown shapes) is read event by event by the exact rules. Both give the same reading.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, cast
 
 import httptools
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-Chunk = tuple[float, bytes]
+from nexus_tasks.load.event_stream import Events, events
+from nexus_tasks.load.messages import CompletionMessages, OpenAIMessages, error_text, excerpt, read_usage
+from nexus_tasks.load.reading import Reading, Segment, StreamError
 
-FAILURES = ("connect", "http_status", "timeout", "disconnected", "in_stream", "short", "protocol")
-ANSWER_EXCERPT = 300
-"""How much of an unexpected answer goes into an error message, in characters."""
 COMPLETION = "/completion"
 BACKEND_HEADERS = ("x-backend", "x-served-by", "served-by", "x-backend-server", "x-upstream")
-"""Where balancers say which server answered."""
+"""Headers by which balancers say which server answered."""
 _OK = 200
 _TAIL = 4
 """So many last events of a segment are read one by one: the end of an answer is unlike the rest of it."""
 _EMPTY_HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-
-class StreamError(Exception):
-    """A request that failed. ``kind`` is one of FAILURES; the text is one line."""
-
-    def __init__(self, kind: str, message: str, retry_after_s: float | None = None) -> None:
-        super().__init__(message)
-        self.kind = kind
-        self.message = " ".join(message.split())
-        self.retry_after_s = retry_after_s
-
-
-@dataclass(frozen=True)
-class Event:
-    """One server-sent event: the moment its last byte arrived, and its data."""
-
-    time: float
-    data: str
-
-
-class Segment(NamedTuple):
-    """Bytes off the wire: ``raw[ends[i - 1]:ends[i]]`` arrived at ``times[i]`` (seconds)."""
-
-    times: NDArray[np.float64]
-    ends: NDArray[np.int64]
-    raw: bytes
-
-
-@dataclass
-class Reading:
-    """What one answer said, as far as it came.
-
-    ``tokens`` holds the arrival of each token; those of one event arrived at one moment. ``visible`` is the
-    arrival of the first that is not reasoning. ``end`` is the arrival of the event that ended the answer, None
-    where it never came. ``reasoning_tokens`` counts events: the protocol does not say how many tokens one holds.
-    """
-
-    tokens: list[float] = field(default_factory=list)
-    visible: float | None = None
-    end: float | None = None
-    prompt_tokens: int | None = None
-    output_tokens: int | None = None
-    reasoning_tokens: int = 0
-    cached_tokens: int | None = None
-    finish_reason: str | None = None
-    timings: dict[str, float] | None = None
-    failure: StreamError | None = None
-    backend: str | None = None
-    text: str | None = None
-
-
-# --- HTTP
 
 
 class Answer:
@@ -100,7 +42,7 @@ class Answer:
     def __init__(self, path: str, *, stream: bool = True, keep_text: bool = False) -> None:
         self._stream = stream
         self._keep_text = keep_text
-        self._messages = (_Completion if path == COMPLETION else _OpenAI)(keep_text=keep_text)
+        self._messages = (CompletionMessages if path == COMPLETION else OpenAIMessages)(keep_text=keep_text)
         self._head = _Head()
         self._events: Events | None = None  # from the first segment on that is not ordinary
         self._parser: httptools.HttpResponseParser | None = None
@@ -130,7 +72,7 @@ class Answer:
         self._exactly(segment, start)
 
     def finish(self, broken: StreamError | None = None) -> Reading:
-        """What it said. ``broken`` is what ended the transport, where that was no ordinary end."""
+        """The reading. ``broken`` is what ended the transport, where that was no ordinary end."""
         reading = self._messages.reading
         reading.backend = self._head.backend or reading.backend
         if self._keep_text:
@@ -143,7 +85,7 @@ class Answer:
             reading.failure = broken or StreamError("disconnected", "the connection was closed before any answer")
         elif self._head.status != _OK:
             reading.failure = StreamError(
-                "http_status", f"HTTP {self._head.status}: {_excerpt(bytes(self._body))}", self._head.retry_after_s
+                "http_status", f"HTTP {self._head.status}: {excerpt(bytes(self._body))}", self._head.retry_after_s
             )
         elif not self._is_stream():
             self._read_document(reading, broken)
@@ -167,15 +109,15 @@ class Answer:
             document = None
         error = document.get("error") if isinstance(document, dict) else None
         if error:
-            reading.failure = StreamError("in_stream", _error_text(error))
+            reading.failure = StreamError("in_stream", error_text(error))
         elif self._stream or not isinstance(document, (dict, list)):
             kind = self._head.content_type or "something"
             wanted = "a stream of events" if self._stream else "JSON"
-            reading.failure = StreamError("protocol", f"{kind} came instead of {wanted}: {_excerpt(bytes(self._body))}")
+            reading.failure = StreamError("protocol", f"{kind} came instead of {wanted}: {excerpt(bytes(self._body))}")
         else:
             reading.end = self._last
             if isinstance(document, dict):
-                _read_usage(document, reading)
+                read_usage(document, reading)
 
     # an ordinary segment: whole chunks, whole events, known messages
 
@@ -322,295 +264,3 @@ def _whole_chunks(raw: bytes) -> bytes | None:
     if lengths != list(map(len, contents)) or 0 in lengths[:-1]:
         return None
     return b"".join(contents)
-
-
-# --- server-sent events
-
-
-class Events:
-    """Finds the events in a stream of bytes, by the event stream format of the HTML standard.
-
-    Lines end in LF, CRLF or CR, an event ends at an empty line, ``data`` lines of one event are joined by LF,
-    comments and other fields are skipped. An event without its empty line was cut off and never appears.
-    """
-
-    def __init__(self) -> None:
-        self._rest = b""
-        self._data: list[str] = []
-
-    def feed(self, arrival: float, chunk: bytes) -> Iterator[Event]:
-        """The events that ``chunk`` completes."""
-        rest = self._rest + chunk
-        held = b""
-        if rest.endswith(b"\r"):  # the LF that belongs to it may follow
-            rest, held = rest[:-1], b"\r"
-        *lines, rest = rest.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
-        self._rest = rest + held
-        for line in lines:
-            if not line:
-                if self._data:
-                    yield Event(arrival, "\n".join(self._data))
-                self._data = []
-                continue
-            name, _, value = line.partition(b":")
-            if name == b"data":
-                self._data.append(value.removeprefix(b" ").decode("utf-8", errors="replace"))
-
-
-def events(chunks: Iterable[Chunk]) -> Iterator[Event]:
-    """The events in a stream of chunks, each with the arrival of the chunk that completed it."""
-    found = Events()
-    for arrival, chunk in chunks:
-        yield from found.feed(arrival, chunk)
-
-
-# --- messages
-
-
-class _Messages:
-    """The messages of one answer. Nothing counts after the one that ends it or tells of a failure."""
-
-    def __init__(self, *, keep_text: bool = False) -> None:
-        self.reading = Reading()
-        self._keep_text = keep_text
-        self._texts: list[str] = []
-
-    def text(self) -> str:
-        """What was said so far, without reasoning."""
-        return "".join(self._texts)
-
-    def bulk(self, lines: list[bytes], times: list[float]) -> bool:
-        """Read messages that only bring tokens; False, and nothing done, where one of them is anything else."""
-        raise NotImplementedError
-
-    def read(self, event: Event) -> None:
-        """Read any message."""
-        reading = self.reading
-        if reading.failure or reading.end is not None or self._ended():
-            return
-        if event.data == "[DONE]":
-            self.done(event.time)
-            return
-        try:
-            message = msgspec.json.decode(event.data)
-        except (msgspec.DecodeError, UnicodeError):
-            message = None
-        if not isinstance(message, dict) or not message:
-            excerpt = _excerpt(event.data.encode("utf-8", errors="replace"))
-            reading.failure = StreamError("protocol", f"not a JSON object: {excerpt}")
-        elif message.get("error"):
-            reading.failure = StreamError("in_stream", _error_text(message["error"]))
-        else:
-            reading.backend = reading.backend or _text(message.get("system_fingerprint"))
-            self.message(event.time, message)
-
-    def _ended(self) -> bool:
-        return False
-
-    def done(self, moment: float) -> None:
-        raise NotImplementedError
-
-    def message(self, moment: float, message: dict[str, Any]) -> None:
-        raise NotImplementedError
-
-
-class _CompletionToken(msgspec.Struct, gc=False):
-    """A message that brings one token. What says more has fields that must be null here, and is read exactly."""
-
-    tokens_predicted: int
-    stop: bool = False
-    content: str = ""
-    error: None = None
-
-
-class _Completion(_Messages):
-    """llama-server's own ``/completion``: it ends with a message whose ``stop`` is true."""
-
-    _decoder = msgspec.json.Decoder(_CompletionToken)
-    _done = False
-
-    def bulk(self, lines: list[bytes], times: list[float]) -> bool:
-        if not lines or self._done or self.reading.failure or self.reading.end is not None:
-            return True
-        try:
-            tokens = self._decoder.decode_lines(b"\n".join(lines))
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return False
-        known = len(self.reading.tokens)
-        predicted = [token.tokens_predicted for token in tokens]
-        if predicted != list(range(known + 1, known + 1 + len(lines))):
-            return False
-        if any([token.stop for token in tokens]):  # noqa: C419 - a list is twice as fast
-            return False
-        self.reading.tokens.extend(times)
-        if self.reading.visible is None:
-            self.reading.visible = times[0]
-        if self._keep_text:
-            self._texts.extend([token.content for token in tokens])
-        return True
-
-    def _ended(self) -> bool:
-        return self._done
-
-    def done(self, moment: float) -> None:
-        self._done = True  # without the last message it is no end
-
-    def message(self, moment: float, message: dict[str, Any]) -> None:
-        reading = self.reading
-        if self._keep_text:
-            self._texts.append(_text(message.get("content")) or "")
-        if message.get("stop") is True:
-            reading.end = moment
-            reading.finish_reason = _text(message.get("stop_type"))
-            reading.timings = _numbers(message.get("timings"))
-            reading.prompt_tokens = _count(message.get("tokens_evaluated"))
-            reading.output_tokens = _count(message.get("tokens_predicted"))
-            reading.cached_tokens = _count((reading.timings or {}).get("cache_n"))
-            return
-        # tokens_predicted counts tokens that were held back as well (half a character, a possible stop word):
-        # they arrive with this event. Events before the first token carry none (prompt progress).
-        predicted = _count(message.get("tokens_predicted"))
-        new = 1 if predicted is None else predicted - len(reading.tokens)
-        if new > 0:
-            reading.tokens.extend([moment] * new)
-            if reading.visible is None:
-                reading.visible = moment
-
-
-class _Delta(msgspec.Struct, gc=False):
-    content: str | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-    tool_calls: None = None
-
-
-class _Choice(msgspec.Struct, gc=False):
-    delta: _Delta
-    index: int = 0
-    finish_reason: None = None
-    text: None = None
-
-
-class _Chunk(msgspec.Struct, gc=False):
-    choices: tuple[_Choice]
-    error: None = None
-    usage: None = None
-    timings: None = None
-
-
-class _OpenAI(_Messages):
-    """``/v1/completions`` and ``/v1/chat/completions``: they end with ``[DONE]``.
-
-    The protocol does not say how many tokens a chunk holds: each chunk with text counts as one here, and
-    ``output_tokens`` comes from ``usage``. llama-server adds its ``timings``.
-    """
-
-    _decoder = msgspec.json.Decoder(_Chunk)
-    _first = True
-
-    def bulk(self, lines: list[bytes], times: list[float]) -> bool:
-        reading = self.reading
-        if not lines or reading.failure or reading.end is not None:
-            return True
-        try:
-            chunks = self._decoder.decode_lines(b"\n".join(lines))
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return False
-        if len(chunks) != len(lines):
-            return False
-        visible: list[float] = []
-        arrivals: list[float] = []
-        texts: list[str] = []
-        reasoning = 0
-        for moment, chunk in zip(times, chunks, strict=True):
-            delta = chunk.choices[0].delta
-            if delta.content:
-                visible.append(moment)
-                arrivals.append(moment)
-                texts.append(delta.content)
-            elif delta.reasoning_content or delta.reasoning:
-                arrivals.append(moment)
-                reasoning += 1
-        reading.tokens.extend(arrivals)
-        reading.reasoning_tokens += reasoning
-        if visible and reading.visible is None:
-            reading.visible = visible[0]
-        if self._keep_text:
-            self._texts.extend(texts)
-        if self._first:
-            self._first = False
-            reading.backend = _text(msgspec.json.decode(lines[0]).get("system_fingerprint"))
-        return True
-
-    def done(self, moment: float) -> None:
-        self.reading.end = moment
-
-    def message(self, moment: float, message: dict[str, Any]) -> None:
-        reading = self.reading
-        choices = message.get("choices")
-        for choice in choices if isinstance(choices, list) else ():
-            if not isinstance(choice, dict):
-                continue
-            delta = _object(choice.get("delta")) or choice
-            # Reasoning and tool calls are tokens as well; the first chunk of a chat only names the role.
-            visible = any(delta.get(key) for key in ("content", "tool_calls", "text"))
-            reasoned = any(delta.get(key) for key in ("reasoning_content", "reasoning"))
-            if visible or reasoned:
-                reading.tokens.append(moment)
-            if visible:
-                reading.visible = moment if reading.visible is None else reading.visible
-                if self._keep_text:
-                    self._texts.append(_text(delta.get("content")) or _text(delta.get("text")) or "")
-            elif reasoned:
-                reading.reasoning_tokens += 1
-            reading.finish_reason = _text(choice.get("finish_reason")) or reading.finish_reason
-        _read_usage(message, reading)
-
-
-def _read_usage(message: dict[str, Any], reading: Reading) -> None:
-    usage = _object(message.get("usage"))
-    if usage is not None:
-        reading.prompt_tokens = _count(usage.get("prompt_tokens"))
-        reading.output_tokens = _count(usage.get("completion_tokens"))
-        cached = _count((_object(usage.get("prompt_tokens_details")) or {}).get("cached_tokens"))
-        reading.cached_tokens = cached if cached is not None else reading.cached_tokens
-    timings = _numbers(message.get("timings"))
-    if timings is not None:
-        reading.timings = timings
-        cached = _count(timings.get("cache_n"))
-        reading.cached_tokens = cached if cached is not None else reading.cached_tokens
-
-
-def _error_text(error: object) -> str:
-    text = error.get("message") if isinstance(error, dict) else error
-    return str(text or error)[:ANSWER_EXCERPT]
-
-
-def _excerpt(answer: bytes) -> str:
-    """The message in an error answer, or the beginning of whatever else it is."""
-    text = answer.decode("utf-8", errors="replace")
-    try:
-        error = msgspec.json.decode(text)["error"]
-        text = error["message"] if isinstance(error, dict) else str(error)
-    except (ValueError, KeyError, TypeError):
-        pass
-    text = " ".join(str(text).split())
-    return text[:ANSWER_EXCERPT] or "an empty answer"
-
-
-def _object(value: object) -> dict[str, Any] | None:
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else None
-
-
-def _numbers(value: object) -> dict[str, float] | None:
-    """The numbers in an object; None where it holds none."""
-    numbers = {key: number for key, number in (_object(value) or {}).items() if type(number) in (int, float)}
-    return numbers or None
-
-
-def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from nexus_tasks.load.generator import Stage
+from nexus_tasks.load.requests import Stage
 from nexus_tasks.records import store
-from nexus_tasks.stats.summary import METRICS
+from nexus_tasks.stats.metrics import ITL, LATE, MAIN, OF_REQUESTS, OUTPUT, REQUESTS, TTFT, TTFT_VISIBLE
 
 LINES_EACH = 20
 """Where there is no terminal, up to this many requests have a line each."""
@@ -23,7 +23,6 @@ LINE_SECONDS = 10.0
 FAILURES_SHOWN = 5
 REASONS_SHOWN = 2
 AXES = {"concurrency": "in flight", "rate_per_s": "offered/s", "prompt_tokens": "prompt"}
-ALWAYS = ("ttft_ms", "itl_ms", "total_ms", "decode_tps", "prefill_tps")
 
 Row = Mapping[str, Any]
 
@@ -149,19 +148,19 @@ def _metrics(title: str, outcome: Row) -> Table:
     table.add_column("", no_wrap=True)
     for column in ("median", "95 % interval", "p95", "p99", "max", "n"):
         table.add_column(column, justify="right", no_wrap=True)
-    for metric, label in METRICS.items():
-        figures = outcome["metrics"].get(metric)
-        if figures is None and metric not in ALWAYS:
+    for metric in OF_REQUESTS.values():
+        figures = outcome["metrics"].get(metric.key)
+        if figures is None and metric not in MAIN:
             continue
         # Sent on time, or with the first token visible: nothing that the line above does not say.
-        if metric == "late_ms" and figures["max"] < 1:
+        if metric is LATE and figures["max"] < 1:
             continue
-        if metric == "ttft_visible_ms" and figures == outcome["metrics"].get("ttft_ms"):
+        if metric is TTFT_VISIBLE and figures == outcome["metrics"].get(TTFT.key):
             continue
         figures = figures or {}
         within = (figures.get("ci") or {}).get("median")
         table.add_row(
-            label,
+            metric.with_unit,
             number(figures.get("median")),
             f"{number(within[0])} - {number(within[1])}" if within else "-",
             *(number(figures.get(column)) for column in ("p95", "p99", "max", "n")),
@@ -177,16 +176,18 @@ def _stages(record: store.Record) -> Table:
         title=record.header["target"] if load["axis"] else None, title_justify="left", title_style="bold",
         box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False,
     )  # fmt: skip
-    for column in (AXES.get(axis, axis), "requests", "failed", "tokens/s", "requests/s", "TTFT, ms", "ITL, ms"):
+    rates, latencies = (OUTPUT, REQUESTS), (TTFT, ITL)
+    headings = (*(rate.unit for rate in rates), *(latency.with_unit for latency in latencies))
+    for column in (AXES.get(axis, axis), "requests", "failed", *headings):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for row in sorted(record.stages, key=lambda row: row[axis]):
-        medians = [number((row["metrics"][name] or {}).get("median")) for name in ("ttft_ms", "itl_ms")]
-        rates = [number(row["throughput"][name]) for name in ("output_tps", "requests_per_s")]
+        figures = [row["throughput"][rate.key] for rate in rates]
+        figures += [(row["metrics"][latency.key] or {}).get("median") for latency in latencies]
         watch = row["watch"] or {"valid": True}  # llama.cpp's own tools need no load generator
         marks = [*(["knee"] if row["stage"] == knee else []), *([] if watch["valid"] else ["invalid"])]
         counts = [str(row["requests"]), str(row["failed"])]
-        table.add_row(number(row[axis]), *counts, *rates, *medians, ", ".join(marks))
+        table.add_row(number(row[axis]), *counts, *map(number, figures), ", ".join(marks))
     return table
 
 

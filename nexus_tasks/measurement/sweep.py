@@ -1,6 +1,6 @@
-"""Which level of load to measure next, until it is known where throughput stops growing.
+"""Sweep: the level of load to measure next, until the knee is known, where throughput stops growing.
 
-    while (level := sweep.next_level(measured, first=1, most=256, whole=True)) is not None:
+    while (level := sweep.next_level(measured, first=1, max_level=256, whole=True)) is not None:
         measured[level] = throughput_at(level)
     sweep.knee(measured)
 
@@ -19,13 +19,13 @@ CLOSE = 1.3
 """The neighbours of the knee are at most this factor away, or there is no whole number between."""
 
 
-def next_level(measured: Mapping[float, float], *, first: float, most: float, whole: bool) -> float | None:
+def next_level(measured: Mapping[float, float], *, first: float, max_level: float, whole: bool) -> float | None:
     """The next level to measure, or None when the knee is known.
 
     Args:
         measured: throughput by level, in any one unit.
         first: the level to begin with.
-        most: the highest level allowed.
+        max_level: the highest level allowed.
         whole: whether levels are whole numbers (users), or not (requests per second).
     """
     if not measured:
@@ -33,8 +33,8 @@ def next_level(measured: Mapping[float, float], *, first: float, most: float, wh
     levels = sorted(measured)
     highest = levels[-1]
     before = max((measured[level] for level in levels[:-1]), default=0.0)
-    if highest < most and measured[highest] > before * (1 + GAIN):
-        return min(highest * 2, most)
+    if highest < max_level and measured[highest] > before * (1 + GAIN):
+        return min(highest * 2, max_level)
     at = levels.index(knee(measured))
     for below, above in zip(levels[max(at - 1, 0) :], levels[at : at + 2], strict=False):
         middle = math.sqrt(below * above)

@@ -1,4 +1,4 @@
-"""What a benchmark record says as a whole: names, the verdict, the metrics, and what it may be compared with.
+"""Views of a benchmark record: names, the verdict, the metrics, the levels of load.
 
 runs.verdict(record)                     ("good", "All 3 requests succeeded")
 runs.metrics(record)["ttft_ms"]["median"]
@@ -7,19 +7,14 @@ runs.stages(record)[0]["throughput"]
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nexus_tasks.core.text import SPACE
 from nexus_tasks.records.store import Record, Row
-from nexus_tasks.reports.markup import SPACE
+from nexus_tasks.stats.metrics import parse
 from nexus_tasks.stats.summary import of_requests
 
-NOT_THE_WORKLOAD = (
-    "preset",
-    "seed",
-    "file",
-)  # a name; other prompts of the same kind; its content counts, not its name
 LEVELS = ("concurrency", "rate_per_s", "prompt_tokens")
 MODES = {"constant": "at a constant rate", "poisson": "at random moments", "burst": "in bursts"}
 
@@ -96,11 +91,6 @@ def badge(record: Record) -> str:
     if summary["failed"]:
         return f"{summary['failed']:,} failed"
     return "ok" if summary["ok"] else "short"
-
-
-def same_workload(one: Record, other: Record) -> bool:
-    """Whether two runs asked the same of the server, at the same levels of load."""
-    return _asked(one) == _asked(other)
 
 
 def same_model(one: Record, other: Record) -> bool:
@@ -207,16 +197,15 @@ def swept(record: Record) -> bool:
 
 def objective(name: str) -> tuple[str, str | None]:
     """An SLO's metric and the part of it that counts within a request: ``itl_p95_ms`` is p95 of ``itl_ms``."""
-    found = re.fullmatch(r"(\w+?)_(p\d+|median|mean|max)_(\w+)", name)
-    return (f"{found[1]}_{found[3]}", found[2]) if found else (name, None)
+    metric, part = parse(name)
+    return metric.key, part
 
 
 def objective_text(name: str, limit: float) -> str:
     """An SLO in words: ``TTFT ≤ 500 ms``, ``p95 of ITL ≤ 50 ms``."""
-    metric, part = objective(name)
-    stem, _, unit = metric.rpartition("_")
-    word = {"ttft_visible": "visible TTFT", "total": "whole request"}.get(stem, stem.upper())
-    return f"{f'{part} of ' if part else ''}{word} \N{LESS-THAN OR EQUAL TO} {limit:,g}{SPACE}{unit}"
+    metric, part = parse(name)
+    word = metric.slo_label or metric.label
+    return f"{f'{part} of ' if part else ''}{word} \N{LESS-THAN OR EQUAL TO} {limit:,g}{SPACE}{metric.unit}"
 
 
 _AROUND = {
@@ -259,18 +248,6 @@ def _merged(record: Record, rows: Sequence[Row]) -> Row:
 
 def _worst(figures: Sequence[Row]) -> Row:
     return {part: max((one[part] for one in figures if one[part] is not None), default=None) for part in figures[0]}
-
-
-def _asked(record: Record) -> tuple[Any, ...]:
-    workload, load = record.header["workload"], record.header["load"]
-    levels: Sequence[Mapping[str, Any]] = load["planned"] if load["mode"] != "sweep" else []
-    return (
-        {key: value for key, value in workload.items() if key not in NOT_THE_WORKLOAD and value is not None},
-        (workload.get("file") or {}).get("sha256"),
-        load["engine"],
-        load["mode"],
-        [[plan.get(key) for key in (*LEVELS, "burst")] for plan in levels],
-    )
 
 
 def _requests(count: int) -> str:

@@ -10,29 +10,24 @@ Nothing here measures and nothing draws. Units are in the columns' names.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from nexus_tasks.comparison import verdicts
+from nexus_tasks.comparison import comparable, medians
+from nexus_tasks.comparison.verdicts import BETTER, WORSE
 from nexus_tasks.core.errors import RecordError
 from nexus_tasks.records import runs, store
 from nexus_tasks.records.store import Record, Row
-from nexus_tasks.stats import summary
+from nexus_tasks.stats import slo
+from nexus_tasks.stats.metrics import MAIN, OF_REQUESTS, OUTPUT, REQUESTS
 
 Floats = NDArray[np.float64]
-
-RANGE_POINTS = 4
-"""The ranges of so many equal points and so many others lie apart once in 35 cases; those of fewer more often."""
-DRIFT_PERCENT = {one.metric: one.drift_percent for one in verdicts.QUANTITIES if one.statistic == "median"}
-"""From one run to the next, as comparisons assume it; of all other metrics that of the TTFT."""
 
 MIN_BIN_S = 0.02
 BINS = 120
@@ -72,16 +67,14 @@ REQUEST_COLUMNS = {
     "error_kind": "object",
     "error_message": "object",
 }
-STAGE_METRICS = ("ttft_ms", "itl_ms", "tpot_ms", "total_ms", "queue_ms", "decode_tps", "prefill_tps")
 
 
 @dataclass(frozen=True)
 class Change:
     """How a median moved since the last comparable run.
 
-    ``distinct`` is False while the intervals of the two medians overlap (95 % of confidence), each widened by the drift
-    from run to run that comparisons assume (docs/compare.md): the change may be noise. Where a run has too few points
-    for an interval, the range takes its place, from RANGE_POINTS points on; fewer are never distinct.
+    ``distinct`` is True where a comparison calls the median better or worse (docs/compare.md), at each level of load;
+    else the change may be noise.
     """
 
     since: str
@@ -151,7 +144,7 @@ def stages(record: Record) -> pd.DataFrame:
             "late_p99_ms": _float((watch.get("late_ms") or {}).get("p99")),
             "valid": bool(watch.get("valid", True)),
         }
-        for name in STAGE_METRICS:
+        for name in OF_REQUESTS:
             found = row["metrics"].get(name) or {}
             low, high = (found.get("ci") or {}).get("median") or (None, None)
             parts = {part: found.get(part) for part in ("median", "p95", "p99", "max")} | {"low": low, "high": high}
@@ -237,7 +230,7 @@ def history(record: Record, root: Path, limit: int = 10) -> History:
         [
             {
                 **run(other),
-                "comparable": _alike(other, record),
+                "comparable": comparable.measured_alike(other, record),
                 "argv_changed": other.header["server"]["argv_sha256"] != record.header["server"]["argv_sha256"],
             }
             for other in found
@@ -260,7 +253,7 @@ def target(records: Iterable[Record]) -> pd.DataFrame:
     order = sorted(range(len(rows)), key=lambda place: rows[place]["started_at"])
     groups: list[list[int]] = []
     for position, place in enumerate(order):
-        like = (group for group in groups if _alike(headers[order[group[0]]], headers[place]))
+        like = (group for group in groups if comparable.measured_alike(headers[order[group[0]]], headers[place]))
         group = next(like, None)
         if group is None:
             groups.append([position])
@@ -270,10 +263,6 @@ def target(records: Iterable[Record]) -> pd.DataFrame:
     series = {position: number for number, group in enumerate(groups) for position in group}
     frame = pd.DataFrame([rows[place] for place in order])
     return frame.assign(series=[series[position] for position in range(len(frame))])
-
-
-def _alike(one: Record, other: Record) -> bool:
-    return runs.same_workload(one, other) and runs.same_model(one, other)
 
 
 def agreement(record: Record) -> tuple[float, float, float] | None:
@@ -291,10 +280,7 @@ def agreement(record: Record) -> tuple[float, float, float] | None:
 
 def value(row: Row, objective: str) -> float | None:
     """What a request has to show for an SLO: its own ``ttft_ms``, for ``itl_p95_ms`` the p95 of its gaps; or None."""
-    if objective in summary.SLO_GAPS:
-        return float(np.percentile(row["itl_ms"], summary.SLO_GAPS[objective])) if row.get("itl_ms") else None
-    found = row.get(objective)
-    return None if found is None else float(found)
+    return slo.value(row, objective)
 
 
 def throttled(record: Record) -> tuple[float, list[str]]:
@@ -306,14 +292,13 @@ def throttled(record: Record) -> tuple[float, list[str]]:
 
 
 def _request(row: Row) -> Row:
-    error, server, gaps = row.get("error") or {}, row.get("server") or {}, row.get("itl_ms") or []
+    error, server = row.get("error") or {}, row.get("server") or {}
     decode, server_decode = row.get("decode_ms"), server.get("predicted_ms")
     difference = None
     if decode is not None and server_decode:
         difference = (decode - server_decode) / server_decode * 100
     return {key: row.get(key) for key in REQUEST_COLUMNS} | {
-        "itl_median_ms": float(np.median(gaps)) if gaps else None,
-        "itl_max_ms": max(gaps) if gaps else None,
+        **{name: slo.value(row, name) for name in ("itl_median_ms", "itl_max_ms")},
         "server_prompt_ms": server.get("prompt_ms"),
         "server_prompt_tokens": server.get("prompt_n"),
         "server_cached_tokens": server.get("cache_n"),
@@ -357,9 +342,8 @@ def _same_target(record: Record, root: Path) -> list[Path]:
 def run(record: Record) -> Row:
     """A run in one row: names, versions, the verdict, and the figures of its main metrics.
 
-    ``_median``, ``_min``, ``_max``, ``_low`` and ``_high`` (95 % interval of the median, else the range) of
-    ``ttft_ms``, ``itl_ms``, ``total_ms``, ``decode_tps`` and ``prefill_tps``, and the best throughput of any level of
-    load.
+    ``_median``, ``_min``, ``_max``, ``_low`` and ``_high`` (95 % interval of the median, else the range) of each of
+    MAIN, and the best throughput of any level of load.
     """
     header = record.header
     row: Row = {
@@ -378,10 +362,10 @@ def run(record: Record) -> Row:
         "ok": bool(record.summary and record.summary["ok"] and record.summary["valid"]),
         "argv_sha256": header["server"]["argv_sha256"],
     }
-    throughput = stages(record)[["output_tps", "requests_per_s"]].max()
-    row |= {name: float(throughput[name]) for name in ("output_tps", "requests_per_s")}
+    throughput = stages(record)[[OUTPUT.key, REQUESTS.key]].max()
+    row |= {str(name): float(best) for name, best in throughput.items()}
     measured = runs.metrics(record)
-    for name in ("ttft_ms", "itl_ms", "total_ms", "decode_tps", "prefill_tps"):
+    for name in (metric.key for metric in MAIN):
         found = measured.get(name) or {}
         low, high = likely(found) if found else (None, None)
         parts = {part: found.get(part) for part in ("median", "min", "max")} | {"low": low, "high": high}
@@ -395,14 +379,6 @@ def likely(stats: Row) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _distinct(name: str, then: Row, now: Row) -> bool:
-    if any(not (stats.get("ci") or {}).get("median") and stats["n"] < RANGE_POINTS for stats in (then, now)):
-        return False
-    wider = math.exp(NormalDist().inv_cdf(0.975) * DRIFT_PERCENT.get(name, verdicts.TTFT.drift_percent) / 100)
-    (low, high), (now_low, now_high) = likely(then), likely(now)
-    return now_low / wider > high * wider or now_high * wider < low / wider
-
-
 def _float(value: float | None) -> float:
     return float("nan") if value is None else float(value)
 
@@ -413,21 +389,24 @@ def _changes(record: Record, earlier: list[Record]) -> dict[str, Change]:
     changes: dict[str, Change] = {}
     if record.summary is not None and not record.summary["valid"]:
         return changes
-    comparable = [
-        other for other in earlier if other.summary is not None and other.summary["valid"] and _alike(other, record)
+    alike = [
+        other
+        for other in earlier
+        if other.summary is not None and other.summary["valid"] and comparable.measured_alike(other, record)
     ]
+    judged: dict[str, dict[str, str]] = {}
     for name, now in runs.metrics(record).items():
-        then, since = next(
-            ((runs.metrics(other)[name], other) for other in comparable if name in runs.metrics(other)),
-            (None, None),
-        )
-        if then is None or since is None or not then["median"]:
+        since = next((other for other in alike if name in runs.metrics(other)), None)
+        then = runs.metrics(since)[name] if since else None
+        if since is None or then is None or not then["median"]:
             continue
+        if since.run_id not in judged:
+            judged[since.run_id] = medians.verdicts_of(since, record)
         changes[name] = Change(
             since=since.run_id,
             before=then["median"],
             after=now["median"],
             percent=(now["median"] - then["median"]) / then["median"] * 100,
-            distinct=_distinct(name, then, now),
+            distinct=judged[since.run_id].get(name) in (BETTER, WORSE),
         )
     return changes

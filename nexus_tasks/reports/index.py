@@ -19,17 +19,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nexus_tasks.core.errors import RecordError, ReportError
+from nexus_tasks.core.text import minute, number
 from nexus_tasks.fleet import builds, deployments
 from nexus_tasks.records import runs, store
 from nexus_tasks.records.store import Record
 from nexus_tasks.reports import markup
 from nexus_tasks.reports.markup import Cell, Column, Rows
+from nexus_tasks.stats.metrics import DECODE, OUTPUT, REQUESTS, TTFT
 
 CHOSEN = {"compare": "Comparison", "tuning": "Tuning", "models": "Models"}  # pages of records that somebody chose
 HEAD_BYTES = 16_384  # what a page says of itself is among its first lines
 TOLD_BYTES = 65_536  # and its first sentence soon after the style
 NUMBERS = (
-    Column("Output", "tokens/s"), Column("TTFT", "ms"), Column("Decode", "tokens/s"), Column("Verdict", numeric=False),
+    *(Column.of(metric) for metric in (OUTPUT, TTFT, DECODE)), Column("Verdict", numeric=False),
 )  # fmt: skip
 FINGERPRINT = 12  # letters of it that go into a link
 
@@ -50,7 +52,7 @@ def inputs(page: Path) -> str | None:
 
 
 def meta(page: Path, name: str) -> str | None:
-    """What a page says of itself in its head; None where there is no page, or it says nothing."""
+    """A value that a page carries in its head; None where there is no page, or no such value."""
     try:
         with page.open("rb") as stream:
             head = stream.read(HEAD_BYTES).decode("utf-8", errors="replace")
@@ -63,7 +65,7 @@ def meta(page: Path, name: str) -> str | None:
 
 
 def history_page(target: str, reports_dir: Path) -> Path:
-    """Where the history of a target goes; targets that differ only in punctuation have pages of their own."""
+    """The path of a target's history; targets that differ only in punctuation have pages of their own."""
     slug = re.sub(r"[^A-Za-z0-9.]+", "-", target).strip("-")[:60] or "target"
     return reports_dir / "history" / f"{slug}-{hashlib.sha256(target.encode()).hexdigest()[:4]}.html"
 
@@ -175,7 +177,7 @@ def _targets(records: Sequence[Record], reports_dir: Path) -> str:
             [
                 Cell(target, link=link(page, reports_dir) if page.is_file() else ""),
                 f"{len(by_target[target]):,}",
-                Cell(f"{last.started_at:%Y-%m-%d %H:%M}", "when", link(_page(last, reports_dir), reports_dir)),
+                Cell(minute(last.started_at), "when", link(_page(last, reports_dir), reports_dir)),
                 runs.model_name(last),
                 f"{runs.sizes(last)}, {runs.load_name(last)}",
                 *_numbers(last),
@@ -215,15 +217,11 @@ def _numbers(record: Record) -> list[Cell | str]:
     # Of one level the summary has it, also where it was measured in rounds and the requests weren't read.
     rates = [(record.summary or {}).get("throughput") or {}] if len(levels) == 1 else []
     rates += [row["throughput"] or {} for row in levels]
-    tokens, answers = (
-        max((rate.get(key) or 0 for rate in rates), default=0) for key in ("output_tps", "requests_per_s")
-    )
+    tokens, answers = (max((rate.get(key) or 0 for rate in rates), default=0) for key in (OUTPUT.key, REQUESTS.key))
     return [
-        Cell(
-            markup.number(tokens or None), detail="" if tokens or not answers else markup.number(answers, "requests/s")
-        ),
-        markup.number(measured.get("ttft_ms", {}).get("median")),
-        markup.number(measured.get("decode_tps", {}).get("median")),
+        Cell(number(tokens or None), detail="" if tokens or not answers else number(answers, REQUESTS.unit)),
+        number(measured.get(TTFT.key, {}).get("median")),
+        number(measured.get(DECODE.key, {}).get("median")),
         Cell(runs.badge(record), tone),
     ]
 

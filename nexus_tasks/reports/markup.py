@@ -1,4 +1,4 @@
-"""Pieces of a page: tables, notes, numbers as text. Made from the templates in ``templates/report``.
+"""Pieces of a page: tables and notes as HTML, made from the templates in ``templates/report``.
 
     table([Column("Run", numeric=False), Column("TTFT", "ms")], [["1", number(12.34)]])
 
@@ -8,19 +8,16 @@ The templates escape every text, so a value out of a record can't become markup.
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import jinja2
 
 from nexus_tasks.core.provenance import ROOT
+from nexus_tasks.stats.metrics import Metric, Source
 
 SKIN = ROOT / "templates" / "report"
-MISSING = "\N{EN DASH}"
-SPACE = "\N{NO-BREAK SPACE}"  # between a number and its unit
 
 
 @dataclass(frozen=True)
@@ -41,6 +38,12 @@ class Column:
     unit: str = ""
     numeric: bool = True
 
+    @classmethod
+    def of(cls, metric: Metric, unit: str = "") -> Column:
+        """The column of a metric, in its own unit where none is given."""
+        name = metric.title if metric.source is Source.THROUGHPUT else metric.heading  # "Throughput" says too little
+        return cls(name, unit or metric.unit)
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -54,41 +57,6 @@ class Cell:
 
 
 Rows = list[list[Cell | str]]
-
-
-def number(value: float | None, unit: str = "") -> str:
-    """A number with the digits that mean something: ``0.412``, ``12.4``, ``318``; a dash where unknown."""
-    if value is None or not math.isfinite(value):
-        return MISSING
-    size = abs(value)
-    digits = 0 if size >= 100 or value == 0 else 1 if size >= 10 else 2 if size >= 1 else 3
-    return f"{value:,.{digits}f}" + (f"{SPACE}{unit}" if unit else "")
-
-
-def span(milliseconds: float | None) -> str:
-    """A time with its unit, in seconds where it is long: ``12.4 ms``, ``1.93 s``; a dash where unknown."""
-    if milliseconds is None or abs(milliseconds) < 1000:
-        return number(milliseconds, "ms")
-    return number(milliseconds / 1000, "s")
-
-
-def interval(ends: Sequence[float] | None) -> str:
-    """The two ends of an interval with a dash between them; empty where there is none."""
-    if not ends:
-        return ""
-    return f"{number(ends[0])}\N{EN DASH}{number(ends[1])}"
-
-
-def percent(value: float | None) -> str:
-    """A signed change: ``+1.4 %``; a dash where unknown."""
-    if value is None or not math.isfinite(value):
-        return MISSING
-    return f"{value:+.{2 if abs(value) < 1 else 1}f}{SPACE}%"
-
-
-def moment(when: datetime) -> str:
-    """``2026-11-22 10:15 UTC``; records are in UTC."""
-    return f"{when:%Y-%m-%d %H:%M} UTC"
 
 
 def fill(template: str, **values: Any) -> Block:

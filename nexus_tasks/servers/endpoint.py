@@ -1,8 +1,8 @@
-"""What answers at an address: which server, which model, which limits.
+"""The server at an address: its kind, its model, its limits.
 
     with endpoint.connect("http://gpu1:8600", api_key) as client:
-        found = endpoint.probe(client)
-        found.engine, found.model, found.n_ctx
+        server = endpoint.probe(client)
+        server.engine, server.model, server.n_ctx
 
 ``engine`` is ``llama.cpp`` where the server offers llama-server's own API (exact prompts, timings), else
 ``openai``: anything that speaks the OpenAI protocol, llama-server's router among it.
@@ -25,7 +25,7 @@ API_KEY_VARIABLE = "LLAMA_NEXUS_API_KEY"
 LLAMA_CPP = "llama.cpp"
 OPENAI = "openai"
 API_PATH = "/v1"
-"""Where the OpenAI API is below a base URL, on nearly every server."""
+"""The place of the OpenAI API below a base URL, on nearly every server."""
 
 CONNECT_TIMEOUT_S = 10.0
 PROBE_TIMEOUT_S = 30.0
@@ -107,7 +107,7 @@ def connect(
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address is this machine's loopback."""
+    """True for a host name or address of this machine's loopback."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -262,7 +262,7 @@ def _request(client: httpx.Client, method: str, path: str, body: dict[str, Any] 
 
 
 def _reason(error: BaseException) -> tuple[str, str]:
-    """Why a connection failed, and what to do: from the operating system's error below httpx's."""
+    """The reason for which a connection failed, and a remedy: from the operating system's error below httpx's."""
     cause: BaseException | None = error
     while cause is not None:
         match cause:

@@ -1,4 +1,4 @@
-"""What servers tell of themselves: llama-server at ``/metrics`` and ``/slots``, and the exporter of role ``telemetry``.
+"""Scrapes what servers tell of themselves: llama-server, and the exporter of role ``telemetry``.
 
     with scrape.Source("rig-1/main", "http://rig-1:8600", api_key) as source:
         look = source.look()
@@ -6,16 +6,16 @@
 
     sampling.Sampler(gpus, origin=origin, sources=[source])        # beside a measurement
 
-A look costs the server two short requests, which it answers between two steps of decoding. What it does not offer
-(``/metrics`` without ``--metrics``, ``/slots`` with ``--no-slots``) is not asked for again.
+A look at llama-server is two short requests, of ``/metrics`` and ``/slots``, which it answers between two steps of
+decoding. What it does not offer (``/metrics`` without ``--metrics``, ``/slots`` with ``--no-slots``) is not asked for
+again.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
@@ -25,7 +25,6 @@ import psutil
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from nexus_tasks.fleet import inventory, targets
 from nexus_tasks.servers import endpoint
 from nexus_tasks.telemetry import sampling
 
@@ -97,7 +96,7 @@ class Server:
 
 @dataclass(frozen=True)
 class Look:
-    """What a source told at a moment of ``time.monotonic``; ``problem`` is why it told nothing, in a few words."""
+    """Answer of a source at a moment of ``time.monotonic``; ``problem`` is why it told nothing, in a few words."""
 
     at: float
     machine: Machine | None = None
@@ -168,7 +167,7 @@ class Source:
             return Look(time.monotonic(), problem=str(problem))
 
     def sample(self) -> Row:
-        """What a ``sample`` row says of this moment; all null where the source does not answer."""
+        """The part of a ``sample`` row about this moment; all null where the source does not answer."""
         before, self._before = self._before, self.look()
         row = dict(NOTHING)
         if machine := self._before.machine:
@@ -200,7 +199,7 @@ class Source:
         return slots
 
     def _get(self, path: str) -> str | None:
-        """What is there; None where the server does not offer it."""
+        """The text there; None where the server does not offer it."""
         if path in self._not_offered:
             return None
         try:
@@ -238,11 +237,11 @@ class Source:
 
 
 class _Problem(Exception):
-    """Why there is nothing to be told."""
+    """There is nothing to be told, and why."""
 
 
 def machine_of(metrics: Mapping[str, Metric]) -> Machine:
-    """What the exporter's metrics say, by the names of roles/telemetry/files/exporter.py."""
+    """The machine that the exporter's metrics tell of, by the names of roles/telemetry/files/exporter.py."""
     cpu = {labels["mode"]: value for labels, value in _values(metrics, "cpu_seconds")}
     governors = [labels["governor"] for labels, value in _values(metrics, "cpu_governor_info") if value]
     used = next((value for _, value in _values(metrics, "memory_used_bytes")), 0.0)
@@ -300,7 +299,7 @@ def this_machine(gpus: sampling.Gpus) -> Machine:
 
 
 def cpu_percent(before: Machine | None, now: Machine) -> float | None:
-    """How busy all cores were between two looks; None after the first, and where the machine was started again."""
+    """Busy share of all cores between two looks; None after the first, and where the machine was started again."""
     if before is None:
         return None
     # Sums of what Linux counts in hundredths of a second, some of which may run back a little (proc(5), iowait).
@@ -312,7 +311,7 @@ def cpu_percent(before: Machine | None, now: Machine) -> float | None:
 
 
 def server_of(metrics: Mapping[str, Metric], slots: Sequence[Row] | None) -> Server:
-    """What llama-server says of itself, by either or both."""
+    """The llama-server that its metrics tell of, or its slots, or both."""
     totals = {name: next((s.value for s in family.samples), None) for name, family in metrics.items()}
 
     def count(name: str) -> int | None:
@@ -361,54 +360,10 @@ def _scaled(value: float | None, factor: float) -> int | None:
 
 
 def _why(error: BaseException) -> str:
-    """What the operating system says below httpx's error."""
+    """The operating system's error below httpx's."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror[0].lower() + cause.strerror[1:]
         cause = cause.__cause__ or cause.__context__
     return str(error) or "the connection broke off"
-
-
-# --- where exporters are
-
-
-@dataclass(frozen=True)
-class Exporter:
-    """The exporter that is declared for a host. With ``ssh``, the command that gets there, it is on loopback there."""
-
-    host: str
-    address: str
-    ssh: tuple[str, ...] | None = None
-
-    @contextlib.contextmanager
-    def reach(self) -> Iterator[str]:
-        """Its base URL as it can be reached from here, for as long as the block lasts.
-
-        Raises:
-            EndpointDown: ssh does not get there.
-        """
-        if self.ssh is None:
-            yield f"http://{self.address}"
-            return
-        with targets.tunnel(self.ssh, self.address, self.host) as port:
-            yield f"http://127.0.0.1:{port}"
-
-
-def exporters(pattern: str) -> dict[str, Exporter]:
-    """The exporters that are declared for the hosts of a pattern, by host; without those that can't be asked.
-
-    Raises:
-        DeployError: Ansible failed for every host.
-        UsageError: the pattern matches no host.
-    """
-    hosts, _failures = inventory.answer(pattern, "playbooks/exporters.yml", "exporters_file")
-    return {host["host"]: _exporter(host) for host in hosts if host["exporter"]}
-
-
-def _exporter(host: Mapping[str, Any]) -> Exporter:
-    listens, port = host["exporter"]["host"], host["exporter"]["port"]
-    loopback = endpoint.is_loopback(listens)
-    name = listens if loopback else "127.0.0.1" if host["local"] else host["address"]
-    address = f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
-    return Exporter(host["host"], address, inventory.ssh_to(host) if loopback and not host["local"] else None)

@@ -1,7 +1,6 @@
 """How sure a figure is: bootstrap intervals in which the points of one request stay together.
 
     bootstrap.interval([gaps of one request, gaps of the next, ...], "p95")    (11.8, 12.4), or None
-    bootstrap.enough(collector, "decode_tps", 2.0)                             True once it is known to 2 %
 
 Gaps between the tokens of one request are alike, for they share a moment, a place in the batch and a context. So
 requests are drawn, not gaps. What is drawn are sums over requests, which takes milliseconds for a million gaps:
@@ -19,15 +18,14 @@ from __future__ import annotations
 
 import functools
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import NormalDist
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nexus_tasks.core.errors import UsageError
+from nexus_tasks.stats.metrics import STATISTICS
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -38,29 +36,10 @@ RESAMPLES = 1000
 BLOCKS = 1000
 LEAST_GROUPS = 5
 """Fewer requests than this say nothing about how much requests differ."""
-STATISTICS: Mapping[str, float | None] = {"mean": None, "median": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
-"""Name of a statistic -> its quantile; None is the mean."""
+BOUNDED = ("mean", "median", "p90", "p95", "p99")
+"""The statistics that have intervals; nothing bounds a maximum."""
 SEED = 20261122
 """Intervals of one record are the same whenever they are computed."""
-
-LOOK_AT_GAPS = 50_000
-LOOK_RESAMPLES = 300
-LEAST_REQUESTS = 10
-NEXT_LOOK = 1.1
-UNTIL_METRIC = "decode_tps"
-
-
-class Measured(Protocol):
-    """What :func:`enough` asks of a collector. ``next_look`` is its to keep, and :func:`enough`'s to set."""
-
-    next_look: int
-
-    @property
-    def counted(self) -> int:
-        """How many requests the figures are made of."""
-
-    def points(self, metric: str, most: int | None = None) -> tuple[Floats, Integers]:
-        """The points of a metric, and how many of them each request has; at most ``most`` of them, drawn evenly."""
 
 
 def interval(
@@ -74,7 +53,7 @@ def interval(
 
     Args:
         groups: the points of each request, in any unit.
-        statistic: one of STATISTICS.
+        statistic: one of BOUNDED.
         confidence: how often such intervals hold the true figure.
         resamples: how many times requests are drawn.
         rng: where chance comes from (default: the same draws every time).
@@ -105,7 +84,7 @@ def intervals(
     Args:
         values: all points, those of one request beside one another, shape (n,).
         sizes: how many of them belong to each request, shape (requests,).
-        statistics: names from STATISTICS.
+        statistics: names from BOUNDED.
         ordered: ``values`` in ascending order, where the caller has them.
         confidence, resamples, rng: as in :func:`interval`.
 
@@ -172,72 +151,6 @@ def t_quantile(probability: float, degrees: float) -> float:
     below = np.concatenate([[0], np.cumsum(density[1:] + density[:-1])])
     angle = np.interp(2 * probability - 1, below / below[-1], angles)
     return math.sqrt(degrees) * math.tan(float(angle))
-
-
-def parse(name: str, metrics: Sequence[str]) -> tuple[str, str]:
-    """The metric and the statistic that a name means: ``itl_ms`` is its median, ``itl_p95_ms`` its p95.
-
-    Raises:
-        UsageError: there is no such metric or statistic.
-    """
-    stem, _, unit = name.rpartition("_")
-    base, _, statistic = stem.rpartition("_")
-    for metric, of in ((name, "median"), (f"{base}_{unit}", statistic)):
-        if metric in metrics and of in STATISTICS:
-            return metric, of
-    raise UsageError(
-        f"there is no metric {name!r}",
-        hint=f"use {', '.join(metrics)}, or one with {', '.join(STATISTICS)} inside, as in itl_p95_ms",
-    )
-
-
-def until(text: str) -> tuple[str, float]:
-    """The metric and the per cent of ``ci=2%`` (of decode speed) or ``itl_p95_ms:ci=2%``, for :func:`enough`.
-
-    Raises:
-        UsageError: it is written otherwise, or there is no such metric.
-    """
-    from nexus_tasks.stats.summary import METRICS  # which is made of this module
-
-    found = re.fullmatch(r"(?:(?P<metric>\w+):)?ci=(?P<percent>\d+(?:\.\d+)?)%?", text)
-    if not found or not float(found["percent"]):
-        raise UsageError(f"--until {text} is not understood", hint="write --until ci=2%, or itl_p95_ms:ci=2%")
-    metric = found["metric"] or UNTIL_METRIC
-    parse(metric, tuple(METRICS))
-    return metric, float(found["percent"])
-
-
-def enough(collector: Measured, metric: str, percent: float) -> bool:
-    """Whether a metric is known well enough: half of its 95 % interval is at most ``percent`` of it.
-
-    It is cheap, for it may be asked while requests are under way: a few milliseconds, and only looks again when a
-    tenth more requests are there. A look can be lucky; seldom looking, and never at fewer than LEAST_REQUESTS
-    requests, keeps that rare.
-
-    Args:
-        collector: what was measured so far.
-        metric: a name as :func:`parse` takes it.
-        percent: of the figure.
-
-    Raises:
-        UsageError: there is no such metric.
-    """
-    from nexus_tasks.stats.summary import METRICS  # which is made of this module
-
-    name, statistic = parse(metric, tuple(METRICS))
-    if collector.counted < max(collector.next_look, LEAST_REQUESTS):
-        return False
-    collector.next_look = math.ceil(collector.counted * NEXT_LOOK)
-    values, sizes = collector.points(name, LOOK_AT_GAPS)
-    if not len(values):
-        return False
-    ordered = np.sort(values)
-    found = intervals(values, sizes, (statistic,), ordered=ordered, resamples=LOOK_RESAMPLES)[statistic]
-    if found is None:
-        return False
-    rank = STATISTICS[statistic]
-    figure = float(values.mean()) if rank is None else quantile(ordered, rank)
-    return found[1] - found[0] <= 2 * percent / 100 * abs(figure)
 
 
 def _sums(values: Floats, dealt: NDArray[Any], blocks: int) -> Floats:

@@ -17,30 +17,16 @@ from typing import Any
 
 import numpy as np
 
-from nexus_tasks.core.errors import UsageError
 from nexus_tasks.stats import bootstrap
 from nexus_tasks.stats.bootstrap import Floats, Integers
+from nexus_tasks.stats.metrics import ITL, OF_REQUESTS
+from nexus_tasks.stats.slo import meets
 
 PERCENTILES = (90, 95, 99)
 ENOUGH_FOR_PERCENTILES = 20
 """Below this many points a p95 is one of the two largest values: the points themselves say more."""
 IN_INTERVALS = ("median", "mean", "p95", "p99")
 
-GAPS = "itl_ms"
-METRICS = {
-    "ttft_ms": "TTFT, ms",
-    "ttft_visible_ms": "visible TTFT, ms",
-    GAPS: "ITL, ms",
-    "tpot_ms": "TPOT, ms",
-    "total_ms": "request, ms",
-    "queue_ms": "queue, ms",
-    "late_ms": "sent late, ms",
-    "decode_tps": "decode, tokens/s",
-    "prefill_tps": "prefill, tokens/s",
-}
-SLO_METRICS = ("ttft_ms", "ttft_visible_ms", "tpot_ms", "total_ms", "queue_ms")
-SLO_GAPS = {"itl_median_ms": 50.0, "itl_p90_ms": 90.0, "itl_p95_ms": 95.0, "itl_p99_ms": 99.0, "itl_max_ms": 100.0}
-"""Objectives on the gaps of one request -> percentile of its gaps."""
 KEPT_GAPS = 2_000_000
 
 Row = Mapping[str, Any]
@@ -92,7 +78,7 @@ class Collector:
     ``n``, ``min``, ``max``, ``mean`` and ``stdev`` stay those of all.
 
     Args:
-        slo: limits in ms that a good request keeps, by the names that :func:`objectives` takes.
+        slo: limits in ms that a good request keeps, by name, as :func:`nexus_tasks.stats.slo.limits` gives them.
         kept_gaps: how many gaps to keep.
     """
 
@@ -109,7 +95,7 @@ class Collector:
         self._tried = 0
         self._tokens = {"output": 0, "prompt": 0}
         self._has_output = self._has_prompt = False
-        self._points = {name: array("d") for name in METRICS}
+        self._points = {name: array("d") for name in OF_REQUESTS}
         self._sizes = array("q")
         self._kept_gaps = kept_gaps
         self._share = 1.0
@@ -136,19 +122,19 @@ class Collector:
         # Prompt tokens from the cache are no work that was done.
         self._tokens["prompt"] += max(0, (row.get("prompt_tokens") or 0) - (row.get("cached_tokens") or 0))
         for name, points in self._points.items():
-            if name != GAPS and (value := row.get(name)) is not None:
+            if name != ITL.key and (value := row.get(name)) is not None:
                 points.append(value)
-        self._add_gaps(np.asarray(row.get(GAPS) or (), dtype=np.float64))
+        self._add_gaps(np.asarray(row.get(ITL.key) or (), dtype=np.float64))
 
     def points(self, metric: str, most: int | None = None) -> tuple[Floats, Integers]:
         """The points of a metric in the order they came, and how many of them each request has.
 
         Args:
-            metric: one of METRICS.
+            metric: one of OF_REQUESTS.
             most: gaps are thinned at random to about this many.
         """
         values = np.array(self._points[metric], dtype=np.float64)
-        if metric != GAPS:
+        if metric != ITL.key:
             return values, np.ones(len(values), dtype=np.int64)
         sizes = np.array(self._sizes, dtype=np.int64)
         if most is None or len(values) <= most:
@@ -162,15 +148,15 @@ class Collector:
             window_s: how long requests counted, in seconds.
 
         Returns:
-            ``metrics``: the figures of each of METRICS, or None; ``throughput``: ``output_tps``, ``prompt_tps``
+            ``metrics``: the figures of each of OF_REQUESTS, or None; ``throughput``: ``output_tps``, ``prompt_tps``
             (without cached tokens), ``total_tps``, ``requests_per_s``, each None where it is unknown; ``goodput``:
             ``requests_per_s`` and ``share`` of the requests that were tried, None without objectives;
             ``requests``, ``failed``, ``short``, ``stalls``.
         """
-        metrics = {name: summarise(*self.points(name)) for name in METRICS}
-        gaps = metrics[GAPS]
+        metrics = {name: summarise(*self.points(name)) for name in OF_REQUESTS}
+        gaps = metrics[ITL.key]
         if gaps and self._share < 1:
-            metrics[GAPS] = gaps | self._all_gaps.figures()
+            metrics[ITL.key] = gaps | self._all_gaps.figures()
         prompt, output = self._tokens["prompt"], self._tokens["output"]
         has_prompt = self._has_prompt or not self.counted
         goodput = None
@@ -198,13 +184,13 @@ class Collector:
         self._all_gaps.add(gaps)
         if self._share < 1:  # at random: every second gap in turn would miss what has a rhythm
             gaps = gaps[self._rng.random(len(gaps)) < self._share]
-        kept = self._points[GAPS]
+        kept = self._points[ITL.key]
         kept.frombytes(gaps.tobytes())
         self._sizes.append(len(gaps))
         if len(kept) > self._kept_gaps:
             self._share /= 2
             values, sizes = _thin(np.array(kept), np.array(self._sizes, dtype=np.int64), 0.5, self._rng)
-            self._points[GAPS] = array("d", values.tobytes())
+            self._points[ITL.key] = array("d", values.tobytes())
             self._sizes = array("q", sizes.tobytes())
 
 
@@ -242,43 +228,6 @@ def of_requests(rows: Iterable[Row], *, slo: Mapping[str, float] | None = None, 
     for row in rows:
         collector.add(row)
     return collector.figures(window_s)
-
-
-def objectives(texts: Iterable[str]) -> dict[str, float]:
-    """The limits, in ms, that options like ``ttft_ms=500`` and ``itl_p95_ms=50`` set.
-
-    Raises:
-        UsageError: a name that no request has a value for, or a limit that is no number above 0.
-    """
-    found: dict[str, float] = {}
-    for text in texts:
-        name, _, limit = text.partition("=")
-        if name not in SLO_METRICS and name not in SLO_GAPS:
-            raise UsageError(
-                f"--slo {text}: no request has a {name!r}", hint=f"use {', '.join([*SLO_METRICS, *SLO_GAPS])}"
-            )
-        try:
-            found[name] = float(limit)
-        except ValueError:
-            found[name] = math.nan
-        if not 0 < found[name] < math.inf:
-            raise UsageError(f"--slo {text}: the limit is not a number above 0", hint=f"write --slo {name}=500, in ms")
-    return found
-
-
-def meets(row: Row, slo: Mapping[str, float]) -> bool:
-    """Whether a request succeeded and kept every objective; one without the value didn't, but for gaps."""
-    if not row["ok"]:
-        return False
-    for name, limit in slo.items():
-        if name in SLO_GAPS:
-            gaps = row.get(GAPS)
-            kept = not gaps or float(np.percentile(gaps, SLO_GAPS[name])) <= limit
-        else:
-            kept = (value := row.get(name)) is not None and value <= limit
-        if not kept:
-            return False
-    return True
 
 
 def _thin(values: Floats, sizes: Integers, share: float, rng: np.random.Generator) -> tuple[Floats, Integers]:

@@ -1,9 +1,8 @@
-"""What machines did meanwhile: CPU and memory by psutil, NVIDIA GPUs by NVML, and what other sources tell.
+"""The sampler: CPU and memory by psutil, NVIDIA GPUs by NVML, and whatever other sources offer.
 
     with sampling.Gpus() as gpus, sampling.Sampler(gpus, origin=time.perf_counter(), sources=[...]) as sampler:
         ...                                 # the work
         rows = sampler.take()               # ``sample`` rows since the last call
-    sampling.energy(rows, begun_s, ended_s)
 
 A machine without NVML has no GPUs in its rows, and ``nvml_error`` says why. A metric that one GPU does not
 offer is null in its rows and costs the others nothing.
@@ -19,17 +18,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import psutil
 import pynvml
 
 INTERVAL_S = 0.5
 MIB = 1024 * 1024
-GAP_S = 5.0
-"""The longest time without a reading over which power is taken to be known."""
 LAST_S = 1.0
-"""How long all sources and this machine together may take for their last sample."""
+"""The longest that all sources and this machine together may take for their last sample."""
 CLIENT = "client"
 """The ``source`` of samples of the machine that this runs on."""
 NO_LIBRARY = str(pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND))
@@ -49,7 +46,6 @@ GOVERNORS = Path("/sys/devices/system/cpu")
 
 Clock = Callable[[], float]
 Row = dict[str, Any]
-T = TypeVar("T")
 
 
 class Source(Protocol):
@@ -125,7 +121,7 @@ class Gpus:
 
     @property
     def works(self) -> bool:
-        """Whether NVML does; with GPUs that answer, others may have been lost."""
+        """True where NVML works; with GPUs that answer, others may have been lost."""
         return self.nvml_error is None or len(self._silent) < len(self._handles)
 
     def as_rows(self) -> list[Row]:
@@ -145,7 +141,7 @@ class Gpus:
         return states
 
     def limits(self) -> list[Row]:
-        """What each GPU is allowed: ``index``, ``power_limit_w``?, ``clock_max_mhz``? (of its processors)."""
+        """The limits of each GPU: ``index``, ``power_limit_w``?, ``clock_max_mhz``? (of its processors)."""
         return [
             {
                 "index": index,
@@ -239,19 +235,19 @@ class Sampler:
         stopped = False
         while not stopped:  # at once, because counters are worth something from the second time on
             stopped = self._stop.is_set()
-            found = source.sample()
-            self._keep(source.name, self._clock(), found)
+            state = source.sample()
+            self._keep(source.name, self._clock(), state)
             self._stop.wait(self._interval_s)
         source.close()
 
-    def _keep(self, name: str, at: float, found: Mapping[str, Any]) -> None:
-        row = {"type": "sample", "t_s": round(at - self._origin, 4), "source": name, **found}
+    def _keep(self, name: str, at: float, state: Mapping[str, Any]) -> None:
+        row = {"type": "sample", "t_s": round(at - self._origin, 4), "source": name, **state}
         with self._lock:
             self._rows.append(row)
 
 
 def host_state(gpus: Gpus | None = None) -> Row:
-    """What must agree for the figures of two runs on this machine to be comparable.
+    """The settings that must agree for the figures of two runs on this machine to be comparable.
 
     ``driver``?, ``power_limit_w``? and ``clocks_max_mhz``? (a list each, by GPU), ``governor``? of the processor.
     """
@@ -268,77 +264,14 @@ def host_state(gpus: Gpus | None = None) -> Row:
 
 
 def governor(root: Path = GOVERNORS) -> str | None:
-    """What decides the clock of the processor's cores; several where they differ, None where nothing does."""
-    found = set()
+    """The governor of the clocks of the processor's cores; several where they differ, None where there is none."""
+    names = set()
     for path in root.glob("cpu[0-9]*/cpufreq/scaling_governor"):
         try:
-            found.add(path.read_text(encoding="ascii").strip())
+            names.add(path.read_text(encoding="ascii").strip())
         except OSError:  # a core that went offline
             continue
-    return "+".join(sorted(found)) or None
-
-
-def energy(samples: Iterable[Mapping[str, Any]], begun_s: float, ended_s: float) -> Row | None:
-    """The energy that GPUs took between two moments of a run, which is all of theirs, whoever used them.
-
-    By the GPU's own counter where it has one, else its power over time. None where a GPU's power is not known, or not
-    for all of the time. Where scraped hosts have GPUs, they count and this machine does not: hand in the samples of
-    those machines only that the run is about.
-
-    Returns:
-        ``joules``, and ``source``: that of the samples, several joined by commas.
-    """
-    series: dict[str, dict[int, list[tuple[float, Row]]]] = {}
-    for row in samples:
-        for gpu in row.get("gpus") or ():
-            of_source = series.setdefault(row.get("source", CLIENT), {})
-            of_source.setdefault(gpu["index"], []).append((row["t_s"], gpu))
-    if len(series) > 1:
-        series.pop(CLIENT, None)
-    joules = [_joules(readings, begun_s, ended_s) for gpus in series.values() for readings in gpus.values()]
-    known = [one for one in joules if one is not None]
-    if not known or len(known) < len(joules):
-        return None
-    return {"joules": round(sum(known), 3), "source": ", ".join(sorted(series))}
-
-
-def _joules(readings: list[tuple[float, Row]], begun_s: float, ended_s: float) -> float | None:
-    """What one GPU took, by its readings in the order of time."""
-    readings = sorted(readings, key=lambda reading: reading[0])
-    counted = [(at, gpu["energy_j"]) for at, gpu in readings if gpu.get("energy_j") is not None]
-    rising = all(before <= after for (_, before), (_, after) in _pairs(counted))  # not while the driver was replaced
-    if rising and _covered([at for at, _ in counted], begun_s, ended_s):
-        return _at(counted, ended_s) - _at(counted, begun_s)
-    powers = [(at, gpu["power_w"]) for at, gpu in readings if gpu.get("power_w") is not None]
-    if not _covered([at for at, _ in powers], begun_s, ended_s):
-        return None
-    total, sums = 0.0, [(powers[0][0], 0.0)]
-    for (earlier, before), (later, after) in _pairs(powers):
-        total += (before + after) / 2 * (later - earlier)
-        sums.append((later, total))
-    return _at(sums, ended_s) - _at(sums, begun_s)
-
-
-def _covered(times: Sequence[float], begun_s: float, ended_s: float) -> bool:
-    """Whether there is a reading near every moment of the time."""
-    near = [at for at in times if begun_s - GAP_S <= at <= ended_s + GAP_S]
-    if len(near) < 2:
-        return False
-    edges = [begun_s, *(at for at in near if begun_s < at < ended_s), ended_s]
-    close = all(later - earlier <= GAP_S for earlier, later in _pairs(edges))
-    return close and min(near) - begun_s <= GAP_S and ended_s - max(near) <= GAP_S
-
-
-def _pairs(items: Sequence[T]) -> list[tuple[T, T]]:
-    """Each item and the next."""
-    return [(items[number], items[number + 1]) for number in range(len(items) - 1)]
-
-
-def _at(sums: Sequence[tuple[float, float]], moment: float) -> float:
-    """A sum at a moment, on the line through its neighbours; before the first and after the last on that of these."""
-    after = next((number for number, (at, _) in enumerate(sums) if at >= moment), len(sums) - 1)
-    (x0, y0), (x1, y1) = sums[max(0, after - 1)], sums[max(1, after)]
-    return y0 if x1 == x0 else y0 + (y1 - y0) * (moment - x0) / (x1 - x0)
+    return "+".join(sorted(names)) or None
 
 
 def _state(index: int, handle: Any) -> Row:
@@ -359,7 +292,7 @@ def _state(index: int, handle: Any) -> Row:
 
 
 def _tells(state: Row) -> bool:
-    """Whether a GPU tells anything. One that fell off the bus does not."""
+    """True where a GPU tells anything. One that fell off the bus does not."""
     return any(value is not None for name, value in state.items() if name != "index")
 
 

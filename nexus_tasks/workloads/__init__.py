@@ -1,1 +1,1 @@
-"""What is asked of a server: sizes, synthetic prompts, files of prompts, conversations, request bodies."""
+"""Workloads: what is asked of a server, how long it is, and the requests that it comes to."""

@@ -1,9 +1,9 @@
 """The JSON of requests, written without a detour: what is asked is JSON already, and the rest is the same each time.
 
-    form = Form(found, "completion", temperature=0.0, ignore_eos=True, cache=False)
-    form.request(form.body(b"[17,4,1025]", 64), prompt=3, output=64)        # a generator.Request
+    form = Form(server, "completion", temperature=0.0, ignore_eos=True, cache=False)
+    form.request(form.body(b"[17,4,1025]", 64), prompt=3, output=64)        # a Request
 
-``found`` is what :func:`endpoint.probe` says.
+``server`` is what :func:`endpoint.probe` says.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from nexus_tasks.load.generator import Body, Request
+from nexus_tasks.load.requests import Body, Request
 from nexus_tasks.servers import endpoint
 from nexus_tasks.servers.endpoint import Endpoint
 
@@ -48,7 +48,7 @@ def message(role: str, content: bytes) -> bytes:
 
 
 class Form:
-    """How the requests of one workload are written for one server.
+    """Form of the requests of one workload to one server.
 
     Args:
         api: ``completion``, ``chat``, ``embeddings`` or ``rerank``.
@@ -57,16 +57,16 @@ class Form:
             prompts alone do not keep the cache out, for all chats begin with the template's tokens.
     """
 
-    def __init__(self, found: Endpoint, api: str, *, temperature: float, ignore_eos: bool, cache: bool) -> None:
-        llama_cpp = found.engine == endpoint.LLAMA_CPP
+    def __init__(self, server: Endpoint, api: str, *, temperature: float, ignore_eos: bool, cache: bool) -> None:
+        llama_cpp = server.engine == endpoint.LLAMA_CPP
         native = llama_cpp and api == "completion"
         below = {"completion": "completions", "chat": "chat/completions"}.get(api, api)
-        self.path = "/completion" if native else f"{found.api_path}/{below}"
+        self.path = "/completion" if native else f"{server.api_path}/{below}"
         self._key = {"completion": b"prompt", "chat": b"messages", "embeddings": b"input", "rerank": b"query"}[api]
         self._limit = b"n_predict" if native else b"max_tokens"
         self._stream = api in ("completion", "chat")
         self._exact = ignore_eos
-        settings: dict[str, Any] = {} if native else {"model": found.model}
+        settings: dict[str, Any] = {} if native else {"model": server.model}
         if self._stream:
             settings |= {"stream": True, "temperature": temperature}
             if not native:
@@ -86,7 +86,7 @@ class Form:
         return b"," + limit + self._settings
 
     def request(self, body: Body, *, prompt: int | None = None, output: int | None = None) -> Request:
-        """The request with this body; the tokens as :class:`generator.Request` takes them."""
+        """The request with this body; the tokens as :class:`Request` takes them."""
         return Request(
             self.path,
             body,

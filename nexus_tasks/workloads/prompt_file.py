@@ -46,7 +46,7 @@ ROLES = {
 
 @dataclass(frozen=True)
 class Message:
-    """What one side says; ``role`` is ``system``, ``user`` or ``assistant``."""
+    """Message of one side; ``role`` is ``system``, ``user`` or ``assistant``."""
 
     role: str
     content: str
@@ -153,7 +153,7 @@ def _json_lines(path: Path, data: bytes) -> Iterator[Entry]:
 
 def _json_list(path: Path, data: bytes) -> Iterator[Entry]:
     try:
-        found = msgspec.json.decode(data, type=list[msgspec.Raw])
+        pieces = msgspec.json.decode(data, type=list[msgspec.Raw])
     except msgspec.ValidationError as error:
         hint = "a .json file is a list of entries, a .jsonl file has one a line"
         raise _damaged(path, 1, "it is no list", hint=hint) from error
@@ -163,7 +163,7 @@ def _json_list(path: Path, data: bytes) -> Iterator[Entry]:
         raise _damaged(path, line, str(error), hint="mend the file") from error
     decoder = msgspec.json.Decoder(_Object)
     begin, line = 0, 1
-    for number, raw in enumerate(found, start=1):
+    for number, raw in enumerate(pieces, start=1):
         # The pieces come in the order of the file; between them are commas and white space.
         at = data.index(bytes(raw), begin)
         line += data.count(b"\n", begin, at)
@@ -173,24 +173,24 @@ def _json_list(path: Path, data: bytes) -> Iterator[Entry]:
 
 def _entry(path: Path, line: int, number: int, data: bytes, decoder: msgspec.json.Decoder[_Object]) -> Iterator[Entry]:
     try:
-        found = decoder.decode(data)
+        entry = decoder.decode(data)
     except msgspec.DecodeError as error:
         raise _damaged(path, line, str(error)) from error
-    said = {
-        "prompt": None if found.prompt is None else [("user", found.prompt)],
-        "messages": None if found.messages is None else [(each.role, each.content) for each in found.messages],
+    pairs_of = {
+        "prompt": None if entry.prompt is None else [("user", entry.prompt)],
+        "messages": None if entry.messages is None else [(each.role, each.content) for each in entry.messages],
         "conversations": None
-        if found.conversations is None
-        else [(each.who, each.value) for each in found.conversations],
+        if entry.conversations is None
+        else [(each.who, each.value) for each in entry.conversations],
     }
-    there = [name for name, pairs in said.items() if pairs is not None]
+    there = [name for name, pairs in pairs_of.items() if pairs is not None]
     if len(there) != 1:
         what = "has none of" if not there else "has more than one of"
-        raise _damaged(path, line, f"the entry {what} {', '.join(said)}")
-    messages = _messages(path, line, said[there[0]] or [])
+        raise _damaged(path, line, f"the entry {what} {', '.join(pairs_of)}")
+    messages = _messages(path, line, pairs_of[there[0]] or [])
     if messages:
-        key = str(number if found.id is None else found.id)
-        yield Entry(line, key, messages, found.output_tokens)
+        key = str(number if entry.id is None else entry.id)
+        yield Entry(line, key, messages, entry.output_tokens)
 
 
 def _messages(path: Path, line: int, pairs: Sequence[tuple[str, str]]) -> tuple[Message, ...]:

@@ -95,14 +95,14 @@ class ActionModule(ActionBase):
         return str(self._low_level_execute_command(f"cat {shlex.quote(path)}")["stdout"]).strip()
 
     def _full(self, folder: str) -> str:
-        """Why nothing can be known of a job: its file could not be written. Empty where that is not so."""
+        """The reason for which nothing is known of a job: its file could not be written. Empty where that is not so."""
         free = f"df -Pk {shlex.quote(folder)} | awk 'NR == 2 {{ print $4 }}'"
         if str(self._low_level_execute_command(free)["stdout"]).strip() != "0":
             return ""
         return f"No space left on device, below {folder}: make room, and run the play again"
 
     def _is_gone(self, jid: str) -> bool:
-        """Whether no process of the job is left. A killed job never says that it is finished."""
+        """True where no process of the job is left. A killed job never says that it is finished."""
         # Its processes have the first part of the id among their arguments, and so would this very search without
         # the brackets. Where there is no /proc, nothing is known.
         name = shlex.quote(f"[{jid[0]}]{jid[1:].partition('.')[0]}")

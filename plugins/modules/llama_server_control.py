@@ -60,10 +60,15 @@ wrong:
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils.hostlib.files import write_line
 from ..module_utils.hostlib.process import begin
-from ..module_utils.llama_server.compare import PLACES, host_of, said
-from ..module_utils.llama_server.host import TRIAL, HostError, folders, write_file
-from ..module_utils.llama_server.switch import restart, rollback, start, status, stop
+from ..module_utils.llama_server.control import restart, rollback, start, stop
+from ..module_utils.llama_server.declaration import TRIAL
+from ..module_utils.llama_server.errors import HostError
+from ..module_utils.llama_server.failures import failure_message
+from ..module_utils.llama_server.folder import folders
+from ..module_utils.llama_server.host import PLACES, host_of
+from ..module_utils.llama_server.status import status
 
 MOVES = {"start": start, "stop": stop, "restart": restart, "rollback": rollback}
 
@@ -88,7 +93,7 @@ def main() -> None:
 
     def progress(line: str) -> None:
         if params["progress"]:
-            write_file(params["progress"], line + "\n")
+            write_line(params["progress"], line)
 
     rows = []
     try:
@@ -106,9 +111,9 @@ def main() -> None:
             row = status(host, folder)
             if action == "logs":
                 # One that was never proven has no generation left; its log says why.
-                config = folder.linked("verified") or folder.linked("pending") or folder.state()
-                if "runtime" in config and "why" not in row:
-                    row["log_tail"] = host.runtime(config).log(name, params["lines"])
+                known = folder.linked("verified") or folder.linked("pending") or folder.state()
+                if known.runtime and "why" not in row:
+                    row["log_tail"] = host.runtime_named(known.runtime).log(name, params["lines"])
             elif action == "stop" and module.check_mode:
                 row = stop(host, folder, {}, check_mode=True)
             elif action in MOVES and module.check_mode:
@@ -123,7 +128,7 @@ def main() -> None:
         module.fail_json(msg=str(error), instances=rows)
     except OSError as error:
         module.fail_json(msg=f"{error.strerror}: {error.filename}", instances=rows)
-    module.exit_json(changed=any(row["changed"] for row in rows), instances=rows, wrong=said(rows))
+    module.exit_json(changed=any(row["changed"] for row in rows), instances=rows, wrong=failure_message(rows))
 
 
 if __name__ == "__main__":

@@ -58,10 +58,13 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils.hostlib.files import write_line
 from ..module_utils.hostlib.process import begin
-from ..module_utils.llama_server.compare import ARGUMENTS, host_of, said
-from ..module_utils.llama_server.host import HostError, used_releases, write_file
-from ..module_utils.llama_server.switch import converge
+from ..module_utils.llama_server.converge import converge
+from ..module_utils.llama_server.errors import HostError
+from ..module_utils.llama_server.failures import failure_message
+from ..module_utils.llama_server.folder import used_releases
+from ..module_utils.llama_server.host import ARGUMENTS, host_of
 
 
 def main() -> None:
@@ -78,7 +81,7 @@ def main() -> None:
     def progress(line: str) -> None:
         if line != shown[0]:
             shown[0] = line
-            write_file(module.params["progress"], line + "\n")
+            write_line(module.params["progress"], line)
 
     root = module.params["root"]
     try:
@@ -91,7 +94,10 @@ def main() -> None:
     except OSError as error:
         module.fail_json(msg=f"{error.strerror}: {error.filename}; what served before serves on")
     module.exit_json(
-        changed=any(row["changed"] for row in rows), instances=rows, wrong=said(rows), releases=used_releases(root)
+        changed=any(row["changed"] for row in rows),
+        instances=rows,
+        wrong=failure_message(rows),
+        releases=used_releases(root),
     )
 
 

@@ -52,8 +52,12 @@ runtimes:
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.hostlib.process import begin
-from ..module_utils.llama_server.compare import ARGUMENTS, difference, host_of, plan, said
-from ..module_utils.llama_server.host import HostError, used_releases
+from ..module_utils.llama_server.difference import difference
+from ..module_utils.llama_server.errors import HostError
+from ..module_utils.llama_server.failures import failure_message
+from ..module_utils.llama_server.folder import used_releases
+from ..module_utils.llama_server.host import ARGUMENTS, host_of
+from ..module_utils.llama_server.plan import plan
 
 
 def main() -> None:
@@ -70,10 +74,10 @@ def main() -> None:
     result = {
         "instances": rows,
         "names": [row["name"] for row in rows if row["changed"] and row["state"] == "planned"],
-        "runtimes": sorted({declaration.config["runtime"] for declaration in host.declared.values()}),
+        "runtimes": sorted({declaration.config.runtime for declaration in host.declared.values()}),
         "releases": used_releases(host.root),
         "diff": diff,
-        "wrong": said(rows),
+        "wrong": failure_message(rows),
     }
     for row in rows:
         if row["state"] == "undeclared" and not row["changed"]:

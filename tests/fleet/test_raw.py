@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from nexus_tasks.measurement import raw
+from nexus_tasks.measurement.llama_bench.tool_plan import BATCHED, BENCH
 from nexus_tasks.records import store
 from tests.bed import Bed
 from tests.conftest import ROOT, wait_for
@@ -24,10 +24,11 @@ import json, sys
 from pathlib import Path
 from rich.console import Console
 from nexus_tasks.fleet import inventory
-from nexus_tasks.measurement import raw
-engine, sizes, root = json.loads(sys.argv[1])
+from nexus_tasks.measurement.llama_bench import engine, tool_plan
+tool, sizes, root = json.loads(sys.argv[1])
 (instance,) = inventory.deployed("rig/main").instances
-raw.run(instance, engine, *sizes, root=Path(root), console=Console(), stop_server=True)
+asked = tool_plan.plan_for(instance, tool, *sizes)
+engine.run(instance, asked, root=Path(root), console=Console(), stop_server=True)
 """
 
 
@@ -53,7 +54,7 @@ def tool_user(rig: Target, engine: str) -> str:
 
 def test_a_host_is_measured_over_ssh_and_its_server_comes_back(rig: Target, tmp_path: Path) -> None:
     before = rig.pid("main")
-    process = measure(rig, tmp_path, raw.BENCH, 16, 8, 2, [1])
+    process = measure(rig, tmp_path, BENCH, 16, 8, 2, [1])
     output, _ = process.communicate()
     assert process.returncode == 0, output
     (path,) = store.paths("benchmark", tmp_path)
@@ -68,10 +69,10 @@ def test_a_host_is_measured_over_ssh_and_its_server_comes_back(rig: Target, tmp_
 
 
 def test_a_killed_run_leaves_the_host_as_it_was(rig: Target, tmp_path: Path) -> None:
-    process = measure(rig, tmp_path, raw.BATCHED, 16, 200, 5_000, [1])
-    assert wait_for(lambda: tool_user(rig, raw.BATCHED), "the tool") == "llama-server"
+    process = measure(rig, tmp_path, BATCHED, 16, 200, 5_000, [1])
+    assert wait_for(lambda: tool_user(rig, BATCHED), "the tool") == "llama-server"
     assert rig.get("main", "/health")[0] == 0
     process.kill()
     process.communicate()
     wait_for(lambda: rig.get("main", "/health")[0] == 200, "the server", 300)
-    assert tool_user(rig, raw.BATCHED) == ""
+    assert tool_user(rig, BATCHED) == ""

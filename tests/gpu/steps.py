@@ -33,11 +33,13 @@ from nexus_tasks.model_store import tiny_model
 from nexus_tasks.records import store
 from nexus_tasks.servers import scrape
 from nexus_tasks.telemetry import sampling
+from plugins.module_utils.hostlib.buffers import is_host
 from plugins.module_utils.hostlib.processes import output_of
 from plugins.module_utils.llama_bench.host_state import gpus_of_host, host_of
 from plugins.module_utils.llama_cpp.release import read_manifest
 from plugins.module_utils.llama_cpp.tools import find_compiler
-from plugins.module_utils.llama_server import placement as placement_utils
+from plugins.module_utils.llama_server.gpus import held_memory
+from plugins.module_utils.llama_server.proof.memory_log import placement
 from plugins.module_utils.nvidia import host as nvidia_host
 from plugins.module_utils.nvidia import toolkits
 from tests import exporter
@@ -482,7 +484,8 @@ def log(place: Place, report: Report) -> None:
     for what, line in LINES.items():
         found = re.search(f".*{line}.*", said)
         report.claim(f"log: {what}", bool(found), found[0] if found else "no such line", line)
-    offloaded, buffers, _ = placement_utils.placement(said.splitlines())
+    read = placement(said.splitlines())
+    offloaded, buffers = read.offloaded, read.buffers_mib
     report.add("the proof reads the log", bool(offloaded and buffers.get("CUDA0")), f"{offloaded} {buffers}")
 
 
@@ -501,11 +504,11 @@ def server(place: Place, report: Report) -> None:
     with served(place, *flags, CUDA_VISIBLE_DEVICES=uuid) as (running, said):
         used = first_match(r".*using device CUDA0.*", said)
         report.claim("a GPU is chosen by its UUID", "no such line" not in used, used, "using device CUDA0")
-        _, buffers, _ = placement_utils.placement(said.splitlines())
+        buffers = placement(said.splitlines()).buffers_mib
         on_gpu = sum(size for name, sizes in buffers.items() if name.startswith("CUDA") and not
-                     placement_utils.is_host(name) for size in sizes.values())  # fmt: skip
+                     is_host(name) for size in sizes.values())  # fmt: skip
         pid = running.process.pid
-        held = placement_utils.gpu_memory({pid})
+        held = held_memory({pid})
         mib = sum((held or {}).values())
         context = mib - on_gpu
         note = f"buffers {on_gpu:.0f} MiB"
@@ -521,7 +524,7 @@ def server(place: Place, report: Report) -> None:
     running.process.wait()
 
     def gone() -> bool:
-        return not placement_utils.gpu_memory({pid})
+        return not held_memory({pid})
 
     with contextlib.suppress(TimeoutError):
         wait(gone, "the memory", 10)

@@ -25,25 +25,25 @@ from nexus_tasks import benchmark
 from nexus_tasks.core.errors import UsageError
 from nexus_tasks.core.provenance import ROOT
 from nexus_tasks.fleet import inventory
+from nexus_tasks.fleet.exporters import Exporter
 from nexus_tasks.fleet.inventory import Deployed, Instance
 from nexus_tasks.fleet.targets import Target
-from nexus_tasks.load.generator import Limits, Stage
-from nexus_tasks.measurement import measure
-from nexus_tasks.measurement.measure import Plan
+from nexus_tasks.load.requests import Limits, Stage
+from nexus_tasks.measurement import http_engine
+from nexus_tasks.measurement.plan import Plan
 from nexus_tasks.records import store
 from nexus_tasks.servers import endpoint
-from nexus_tasks.servers.scrape import Exporter
-from nexus_tasks.workloads import workload
+from nexus_tasks.workloads import sizes
 from nexus_tasks.workloads.workload import Spec
 from tests.conftest import RunningServer, free_port, run_server
-from tests.scripted_server import Handler, openai, serving
+from tests.support.scripted_server import Handler, openai, serving
 
 KEY = "sk-integration-0123456789abcdef"
 
 
 def asked(prompt: int, output: int, *, runs: int, warmup: int, **spec: Any) -> Plan:
     """A plan of requests one after another."""
-    lengths = Spec(prompt_tokens=workload.fixed(prompt), output_tokens=workload.fixed(output))
+    lengths = Spec(prompt_tokens=sizes.fixed(prompt), output_tokens=sizes.fixed(output))
     stage = Stage("closed", concurrency=1, requests=runs, warmup=warmup)
     return Plan(dataclasses.replace(lengths, **spec), (stage,))
 
@@ -52,7 +52,7 @@ SMALL = asked(32, 8, runs=3, warmup=1)
 
 
 def measured(base_url: str, plan: Plan, root: Path) -> store.Record:
-    return store.load(measure.run(Target("local/test", base_url), plan, root=root))
+    return store.load(http_engine.run(Target("local/test", base_url), plan, root=root))
 
 
 def summary(record: store.Record) -> dict[str, Any]:
@@ -327,7 +327,7 @@ def test_an_exporter_that_does_not_tell_is_told_and_the_server_is_measured(
     target = Target("gpu1/main", server.base_url, instance=instance, tunnel="gpu1")
     console = Console(file=io.StringIO(), width=200)
     exporters = {"gpu1": dataclasses.replace(exporter, address=address)}
-    record = store.load(measure.run(target, SMALL, exporters=exporters, root=tmp_path, console=console))
+    record = store.load(http_engine.run(target, SMALL, exporters=exporters, root=tmp_path, console=console))
     assert summary(record)["ok"]
     assert isinstance(console.file, io.StringIO)
     assert re.search(f"telemetry of gpu1 is missing: .*{problem}", console.file.getvalue())
@@ -454,6 +454,6 @@ def test_a_server_that_repeats_the_key_does_not_get_it_into_the_record(tmp_path:
         handler.answer_json({"error": {"message": f"bad key {handler.headers['Authorization']}"}}, 400)
 
     with serving(openai(gossip)) as address:
-        path = measure.run(Target("t", address, KEY), SMALL, root=tmp_path)
+        path = http_engine.run(Target("t", address, KEY), SMALL, root=tmp_path)
     assert KEY not in path.read_text()
     assert store.load(path).requests[0]["error"]["message"] == "HTTP 400: bad key Bearer ***"

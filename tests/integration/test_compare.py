@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from nexus_tasks import compare
-from nexus_tasks.comparison import verdicts
+from nexus_tasks.comparison import gate
+from nexus_tasks.comparison.quantities import QUANTITIES
 from nexus_tasks.core.provenance import ROOT
 from tests.compare_records import changed, run, save
 
@@ -43,7 +44,7 @@ def root(tmp_path: Path) -> Path:
 
 def test_a_slower_run_fails_the_gate_and_says_why(root: Path) -> None:
     done = compared("before", "after", root=root)
-    assert (done.returncode, done.stderr) == (compare.EXIT_WORSE, "")
+    assert (done.returncode, done.stderr) == (gate.EXIT_WORSE, "")
     lines = done.stdout.splitlines()
     assert lines[:3] == ["A: 20261122T100000000Z-main-0001", "B: 20261122T110000000Z-main-0002", "   build: b1 → b2"]
     assert max(map(len, lines)) <= 80
@@ -59,7 +60,7 @@ def test_the_other_way_round_it_passes(root: Path) -> None:
 
 def test_json_is_all_there_is_on_standard_output(root: Path) -> None:
     done = compared("before", "after", "--json", root=root)
-    assert done.returncode == compare.EXIT_WORSE
+    assert done.returncode == gate.EXIT_WORSE
     (found,) = json.loads(done.stdout)
     decode = next(one for one in found["findings"] if one["name"] == "decode_tps")
     assert decode["low"] < decode["change"] < decode["high"] < 0
@@ -86,7 +87,7 @@ def test_what_can_t_be_compared_is_an_error_of_two_lines(arguments: list[str], s
 
 def test_a_baseline_is_saved_and_held_against(root: Path) -> None:
     assert compared("--save-baseline", "v1", "before", root=root).returncode == 0
-    assert compared("--against", "v1", "after", root=root).returncode == compare.EXIT_WORSE
+    assert compared("--against", "v1", "after", root=root).returncode == gate.EXIT_WORSE
     assert compared("--against", "v1", "after", "--margin", "decode_tps=30", "--margin", "itl_p99_ms=30",
                     root=root).returncode == 0  # fmt: skip
 
@@ -103,8 +104,8 @@ def test_the_page_of_docs_names_every_option_and_every_exit_status() -> None:
     page = (ROOT / "docs" / "compare.md").read_text()
     options = {option for action in compare.parser()._actions for option in action.option_strings if option != "-h"}
     assert {option for option in options if option not in page} == {"--help"}
-    for quantity in verdicts.QUANTITIES:
+    for quantity in QUANTITIES:
         row = next((line for line in page.splitlines() if line.startswith(f"| `{quantity.name}`")), "")
         assert f"| {quantity.margin_percent:g} " in row, quantity.name
-    for status in (0, 1, compare.EXIT_WORSE, compare.EXIT_CANT_TELL):
+    for status in (0, 1, gate.EXIT_WORSE, gate.EXIT_CANT_TELL):
         assert f"| {status} |" in page

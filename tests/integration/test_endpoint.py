@@ -11,7 +11,7 @@ import pytest
 from nexus_tasks.core.errors import EndpointDown, EndpointError, NotOpenAI, Unauthorized, UsageError
 from nexus_tasks.servers import endpoint
 from tests.conftest import RunningServer, free_port
-from tests.scripted_server import Handler, serving
+from tests.support.scripted_server import Handler, serving
 
 
 def probe(address: str, model: str | None = None, api_path: str = "/v1", *, timeout_s: float = 30) -> endpoint.Endpoint:

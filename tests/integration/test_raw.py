@@ -20,7 +20,8 @@ import pytest
 import yaml
 
 from nexus_tasks.fleet.inventory import Instance
-from nexus_tasks.measurement import raw
+from nexus_tasks.measurement.llama_bench import engine, parsing, rows, settings, tool_plan
+from nexus_tasks.measurement.llama_bench.tool_plan import BATCHED, BENCH, ENGINES, ToolPlan
 from nexus_tasks.records import store
 from tests import modules
 from tests.conftest import ROOT, ansible, cache_folder, free_port, wait_for
@@ -51,7 +52,7 @@ def with_flags(instance: Instance, *flags: str) -> Instance:
     return dataclasses.replace(instance, argv=[*instance.argv, *flags])
 
 
-def arguments(asked: raw.Plan | None, folder: Path, run: str = "one", action: str = "run") -> dict[str, Any]:
+def arguments(asked: ToolPlan | None, folder: Path, run: str = "one", action: str = "run") -> dict[str, Any]:
     """The arguments of the module for a run in a folder."""
     where = {"action": action, "run": run, "folder": str(folder / "bench")}
     if asked is None:
@@ -68,7 +69,7 @@ def told(measured: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_llama_bench_measures_with_the_settings_of_the_server(instance: Instance, tmp_path: Path) -> None:
-    asked = raw.plan(with_flags(instance, *FLAGS.split()), raw.BENCH, 16, 4, 2, [1])
+    asked = tool_plan.plan_for(with_flags(instance, *FLAGS.split()), BENCH, 16, 4, 2, [1])
     assert asked.warnings == ()
     before = time.monotonic()
     measured = modules.call(MODULE, arguments(asked, tmp_path))["measured"]
@@ -85,7 +86,7 @@ def test_llama_bench_measures_with_the_settings_of_the_server(instance: Instance
     assert (prompt["n_prompt"], prompt["n_gen"], prompt["n_depth"], prompt["n_threads"]) == (16, 0, 0, 1)
     assert (generation["n_prompt"], generation["n_gen"], generation["n_depth"]) == (0, 4, 16)
     assert generation["n_threads"] == 2
-    first, second = raw.bench_samples(measured["lines"])
+    first, second = parsing.bench_samples(measured["lines"])
     assert first.prefill_s
     assert first.decode_s
     # When each began is what the tool said of its progress.
@@ -94,39 +95,40 @@ def test_llama_bench_measures_with_the_settings_of_the_server(instance: Instance
 
 def test_llama_batched_bench_measures_each_concurrency_as_often_as_asked(instance: Instance, tmp_path: Path) -> None:
     flags = FLAGS.replace("--device none ", "").split()
-    asked = raw.plan(with_flags(instance, *flags), raw.BATCHED, 16, 48, 2, [1, 3])
+    asked = tool_plan.plan_for(with_flags(instance, *flags), BATCHED, 16, 48, 2, [1, 3])
     measured = modules.call(MODULE, arguments(asked, tmp_path))["measured"]
     assert measured["status"] == 0, measured["said"]
     assert [(row["pl"], row["pp"], row["tg"]) for row in told(measured)[:6]] == [(1, 16, 48)] * 3 + [(3, 16, 48)] * 3
-    settings = told(measured)[0]
-    assert (settings["n_batch"], settings["n_ubatch"], settings["flash_attn"]) == (128, 64, 1)
-    assert (settings["n_threads"], settings["n_threads_batch"]) == (2, 1)
-    rows, stages = raw.rows_of(asked, raw.batched_samples(measured["lines"], asked), 0.0)
-    assert [row["phase"] for row in rows] == ["warmup", "run", "run"] * 2
+    echoed = told(measured)[0]
+    assert (echoed["n_batch"], echoed["n_ubatch"], echoed["flash_attn"]) == (128, 64, 1)
+    assert (echoed["n_threads"], echoed["n_threads_batch"]) == (2, 1)
+    requests, stages = rows.rows_of(asked, parsing.batched_samples(measured["lines"], asked), 0.0)
+    assert [row["phase"] for row in requests] == ["warmup", "run", "run"] * 2
     assert all(stage["metrics"]["decode_tps"]["n"] == 2 for stage in stages)
 
 
 def test_experts_are_kept_in_host_memory_as_the_server_keeps_them(instance: Instance, tmp_path: Path) -> None:
     tiny_moe.write(tmp_path / "moe.gguf")
-    asked = raw.plan(with_flags(instance, "--model", str(tmp_path / "moe.gguf"), "--cpu-moe"), raw.BENCH, 8, 2, 1, [1])
+    flags = ["--model", str(tmp_path / "moe.gguf"), "--cpu-moe"]
+    asked = tool_plan.plan_for(with_flags(instance, *flags), BENCH, 8, 2, 1, [1])
     measured = modules.call(MODULE, arguments(asked, tmp_path))["measured"]
     assert measured["status"] == 0, measured["said"]
-    assert told(measured)[0]["tensor_buft_overrides"] == raw.EXPERTS
+    assert told(measured)[0]["tensor_buft_overrides"] == settings.EXPERTS
     server = (Path(instance.release["path"]) / "bin" / "libllama-common.so").read_bytes()
-    assert raw.EXPERTS.removesuffix("=CPU").encode() in server  # the very expression of --cpu-moe
+    assert settings.EXPERTS.removesuffix("=CPU").encode() in server  # the very expression of --cpu-moe
 
 
 def test_a_tool_that_fails_says_why(instance: Instance, tmp_path: Path) -> None:
-    asked = raw.plan(with_flags(instance, "--model", "/nowhere.gguf"), raw.BENCH, 8, 2, 1, [1])
+    asked = tool_plan.plan_for(with_flags(instance, "--model", "/nowhere.gguf"), BENCH, 8, 2, 1, [1])
     measured = modules.call(MODULE, arguments(asked, tmp_path))["measured"]
     assert measured["lines"][-1]["command"] == 0  # the second was not tried
-    failure = raw._failure(asked, raw.bench_samples(measured["lines"]), measured)
+    failure = engine._failure(asked, parsing.bench_samples(measured["lines"]), measured)
     assert failure is not None
     assert "(exit status 1): llama_model_load: error loading model: " in failure
 
 
 def test_a_release_without_the_tool_is_told_how_to_get_it(instance: Instance, tmp_path: Path) -> None:
-    asked = raw.plan(instance, raw.BENCH, 8, 2, 1, [1])
+    asked = tool_plan.plan_for(instance, BENCH, 8, 2, 1, [1])
     commands = [[str(tmp_path / "llama-bench"), *asked.commands[0][1:]]]
     answer = modules.call(MODULE, {**arguments(asked, tmp_path), "commands": commands})
     assert answer["failed"]
@@ -139,7 +141,7 @@ def test_a_release_without_the_tool_is_told_how_to_get_it(instance: Instance, tm
 @contextlib.contextmanager
 def endless(instance: Instance, folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], psutil.Process]]:
     """A run of hours, and its tool, which measures its first repetitions."""
-    asked = raw.plan(instance, raw.BATCHED, 8, 200, 5_000, [1])
+    asked = tool_plan.plan_for(instance, BATCHED, 8, 200, 5_000, [1])
     given = json.dumps({"ANSIBLE_MODULE_ARGS": arguments(asked, folder)}).encode()
     with subprocess.Popen(modules.command(MODULE), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as module:
         assert module.stdin
@@ -169,7 +171,7 @@ def test_a_run_is_ended_by_its_name_and_what_it_measured_is_kept(instance: Insta
         assert tool.is_running()
         ended = modules.call(MODULE, arguments(None, tmp_path, action="end"))["measured"]
         assert has_ended(tool)
-    samples = raw.batched_samples(ended["lines"], raw.plan(instance, raw.BATCHED, 8, 200, 5_000, [1]))
+    samples = parsing.batched_samples(ended["lines"], tool_plan.plan_for(instance, BATCHED, 8, 200, 5_000, [1]))
     assert len(samples) >= 2
     assert all(sample.decode_s for sample in samples)
     # Once more: there is nothing left to end.
@@ -177,14 +179,14 @@ def test_a_run_is_ended_by_its_name_and_what_it_measured_is_kept(instance: Insta
 
 
 def test_a_run_that_was_ended_while_its_job_was_on_its_way_does_not_begin(instance: Instance, tmp_path: Path) -> None:
-    asked = raw.plan(instance, raw.BENCH, 8, 2, 1, [1])
+    asked = tool_plan.plan_for(instance, BENCH, 8, 2, 1, [1])
     assert modules.call(MODULE, arguments(None, tmp_path, action="end"))["measured"] == {"lines": []}
     assert modules.call(MODULE, arguments(asked, tmp_path))["msg"] == "the run was ended before it began"
     assert modules.call(MODULE, arguments(asked, tmp_path, run="two"))["measured"]["status"] == 0
 
 
 def test_two_runs_do_not_measure_each_other(instance: Instance, tmp_path: Path) -> None:
-    asked = raw.plan(instance, raw.BENCH, 8, 2, 1, [1])
+    asked = tool_plan.plan_for(instance, BENCH, 8, 2, 1, [1])
     with endless(instance, tmp_path):
         answer = modules.call(MODULE, arguments(asked, tmp_path, run="two"))
     assert "another llama-bench or llama-batched-bench measures on this host" in answer["msg"]
@@ -203,7 +205,7 @@ def test_a_tool_ends_with_its_job_and_goes_before_the_server_where_memory_runs_o
     proven = tmp_path / "instances" / "main" / "verified" / "instance.json"
     proven.write_text(json.dumps({"runtime": runtime, "environment": {}}))
     # One that prints nothing: those that print end by themselves when nobody reads.
-    asked = raw.plan(instance, raw.BENCH, 8, 2, 1, [1])
+    asked = tool_plan.plan_for(instance, BENCH, 8, 2, 1, [1])
     given = {**arguments(asked, tmp_path), "commands": [["/bin/sleep", "300"]]}
     with subprocess.Popen(modules.command(MODULE), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as module:
         assert module.stdin
@@ -228,7 +230,7 @@ def test_what_a_tool_reads_from_the_environment_is_the_servers(instance: Instanc
     script = tmp_path / "tool"
     script.write_text("#!/bin/sh\nenv | grep -E '^(FROM_SERVER|LLAMA_|CUDA_)' >&2\nexit 3\n")
     script.chmod(0o755)
-    given = {**arguments(raw.plan(instance, raw.BENCH, 8, 2, 1, [1]), tmp_path), "commands": [[str(script)]]}
+    given = {**arguments(tool_plan.plan_for(instance, BENCH, 8, 2, 1, [1]), tmp_path), "commands": [[str(script)]]}
     measured = modules.call(MODULE, given, LLAMA_ARG_THREADS="1")["measured"]
     assert measured["status"] == 3
     assert measured["said"] == ["FROM_SERVER=1"]
@@ -255,13 +257,15 @@ class Rig:
         """Begin a run as the benchmark does."""
         program = (
             "import json, sys; from pathlib import Path; from rich.console import Console\n"
-            "from nexus_tasks.fleet import inventory; from nexus_tasks.measurement import raw\n"
+            "from nexus_tasks.fleet import inventory\n"
+            "from nexus_tasks.measurement.llama_bench import engine, tool_plan\n"
             "from nexus_tasks.core.errors import command_line\n"
-            "engine, sizes, stops, root = json.loads(sys.argv[1])\n"
+            "tool, sizes, stops, root = json.loads(sys.argv[1])\n"
             "@command_line\n"
             "def main(argv):\n"
             "    (instance,) = inventory.deployed('rig/main').instances\n"
-            "    raw.run(instance, engine, *sizes, root=Path(root), console=Console(), stop_server=stops)\n"
+            "    asked = tool_plan.plan_for(instance, tool, *sizes)\n"
+            "    engine.run(instance, asked, root=Path(root), console=Console(), stop_server=stops)\n"
             "    return 0\n"
             "sys.exit(main())\n"
         )
@@ -288,7 +292,7 @@ class Rig:
         found = []
         for process in psutil.process_iter(["name", "cmdline"]):
             words = process.info["cmdline"] or []
-            if words and Path(words[0]).name in raw.ENGINES and str(self.folder) in " ".join(words):
+            if words and Path(words[0]).name in ENGINES and str(self.folder) in " ".join(words):
                 found.append(process)
         return found
 
@@ -334,13 +338,13 @@ def rig(release: Path, small_model: Path, tmp_path_factory: pytest.TempPathFacto
 
 def test_a_run_without_the_server_ends_with_a_record_and_the_server_back(rig: Rig) -> None:
     before = rig.server()
-    process = rig.measure(raw.BATCHED, 16, 8, 2, [1, 2], stop_server=True)
+    process = rig.measure(BATCHED, 16, 8, 2, [1, 2], stop_server=True)
     output, _ = process.communicate()
     assert process.returncode == 0, output
     record = rig.records()[-1]
     assert record.summary
     assert (record.summary["ok"], record.summary["requests"]) == (True, 6)
-    assert (record.header["target"], record.header["load"]["engine"]) == ("rig/main", raw.BATCHED)
+    assert (record.header["target"], record.header["load"]["engine"]) == ("rig/main", BATCHED)
     assert record.header["load"]["servers_beside"] == []
     assert record.header["started_at"] < record.summary["finished_at"]
     assert [stage["concurrency"] for stage in record.stages] == [1, 2]
@@ -353,7 +357,7 @@ def test_a_run_without_the_server_ends_with_a_record_and_the_server_back(rig: Ri
 
 def test_beside_a_server_people_are_told_so_and_the_server_is_left_alone(rig: Rig) -> None:
     before = rig.server()
-    process = rig.measure(raw.BENCH, 16, 8, 2, [1], stop_server=False)
+    process = rig.measure(BENCH, 16, 8, 2, [1], stop_server=False)
     output, _ = process.communicate()
     assert process.returncode == 0, output
     assert "rig/main runs beside llama-bench" in " ".join(output.split())
@@ -365,7 +369,7 @@ def test_beside_a_server_people_are_told_so_and_the_server_is_left_alone(rig: Ri
 
 
 def test_after_ctrl_c_the_tool_has_ended_the_server_is_back_and_the_record_is_whole(rig: Rig) -> None:
-    process = rig.measure(raw.BATCHED, 16, 200, 5_000, [1], stop_server=True)
+    process = rig.measure(BATCHED, 16, 200, 5_000, [1], stop_server=True)
     wait_for(rig.tools, "the tool")
     assert rig.state()["phase"] == "stopped"
     lines = rig.folder / "bench" / "lines.jsonl"
@@ -382,7 +386,7 @@ def test_after_ctrl_c_the_tool_has_ended_the_server_is_back_and_the_record_is_wh
 
 
 def test_a_run_that_is_killed_leaves_no_tool_and_the_server_back(rig: Rig) -> None:
-    process = rig.measure(raw.BATCHED, 16, 200, 5_000, [1], stop_server=True)
+    process = rig.measure(BATCHED, 16, 200, 5_000, [1], stop_server=True)
     wait_for(rig.tools, "the tool")
     process.kill()
     process.communicate()

@@ -16,14 +16,17 @@ import pytest
 
 from nexus_tasks import benchmark, report
 from nexus_tasks.comparison import verdicts
+from nexus_tasks.core import text
 from nexus_tasks.core.errors import ReportError
 from nexus_tasks.records import runs, store
-from nexus_tasks.reports import frames, index, markup, stories
+from nexus_tasks.reports import frames, index, site
+from nexus_tasks.reports.pages.compare import sentences
+from nexus_tasks.reports.pages.compare.sides import Compared
 from tests import browser
 from tests.conftest import RunningServer
 from tests.report_records import NOON, failure, fixed, request, simulate, write
 
-SOURCE = report.NOTEBOOKS / "benchmark.ipynb"
+SOURCE = site.NOTEBOOKS / "benchmark.ipynb"
 
 
 @pytest.fixture(scope="module")
@@ -68,16 +71,16 @@ def test_the_numbers_of_a_page_are_those_of_its_record(newest: store.Record, pag
     metrics = newest.summary["metrics"]
     for name in ("ttft_ms", "itl_ms", "decode_tps"):
         for part in ("median", "max"):
-            assert f">{markup.number(metrics[name][part])}<" in page, (name, part)
+            assert f">{text.number(metrics[name][part])}<" in page, (name, part)
     difference = newest.summary["agreement"]["difference_percent"]
-    assert f"by the server's: {markup.percent(difference)}" in page
+    assert f"by the server's: {text.percent(difference)}" in page
     for row in newest.requests:
-        assert f"{markup.number(row['total_ms'])} ms, {markup.number(row['decode_tps'])} tokens/s</text>" in page
+        assert f"{text.number(row['total_ms'])} ms, {text.number(row['decode_tps'])} tokens/s</text>" in page
 
 
 def test_a_page_compares_with_the_run_before(folder: Path, newest: store.Record, page: str) -> None:
     change = frames.history(newest, folder / "results").changes["decode_tps"]
-    assert f"{markup.percent(change.percent)} since the last like it" in page
+    assert f"{text.percent(change.percent)} since the last like it" in page
     first = store.load(store.paths("benchmark", folder / "results")[0])
     assert "No earlier run of this target." in (folder / "reports" / "benchmark" / f"{first.run_id}.html").read_text()
 
@@ -139,7 +142,7 @@ def test_two_runs_are_compared_on_a_page_that_fits_narrow_and_wide_windows(tmp_p
     [page] = (tmp_path / "reports" / "compare").glob("*.html")
     sides = [[store.load(path)] for path in paths]
     shown = html.unescape(page.read_text())
-    for sentence in stories.compare(sides, [verdicts.judge(*sides)]):
+    for sentence in sentences.opening(Compared(sides, [verdicts.judge(*sides)])):
         assert sentence in shown
     for path in paths:
         assert f'href="../benchmark/{path.stem}.html"' in shown
@@ -196,14 +199,14 @@ def test_an_index_that_a_cache_has_kept_is_replaced_by_the_newest(tmp_path: Path
         address = f"http://127.0.0.1:{served.server_port}/index.html"
         for record in (first, second):
             (reports / "benchmark" / f"{record.stem}.html").write_text("a page")
-            report.write_index(root, reports)
+            index.write(root, reports)
             assert record.stem in browser.visit(address, tmp_path)
         served.shutdown()
 
 
 def test_deleting_the_reports_and_rendering_again_gives_the_same_pages(tmp_path: Path, folder: Path) -> None:
     kept = {path.name: path.read_text() for path in (folder / "reports" / "benchmark").glob("*.html")}
-    again, failures = report.report(results_dir=folder / "results", reports_dir=tmp_path / "reports")
+    again, failures = site.update(folders=site.Folders(folder / "results", tmp_path / "reports"))
     assert failures == 0
     made = {path.name: path.read_text() for path in (again.parent / "benchmark").glob("*.html")}
     assert made == kept
@@ -233,9 +236,9 @@ def test_a_failing_cell_is_named_and_the_notebook_kept_while_the_old_page_stays(
     page = reports / "benchmark" / f"{record.stem}.html"
     page.parent.mkdir(parents=True)
     page.write_text("the old page")
-    notebooks = _notebook_with(tmp_path, "blocks.head(record, past)", "print('so far')\nrecord.header['nosuch']")
+    notebooks = _notebook_with(tmp_path, "tables.head(record, past)", "print('so far')\nrecord.header['nosuch']")
     with pytest.raises(ReportError) as raised:
-        report.render(record, results_dir=tmp_path / "results", reports_dir=reports, notebooks_dir=notebooks)
+        site.render_run(record, site.Folders(tmp_path / "results", reports, notebooks))
     assert raised.value.message == ("cell [4] of benchmark.ipynb (`print('so far')`) failed: KeyError: 'nosuch'")
     kept = page.with_suffix(".failed.ipynb")
     assert str(kept) in raised.value.hint
@@ -245,11 +248,9 @@ def test_a_failing_cell_is_named_and_the_notebook_kept_while_the_old_page_stays(
 
 def test_a_kernel_that_dies_is_an_error_and_no_traceback(tmp_path: Path) -> None:
     record = write(tmp_path / "results")
-    notebooks = _notebook_with(tmp_path, "blocks.head(record, past)", "import os; os._exit(3)")
+    notebooks = _notebook_with(tmp_path, "tables.head(record, past)", "import os; os._exit(3)")
     with pytest.raises(ReportError, match=r"the kernel of benchmark\.ipynb stopped"):
-        report.render(
-            record, results_dir=tmp_path / "results", reports_dir=tmp_path / "reports", notebooks_dir=notebooks
-        )
+        site.render_run(record, site.Folders(tmp_path / "results", tmp_path / "reports", notebooks))
 
 
 def test_a_notebook_parameter_reaches_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

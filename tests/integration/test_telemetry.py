@@ -151,7 +151,7 @@ def compile_nvml(folder: Path, source: str) -> Path:
 
 
 def sample_with(folder: Path) -> dict[str, Any]:
-    """What another process samples with the folder's library: the bindings keep theirs for a process's life."""
+    """A sample of another process with the folder's library: the bindings keep theirs for a process's life."""
     environment = {**os.environ, "LD_LIBRARY_PATH": str(folder)}
     run = subprocess.run(
         [sys.executable, "-c", PROGRAM], env=environment, cwd=ROOT, capture_output=True, text=True, check=True

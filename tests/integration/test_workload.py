@@ -15,24 +15,23 @@ import pytest
 
 from nexus_tasks.core.errors import EndpointError, UsageError
 from nexus_tasks.load import generator
-from nexus_tasks.load.generator import Item, Limits, Stage
+from nexus_tasks.load.requests import Item, Limits, Stage
+from nexus_tasks.load.rows import Row
 from nexus_tasks.servers import endpoint
-from nexus_tasks.workloads import prompt_file, workload
+from nexus_tasks.workloads import prompt_file, sizes, sources, workload
 from nexus_tasks.workloads.workload import Spec
 from tests.conftest import RunningServer, run_server
 
 BY_CHANCE = 2
 """Tokens: of the model's few words, a prompt may begin with the same as one that was asked before."""
-SHORT = Spec(prompt_tokens=workload.fixed(64), output_tokens=workload.fixed(4))
+SHORT = Spec(prompt_tokens=sizes.fixed(64), output_tokens=sizes.fixed(4))
 
 
-def asked(
-    base_url: str, spec: Spec, requests: int, *, stages: int = 1, length: int | None = None
-) -> list[generator.Row]:
+def asked(base_url: str, spec: Spec, requests: int, *, stages: int = 1, length: int | None = None) -> list[Row]:
     """The rows of the first so many requests of each stage, one after another."""
     with endpoint.connect(base_url, None) as client:
         found = endpoint.probe(client)
-        source = workload.prepare(client, found, workload.settle(spec, found))
+        source = sources.prepare(client, found, workload.settle(spec, found))
     rows = []
     for number in range(stages):
         rows += measured(base_url, source.items(stage=number, length=length), requests, number)
@@ -40,9 +39,9 @@ def asked(
     return rows
 
 
-def measured(base_url: str, items: Iterator[Item], requests: int, number: int) -> list[generator.Row]:
+def measured(base_url: str, items: Iterator[Item], requests: int, number: int) -> list[Row]:
     """The rows of a stage's first so many requests. It goes on until they are seen, so that it cuts no conversation."""
-    rows: list[generator.Row] = []
+    rows: list[Row] = []
     generator.run(
         base_url,
         None,
@@ -58,7 +57,7 @@ def measured(base_url: str, items: Iterator[Item], requests: int, number: int) -
     return rows[:requests]
 
 
-def seen(rows: list[generator.Row], key: str) -> list[Any]:
+def seen(rows: list[Row], key: str) -> list[Any]:
     """What the server says about each request; ``prompt`` is all of the prompt, cached or not."""
     if key == "prompt":
         return [row["server"]["prompt_n"] + row["server"]["cache_n"] for row in rows]
@@ -67,11 +66,11 @@ def seen(rows: list[generator.Row], key: str) -> list[Any]:
 
 @pytest.mark.parametrize("api", ["completion", "chat"])
 def test_prompts_and_answers_have_exactly_the_lengths_that_were_drawn(server: RunningServer, api: str) -> None:
-    spec = Spec(prompt_tokens=workload.uniform(40, 400), output_tokens=workload.lognormal(6, 0.5, 20), api=api)
+    spec = Spec(prompt_tokens=sizes.uniform(40, 400), output_tokens=sizes.lognormal(6, 0.5, 20), api=api)
     rows = asked(server.base_url, spec, 8)
     with endpoint.connect(server.base_url, None) as client:
         found = endpoint.probe(client)
-        source = workload.prepare(client, found, workload.settle(spec, found))
+        source = sources.prepare(client, found, workload.settle(spec, found))
     planned = [item.requests[0] for item in itertools.islice(source.items(), 8)]
     assert seen(rows, "prompt") == [request.prompt_tokens for request in planned]
     assert seen(rows, "predicted_n") == [request.output_tokens for request in planned]
@@ -81,7 +80,7 @@ def test_prompts_and_answers_have_exactly_the_lengths_that_were_drawn(server: Ru
 @pytest.mark.parametrize(("api", "least"), [("completion", 1), ("chat", 30)])
 def test_no_length_is_missed_by_a_token(server: RunningServer, api: str, least: int) -> None:
     for length in (least, least + 1, least + 2, least + 7, 1000):
-        (row,) = asked(server.base_url, dataclasses.replace(SHORT, prompt_tokens=workload.fixed(length), api=api), 1)
+        (row,) = asked(server.base_url, dataclasses.replace(SHORT, prompt_tokens=sizes.fixed(length), api=api), 1)
         assert seen([row], "prompt") == [length]
 
 
@@ -112,7 +111,7 @@ def test_a_shared_prefix_comes_from_the_cache_and_nothing_else_does(server: Runn
 
 
 def test_a_conversation_grows_by_exactly_what_is_asked_and_finds_its_past_in_the_cache(server: RunningServer) -> None:
-    spec = Spec(kind="conversations", turns=4, prompt_tokens=workload.fixed(50), output_tokens=workload.fixed(10))
+    spec = Spec(kind="conversations", turns=4, prompt_tokens=sizes.fixed(50), output_tokens=sizes.fixed(10))
     rows = asked(server.base_url, spec, 8)
     assert [row["turn"] for row in rows] == [0, 1, 2, 3] * 2
     for talk in (rows[:4], rows[4:]):
@@ -128,15 +127,15 @@ def test_a_conversation_grows_by_exactly_what_is_asked_and_finds_its_past_in_the
 
 @pytest.mark.parametrize("length", [100, 2000])
 def test_context_scaling_asks_for_the_length_of_its_stage(server: RunningServer, length: int) -> None:
-    spec = Spec(kind="context", lengths=(100, 2000), output_tokens=workload.fixed(4))
+    spec = Spec(kind="context", lengths=(100, 2000), output_tokens=sizes.fixed(4))
     assert seen(asked(server.base_url, spec, 1, length=length), "prompt") == [length]
 
 
 def test_a_length_that_the_template_leaves_no_room_for_is_refused(server: RunningServer) -> None:
     spec = dataclasses.replace(SHORT, api="chat")
     with pytest.raises(UsageError, match=r"no chat has 5 prompt tokens here: the chat template alone takes \d+"):
-        asked(server.base_url, dataclasses.replace(spec, prompt_tokens=workload.fixed(5)), 1)
-    drawn = dataclasses.replace(spec, prompt_tokens=workload.lognormal(30, 1.0, 90))
+        asked(server.base_url, dataclasses.replace(spec, prompt_tokens=sizes.fixed(5)), 1)
+    drawn = dataclasses.replace(spec, prompt_tokens=sizes.lognormal(30, 1.0, 90))
     lengths = seen(asked(server.base_url, drawn, 12), "prompt")
     assert min(lengths) > 5
 
@@ -144,7 +143,7 @@ def test_a_length_that_the_template_leaves_no_room_for_is_refused(server: Runnin
 def test_files_are_asked_as_they_are(server: RunningServer, tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"prompt": "ba mi ro", "output_tokens": 3}\n{"prompt": "ka \\"lu\\"", "id": "second"}\n')
-    spec = Spec(kind="file", file=prompt_file.read(path), output_tokens=workload.fixed(5))
+    spec = Spec(kind="file", file=prompt_file.read(path), output_tokens=sizes.fixed(5))
     rows = asked(server.base_url, spec, 3)
     assert seen(rows, "predicted_n") == [3, 5, 3]
     assert [row["key"] for row in rows] == ["1", "second", "1"]
@@ -161,7 +160,7 @@ def test_an_entry_that_does_not_fit_into_the_context_is_refused_by_its_line(
     # Single tokens as long as a word, so that its bytes alone don't tell.
     fits, not_ = (json.dumps({"prompt": " ba" * words}) for words in (4000, 4100))
     path.write_text(f"{fits}\n{not_}\n")
-    spec = Spec(kind="file", file=prompt_file.read(path), output_tokens=workload.fixed(8))
+    spec = Spec(kind="file", file=prompt_file.read(path), output_tokens=sizes.fixed(8))
     with pytest.raises(UsageError, match=r"a\.jsonl, line 2: prompt and answer are 41\d\d tokens, more than the 4096"):
         asked(server.base_url, spec, 1)
 
@@ -185,26 +184,26 @@ def reranker(
 
 
 def test_texts_to_embed_have_exactly_the_lengths_that_were_drawn(embedder: RunningServer) -> None:
-    spec = Spec(kind="embeddings", prompt_tokens=workload.uniform(10, 300))
+    spec = Spec(kind="embeddings", prompt_tokens=sizes.uniform(10, 300))
     rows = asked(embedder.base_url, spec, 6)
-    drawn = workload.uniform(10, 300).draws(np.random.default_rng([0, 0]))
+    drawn = sizes.uniform(10, 300).draws(np.random.default_rng([0, 0]))
     assert [row["prompt_tokens"] for row in rows] == list(itertools.islice(drawn, 6))
 
 
 def test_queries_and_documents_have_exactly_the_lengths_that_were_drawn(reranker: RunningServer) -> None:
-    spec = Spec(kind="rerank", prompt_tokens=workload.fixed(60), documents=5)
+    spec = Spec(kind="rerank", prompt_tokens=sizes.fixed(60), documents=5)
     assert [row["prompt_tokens"] for row in asked(reranker.base_url, spec, 3)] == [5 * 60] * 3
 
 
 def test_a_document_that_leaves_no_room_for_its_query_is_refused(reranker: RunningServer) -> None:
     with pytest.raises(UsageError, match="no pair of query and document has 8 prompt tokens here"):
-        asked(reranker.base_url, Spec(kind="rerank", prompt_tokens=workload.fixed(8)), 1)
+        asked(reranker.base_url, Spec(kind="rerank", prompt_tokens=sizes.fixed(8)), 1)
 
 
 def test_a_server_that_embeds_or_ranks_nothing_is_told_before_anything_is_measured(
     server: RunningServer, embedder: RunningServer
 ) -> None:
     with pytest.raises(EndpointError, match="HTTP 501 at /v1/embeddings: This server does not support embeddings"):
-        asked(server.base_url, Spec(kind="embeddings", prompt_tokens=workload.fixed(60)), 1)
+        asked(server.base_url, Spec(kind="embeddings", prompt_tokens=sizes.fixed(60)), 1)
     with pytest.raises(EndpointError, match="HTTP 501 at /v1/rerank: This server does not support reranking"):
-        asked(embedder.base_url, Spec(kind="rerank", prompt_tokens=workload.fixed(60)), 1)
+        asked(embedder.base_url, Spec(kind="rerank", prompt_tokens=sizes.fixed(60)), 1)

@@ -13,9 +13,10 @@ from typing import Any
 
 import httpx
 
-from plugins.module_utils.llama_server import compare as compare_utils
-from plugins.module_utils.llama_server import runtimes as runtime_utils
-from plugins.module_utils.llama_server import switch as switch_utils
+from plugins.module_utils.llama_server.converge import converge
+from plugins.module_utils.llama_server.host import host_of
+from plugins.module_utils.llama_server.plan import plan
+from plugins.module_utils.llama_server.runtimes.supervisor import Supervisor
 from tests.conftest import ROOT, free_port
 
 Row = dict[str, Any]
@@ -67,11 +68,11 @@ class Machine:
             "instances": {instance["config"]["name"]: instance for instance in instances}, **settings,
         }  # fmt: skip
         Path(host["root"]).mkdir(exist_ok=True)
-        return compare_utils.host_of(host, progress)
+        return host_of(host, progress)
 
     def shut_down(self) -> None:
         """End what runs under supervisor."""
-        runtime_utils.Supervisor(self.declaring().settings).shut_down()
+        Supervisor(self.declaring().settings).shut_down()
 
     def loaded(self) -> set[str]:
         """The models that a router has loaded."""
@@ -81,10 +82,10 @@ class Machine:
 
 def deploy(host: Any) -> list[Row]:
     """Plan and switch, as the role does."""
-    rows = compare_utils.plan(host)
+    rows = plan(host)
     due = [row["name"] for row in rows if row["changed"] and row["state"] == "planned"]
-    return list(switch_utils.converge(host, due))
+    return list(converge(host, due))
 
 
 def status(host: Any, name: str = "main") -> Any:
-    return runtime_utils.Supervisor(host.settings).status(name)
+    return Supervisor(host.settings).status(name)

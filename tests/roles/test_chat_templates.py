@@ -1,113 +1,23 @@
-"""Chat templates: the checks of role llama_server on any, and those of this repository in a real llama-server."""
+"""Chat templates in a real llama-server: given back as declared, and rendered as the checks render them."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import httpx
 import pytest
 
-from tests import modules
+from plugins.plugin_utils import chat_templates
 from tests.conftest import ROOT, RunningServer, run_server
 
 TEMPLATES = ROOT / "templates" / "chat"
 NAMES = sorted(path.stem for path in TEMPLATES.glob("*.jinja"))
-Normalized = Callable[[str], str]
 
 TURNS = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
-
-# By name a template and what is said of it; nothing is where it is right.
-CHECKED = {
-    "plain": (TURNS, ""),
-    "loop controls and helpers": (
-        "{%- set seen = namespace(n=0) -%}{% for m in messages %}{% if m.role == 'tool' %}{% continue %}{% endif %}"
-        "{% set seen.n = seen.n + 1 %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}"
-        "{{ strftime_now('%Y') ~ (tools | default([]) | map(attribute='type') | tojson) }}",
-        "",
-    ),
-    "no system prompt": (
-        "{% if messages[0].role == 'system' %}{{ raise_exception('no system prompt') }}{% endif %}" + TURNS, ""
-    ),
-    "no tools": (
-        "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('roles must alternate') }}{% endif %}"
-        "{{ m.content }}{% endfor %}", "",
-    ),
-    "arguments as text": (
-        TURNS + "{% for m in messages %}{% for call in m.tool_calls or [] %}{{ 'call ' + call.function.arguments }}"
-        "{% endfor %}{% endfor %}", "",
-    ),
-    "a comment on Go": ("{# not {{ .Prompt }}\n#}" + TURNS, ""),
-    "a syntax error": ("one\n{% for message in messages %}\n{{ message.content }\n{% endfor %}", r" line 3: .*: mend"),
-    "an unknown tag": (TURNS + "\n{% esle %}", r" line 3: Encountered unknown tag 'esle'"),
-    "an unknown filter": (TURNS + "{{ messages | frobnicate }}", r" line 2: No filter named 'frobnicate'"),
-    "Ollama's prompt": ("{{ .Prompt }}", r" line 1: \{\{ \.Prompt is Go's template syntax, as in Ollama's Mod.* needs"),
-    "Ollama's loop": ("x\n\n{{- range .Messages }}{{ .Content }}{{ end }}", r" line 3: \{\{- range \.Messages is Go's"),
-    "Ollama's condition": ("{{ if .System }}{{ .System }}{{ end }}", r" line 1: \{\{ if \.System is Go's"),
-    "Ollama's comparison": ("\n{{ if eq .Role \"user\" }}x{{ end }}", r" line 2: \{\{ if eq \.Role is Go's"),
-    "Ollama's variable": ("{{ $last := 1 }}", r" line 1: \{\{ \$last is Go's"),
-    "nothing": ("", ": it renders a question without the user's words 'Is it warm in Paris"),
-    "another field": (
-        "{% for message in messages %}{{ message.text }}{% endfor %}",
-        r": it renders a question without the user's words 'Is it warm in Paris\?': render message\.content",
-    ),
-    "the last turn only": (
-        "{{ messages[-1].content }}", r": it renders several turns without the user's words 'Is it warm in Paris\?'"
-    ),
-    "what fails": (
-        "{% for message in messages %}\n{{ message.content + 1 }}\n{% endfor %}",
-        r" line 2: it can't render a question: TypeError: .*: mend the template",
-    ),
-    "what declines a question": ("{{ raise_exception('no') }}", r" line 1: it can't render a question: Declined: no"),
-    "what fails at tools": (
-        "{% for m in messages %}\n{{ m.content }}{{ m.tool_calls[0].nothing.more if m.tool_calls }}\n{% endfor %}",
-        r" line 2: it can't render a tool: UndefinedError",
-    ),
-    "what reaches out": (
-        TURNS + "{{ messages.__class__.__mro__ }}", r" line 2: it can't render a question: SecurityError"
-    ),
-    "an empty line at the end": (TURNS + "\n\n", " ends with an empty line: remove it"),
-}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def plugin() -> ModuleType:
-    """The filter plugin, which Ansible loads from its path, too."""
-    return modules.load(ROOT / "plugins/filter/chat_template.py")
-
-
-@pytest.mark.parametrize("name", CHECKED)
-def test_a_template_is_refused_with_its_file_and_line(plugin: ModuleType, tmp_path: Path, name: str) -> None:
-    source, expected = CHECKED[name]
-    (tmp_path / "mine.jinja").write_text(source)
-    found = plugin.chat_template_problems(["mine"], str(tmp_path))
-    if not expected:
-        assert found == []
-        return
-    (line,) = found
-    assert re.match(re.escape(f"chat template {tmp_path}/mine.jinja") + expected, line), line
-    assert "\n" not in line
-
-
-def test_what_is_no_text_is_refused(plugin: ModuleType, tmp_path: Path) -> None:
-    (tmp_path / "mine.jinja").write_bytes(b"\xff\xfe{{ messages }}")
-    (line,) = plugin.chat_template_problems(["mine"], str(tmp_path))
-    assert "mine.jinja can't be read as UTF-8 text" in line
-
-
-@pytest.mark.parametrize("name", ["chatlm", "../chat/chatml", "chatml.jinja"])
-def test_a_template_that_is_not_there_is_refused_with_those_that_are(plugin: ModuleType, name: str) -> None:
-    (line,) = plugin.chat_template_problems([name, "chatml"], str(TEMPLATES))
-    assert line.startswith(f"there is no chat template '{name}': use one of {', '.join(NAMES)}, or write {TEMPLATES}/")
-
-
-def test_the_templates_of_this_repository_are_right(plugin: ModuleType) -> None:
-    assert {"chatml", "gpt-oss-plain-math"} <= set(NAMES)
-    assert plugin.chat_template_problems(NAMES, str(TEMPLATES)) == []
 
 
 OPENAI = (
@@ -129,10 +39,10 @@ MISTRAL = (
     ids=["bare", "newline", "CRLF", "spaces", "UTF-8", "OpenAI", "Mistral"],
 )  # fmt: skip
 def test_llama_server_gives_a_template_back_as_declared(
-    plugin: ModuleType, llama_server_bin: Path, tiny_model: Path, tmp_path: Path, source: str
+    llama_server_bin: Path, tiny_model: Path, tmp_path: Path, source: str
 ) -> None:
     (tmp_path / "mine.jinja").write_bytes(source.encode())
-    (text,) = plugin.chat_template_texts(["mine"], str(tmp_path)).values()
+    (text,) = chat_templates.texts(["mine"], str(tmp_path)).values()
     declared = tmp_path / "declared.jinja"
     declared.write_bytes(text.encode())
     # The host gets the declared text; the source itself leads the server to the same.
@@ -169,13 +79,11 @@ def as_sent(conversation: dict[str, Any]) -> dict[str, Any]:
     return sent
 
 
-def test_llama_server_renders_what_the_check_renders(
-    plugin: ModuleType, with_template: tuple[str, RunningServer]
-) -> None:
+def test_llama_server_renders_what_the_check_renders(with_template: tuple[str, RunningServer]) -> None:
     name, server = with_template
-    template = plugin.environment().from_string((TEMPLATES / f"{name}.jinja").read_text())
-    for conversations in plugin.CONVERSATIONS.values():
-        expected = template.render(plugin.CONTEXT, **conversations[0])
+    template = chat_templates.environment().from_string((TEMPLATES / f"{name}.jinja").read_text())
+    for conversations in chat_templates.CONVERSATIONS.values():
+        expected = template.render(chat_templates.CONTEXT, **conversations[0])
         assert rendered(server, **as_sent(conversations[0])) == expected
 
 

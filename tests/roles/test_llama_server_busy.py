@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import multiprocessing
 import os
 import signal
-import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -15,11 +13,12 @@ from typing import Any
 import httpx
 import pytest
 
-from plugins.module_utils.llama_server import client as client_utils
-from plugins.module_utils.llama_server import compare as compare_utils
-from plugins.module_utils.llama_server import host as host_utils
-from plugins.module_utils.llama_server import proof as proof_utils
-from plugins.module_utils.llama_server import switch as switch_utils
+from plugins.module_utils.hostlib.files import read_json
+from plugins.module_utils.llama_server import drain
+from plugins.module_utils.llama_server.control import start
+from plugins.module_utils.llama_server.converge import converge
+from plugins.module_utils.llama_server.plan import plan
+from plugins.module_utils.llama_server.proof import prove, readiness, slots
 from tests.conftest import wait_for
 from tests.roles.machine import Machine, deploy, status
 
@@ -63,8 +62,8 @@ class Users:
 
     def working(self) -> int:
         """How many slots work for them."""
-        slots = httpx.get(f"{self.url}/slots", params={"model": self.model}, timeout=60).json()
-        return sum(slot["is_processing"] for slot in slots)
+        rows = httpx.get(f"{self.url}/slots", params={"model": self.model}, timeout=60).json()
+        return sum(row["is_processing"] for row in rows)
 
     def leave(self) -> None:
         """The endless requests end, and the others have their answers."""
@@ -74,12 +73,12 @@ class Users:
 
 
 @contextlib.contextmanager
-def users(port: int, slots: int, waiting: int = 0, model: str = "") -> Iterator[Users]:
+def users(port: int, count: int, waiting: int = 0, model: str = "") -> Iterator[Users]:
     """So many slots are at work, and more requests wait for one."""
     them = Users(port, model)
     try:
-        them.ask(slots)
-        wait_for(lambda: them.working() == slots, "users in all slots")
+        them.ask(count)
+        wait_for(lambda: them.working() == count, "users in all slots")
         them.ask(waiting, tokens=8)
         yield them
     finally:
@@ -90,40 +89,46 @@ def checks(row: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {check["check"]: check for check in row["checks"]}
 
 
+def proven_speed(host: Any) -> Any:
+    """The tokens per second that the host remembers."""
+    return (read_json(host.folder("main").file("proof.json")) or {})["tokens_per_second"]
+
+
 def test_a_busy_server_is_proven_and_left_alone(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proof_utils, "SLOT_SECONDS", 2)
+    monkeypatch.setattr(slots, "SLOT_SECONDS", 2)
     instance = machine.instance("main", *ENDLESS, "--parallel", "4", parallel=4)
     instance["proof"]["min_decode_tps"] = 0.1
     host = machine.declaring(instance)
     [row] = deploy(host)
     assert row["error"] is None
-    measured = host_utils.read_json(host.folder("main").file("proof.json"))["tokens_per_second"]
+    measured = proven_speed(host)
+    assert measured
     serving = status(host).pid
     with users(machine.port, 4, waiting=4) as them:
-        [row] = compare_utils.plan(host)
+        [row] = plan(host)
         assert (row["state"], row["changed"], row["error"]) == ("verified", False, None)
         busy = checks(row)["busy"]
         assert (busy["found"], busy["ok"]) == ("4 of 4 slots", True)
         assert row["tokens_per_second"] is None
         assert "completion" not in checks(row)
         # So it is for who runs the switch all the same, and for who starts what runs.
-        [row] = switch_utils.converge(host, ["main"])
+        [row] = converge(host, ["main"])
         assert (row["state"], row["changed"]) == ("verified", False)
-        row = switch_utils.start(host, host.folder("main"), instance["proof"])
+        row = start(host, host.folder("main"), instance["proof"])
         assert (row["state"], row["changed"]) == ("verified", False)
         assert status(host).pid == serving
         so_far = list(them.tokens[:4])
         wait_for(lambda: all(now > then for now, then in zip(them.tokens, so_far, strict=False)), "more of each answer")
     assert them.broken == []
     assert status(host).pid == serving
-    assert host_utils.read_json(host.folder("main").file("proof.json"))["tokens_per_second"] == measured
+    assert proven_speed(host) == measured
 
 
 def test_a_new_server_that_users_fill_at_once_is_kept(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proof_utils, "SLOT_SECONDS", 1)
+    monkeypatch.setattr(slots, "SLOT_SECONDS", 1)
     deploy(machine.declaring(machine.instance("main", *ENDLESS)))
     them = Users(machine.port)
-    loaded = proof_utils.wait_until_loaded
+    loaded = readiness.wait_until_loaded
 
     def with_users(*arguments: Any) -> Any:
         found = loaded(*arguments)
@@ -131,7 +136,7 @@ def test_a_new_server_that_users_fill_at_once_is_kept(machine: Machine, monkeypa
         wait_for(lambda: them.working() == 1, "the user")
         return found
 
-    monkeypatch.setattr(proof_utils, "wait_until_loaded", with_users)
+    monkeypatch.setattr(prove, "wait_until_loaded", with_users)
     changed = machine.instance("main", *ENDLESS, "--seed", "7")
     changed["proof"]["min_decode_tps"] = 1e6
     try:
@@ -150,18 +155,18 @@ def test_the_speed_beside_others_is_told_and_not_held_against_a_floor(machine: M
     instance["proof"]["min_decode_tps"] = 1e6
     host = machine.declaring(instance)
     with users(machine.port, 1) as them:
-        [row] = compare_utils.plan(host)
+        [row] = plan(host)
     assert them.broken == []
     assert (row["state"], row["changed"], row["error"]) == ("verified", False, None)
     assert (checks(row)["busy"]["found"], checks(row)["decode speed"]["ok"]) == ("1 of 2 slots", True)
     assert row["tokens_per_second"] > 0
-    [row] = compare_utils.plan(host)  # alone it counts
+    [row] = plan(host)  # alone it counts
     assert (row["state"], row["changed"]) == ("failed", False)
     assert "decode speed: expected at least 1000000.0 tokens/s" in row["error"]
 
 
 def test_embeddings_that_wait_behind_others_break_nothing(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proof_utils, "SLOT_SECONDS", 0)
+    monkeypatch.setattr(slots, "SLOT_SECONDS", 0)
     arguments = (
         "--embeddings",
         "--pooling",
@@ -191,7 +196,7 @@ def test_embeddings_that_wait_behind_others_break_nothing(machine: Machine, monk
         asker.start()
     try:
         wait_for(lambda: answers, "the first embedding")
-        [row] = compare_utils.plan(host)
+        [row] = plan(host)
     finally:
         done.set()
         for asker in askers:
@@ -203,7 +208,7 @@ def test_embeddings_that_wait_behind_others_break_nothing(machine: Machine, monk
 
 
 def test_a_model_of_a_router_that_users_fill_is_left_alone(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proof_utils, "SLOT_SECONDS", 1)
+    monkeypatch.setattr(slots, "SLOT_SECONDS", 1)
     model = {**machine.model, "side_models": [], "n_gpu_layers": None, "uses_gpu": False, "mode": "completion"}
     sections = f"[chat]\nmodel = {machine.model['path']}\nctx-size = 512\ncontext-shift = true\nthreads = 1\n"
     instance = machine.instance(
@@ -215,7 +220,7 @@ def test_a_model_of_a_router_that_users_fill_is_left_alone(machine: Machine, mon
     assert row["error"] is None
     serving = status(host).pid
     with users(machine.port, 1, model="chat") as them:
-        [row] = compare_utils.plan(host)
+        [row] = plan(host)
         assert (row["state"], row["changed"], row["error"]) == ("verified", False, None)
         assert checks(row)["chat busy"]["found"] == "1 of 1 slots"
     assert them.broken == []
@@ -227,7 +232,7 @@ def test_a_drain_waits_for_a_server_that_has_no_time_to_say_what_it_does(
 ) -> None:
     host = machine.declaring(machine.instance("main", *ENDLESS))
     deploy(host)
-    monkeypatch.setattr(switch_utils, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(drain, "LOOK_SECONDS", 0.2)
     told: list[str] = []
     host.progress = told.append
     folder = host.folder("main")
@@ -235,11 +240,11 @@ def test_a_drain_waits_for_a_server_that_has_no_time_to_say_what_it_does(
     stopped = status(host).pid
     os.kill(stopped, signal.SIGSTOP)
     try:
-        assert switch_utils.Switch(host, folder, config, {"drain_timeout": 3})._drain(config) is False
+        assert drain.drain(host, folder, config, 3) is False
     finally:
         os.kill(stopped, signal.SIGCONT)
     assert any("waiting for its requests" in line for line in told)
-    assert switch_utils.Switch(host, folder, config, {"drain_timeout": 60})._drain(config) is True
+    assert drain.drain(host, folder, config, 60) is True
 
 
 def test_a_server_that_does_nothing_any_more_is_started_anew(machine: Machine) -> None:
@@ -250,60 +255,8 @@ def test_a_server_that_does_nothing_any_more_is_started_anew(machine: Machine) -
     stopped = status(host).pid
     os.kill(stopped, signal.SIGSTOP)
     try:
-        [row] = compare_utils.plan(host)
+        [row] = plan(host)
     finally:
         os.kill(stopped, signal.SIGCONT)
     assert (row["state"], row["changed"]) == ("planned", True)
     assert "the server is not ready after 3 s (nothing answers)" in row["reason"]
-
-
-kept: list[socket.socket] = []
-
-
-class Stuck:
-    """A server whose slots work and do not move; ``spins``: its process computes all the while."""
-
-    def __init__(self, spins: bool) -> None:
-        self.spins = spins
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
-
-    def serve(self) -> None:
-        if self.spins:
-            threading.Thread(target=self._spin, daemon=True).start()
-        slots = json.dumps([{"id": 0, "id_task": 1, "is_processing": True, "next_token": [{"n_decoded": 5}]}]).encode()
-        while True:
-            connection, _ = self.listener.accept()
-            if connection.recv(65536).startswith(b"GET /slots "):
-                connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n" + slots)
-                connection.close()
-            else:
-                kept.append(connection)
-
-    @staticmethod
-    def _spin() -> None:
-        while True:
-            pass
-
-
-@pytest.mark.parametrize("spins", [True, False])
-def test_slots_that_do_not_move_are_told_and_a_process_that_computes_is_not_restarted(
-    spins: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A backend that hangs, which no processor does: one that spins in its driver may also be in a long batch."""
-    monkeypatch.setattr(proof_utils, "REQUEST_SECONDS", 3)
-    monkeypatch.setattr(proof_utils, "SLOT_SECONDS", 1)
-    stuck = Stuck(spins)
-    process = multiprocessing.get_context("fork").Process(target=stuck.serve)
-    process.start()
-    stuck.listener.close()
-    try:
-        server = client_utils.Server({"name": "main", "local_url": stuck.url}, process.pid)
-        with pytest.raises(proof_utils.NotProven) as told:
-            proof_utils._Request(server, None, "completion").ask("/completion", {"prompt": "a"}, 3)
-    finally:
-        process.kill()
-        process.join()
-    assert told.value.restart is not spins
-    assert "1 of 1 slots work, and none has moved for" in str(told.value)
-    assert ("its process is at work" if spins else "its process does nothing") in str(told.value)

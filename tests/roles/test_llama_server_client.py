@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import ast
-import contextlib
-import functools
+import itertools
 import multiprocessing
 import os
 import re
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from plugins.module_utils.llama_server import client as client_utils
+from plugins.module_utils.hostlib.instances import Instance
+from plugins.module_utils.llama_server.client import Hidden, Server, Stranger, Unanswered
+from plugins.module_utils.llama_server.sockets import holder
 from tests import port_takers
 from tests.conftest import ROOT, RunningServer, free_port, wait_for
+from tests.port_takers import running
 
 KEY = "a-key-that-is-long-enough"
 # Who else sends credentials from a host: by one client, to origins that are not on this host (test_http_client.py).
@@ -36,19 +36,7 @@ OTHERS = {
 
 def server_of(pid: int | None, port: int, host: str = "127.0.0.1") -> Any:
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    return client_utils.Server({"name": "main", "local_url": url}, pid)
-
-
-@contextlib.contextmanager
-def running(target: Callable[..., None], *arguments: Any) -> Iterator[int]:
-    """A process of the tests' own; the block gets its id."""
-    process = multiprocessing.get_context("fork").Process(target=target, args=arguments)
-    process.start()
-    try:
-        yield process.pid or 0
-    finally:
-        process.kill()
-        process.join()
+    return Server(Instance(name="main", local_url=url), pid)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +51,7 @@ def test_the_process_itself_hears_the_key_at_any_address(bound: str, asked: str,
         assert server.ask("/slots", key=KEY) == (200, {"status": "ok"})
         wait_for(itself.heard().strip, "the request")
         assert f"Authorization: Bearer {KEY}".encode() in itself.heard()
-        assert client_utils.holder(asked, port) == itself.pid
+        assert holder(asked, port) == itself.pid
 
 
 @pytest.mark.parametrize("bound", ["127.0.0.1", "0.0.0.0"])  # noqa: S104 - the other one is more precise then
@@ -78,7 +66,7 @@ def test_of_two_that_listen_on_one_port_only_the_server_hears_a_key(bound: str, 
         for _ in range(40):
             try:
                 server.ask("/slots", key=KEY)
-            except client_utils.Stranger as error:
+            except Stranger as error:
                 refused.append(str(error))
         assert not other.heard().strip()
         assert refused  # the kernel hands connections to both, or all of them to the more precise one
@@ -92,9 +80,9 @@ def test_who_listens_and_takes_no_connection_is_named_before_time_is_up() -> Non
         socket.create_server(("127.0.0.1", 0)) as listener,
         running(time.sleep, 600) as pid,  # which inherits the socket
     ):
-        with pytest.raises(client_utils.Stranger, match=f"is held by process ({os.getpid()}|{pid}) "):
+        with pytest.raises(Stranger, match=f"is held by process ({os.getpid()}|{pid}) "):
             server_of(bystander, listener.getsockname()[1]).ask("/health", timeout=60)
-        with pytest.raises(client_utils.Unanswered, match="no answer within 2 s, and its process does nothing") as out:
+        with pytest.raises(Unanswered, match="no answer within 2 s, and its process does nothing") as out:
             server_of(pid, listener.getsockname()[1]).ask("/health", timeout=2)
         assert out.value.idle
 
@@ -102,7 +90,7 @@ def test_who_listens_and_takes_no_connection_is_named_before_time_is_up() -> Non
 def test_without_a_process_nobody_hears_a_key(tmp_path: Path) -> None:
     port = free_port()
     with port_takers.listening(port, tmp_path / "notes") as stranger:
-        with pytest.raises(client_utils.Stranger, match="not by instance main, which is down"):
+        with pytest.raises(Stranger, match="not by instance main, which is down"):
             server_of(None, port).ask("/slots", key=KEY)
         assert not stranger.heard().strip()
 
@@ -132,7 +120,7 @@ def test_where_descriptors_can_not_be_read_no_key_is_sent_and_the_message_says_w
         there.send([server.is_listening(), server.ask("/health")[0]])
         try:
             server.ask("/slots", key=KEY)
-        except client_utils.Hidden as error:
+        except Hidden as error:
             there.send(str(error))
 
     with (
@@ -163,25 +151,6 @@ def test_where_a_server_redirects_to_is_not_asked(tmp_path: Path) -> None:
             listener.close()
             assert server_of(pid, here).ask("/slots", key=KEY) == (302, {})
         assert stranger.heard() == b""
-
-
-def test_a_process_that_computes_is_not_idle() -> None:
-    def spin() -> None:
-        while True:
-            pass
-
-    def rest() -> None:
-        threading.Event().wait()
-
-    def passed(moment: float) -> bool:
-        return time.monotonic() > moment
-
-    for target, idle in ((spin, False), (rest, True)):
-        with running(target) as pid:
-            activity = client_utils.Activity(pid)
-            later = time.monotonic() + 1
-            wait_for(functools.partial(passed, later), "a second")
-            assert activity.idle() is idle
 
 
 def test_a_real_server_is_asked_with_a_key(server: RunningServer) -> None:
@@ -216,5 +185,6 @@ def test_no_other_code_on_hosts_sends_credentials() -> None:
         }
 
     # What asks servers otherwise could be given a key one day. http.client speaks with supervisord, on its own socket.
-    for path in [*ROOT.glob("plugins/module_utils/llama_server/*.py"), *ROOT.glob("plugins/modules/llama_server_*.py")]:
+    places = ("plugins/module_utils/llama_server/**/*.py", "plugins/modules/llama_server_*.py")
+    for path in itertools.chain.from_iterable(map(ROOT.glob, places)):
         assert not any(name.startswith("urllib.request") for name in imports(path)), path

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
-from plugins.module_utils.llama_server import compare as compare_utils
-from plugins.module_utils.llama_server import host as host_utils
-from plugins.module_utils.llama_server import runtimes as runtime_utils
-from plugins.module_utils.llama_server import switch as switch_utils
+from plugins.module_utils.hostlib.instances import Instance, Release
+from plugins.module_utils.llama_server.commands import run
+from plugins.module_utils.llama_server.errors import HostError
+from plugins.module_utils.llama_server.plan import plan
+from plugins.module_utils.llama_server.runtimes.images import have_image
+from plugins.module_utils.llama_server.trial import has_room_for_both
 from tests.bed import Bed
 from tests.fakes import tiny_mmproj, tiny_moe
 from tests.fakes.fixtures import MakeGpus
@@ -116,7 +118,7 @@ def test_a_trial_needs_room_on_the_gpus_that_the_instance_may_use(
 
     def room(*chosen: str) -> bool:
         config = on_gpus(machine, gpus, gpus=list(chosen) or None)["config"]
-        return bool(switch_utils._room_for_both(config, folder))
+        return has_room_for_both(Instance.from_json(config), folder)
 
     assert (room(), room("1"), room(gpus.uuids[1])) == (True, True, True)
     assert (room("0"), room(gpus.uuids[0])) == (False, False)
@@ -129,35 +131,7 @@ def test_a_gpu_that_is_declared_away_is_not_asked_for(machine: Machine, gpus: Fa
     host = machine.declaring(instance)
     [row] = deploy(host)
     assert (row["error"], "layers on the GPU" in found(row)) == (None, False)
-    assert [row["changed"] for row in compare_utils.plan(host)] == [False]
-
-
-@pytest.mark.parametrize(
-    ("gpus", "environment", "expected"),
-    [
-        (None, {}, {"NVIDIA_VISIBLE_DEVICES": "all"}),
-        (["1", "0"], {"CUDA_VISIBLE_DEVICES": "1,0"}, {"NVIDIA_VISIBLE_DEVICES": "1,0"}),
-        (["GPU-7"], {"NVIDIA_VISIBLE_DEVICES": "all"}, {"NVIDIA_VISIBLE_DEVICES": "GPU-7"}),
-        (None, {"NVIDIA_DRIVER_CAPABILITIES": "all", "A": "b"},
-         {"NVIDIA_VISIBLE_DEVICES": "all", "NVIDIA_DRIVER_CAPABILITIES": "all", "A": "b"}),
-    ],
-)  # fmt: skip
-def test_a_container_is_given_the_declared_gpus_by_nvidia_s_runtime(
-    gpus: list[str] | None, environment: dict[str, str], expected: dict[str, str]
-) -> None:
-    release = {"backend": "cuda"}
-    config = {
-        "local_url": "http://127.0.0.1:1", "port": 1, "gpus": gpus, "environment": environment, "uses_gpu": True,
-        "release": release,
-    }  # fmt: skip
-    words = runtime_utils.container_options(config)
-    given = dict(words[at + 1].split("=", 1) for at, word in enumerate(words) if word == "--env")
-    assert given == {"NVIDIA_DRIVER_CAPABILITIES": "compute,utility", **expected}
-    assert words[words.index("--runtime") + 1] == "nvidia"
-    assert "--gpus" not in words
-    for other in ({"uses_gpu": False}, {"release": {"backend": "cpu"}}):
-        words = runtime_utils.container_options({**config, **other, "environment": {}})
-        assert ("--runtime" in words, "--env" in words) == (False, False)
+    assert [row["changed"] for row in plan(host)] == [False]
 
 
 @pytest.fixture
@@ -165,7 +139,7 @@ def linked_with(tmp_path: Path, bed: Bed) -> Iterator[Any]:
     """Makes a release whose program is linked with a library that is not there, for an image on the bed's base."""
     configs = []
 
-    def make(library: str) -> dict[str, Any]:
+    def make(library: str) -> Instance:
         path = tmp_path / library
         (path / "bin").mkdir(parents=True)
         (tmp_path / "empty.c").write_text("int nothing(void) { return 0; }\n")
@@ -174,17 +148,17 @@ def linked_with(tmp_path: Path, bed: Bed) -> Iterator[Any]:
         named = ["-shared", f"-Wl,-soname,{library}"]
         subprocess.run(["cc", *named, "-o", stub / "stub", tmp_path / "empty.c"], check=True)
         subprocess.run(["cc", "-o", path / "bin/llama-server", tmp_path / "main.c", stub / "stub"], check=True)
-        config = {"image": {"base": bed.image("base")}, "release": {"name": "linked", "path": str(path)}}
+        config = Instance(image={"base": bed.image("base")}, release=Release(name="linked", path=str(path)))
         configs.append(config)
         return config
 
     yield make
     for config in configs:
-        made_here = f"label=llama-nexus.path={config['release']['path']}"
-        runtime_utils.run("docker", "image", "prune", "--all", "--force", "--filter", made_here)
+        made_here = f"label=llama-nexus.path={config.release.path}"
+        run("docker", "image", "prune", "--all", "--force", "--filter", made_here)
 
 
 def test_an_image_may_lack_the_driver_s_library_and_no_other(linked_with: Any) -> None:
-    assert runtime_utils.have_image(linked_with("libcuda.so.1")).startswith("llama-nexus/llama-server:linked-")
-    with pytest.raises(host_utils.HostError, match=r"the base image lacks\s+libother\.so\.1 => not found"):
-        runtime_utils.have_image(linked_with("libother.so.1"))
+    assert have_image(linked_with("libcuda.so.1")).startswith("llama-nexus/llama-server:linked-")
+    with pytest.raises(HostError, match=r"the base image lacks\s+libother\.so\.1 => not found"):
+        have_image(linked_with("libother.so.1"))

@@ -20,8 +20,12 @@ from typing import Any
 
 import pytest
 
-from plugins.module_utils.llama_server import host as host_utils
-from plugins.module_utils.llama_server import switch as switch_utils
+from plugins.module_utils.hostlib.instances import Instance
+from plugins.module_utils.llama_server.control import restart, rollback, start, stop
+from plugins.module_utils.llama_server.converge import converge
+from plugins.module_utils.llama_server.declaration import Declaration
+from plugins.module_utils.llama_server.folder import Folder
+from plugins.module_utils.llama_server.host import LOCK_SECONDS
 from tests import strangers
 from tests.conftest import ROOT, wait_for
 from tests.roles.machine import Machine, deploy, status
@@ -36,17 +40,17 @@ def instance() -> Iterator[Any]:
     """The folder of an instance with two generations, which other users can enter, as the servers' must."""
     with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
         Path(name).chmod(0o755)
-        yield host_utils.Folder(name, "main")
+        yield Folder(name, "main")
 
 
-def generation(folder: Any, name: str) -> dict[str, Any]:
+def generation(folder: Any, name: str) -> Instance:
     """A generation whose server says its name."""
     config = {
         "name": "main", "runtime": "systemd", "argv": ["/bin/echo", name], "environment": {},
         "release": {"backend": "cpu"}, "uses_gpu": False,
     }  # fmt: skip
-    declaration = host_utils.Declaration(config, {}, {})
-    written: dict[str, Any] = folder.write(declaration, declaration.identity(b"salt"), None)
+    declaration = Declaration(Instance.from_json(config), {}, {})
+    written: Instance = folder.write(declaration, declaration.identity(b"salt"), None)
     return written
 
 
@@ -118,7 +122,7 @@ def test_the_launcher_starts_what_was_verified_unless_the_switch_to_another_is_a
 def test_whatever_a_stranger_holds_the_launcher_starts_what_was_verified(instance: Any) -> None:
     old, new = generation(instance, "old"), generation(instance, "new")
     instance.link("verified", old)
-    fifo = Path(instance.generation(new["id"])) / "tried"
+    fifo = Path(instance.generation(new.id)) / "tried"
     with switching(instance, lambda: instance.link("pending", new)) as process:
         for how in (os.O_RDONLY, os.O_RDWR):
             assert strangers.attempt(os.open, fifo, how | os.O_NONBLOCK) == "PermissionError"
@@ -170,7 +174,7 @@ def at_once(do: Callable[..., Any], *arguments: Any) -> Any:
     """Do what must not wait for a lock."""
     begun = time.monotonic()
     row = do(*arguments)
-    assert time.monotonic() - begun < switch_utils.LOCK_SECONDS / 3
+    assert time.monotonic() - begun < LOCK_SECONDS / 3
     assert row["error"] is None
     return row
 
@@ -189,28 +193,28 @@ def test_what_a_former_version_deployed_is_taken_over_and_gone_back_to_whoever_h
         shutil.copy(FORMER, f"{folder.generation(name)}/launch.py")
 
     with stranger_on_former_lock(folder):
-        assert at_once(switch_utils.restart, host, folder, proof)["generation"] == second
+        assert at_once(restart, host, folder, proof)["generation"] == second
     with stranger_on_former_lock(folder):
-        at_once(switch_utils.stop, host, folder, proof)
+        at_once(stop, host, folder, proof)
     with stranger_on_former_lock(folder):
-        assert at_once(switch_utils.start, host, folder, proof)["generation"] == second
+        assert at_once(start, host, folder, proof)["generation"] == second
     with stranger_on_former_lock(folder):
-        row = at_once(switch_utils.rollback, host, folder, proof)
+        row = at_once(rollback, host, folder, proof)
         assert (row["generation"], row["state"]) == (first, "verified")
-        assert folder.linked("verified")["id"] == first
+        assert folder.linked("verified").id == first
 
     with stranger_on_former_lock(folder):
         [row] = deploy(host)
     assert (row["state"], row["error"]) == ("verified", None)
     assert row["generation"] not in (first, second)
-    assert folder.linked("previous")["id"] == first
-    row = at_once(switch_utils.rollback, host, folder, proof)
+    assert folder.linked("previous").id == first
+    row = at_once(rollback, host, folder, proof)
     assert (row["generation"], row["state"]) == (first, "verified")
     # One that fails brings back what a former version deployed, too.
     shutil.copy(FORMER, f"{folder.generation(first)}/launch.py")
     [row] = deploy(machine.declaring(machine.instance("main", parallel=2)))
     assert (row["state"], row["restored"]["error"]) == ("restored", None)
-    assert folder.linked("verified")["id"] == first
+    assert folder.linked("verified").id == first
     assert not any("waiting for process" in line for line in lines)
 
 
@@ -219,7 +223,7 @@ def test_a_server_that_dies_after_its_switch_was_killed_is_started_as_verified(m
     [row] = deploy(host)
     changed = machine.declaring(machine.instance("main", "--ctx-size", "1024"))
     old = status(host).pid
-    switch = FORK.Process(target=switch_utils.converge, args=(changed, ["main"]))
+    switch = FORK.Process(target=converge, args=(changed, ["main"]))
     switch.start()
     tried = wait_for(lambda: status(host).pid not in (None, old) and status(host).pid, "the new server")
     wait_for(lambda: "1024" in cmdline(tried), "the launcher to become it")
@@ -241,11 +245,11 @@ def test_who_waits_for_a_switch_is_told_within_two_seconds_for_which(machine: Ma
     host = machine.declaring(machine.instance("main", "--ctx-size", "512"))
     folder, proof = host.folder("main"), machine.instance("main")["proof"]
     steps: dict[str, Callable[[Any], Any]] = {
-        "deployment": lambda host: switch_utils.converge(host, ["main"])[0],
-        "restart": lambda host: switch_utils.restart(host, folder, proof),
-        "stop": lambda host: switch_utils.stop(host, folder, proof),
-        "start": lambda host: switch_utils.start(host, folder, proof),
-        "rollback": lambda host: switch_utils.rollback(host, folder, proof),
+        "deployment": lambda host: converge(host, ["main"])[0],
+        "restart": lambda host: restart(host, folder, proof),
+        "stop": lambda host: stop(host, folder, proof),
+        "start": lambda host: start(host, folder, proof),
+        "rollback": lambda host: rollback(host, folder, proof),
     }
     for step in steps.values():
         told: list[tuple[float, str]] = []

@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 
-from plugins.module_utils.llama_server import client as client_utils
-from plugins.module_utils.llama_server import compare as compare_utils
-from plugins.module_utils.llama_server import host as host_utils
-from plugins.module_utils.llama_server import switch as switch_utils
+from plugins.module_utils.hostlib.instances import to_json
+from plugins.module_utils.llama_server import sockets, trial
+from plugins.module_utils.llama_server.control import restart, start, stop
+from plugins.module_utils.llama_server.converge import converge
+from plugins.module_utils.llama_server.errors import HostError
+from plugins.module_utils.llama_server.plan import plan
+from plugins.module_utils.llama_server.status import status as instance_status
 from tests import port_takers
 from tests.conftest import free_port, wait_for
 from tests.roles.machine import Machine, deploy, status
@@ -44,16 +47,16 @@ def assert_named(error: str, stranger: port_takers.Stranger, port: int) -> None:
 
 def test_who_takes_the_port_during_a_first_deployment_hears_no_key(machine: Machine, tmp_path: Path) -> None:
     host = keyed(machine)
-    [planned] = compare_utils.plan(host)
+    [planned] = plan(host)
     assert planned["changed"]
     with port_takers.listening(machine.port, tmp_path / "notes") as stranger:
-        [row] = switch_utils.converge(host, ["main"])
+        [row] = converge(host, ["main"])
         assert_no_key_reached(stranger)
         assert_named(row["error"], stranger, machine.port)
         assert row["state"] == "failed"
         # Who deploys again is told the same before anything is touched.
-        with pytest.raises(host_utils.HostError) as refused:
-            compare_utils.plan(host)
+        with pytest.raises(HostError) as refused:
+            plan(host)
         assert_named(str(refused.value), stranger, machine.port)
     [row] = deploy(host)
     assert (row["state"], row["error"]) == ("verified", None)
@@ -64,19 +67,19 @@ def test_who_takes_the_port_during_a_restart_hears_no_key(machine: Machine, tmp_
     deploy(host)
     folder, proof = host.folder("main"), host.declared["main"].proof
     with port_takers.waiting_for(machine.port, tmp_path / "notes") as stranger:
-        row = switch_utils.restart(host, folder, proof)
+        row = restart(host, folder, proof)
         assert stranger.listens()
         assert_no_key_reached(stranger)
         assert_named(row["error"], stranger, machine.port)
 
         # Nor does he hear one from who looks, stops or starts it.
-        shown = switch_utils.status(host, folder)
+        shown = instance_status(host, folder)
         assert (shown["busy"], shown["state"] == "running" and shown["health"] == 200) == (None, False)
-        row = switch_utils.start(host, folder, proof)
+        row = start(host, folder, proof)
         assert_named(row["error"], stranger, machine.port)
-        switch_utils.stop(host, folder, proof)
+        stop(host, folder, proof)
         assert_no_key_reached(stranger)
-    assert switch_utils.start(host, folder, proof)["error"] is None
+    assert start(host, folder, proof)["error"] is None
 
 
 def test_who_takes_the_port_of_a_trial_hears_no_key_and_the_server_serves_on(
@@ -85,7 +88,7 @@ def test_who_takes_the_port_of_a_trial_hears_no_key_and_the_server_serves_on(
     deploy(keyed(machine))
     serving = status(keyed(machine)).pid
     side = free_port()
-    monkeypatch.setattr(switch_utils, "free_port", lambda: side)
+    monkeypatch.setattr(trial, "free_port", lambda: side)
     with port_takers.listening(side, tmp_path / "notes") as stranger:
         [row] = deploy(keyed(machine, "--ctx-size", "512", trial="always"))
         assert_no_key_reached(stranger)
@@ -103,9 +106,9 @@ def test_who_took_the_port_of_a_server_that_died_hears_no_key(machine: Machine, 
     with port_takers.waiting_for(machine.port, tmp_path / "notes") as stranger:
         os.kill(status(host).pid, signal.SIGKILL)
         wait_for(stranger.listens, "the stranger")
-        shown = switch_utils.status(host, host.folder("main"))
+        shown = instance_status(host, host.folder("main"))
         assert (shown["state"], shown["busy"]) == ("stopped", None)
-        row = switch_utils.restart(host, host.folder("main"), host.declared["main"].proof)  # which drains first
+        row = restart(host, host.folder("main"), host.declared["main"].proof)  # which drains first
         assert_no_key_reached(stranger)
         assert_named(row["error"], stranger, machine.port)
 
@@ -117,13 +120,13 @@ def test_a_status_says_who_answers_in_place_of_a_server(machine: Machine, tmp_pa
     folder = host.folder("main")
     config = folder.linked("verified")
     elsewhere = free_port()
-    generation = Path(config["folder"]) / "instance.json"
-    generation.write_text(host_utils.to_json({**config, "local_url": f"http://127.0.0.1:{elsewhere}"}))
+    generation = Path(config.folder) / "instance.json"
+    generation.write_text(to_json({**config.as_json(), "local_url": f"http://127.0.0.1:{elsewhere}"}))
     with port_takers.listening(elsewhere, tmp_path / "notes") as stranger:
-        shown = switch_utils.status(host, folder)
+        shown = instance_status(host, folder)
         assert (shown["state"], shown["health"], shown["busy"]) == ("running", None, None)
         assert_named(shown["unasked"], stranger, elsewhere)
-        row = switch_utils.start(host, folder, {**host.declared["main"].proof, "start_timeout": 5})
+        row = start(host, folder, {**host.declared["main"].proof, "start_timeout": 5})
         assert_named(row["error"], stranger, elsewhere)
         assert stranger.heard() == b"\n" * stranger.heard().count(b"\n")  # not a byte
 
@@ -134,12 +137,12 @@ def test_where_nobody_can_tell_who_hears_a_key_none_is_sent_and_what_runs_runs_o
     host = keyed(machine)
     deploy(host)
     serving = status(host).pid
-    monkeypatch.setattr(client_utils, "descriptors", lambda pid: None)  # as for who may not read them
-    [row] = compare_utils.plan(host)
+    monkeypatch.setattr(sockets, "descriptors", lambda pid: None)  # as for who may not read them
+    [row] = plan(host)
     assert (row["state"], row["changed"]) == ("failed", False)
     assert "can't be told, since the descriptors of process" in row["error"]
     assert "keys that work" not in {check["check"] for check in row["checks"]}
-    shown = switch_utils.status(host, host.folder("main"))
+    shown = instance_status(host, host.folder("main"))
     assert (shown["health"], shown["busy"]) == (200, None)
     assert "deploy as its user, or as root" in shown["unasked"]
     assert status(host).pid == serving

@@ -21,10 +21,19 @@ from typing import Any
 import httpx
 import pytest
 
-from plugins.module_utils.llama_server import compare as compare_utils
-from plugins.module_utils.llama_server import host as host_utils
-from plugins.module_utils.llama_server import runtimes as runtime_utils
-from plugins.module_utils.llama_server import switch as switch_utils
+from plugins.module_utils.hostlib.files import read_json
+from plugins.module_utils.llama_server.commands import run
+from plugins.module_utils.llama_server.control import start, stop
+from plugins.module_utils.llama_server.converge import converge
+from plugins.module_utils.llama_server.difference import difference
+from plugins.module_utils.llama_server.errors import HostError
+from plugins.module_utils.llama_server.failures import failure_message
+from plugins.module_utils.llama_server.folder import folders, used_releases
+from plugins.module_utils.llama_server.plan import plan
+from plugins.module_utils.llama_server.processes import cmdline
+from plugins.module_utils.llama_server.runtimes.docker import Docker
+from plugins.module_utils.llama_server.runtimes.supervisor import Supervisor
+from plugins.module_utils.llama_server.status import status as instance_status
 from tests.bed import Bed
 from tests.conftest import free_port, wait_for
 from tests.fakes import tiny_mmproj
@@ -34,7 +43,7 @@ from tests.roles.machine import Machine, deploy, status
 def kill_while_switching(host: Any, runtime: Any) -> None:
     """Run a switch in a process of its own, and kill that when the new server runs."""
     old = runtime.status("main").pid
-    switch = multiprocessing.get_context("fork").Process(target=switch_utils.converge, args=(host, ["main"]))
+    switch = multiprocessing.get_context("fork").Process(target=converge, args=(host, ["main"]))
     switch.start()
     wait_for(lambda: runtime.status("main").pid not in (None, old) or not switch.is_alive(), "the new server")
     os.kill(switch.pid or 0, signal.SIGKILL)
@@ -43,18 +52,18 @@ def kill_while_switching(host: Any, runtime: Any) -> None:
 
 def test_a_first_deployment_that_was_killed_is_taken_up_by_the_next_run(machine: Machine) -> None:
     host = machine.declaring(machine.instance("main"))
-    kill_while_switching(host, runtime_utils.Supervisor(host.settings))
+    kill_while_switching(host, Supervisor(host.settings))
     left = status(host).pid
 
-    [row] = compare_utils.plan(host)
+    [row] = plan(host)
     assert (row["reason"], row["error"]) == ("the last run ended while it was switching", None)
     # What was left answers on the port, and has nothing to do with what is declared by now.
     changed = machine.declaring(machine.instance("main", "--ctx-size", "512"))
     [row] = deploy(changed)
     assert (row["state"], row["error"]) == ("verified", None)
     assert row["pid"] != left
-    assert not runtime_utils.cmdline(left)
-    assert [row["changed"] for row in compare_utils.plan(changed)] == [False]
+    assert not cmdline(left)
+    assert [row["changed"] for row in plan(changed)] == [False]
 
 
 @pytest.fixture
@@ -68,27 +77,27 @@ def boxable(release: Path, tiny_model: Path, bed: Bed) -> Iterator[Machine]:
         try:
             yield here
         finally:
-            runtime_utils.Docker(host.settings).forget("main")
+            Docker(host.settings).forget("main")
             here.shut_down()
             for path in Path(folder).iterdir():
                 made_here = f"label=llama-nexus.path={path}"
-                runtime_utils.run("docker", "image", "prune", "--all", "--force", "--filter", made_here)
+                run("docker", "image", "prune", "--all", "--force", "--filter", made_here)
 
 
 def test_what_a_killed_change_of_runtime_left_is_removed(boxable: Machine, bed: Bed) -> None:
     machine = boxable
     deploy(machine.declaring(machine.instance("main")))
     boxed = machine.declaring(machine.instance("main", runtime="docker", image={"base": bed.image("base")}))
-    container = runtime_utils.Docker(boxed.settings)
+    container = Docker(boxed.settings)
     kill_while_switching(boxed, container)
     assert container.status("main").state == "running"
 
     # Another prefix of this machine has nothing to do with it.
     elsewhere = dataclasses.replace(boxed.settings, root="/elsewhere")
-    assert runtime_utils.Docker(elsewhere).status("main").state == "stopped"
+    assert Docker(elsewhere).status("main").state == "stopped"
 
     # Who stops it stops what runs, whichever runtime was to run it.
-    row = switch_utils.stop(boxed, boxed.folder("main"), {"drain_timeout": 0})
+    row = stop(boxed, boxed.folder("main"), {"drain_timeout": 0})
     assert (row["state"], row["changed"]) == ("stopped", True)
     assert container.status("main").state != "running"
     assert boxed.pids(boxed.folder("main")) == set()
@@ -105,7 +114,7 @@ def test_what_a_killed_switch_left_does_not_outlive_a_refused_one(machine: Machi
     host = machine.declaring(machine.instance("main", "--ctx-size", "512"), trial="always")
     [verified] = deploy(host)
     killed = machine.declaring(machine.instance("main", "--ctx-size", "1024"))
-    kill_while_switching(killed, runtime_utils.Supervisor(host.settings))
+    kill_while_switching(killed, Supervisor(host.settings))
     left = status(host).pid
     # It is declared to have more slots than it gets: the proof fails.
     wrong = machine.declaring(machine.instance("main", "--ctx-size", "2048", parallel=2), trial="always")
@@ -113,7 +122,7 @@ def test_what_a_killed_switch_left_does_not_outlive_a_refused_one(machine: Machi
     assert row["error"].startswith("slots: expected 2, found 1")
     assert row["restored"]["error"] is None
     assert status(host).pid not in (left, None)
-    [row] = compare_utils.plan(host)
+    [row] = plan(host)
     assert (row["changed"], row["generation"]) == (False, verified["generation"])
 
 
@@ -122,7 +131,7 @@ def test_a_killed_trial_leaves_the_server_alone_and_the_next_run_removes_it(mach
     deploy(host)
     serving = status(host).pid
     changed = machine.declaring(machine.instance("main", "--ctx-size", "512"), trial="always")
-    switch = multiprocessing.get_context("fork").Process(target=switch_utils.converge, args=(changed, ["main"]))
+    switch = multiprocessing.get_context("fork").Process(target=converge, args=(changed, ["main"]))
     switch.start()
     tried = wait_for(lambda: status(host, "main.trial").pid, "the trial")
     os.kill(switch.pid or 0, signal.SIGKILL)
@@ -131,8 +140,8 @@ def test_a_killed_trial_leaves_the_server_alone_and_the_next_run_removes_it(mach
     # Who thinks better of it gets rid of the trial, and the server is not even restarted.
     [row] = deploy(host)
     assert (row["state"], row["changed"], row["pid"]) == ("verified", False, serving)
-    assert not runtime_utils.cmdline(tried)
-    assert [row["changed"] for row in compare_utils.plan(host)] == [False]
+    assert not cmdline(tried)
+    assert [row["changed"] for row in plan(host)] == [False]
 
 
 def test_servers_that_outlived_supervisord_are_taken_up_one_by_one(machine: Machine) -> None:
@@ -149,30 +158,30 @@ def test_servers_that_outlived_supervisord_are_taken_up_one_by_one(machine: Mach
     assert {row["name"]: (row["state"], row["error"]) for row in rows} == dict.fromkeys(
         ("main", "chat"), ("verified", None)
     )
-    assert not any(runtime_utils.cmdline(pid) for pid in outlived.values())
+    assert not any(cmdline(pid) for pid in outlived.values())
 
 
 def test_a_runtime_that_is_gone_from_the_host_can_be_left(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     def gone(*arguments: object, **options: object) -> None:
-        raise host_utils.HostError("docker can't be run")
+        raise HostError("docker can't be run")
 
     for name in ("status", "stop", "forget"):
-        monkeypatch.setattr(runtime_utils.Docker, name, gone)
+        monkeypatch.setattr(Docker, name, gone)
     boxed = machine.declaring(machine.instance("main", runtime="docker", image={"base": "debian"}))
     folder, declaration = boxed.folder("main"), boxed.declared["main"]
     Path(folder.path).mkdir()
     folder.link("verified", folder.write(declaration, "0" * 12, None))
     folder.note("verified")
 
-    row = switch_utils.status(boxed, folder)
+    row = instance_status(boxed, folder)
     assert (row["state"], row["why"]) == ("unknown", "docker can't be run")
-    with pytest.raises(host_utils.HostError, match="docker can't be run"):  # it would come back with its engine
-        switch_utils.stop(boxed, folder, {"drain_timeout": 0})
+    with pytest.raises(HostError, match="docker can't be run"):  # it would come back with its engine
+        stop(boxed, folder, {"drain_timeout": 0})
 
     host = machine.declaring(machine.instance("main"))
     # As long as somebody answers where it would, it is not gone.
     with socket.create_server(("127.0.0.1", machine.port)):
-        [row] = switch_utils.converge(host, ["main"])
+        [row] = converge(host, ["main"])
         assert (row["state"], row["error"].split(";")[0]) == ("failed", "docker can't be run")
     [row] = deploy(host)
     assert (row["state"], row["error"]) == ("verified", None)
@@ -185,9 +194,9 @@ def test_a_runtime_that_is_gone_from_the_host_can_be_left(machine: Machine, monk
 
 def test_what_fails_on_the_way_back_is_told_beside_the_cause(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: object) -> None:
-        raise host_utils.HostError("supervisord is stuck")
+        raise HostError("supervisord is stuck")
 
-    monkeypatch.setattr(runtime_utils.Supervisor, "forget", fail)
+    monkeypatch.setattr(Supervisor, "forget", fail)
     [row] = deploy(machine.declaring(machine.instance("main", parallel=2)))
     assert row["error"].startswith("slots: expected 2, found 1")
     assert row["error"].endswith("it can't be stopped: supervisord is stuck")
@@ -196,42 +205,13 @@ def test_what_fails_on_the_way_back_is_told_beside_the_cause(machine: Machine, m
 
     # Who must look after what would not start with the host is told so.
     deploy(machine.declaring(machine.instance("main")))
-    monkeypatch.setattr(runtime_utils.Supervisor, "settle", fail)
+    monkeypatch.setattr(Supervisor, "settle", fail)
     [row] = deploy(machine.declaring(machine.instance("main", "--ctx-size", "512")))
     assert row["error"] == (
         "it was proven, but that can't be written down: supervisord is stuck; "
         "the old one may not start with the host: supervisord is stuck"
     )
     assert (row["state"], row["restored"]["error"]) == ("restored", None)
-
-
-def test_a_unit_of_another_prefix_is_not_touched(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    unit = machine.folder / "llama-server@main.service"
-    unit.write_text("ExecStart=/usr/bin/python3 /elsewhere/launch.py /elsewhere/main\n")
-    monkeypatch.setattr(runtime_utils, "UNITS", str(machine.folder))
-    systemd = runtime_utils.Systemd(machine.declaring().settings)
-    with pytest.raises(host_utils.HostError, match="belongs to another prefix of this host: remove it, or"):
-        systemd.prepare({"name": "main"})
-    # None of these calls systemctl, which this machine may not have.
-    for leave in (systemd.stop, systemd.unsettle, systemd.forget):
-        leave("main")
-    assert systemd.status("main").state == "stopped"
-    assert unit.exists()
-
-
-@pytest.mark.parametrize(
-    ("said", "why"),
-    [
-        ("Error response from daemon: no such device\nError: failed to start containers: x", "no such device"),
-        ("WARNING: Error loading config file: denied\nerror: invalid argument: --x", "invalid argument"),
-        ("ggml_cuda_init: failed to initialize\nerror: invalid argument: --x", "invalid argument"),
-        ("Step 4/4 : RUN echo error: $(x)\nerror: the base image lacks libx\nThe command failed", "lacks libx"),
-        ("Job for x.service failed because of y\nSee systemctl status", "because of y"),
-        ("one\nand two\n\n", "and two"),
-    ],
-)
-def test_of_what_a_program_says_the_cause_is_told(said: str, why: str) -> None:
-    assert why in runtime_utils.cause(said.splitlines())
 
 
 def test_a_disk_that_fills_in_the_middle_of_a_switch_ends_nothing(machine: Machine) -> None:
@@ -253,15 +233,15 @@ def test_a_start_leaves_alone_what_serves_and_is_proven(machine: Machine) -> Non
     assert row["state"] == "restored"
     serving = status(host).pid
     folder = host.folder("main")
-    assert switch_utils.start(host, folder, instance["proof"])["changed"] is False
+    assert start(host, folder, instance["proof"])["changed"] is False
     assert status(host).pid == serving
 
     # One that is slow after a stop and a start serves on all the same, and the next run does not restart it.
-    switch_utils.stop(host, folder, instance["proof"])
-    row = switch_utils.start(host, folder, {**instance["proof"], "min_decode_tps": 1e6})
+    stop(host, folder, instance["proof"])
+    row = start(host, folder, {**instance["proof"], "min_decode_tps": 1e6})
     assert row["error"].startswith("decode speed: ")
-    assert compare_utils.said([row]).splitlines()[0].endswith("; what ran before runs on")
-    assert compare_utils.plan(host)[0]["changed"] is False
+    assert failure_message([row]).splitlines()[0].endswith("; what ran before runs on")
+    assert plan(host)[0]["changed"] is False
 
 
 def test_supervisord_says_itself_why_it_does_not_start(machine: Machine) -> None:
@@ -274,22 +254,22 @@ def test_supervisord_says_itself_why_it_does_not_start(machine: Machine) -> None
 def test_an_instance_under_another_name_takes_the_port_when_the_old_one_is_removed(machine: Machine) -> None:
     deploy(machine.declaring(machine.instance("main")))
     renamed = machine.instance("chat")
-    with pytest.raises(host_utils.HostError, match="is taken by instance main, which runs there"):
-        compare_utils.plan(machine.declaring(renamed))
+    with pytest.raises(HostError, match="is taken by instance main, which runs there"):
+        plan(machine.declaring(renamed))
     host = machine.declaring(renamed, prune=True)
     assert [(row["name"], row["state"]) for row in deploy(host)] == [("main", "stopped"), ("chat", "verified")]
-    assert [folder.name for folder in host_utils.folders(host.root)] == ["chat"]
+    assert [folder.name for folder in folders(host.root)] == ["chat"]
 
 
 def test_keys_that_are_damaged_keep_nobody_from_deploying(machine: Machine) -> None:
     instance = machine.instance("main", "--api-key-file", "@keys", key_names=["ci"])
     host = machine.declaring(instance, keys={"main": {"ci": "a-key-that-is-long-enough"}})
     deploy(host)
-    keys = Path(host.folder("main").linked("verified")["key_file"])
+    keys = Path(host.folder("main").linked("verified").key_file)
     keys.unlink()
     keys.mkdir()
-    assert "keys on the host was altered" in compare_utils.plan(host)[0]["reason"]
-    assert '"keys": "changed"' in compare_utils.difference(host)["after"]
+    assert "keys on the host was altered" in plan(host)[0]["reason"]
+    assert '"keys": "changed"' in difference(host)["after"]
     [row] = deploy(host)
     assert (row["state"], row["error"]) == ("verified", None)
     assert keys.stat().st_mode & 0o777 == 0o600
@@ -319,7 +299,7 @@ def test_every_model_of_a_router_answers_before_it_is_kept_and_later_only_what_i
     assert weights == pytest.approx(machine.model["size_bytes"] / (1 << 20), rel=0.02)
     assert machine.loaded() == {"chat"}
 
-    [row] = compare_utils.plan(host)
+    [row] = plan(host)
     assert (row["error"], row["changed"]) == (None, False)
     assert [check["check"] for check in row["checks"] if check["check"].startswith(("chat", "embed"))] == [
         "embed sha256", "chat sha256", "chat completes",
@@ -354,34 +334,35 @@ def test_where_memory_went_is_remembered_from_life_to_life(machine: Machine) -> 
     killed = status(host).pid
     os.kill(killed, signal.SIGKILL)
     wait_for(lambda: status(host).pid not in (None, killed), "another process")
-    before = host_utils.read_json(host.folder("main").file("proof.json"))
-    compare_utils.plan(host, remember=False)  # as in check mode
-    assert host_utils.read_json(host.folder("main").file("proof.json")) == before
-    [row] = compare_utils.plan(host)
+    before = read_json(host.folder("main").file("proof.json"))
+    plan(host, remember=False)  # as in check mode
+    assert read_json(host.folder("main").file("proof.json")) == before
+    [row] = plan(host)
     assert (row["error"], row["changed"]) == (None, False)
     (machine.folder / "logs/main.log").write_text("what it said was rotated away\n")
-    [again] = compare_utils.plan(host)
+    [again] = plan(host)
     assert again["buffers_mib"] == row["buffers_mib"] != {}
 
 
 def test_a_model_in_a_home_is_refused_where_the_servers_user_can_not_enter_it(machine: Machine) -> None:
     model = {"name": "tiny", **machine.model, "path": "/root/models/tiny.gguf"}
     host = machine.declaring(machine.instance("main", runtime="docker", image={"base": "debian"}, model=model))
-    with pytest.raises(host_utils.HostError, match="lies in a home, which its user can't enter under docker"):
-        compare_utils.plan(host)
+    with pytest.raises(HostError, match="lies in a home, which its user can't enter under docker"):
+        plan(host)
 
 
 def test_what_supervisord_refuses_is_told_in_one_line(machine: Machine) -> None:
     host = machine.declaring(machine.instance("main"))
     deploy(host)
-    proxy = runtime_utils.Supervisor(host.settings)._connect()
-    with pytest.raises(host_utils.HostError, match="supervisord refuses: BAD_NAME: nobody"):
+    proxy = Supervisor(host.settings)._connect()
+    assert proxy
+    with pytest.raises(HostError, match="supervisord refuses: BAD_NAME: nobody"):
         proxy.supervisor.startProcess("nobody")
 
 
 def test_an_image_goes_with_its_release_and_not_before(boxable: Machine, bed: Bed) -> None:
     def images() -> set[str]:
-        tags = runtime_utils.run("docker", "images", "llama-nexus/llama-server", "--format", "{{.Tag}}").split()
+        tags = run("docker", "images", "llama-nexus/llama-server", "--format", "{{.Tag}}").split()
         return {tag.partition("-")[0] for tag in tags if tag.startswith(("one-", "two-", "three-"))}
 
     releases = [Path(shutil.copytree(boxable.release, boxable.folder / name)) for name in ("one", "two", "three")]
@@ -390,7 +371,7 @@ def test_an_image_goes_with_its_release_and_not_before(boxable: Machine, bed: Be
         boxable.release = release
         [row] = deploy(boxable.declaring(boxable.instance("main", runtime="docker", image={"base": bed.image("base")})))
         assert (row["state"], row["error"]) == ("verified", None)
-        used = host_utils.used_releases(str(boxable.folder / "instances"))
+        used = used_releases(str(boxable.folder / "instances"))
         kept.append((sorted(Path(path).name for path in used), images()))
     assert kept == [
         (["one"], {"one"}),

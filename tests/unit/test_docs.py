@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nexus_tasks.control import VERBS
+from nexus_tasks.fleet.verbs import VERBS
 from tests.conftest import ROOT
 
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("roles/*/README.md"), *ROOT.glob("templates/**/*.md")]

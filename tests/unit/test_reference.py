@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nexus_tasks import reference
+from nexus_tasks.fleet import server_options
 from nexus_tasks.reference import Flag
 from tests import pin
 
@@ -41,17 +42,17 @@ def test_the_help_is_read_with_all_spellings_and_the_name_of_the_argument() -> N
 
 def test_a_new_flag_is_one_for_extra_args() -> None:
     flags = [*reference.parse_help(HELP), Flag(("-nf", "--new-flag"), "N")]
-    left = reference.for_extra_args(flags, reference.read_rules())
+    left = reference.for_extra_args(flags, server_options.rules())
     assert [flag.spellings[-1] for flag in left] == ["--control-vector-layer-range", "--new-flag"]
 
 
 def test_a_flag_is_not_for_extra_args_when_one_of_its_spellings_is_known() -> None:
-    rules = replace(reference.read_rules(), refused=[])
+    rules = replace(server_options.rules(), refused_flags=[])
     assert [flag.spellings[0] for flag in reference.for_extra_args([Flag(("-c", "--other"), "N")], rules)] == []
 
 
 def test_the_page_is_what_the_tables_and_the_pinned_server_say(llama_server_bin: Path) -> None:
-    fresh = reference.page(*reference.ask(llama_server_bin), reference.read_rules())
+    fresh = reference.page(*reference.ask(llama_server_bin), server_options.rules())
     assert reference.PAGE.read_text() == fresh, "renew it: nox -s reference -- PATH/TO/llama-server"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,24 +10,16 @@ import pytest
 
 from nexus_tasks import report
 from nexus_tasks.records import store
-from nexus_tasks.reports import index
+from nexus_tasks.reports import index, rendering, site
 from tests import deployment_records
-from tests.report_records import NOON, request, simulate, write
+from tests.report_pages import pretend_all_rendered, pretend_rendered
+from tests.report_records import NOON, simulate, write
 
 HOUR = timedelta(hours=1)
 
 
 def _main(tmp_path: Path, *arguments: str) -> int:
     return report.main(["--results", str(tmp_path / "results"), "--reports", str(tmp_path / "reports"), *arguments])
-
-
-def _pretend_rendered(tmp_path: Path, record: Path) -> Path:
-    """A page such as rendering makes, without what it shows."""
-    inputs = report.fingerprint([record], report.NOTEBOOKS / "benchmark.ipynb", {})
-    page = tmp_path / "reports" / "benchmark" / f"{record.stem}.html"
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(f'<meta content="{inputs}" name="llama-nexus-inputs"/>')
-    return page
 
 
 def test_an_empty_results_folder_is_an_error_that_says_how_to_fill_it(
@@ -98,7 +89,7 @@ def test_a_reports_folder_that_cannot_be_written_is_an_error_before_anything_run
 
 
 def test_reports_that_are_up_to_date_are_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    page = _pretend_rendered(tmp_path, write(tmp_path / "results"))
+    page = pretend_rendered(tmp_path, write(tmp_path / "results"))
     before = page.stat().st_mtime_ns
     assert _main(tmp_path) == 0
     assert page.stat().st_mtime_ns == before
@@ -106,31 +97,11 @@ def test_reports_that_are_up_to_date_are_left_alone(tmp_path: Path, capsys: pyte
     assert out == ["1 report: 0 rendered, 1 up to date already", str(tmp_path / "reports" / "index.html")]
 
 
-def test_a_report_is_out_of_date_when_its_record_notebook_or_parameters_change(tmp_path: Path) -> None:
-    record = write(tmp_path / "results")
-    notebook = tmp_path / "benchmark.ipynb"
-    notebook.write_bytes((report.NOTEBOOKS / "benchmark.ipynb").read_bytes())
-    prints = {report.fingerprint([record], notebook, {}), report.fingerprint([record], notebook, {"a": "1"})}
-    notebook.write_text(notebook.read_text() + "\n")
-    prints.add(report.fingerprint([record], notebook, {}))
-    record.write_text(record.read_text() + "\n")
-    prints.add(report.fingerprint([record], notebook, {}))
-    assert len(prints) == 4
-
-
-def test_a_later_run_of_the_same_target_leaves_a_report_up_to_date(tmp_path: Path) -> None:
-    record = write(tmp_path / "results", NOON)
-    page = _pretend_rendered(tmp_path, record)
-    write(tmp_path / "results", NOON + HOUR)
-    inputs = report.fingerprint([record], report.NOTEBOOKS / "benchmark.ipynb", {})
-    assert report.is_current(page, inputs)
-
-
 def test_a_damaged_record_is_named_with_its_line_and_the_exit_status_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     good = write(tmp_path / "results", NOON)
-    _pretend_rendered(tmp_path, good)
+    pretend_rendered(tmp_path, good)
     damaged = write(tmp_path / "results", NOON + HOUR)
     lines = damaged.read_text().splitlines()
     damaged.write_text("\n".join([*lines[:2], '{"type": "requ', *lines[2:]]))
@@ -141,68 +112,19 @@ def test_a_damaged_record_is_named_with_its_line_and_the_exit_status_says_so(
     assert good.stem in (tmp_path / "reports" / "index.html").read_text()
 
 
-def test_the_index_lists_rendered_runs_newest_first_with_relative_links(tmp_path: Path) -> None:
-    made = [write(tmp_path / "results", NOON + n * HOUR) for n in (3, 0, 4, 1, 2)]
-    made.sort()
-    for record in made:
-        _pretend_rendered(tmp_path, record)
-    write(tmp_path / "results", NOON + 9 * HOUR)  # has no report yet
-    html = report.write_index(tmp_path / "results", tmp_path / "reports").read_text()
-    runs = html[html.index("Benchmarks</h2>") :]
-    places = [runs.index(f'href="benchmark/{record.stem}.html?') for record in reversed(made)]
-    assert places == sorted(places)
-    assert runs.count("<a href=") == 5
-
-
-def test_the_index_shows_medians_and_verdicts(tmp_path: Path) -> None:
-    rows = [request(0), *(request(i, ttft_ms=t) for i, t in enumerate((50.0, 77.7, 90.0), start=1))]
-    _pretend_rendered(tmp_path, write(tmp_path / "results", NOON, requests=rows))
-    _pretend_rendered(tmp_path, write(tmp_path / "results", NOON + HOUR, finished=False))
-    html = report.write_index(tmp_path / "results", tmp_path / "reports").read_text()
-    for shown in ("77.7", "quick 128/5", "concurrency 1", '<td class="good">ok', '<td class="bad">cut short'):
-        assert shown in html
-
-
-def _pretend_all_rendered(tmp_path: Path, **parameters: dict[str, str]) -> list[Path]:
-    """The pages of all deployments, such as rendering makes them, without what they show."""
-    records = store.paths("deployment", tmp_path / "results")
-    pages = []
-    for name in report.TOGETHER["deployment"]:
-        page = tmp_path / "reports" / name / f"{name}.html"
-        page.parent.mkdir(parents=True, exist_ok=True)
-        inputs = report.fingerprint(records, report.NOTEBOOKS / f"{name}.ipynb", parameters.get(name, {}))
-        page.write_text(f'<meta content="{inputs}" name="llama-nexus-inputs"/>')
-        pages.append(page)
-    return pages
-
-
 def test_the_reports_of_all_deployments_are_up_to_date_until_there_is_another(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     deployment_records.write(tmp_path / "results", NOON)
     deployment_records.write(tmp_path / "results", NOON + HOUR)
-    pages = _pretend_all_rendered(tmp_path)
+    pages = pretend_all_rendered(tmp_path)
     assert _main(tmp_path) == 0
     assert capsys.readouterr().out.startswith("2 reports: 0 rendered, 2 up to date already\n")
     deployment_records.write(tmp_path / "results", NOON + 2 * HOUR)
     records = store.paths("deployment", tmp_path / "results")
     for page in pages:
-        inputs = report.fingerprint(records, report.NOTEBOOKS / f"{page.stem}.ipynb", {})
-        assert not report.is_current(page, inputs)
-
-
-def test_the_index_opens_with_the_fleet_and_the_builds(tmp_path: Path) -> None:
-    _pretend_rendered(tmp_path, write(tmp_path / "results", NOON))
-    deployment_records.write(tmp_path / "results", NOON)
-    before = report.write_index(tmp_path / "results", tmp_path / "reports").read_text()
-    assert "fleet.html" not in before  # there is no such page yet
-    _pretend_all_rendered(tmp_path)
-    html = report.write_index(tmp_path / "results", tmp_path / "reports").read_text()
-    links = ('href="fleet/fleet.html?', 'href="builds/builds.html?', 'href="benchmark/')
-    assert sorted(links, key=html.index) == list(links)
-    assert "The fleet has 1 host with 1 instance. The one instance is verified. No deployment has failed." in html
-    assert "1 host runs 1 release of llama.cpp b11434. No record tells of a build." in html
-    assert html.count("<a href=") == 4  # the run, in the list of targets too
+        inputs = rendering.fingerprint(records, site.NOTEBOOKS / f"{page.stem}.ipynb", {})
+        assert not rendering.is_current(page, inputs)
 
 
 def test_a_kind_that_was_asked_for_and_has_no_records_says_how_to_make_one(
@@ -224,8 +146,8 @@ def test_one_deployment_has_no_report_of_its_own(tmp_path: Path, capsys: pytest.
 def test_a_parameter_goes_to_the_notebook_that_has_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = write(tmp_path / "results")
     deployment_records.write(tmp_path / "results")
-    _pretend_rendered(tmp_path, run)
-    _pretend_all_rendered(tmp_path, fleet={"listed_deployments": "5"})
+    pretend_rendered(tmp_path, run)
+    pretend_all_rendered(tmp_path, fleet={"listed_deployments": "5"})
     assert _main(tmp_path, "-p", "listed_deployments", "5") == 0
     assert "3 reports: 0 rendered, 3 up to date already" in capsys.readouterr().out
     assert _main(tmp_path, "-p", "nosuch", "5") == 1
@@ -242,7 +164,7 @@ def test_a_damaged_deployment_record_is_named_and_the_fleet_shown_without_it(
     deployment_records.write(tmp_path / "results", NOON)
     damaged = deployment_records.write(tmp_path / "results", NOON + HOUR)
     damaged.write_text("no record\n")
-    _pretend_all_rendered(tmp_path)
+    pretend_all_rendered(tmp_path)
     assert _main(tmp_path) == 1
     captured = capsys.readouterr()
     assert f"warning: {damaged}, line 1: it is not JSON: skipped" in captured.err
@@ -255,7 +177,7 @@ def _pretend_history(tmp_path: Path, target: str) -> Path:
     records = store.paths("benchmark", tmp_path / "results")
     page = index.history_page(target, tmp_path / "reports")
     page.parent.mkdir(parents=True, exist_ok=True)
-    inputs = report.fingerprint(records, report.NOTEBOOKS / "history.ipynb", {})
+    inputs = rendering.fingerprint(records, site.NOTEBOOKS / "history.ipynb", {})
     page.write_text(f'<meta content="{inputs}" name="llama-nexus-inputs"/>')
     return page
 
@@ -264,20 +186,15 @@ def test_a_target_with_more_than_one_run_has_a_history_that_is_renewed_with_each
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for hours in range(2):
-        _pretend_rendered(tmp_path, write(tmp_path / "results", NOON + hours * HOUR))
+        pretend_rendered(tmp_path, write(tmp_path / "results", NOON + hours * HOUR))
     page = _pretend_history(tmp_path, "localhost/main")
     assert _main(tmp_path) == 0
     assert capsys.readouterr().out.startswith("3 reports: 0 rendered, 3 up to date already\n")
     html = (tmp_path / "reports" / "index.html").read_text()
     assert f'<a href="history/{page.name}?' in html[: html.index("Benchmarks</h2>")]
     write(tmp_path / "results", NOON + 2 * HOUR)
-    inputs = report.fingerprint(store.paths("benchmark", tmp_path / "results"), report.NOTEBOOKS / "history.ipynb", {})
-    assert not report.is_current(page, inputs)
-
-
-def test_targets_that_differ_in_punctuation_alone_have_histories_of_their_own(tmp_path: Path) -> None:
-    pages = {index.history_page(target, tmp_path).name for target in ("gpu/main", "gpu-main", "http://gpu:main/")}
-    assert len(pages) == 3
+    inputs = rendering.fingerprint(store.paths("benchmark", tmp_path / "results"), site.NOTEBOOKS / "history.ipynb", {})
+    assert not rendering.is_current(page, inputs)
 
 
 def test_a_sweep_has_a_page_of_its_own_kind(tmp_path: Path) -> None:
@@ -285,7 +202,7 @@ def test_a_sweep_has_a_page_of_its_own_kind(tmp_path: Path) -> None:
     record = write(tmp_path / "results", **simulate(plans, output_tokens=4), mode="sweep", axis="concurrency")
     page = tmp_path / "reports" / "benchmark" / f"{record.stem}.html"
     page.parent.mkdir(parents=True)
-    inputs = report.fingerprint([record], report.NOTEBOOKS / "sweep.ipynb", {})
+    inputs = rendering.fingerprint([record], site.NOTEBOOKS / "sweep.ipynb", {})
     page.write_text(f'<meta content="{inputs}" name="llama-nexus-inputs"/>')
     before = page.read_bytes()
     assert _main(tmp_path) == 0
@@ -318,7 +235,7 @@ def _pretend_compared(tmp_path: Path, records: list[Path]) -> Path:
     """A page of chosen records, such as rendering makes it, with its first sentence alone."""
     page = tmp_path / "reports" / "compare" / f"{'--'.join(record.stem for record in records)}.html"
     page.parent.mkdir(parents=True, exist_ok=True)
-    inputs = report.fingerprint(records, report.NOTEBOOKS / "compare.ipynb", {})
+    inputs = rendering.fingerprint(records, site.NOTEBOOKS / "compare.ipynb", {})
     sides = json.dumps([[record.stem] for record in records])
     page.write_text(
         f'<meta content=\'{sides}\' name="llama-nexus-sides"/><meta content="{inputs}" name="llama-nexus-inputs"/>'
@@ -332,7 +249,7 @@ def test_a_comparison_is_kept_up_to_date_and_listed_with_its_first_sentence(
 ) -> None:
     records = [write(tmp_path / "results", NOON + place * HOUR) for place in range(2)]
     for record in records:
-        _pretend_rendered(tmp_path, record)
+        pretend_rendered(tmp_path, record)
     _pretend_history(tmp_path, "localhost/main")
     page = _pretend_compared(tmp_path, records)
     assert _main(tmp_path) == 0
@@ -343,15 +260,3 @@ def test_a_comparison_is_kept_up_to_date_and_listed_with_its_first_sentence(
     assert f'<a href="compare/{page.name}?' in html
     assert ">Comparison: a &amp; b</a>" in html
     assert '<td class="bad">B is worse in decode &lt;1&gt;.</td>' in html
-
-
-def test_a_page_that_was_rendered_anew_has_another_address_in_the_index(tmp_path: Path) -> None:
-    record = write(tmp_path / "results")
-    page = _pretend_rendered(tmp_path, record)
-    pattern = rf'href="(benchmark/{record.stem}\.html\?\w+)"'
-    before = re.findall(pattern, report.write_index(tmp_path / "results", tmp_path / "reports").read_text())
-    page.write_text('<meta content="0123456789abcdef" name="llama-nexus-inputs"/>')
-    after = re.findall(pattern, report.write_index(tmp_path / "results", tmp_path / "reports").read_text())
-    assert before
-    assert after == [f"benchmark/{record.stem}.html?0123456789ab"] * 2
-    assert not set(before) & set(after)

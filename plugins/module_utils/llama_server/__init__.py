@@ -1,1 +1,1 @@
-"""An instance on its host: generations, runtimes, client, proof, placement, comparison, switch."""
+"""An instance on its host: what is declared and what is there, runtimes, requests, proof, switch."""

@@ -14,33 +14,26 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
-import pwd
 import select
 import socket
-import struct
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from .host import Config, HostError
-from .placement import family
+from ..hostlib.instances import Instance
+from . import sockets
+from .errors import HostError
+from .processes import Activity, described, family, stat_fields
 
 REQUEST_SECONDS = 120
 LOOK_SECONDS = 5  # a server that is stuck must not keep whoever looks
 EVERY_SECONDS = 1  # how often it is looked what keeps an answer
 SETTLED_SECONDS = 2  # an accepted connection has an inode some microseconds before it has a descriptor
 TRIES = 3  # connections that break off before anything is said
-TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
-ESTABLISHED, HANDSHAKE, LISTENING = "01", "03", "0A"
-MAPPED = bytes(10) + b"\xff\xff"  # what an IPv4 address is behind in an IPv6 socket
-TICKS = os.sysconf("SC_CLK_TCK")
-BUSY_SHARE = 0.01  # of one core: a server that waits for requests needs less, one that computes many times more
 
 
-class Stranger(HostError):  # type: ignore[misc]  # its base is Any to mypy: Ansible finds it
+class Stranger(HostError):
     """Who answers is not the instance's process. ``who``: the other one, as far as that can be told."""
 
     def __init__(self, message: str, who: str) -> None:
@@ -48,7 +41,7 @@ class Stranger(HostError):  # type: ignore[misc]  # its base is Any to mypy: Ans
         self.who = who
 
 
-class Hidden(HostError):  # type: ignore[misc]  # its base is Any to mypy: Ansible finds it
+class Hidden(HostError):
     """It can't be told who answers, so no key is sent."""
 
 
@@ -64,44 +57,6 @@ class Unanswered(OSError):
         self.idle = idle
 
 
-class Activity:
-    """What a process and its children do from now on."""
-
-    def __init__(self, pid: int | None) -> None:
-        self._pid = pid
-        self._since = time.monotonic()
-        self._before = _work(pid)
-
-    def idle(self) -> bool:
-        """Whether they have neither computed nor read a model since."""
-        seconds = time.monotonic() - self._since
-        computed = faulted = 0
-        for pid, (ticks, faults) in _work(self._pid).items():
-            before = self._before.get(pid, (0, 0))
-            computed += ticks - before[0]
-            faulted += faults - before[1]
-        return computed / TICKS <= BUSY_SHARE * seconds and faulted <= seconds
-
-
-def _work(pid: int | None) -> dict[int, tuple[int, int]]:
-    """By process the clock ticks that it has computed, and the pages that it had to wait for the disk for."""
-    found = {}
-    for member in family(pid):
-        fields = _stat(member)
-        if fields:
-            found[member] = int(fields[11]) + int(fields[12]), int(fields[9])
-    return found
-
-
-def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat behind the program's name, which may hold anything; none where it ended."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stream:
-            return stream.read().rpartition(")")[2].split()
-    except OSError:
-        return []
-
-
 class Server:
     """An instance's server, as who asks it sees it.
 
@@ -110,10 +65,10 @@ class Server:
         pid: the process that its runtime started; None: it says that none runs.
     """
 
-    def __init__(self, config: Config, pid: int | None) -> None:
-        parts = urlsplit(config["local_url"])
+    def __init__(self, config: Instance, pid: int | None) -> None:
+        parts = urlsplit(config.local_url)
         self.host, self.port = str(parts.hostname), int(parts.port or 80)
-        self.name = config["name"]
+        self.name = config.name
         self.pid = pid
         self._born = self._age()
 
@@ -199,22 +154,22 @@ class Server:
         Raises Stranger where it is another's, ConnectionResetError where it broke off, and socket.timeout where nobody
         takes it.
         """
-        here, there = _end(*connection.getsockname()[:2]), _end(*connection.getpeername()[:2])
+        here, there = sockets.end_of(*connection.getsockname()[:2]), sockets.end_of(*connection.getpeername()[:2])
         began = time.monotonic()
         unheld: tuple[str, float] | None = None  # a socket that nobody holds who may be looked at, and since when
         while True:
-            ends = [entry for entry in _sockets(self.port) if (entry.local, entry.remote) == (there, here)]
-            own = descriptors(self.pid)  # None where they can't be read
+            ends = [entry for entry in sockets.at_port(self.port) if (entry.local, entry.remote) == (there, here)]
+            own = sockets.descriptors(self.pid)  # None where they can't be read
             if own and ends and ends[0].inode in own:
                 if not self.is_alive():  # the number has passed to another process
                     raise ConnectionResetError(f"process {self.pid} has ended")
                 return True
             now = time.monotonic()
-            if ends and ends[0].state not in (ESTABLISHED, HANDSHAKE):
+            if ends and ends[0].state not in (sockets.ESTABLISHED, sockets.HANDSHAKE):
                 self._look_who_listens(own)
                 raise ConnectionResetError("it broke off")
             if ends and ends[0].inode != "0":
-                taker = _holding(ends[0].inode)
+                taker = sockets.process_holding(ends[0].inode)
                 if taker and taker not in family(self.pid):
                     raise self._stranger(taker, ends[0].uid)
                 if own is None and not taker:
@@ -233,15 +188,15 @@ class Server:
 
     def _look_who_listens(self, own: set[str] | None) -> None:
         """Raise Stranger where another process listens at the address. ``own``: the sockets of the instance's."""
-        for entry in listeners(self.host, self.port):
+        for entry in sockets.listeners(self.host, self.port):
             if entry.inode not in (own or ()):
-                owner = _holding(entry.inode)
+                owner = sockets.process_holding(entry.inode)
                 if owner or own is not None:
                     raise self._stranger(owner, entry.uid)
 
     def _age(self) -> str | None:
         """When the process was started; None where it ended."""
-        fields = _stat(self.pid) if self.pid else []
+        fields = stat_fields(self.pid) if self.pid else []
         return fields[19] if fields else None
 
     def _stranger(self, pid: int | None, uid: int) -> Stranger:
@@ -259,114 +214,3 @@ class Server:
             f"{self.name} can't be read: deploy as its user, or as root, which in a container needs CAP_SYS_PTRACE; no "
             "key was sent"
         )
-
-
-# ---- sockets of this host
-
-
-@dataclass(frozen=True)
-class Socket:
-    """A row of the kernel's tables of TCP sockets."""
-
-    local: tuple[bytes, int]
-    remote: tuple[bytes, int]
-    state: str
-    uid: int
-    inode: str  # 0 for a connection that nobody has accepted yet
-
-
-def _sockets(port: int) -> list[Socket]:
-    """The sockets whose own port this is."""
-    found = []
-    for table in TABLES:
-        try:
-            with open(table, encoding="ascii") as stream:
-                rows = [line.split() for line in stream.readlines()[1:] if f":{port:04X} " in line]
-        except OSError:
-            continue
-        found += [
-            Socket(_entry(row[1]), _entry(row[2]), row[3], int(row[7]), row[9])
-            for row in rows
-            if row[1].endswith(f":{port:04X}")
-        ]
-    return found
-
-
-def _entry(text: str) -> tuple[bytes, int]:
-    """An address and a port as the tables have them: words of 32 bits, each in the order of this machine."""
-    address, _, port = text.partition(":")
-    words = [int(address[at : at + 8], 16) for at in range(0, len(address), 8)]
-    return _plain(struct.pack(f"={len(words)}I", *words)), int(port, 16)
-
-
-def _end(address: str, port: int) -> tuple[bytes, int]:
-    """The same of one that the socket module tells."""
-    family_ = socket.AF_INET6 if ":" in address else socket.AF_INET
-    return _plain(socket.inet_pton(family_, address.partition("%")[0])), port
-
-
-def _plain(address: bytes) -> bytes:
-    return address[len(MAPPED) :] if address.startswith(MAPPED) else address
-
-
-def listeners(host: str, port: int) -> list[Socket]:
-    """The sockets that listen on a port where ``host`` is answered, the most precise first; of a host that stands for
-    all addresses, those at any.
-    """
-    try:
-        asked = [_end(*found[4][:2])[0] for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
-    except OSError:
-        return []
-    everywhere = not any(map(any, asked))
-    listening = [entry for entry in _sockets(port) if entry.state == LISTENING]
-    return sorted(
-        (entry for entry in listening if everywhere or entry.local[0] in asked or not any(entry.local[0])),
-        key=lambda entry: not any(entry.local[0]),
-    )
-
-
-def holder(host: str, port: int) -> int | None:
-    """The process that listens on a TCP port; None where nobody does, or it is another user's."""
-    return next((pid for pid in (_holding(entry.inode) for entry in listeners(host, port)) if pid), None)
-
-
-def descriptors(pid: int | None) -> set[str] | None:
-    """The inodes of the sockets that a process has open; None where that can't be told."""
-    if pid is None:
-        return set()
-    links = set()
-    try:
-        for name in os.listdir(f"/proc/{pid}/fd"):
-            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
-                links.add(os.readlink(f"/proc/{pid}/fd/{name}"))
-    except (FileNotFoundError, ProcessLookupError):
-        return set()
-    except OSError:
-        return None
-    return {link[len("socket:[") : -1] for link in links if link.startswith("socket:[")}
-
-
-def _holding(inode: str) -> int | None:
-    """The process that has a socket open; None where it is another user's."""
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        if inode in (descriptors(int(pid)) or ()):
-            return int(pid)
-    return None
-
-
-def described(pid: int | None, uid: int = 0) -> str:
-    """A process for people; ``uid``: its user, where no more is known."""
-    if not pid:
-        with contextlib.suppress(KeyError):
-            return f"a process of user {pwd.getpwuid(uid).pw_name}"
-        return f"a process of user {uid}"
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as stream:
-        return f"process {pid} ({stream.read().strip()})"
-    return f"process {pid}"
-
-
-def free_port() -> int:
-    """A TCP port on loopback that nothing listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -1,349 +1,150 @@
-"""What a host remembers of an instance: generations, the links that say which one counts, state and lock.
+"""One prefix of this machine and what was declared for it, as a module's parameters say.
 
-    <root>/<name>/generations/<id>/  instance.json, keys, chat_template.jinja, models.ini, launch.py; written once
-    <root>/<name>/verified           link to the generation that was proven last; every start follows it
-    <root>/<name>/previous           link to the one proven before it
-    <root>/<name>/pending            link to the one that a running switch tries
-    <root>/<name>/state.json         what happened last
-    <root>/<name>/proof.json         the last good proof
-    <root>/<name>/switch.lock        locked while a run changes the instance; for its user alone
-
-A switch has the FIFO `tried`, in the folder of the generation that it tries, open for reading. ``pending`` counts only
-as long as somebody does (files/launch.py): whatever ends a switch, a reboot too, the next start is the verified one.
+host = host_of(module.params)
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import hmac
-import json
-import os
-import secrets
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from datetime import datetime, timezone
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..hostlib import locks
+from ..hostlib.instances import Instance
+from .declaration import TRIAL, Declaration
+from .errors import HostError
+from .folder import LINKS, Folder, folders
+from .runtimes.base import Runtime, Settings
+from .runtimes.choice import RUNTIMES, resolve
+from .runtimes.docker import container_options
+from .sockets import holder, listeners
 
-TRIAL = ".trial"  # added to a name; no instance can have it, since names hold no dot
-FILES = {"keys": "@keys", "chat_template.jinja": "@chat_template.jinja", "models.ini": "@models.ini"}
-LINKS = ("verified", "previous", "pending")
-LOCK = "switch.lock"
-# Of former versions. Their launchers open it as the servers' user, so it has to be open to all: strangers hold it, too.
-# They follow `verified` where it is missing.
-FORMER_LOCK = "lock"
-STEADY = ("verified", "restored", "refused", "trial")  # phases in which what serves is what was verified
+LOCK_SECONDS = 1800  # a switch of a big model on a slow disk
 
-Config = dict[str, Any]
+Row = dict[str, Any]
 
-
-class HostError(Exception):
-    """What is wrong and what to do, in one line."""
-
-
-def write_file(path: str, text: str, mode: int = 0o644, owner: tuple[int, int] | None = None) -> None:
-    """Write a file so that it is there whole or not at all. OSError names it."""
-    handle, draft = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:  # byte for byte, CRLF too
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(draft, mode)
-        if owner:
-            os.chown(draft, *owner)
-        os.replace(draft, path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            os.unlink(draft)
-        if isinstance(error, OSError):
-            raise OSError(error.errno, error.strerror, path) from error
-        raise
+PLACES: dict[str, Any] = {
+    "root": {"type": "path", "required": True},
+    "logs": {"type": "path", "required": True},
+    "user": {"type": "str", "required": True},
+    "supervisor_python": {"type": "path", "default": ""},
+}
+ARGUMENTS: dict[str, Any] = {
+    **PLACES,
+    "instances": {"type": "dict", "required": True},
+    "keys": {"type": "dict", "default": {}, "no_log": True},
+    "launcher": {"type": "str", "required": True},
+    "unit": {"type": "str", "required": True},
+    "trial": {"type": "str", "choices": ["auto", "always", "never"], "default": "auto"},
+    "prune": {"type": "bool", "default": False},
+    "drain_timeout": {"type": "int", "default": 30},
+}
 
 
-def read_json(path: str) -> dict[str, Any] | None:
-    """The object in a file; None where there is none."""
-    try:
-        with open(path, encoding="utf-8") as stream:
-            found = json.load(stream)
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
+@dataclass
+class Host:
+    """One prefix of this machine, and what was declared for it."""
 
+    settings: Settings
+    declared: dict[str, Declaration]
+    trial: str = "auto"  # auto, always or never
+    prune: bool = False
+    drain_timeout: int = 0  # of what is no longer declared; the others have their own
+    unit: str = ""  # text of systemd's unit, the same for all
+    launcher: str = ""  # text of the program that becomes a server
+    progress: Callable[[str], None] = field(default=lambda line: None)
 
-def to_json(value: object) -> str:
-    return json.dumps(value, indent=2, sort_keys=True) + "\n"
-
-
-def salt(root: str, create: bool) -> bytes:
-    """Random bytes of this host, so that a generation's name says nothing about the keys in it."""
-    path = os.path.join(root, ".salt")
-    try:
-        with open(path, encoding="ascii") as stream:
-            return bytes.fromhex(stream.read())
-    except (OSError, ValueError):
-        drawn = secrets.token_bytes(16)
-        if create:
-            write_file(path, drawn.hex(), mode=0o600)
-        return drawn
-
-
-class Declaration:
-    """What an instance should be: its configuration, its files and its keys.
-
-    Args:
-        config: what decides the process; ``argv`` may hold the words of FILES.
-        files: name to text.
-        keys: name to key.
-        proof: what the proof asks for; a change of it restarts nothing.
-    """
-
-    def __init__(
-        self, config: Config, files: dict[str, str], keys: dict[str, str], proof: dict[str, Any] | None = None
-    ) -> None:
-        self.config = config
-        self.proof = proof or {}
-        self.files = dict(files)
-        if keys:
-            # llama-server takes each line as a key, but for those that begin with a hash.
-            self.files["keys"] = "".join(f"# {name}\n{key}\n" for name, key in sorted(keys.items()))
+    def __post_init__(self) -> None:
+        for declaration in self.declared.values():
+            config = replace(declaration.config, runtime=resolve(declaration.config.runtime))
+            # A change of the sandbox or of the launcher is a change of the server.
+            if config.runtime == "docker":
+                config = replace(config, user=self.settings.user, container=tuple(container_options(config)))
+            else:
+                declaration.files["launch.py"] = self.launcher
+            if config.runtime == "systemd":
+                config = replace(config, unit=self.unit)
+            declaration.config = config
 
     @property
-    def name(self) -> str:
-        return str(self.config["name"])
+    def root(self) -> str:
+        return str(self.settings.root)
 
-    def identity(self, salt_: bytes) -> str:
-        """The name of this generation: equal exactly for an equal declaration on the same host."""
-        text = json.dumps([self.config, self.files], sort_keys=True)
-        return hmac.new(salt_, text.encode(), hashlib.sha256).hexdigest()[:12]
+    def folder(self, name: str) -> Folder:
+        return Folder(self.root, name)
 
-    def placed(self, folder: str, identity: str) -> Config:
-        """The configuration as it is in a generation's folder."""
-        paths = {word: os.path.join(folder, name) for name, word in FILES.items()}
-        return {
-            **self.config,
-            "argv": [paths.get(word, word) for word in self.config["argv"]],
-            "id": identity,
-            "folder": folder,
-            "key_file": os.path.join(folder, "keys") if "keys" in self.files else None,
-        }
+    def runtime(self, config: Instance) -> Runtime:
+        return self.runtime_named(config.runtime)
 
-    def on_side_port(self, port: int) -> Declaration:
-        """The same server under another name on another port, to be proven while the old one serves."""
-        argv = list(self.config["argv"])
-        argv[argv.index("--port") + 1] = str(port)
-        url = f"{self.config['local_url'].rpartition(':')[0]}:{port}"
-        config = {**self.config, "name": self.name + TRIAL, "argv": argv, "port": port, "local_url": url}
-        return Declaration(config, self.files, {}, self.proof)
+    def runtime_named(self, name: str) -> Runtime:
+        return RUNTIMES[name](self.settings)
 
+    def runtimes(self, folder: Folder) -> list[Runtime]:
+        """All runtimes that may run something of an instance: a switch from one to another may have been cut off."""
+        names = {config.runtime for config in map(folder.linked, LINKS) if config}
+        return [self.runtime_named(name) for name in sorted(names)]
 
-class Folder:
-    """The folder of one instance."""
+    def pids(self, folder: Folder) -> set[int]:
+        """The processes of an instance, as far as its runtimes answer."""
+        found = set()
+        for runtime in self.runtimes(folder):
+            with contextlib.suppress(HostError):
+                found.add(runtime.status(folder.name).pid)
+        return {pid for pid in found if pid}
 
-    def __init__(self, root: str, name: str) -> None:
-        self.root = root
-        self.name = name
-        self.path = os.path.join(root, name)
-        self._is_mine = False  # whether this process holds the lock
-        self._tried: tuple[int, str] | None = None  # the FIFO of the generation that it tries
+    def runs_nothing(self, folder: Folder, runtime: str) -> bool:
+        """Whether a runtime that does not answer runs nothing of an instance: nobody listens where it would."""
+        known = self.pids(folder)
+        linked = [config for config in map(folder.linked, LINKS) if config and config.runtime == runtime]
+        places = [(config.host, config.port) for config in linked]
+        return not any(listeners(*place) and holder(*place) not in known for place in places)
 
-    def file(self, name: str) -> str:
-        return os.path.join(self.path, name)
+    def undeclared(self) -> list[Folder]:
+        return [
+            folder for folder in folders(self.root)
+            if folder.name not in self.declared and not folder.name.endswith(TRIAL)
+        ]  # fmt: skip
 
-    def generation(self, identity: str) -> str:
-        return os.path.join(self.path, "generations", identity)
+    def locked(self, folder: Folder, what: str, wait: float = LOCK_SECONDS) -> contextlib.AbstractContextManager[None]:
+        """Hold an instance's lock; whoever follows this run is told for whom it waits."""
+        return folder.locked(wait, what, lambda line: self.progress(f"{folder.name}: {line}"))
 
-    def linked(self, link: str) -> Config | None:
-        """The configuration that a link names."""
-        try:
-            target = os.readlink(self.file(link))
-        except OSError:
-            return None
-        return read_json(os.path.join(self.path, target, "instance.json"))
+    def everywhere(self, folder: Folder, do: Callable[[Runtime], None], *, must: str | None = None) -> None:
+        """Do something with all runtimes that may run an instance, but for those that fail and run nothing.
 
-    def link(self, link: str, config: Config | None) -> None:
-        """Point a link at a generation at once, or remove it; one that is right is left alone.
-
-        Who sets ``pending`` under the lock makes it count, until he removes it or ends.
+        ``must``: the runtime in which it must succeed all the same.
         """
-        path = self.file(link)
-        if link == "pending":
-            self._try(config)
-        if config is not None and os.path.islink(path) and os.path.basename(os.readlink(path)) == config["id"]:
-            return
-        if config is None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-            return
-        draft = path + ".new"
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(draft)
-        os.symlink(os.path.join("generations", config["id"]), draft)
-        os.replace(draft, path)
-
-    def _try(self, config: Config | None) -> None:
-        """Show the launcher that this process tries a generation, and no other one; None: none."""
-        if self._tried:
-            descriptor, path = self._tried
-            os.close(descriptor)
-            self._tried = None
-            with contextlib.suppress(OSError):  # what counts is whether somebody reads it
-                os.unlink(path)
-        if config is None or not self._is_mine:
-            return
-        path = os.path.join(self.generation(config["id"]), "tried")
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-        os.mkfifo(path, 0o600)
-        self._tried = os.open(path, os.O_RDONLY | os.O_NONBLOCK), path
-        os.chmod(path, 0o622)  # noqa: S103 - to open it for writing is to ask; who could read could answer
-
-    def have_launcher(self, config: Config, launcher: str) -> None:
-        """Have this version's launcher in a generation that another one wrote: that looks for another sign of a switch,
-        and would start what is verified.
-        """
-        path = os.path.join(self.generation(config["id"]), "launch.py")
-        with contextlib.suppress(FileNotFoundError):  # a container has none
-            with open(path, encoding="utf-8") as stream:
-                same = stream.read() == launcher
-            if not same:
-                write_file(path, launcher)
-
-    def differs(self, declaration: Declaration, identity: str) -> list[str]:
-        """The files of a generation that are not as declared: all of them where it does not exist."""
-        folder = self.generation(identity)
-        wanted = {**declaration.files, "instance.json": to_json(declaration.placed(folder, identity))}
-        wrong = []
-        for name, text in sorted(wanted.items()):
+        for runtime in self.runtimes(folder):
             try:
-                with open(os.path.join(folder, name), encoding="utf-8", newline="") as stream:
-                    open_to_others = name == "keys" and os.fstat(stream.fileno()).st_mode & 0o077
-                    same = stream.read() == text and not open_to_others
-            except (OSError, ValueError):
-                same = False
-            if not same:
-                wrong.append(name)
-        return wrong
-
-    def write(self, declaration: Declaration, identity: str, owner: tuple[int, int] | None) -> Config:
-        """Have a generation on the disk, complete; the files are for the owner to read, keys for nobody else."""
-        folder = self.generation(identity)
-        config = declaration.placed(folder, identity)
-        os.makedirs(os.path.dirname(folder), mode=0o755, exist_ok=True)
-        draft = tempfile.mkdtemp(dir=os.path.dirname(folder), prefix=".")
-        try:
-            os.chmod(draft, 0o755)  # noqa: S103 - the servers' user reads it; keys are closed by themselves
-            for name, text in declaration.files.items():
-                secret = name == "keys"
-                write_file(os.path.join(draft, name), text, 0o600 if secret else 0o644, owner if secret else None)
-            write_file(os.path.join(draft, "instance.json"), to_json(config))
-            if os.path.isdir(folder):  # altered by hand: what was declared replaces it
-                shutil.rmtree(folder)
-            os.rename(draft, folder)
-        except BaseException:
-            shutil.rmtree(draft, ignore_errors=True)
-            raise
-        return config
-
-    def tidy(self) -> None:
-        """Remove the generations that no link names."""
-        kept = {config["id"] for config in map(self.linked, LINKS) if config}
-        with contextlib.suppress(FileNotFoundError):
-            for name in os.listdir(self.file("generations")):
-                if name not in kept:
-                    shutil.rmtree(self.generation(name), ignore_errors=True)
-
-    def remove(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
-
-    @contextlib.contextmanager
-    def locked(
-        self, wait: float, what: str = "switch", waiting: Callable[[str], None] = lambda line: None
-    ) -> Iterator[None]:
-        """Hold the lock: no other run changes this instance, and the ``pending`` that is set counts.
-
-        ``waiting`` is told for whom. Raises HostError when another run holds it for longer than ``wait`` seconds.
-        """
-        with contextlib.ExitStack() as stack:
-            lock = locks.held(
-                self.file(LOCK), f"{what} of {self.name}", wait=wait, waiting=waiting, formerly=self.file(FORMER_LOCK)
-            )
-            try:
-                stack.enter_context(lock)
-            except locks.Busy as error:
-                raise HostError(
-                    f"another run has been switching instance {self.name} for {wait:.0f} s, {error.holder}: wait for "
-                    "it to end"
-                ) from error
-            except locks.LockError as error:
-                raise HostError(str(error)) from error
-            self._is_mine = True
-            try:
-                yield
-            finally:
-                self._is_mine = False
-                self._try(None)
-
-    def is_locked(self) -> bool:
-        """Whether a run is changing the instance."""
-        return locks.holder(self.file(LOCK)) is not None
-
-    def note(self, phase: str, **found: Any) -> None:
-        """Write down what is happening; the last note is what remains when the process ends."""
-        row = {"phase": phase, "at": now(), **found}
-        write_file(self.file("state.json"), to_json(row))
-
-    def state(self) -> dict[str, Any]:
-        return read_json(self.file("state.json")) or {"phase": "unknown"}
-
-    def is_steady(self) -> bool:
-        """Whether the last switch came to an end, so that what runs is what was verified."""
-        return not os.path.lexists(self.file("pending")) and self.state()["phase"] in STEADY
+                do(runtime)
+            except HostError:
+                if runtime.name == must or not self.runs_nothing(folder, runtime.name):
+                    raise
 
 
-def folders(root: str) -> list[Folder]:
-    """The instances that this host has, trials included."""
-    try:
-        names = sorted(os.listdir(root))
-    except FileNotFoundError:
-        return []
-    return [Folder(root, name) for name in names if os.path.isdir(os.path.join(root, name, "generations"))]
+def host_of(params: dict[str, Any], progress: Callable[[str], None] = lambda line: None) -> Host:
+    """The host that a module's parameters describe."""
 
+    def tell(line: str) -> None:
+        with contextlib.suppress(OSError):  # a full disk must not end a switch
+            progress(line)
 
-def used_releases(root: str) -> list[str]:
-    """The folders of the releases that an instance of this host may start or go back to."""
-    configs = [folder.linked(link) for folder in folders(root) for link in LINKS]
-    return sorted({str(config["release"]["path"]) for config in configs if config})
-
-
-def read_keys(config: Config) -> dict[str, str]:
-    """The keys of a generation, by name. Raises HostError where they can't be read."""
-    if not config["key_file"]:
-        return {}
-    try:
-        with open(config["key_file"], encoding="utf-8") as stream:
-            lines = stream.read().splitlines()
-    except OSError as error:
-        raise HostError(f"the keys in {config['key_file']} can't be read ({error.strerror}): deploy again") from error
-    return dict(named_keys(lines))
-
-
-def old_keys(config: Config | None) -> dict[str, str]:
-    """The keys of what ran before. None where they can't be read: that must not keep a new server from being tried."""
-    try:
-        return read_keys(config) if config else {}
-    except HostError:
-        return {}
-
-
-def named_keys(lines: list[str]) -> list[tuple[str, str]]:
-    """The name and key of each pair of lines of a key file."""
-    return [(name[2:], key) for name, key in zip(lines[::2], lines[1::2])]
-
-
-def now() -> str:
-    """The present moment in UTC, ISO 8601."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    settings = Settings(
+        root=params["root"], logs=params["logs"], user=params["user"], supervisor_python=params["supervisor_python"]
+    )
+    declared = {
+        name: Declaration(
+            Instance.from_json(entry["config"]), entry["files"], params["keys"].get(name, {}), entry["proof"]
+        )
+        for name, entry in params.get("instances", {}).items()
+    }
+    return Host(
+        settings,
+        declared,
+        trial=params.get("trial", "never"),
+        prune=params.get("prune", False),
+        drain_timeout=params.get("drain_timeout", 0),
+        unit=params.get("unit", ""),
+        launcher=params.get("launcher", ""),
+        progress=tell,
+    )

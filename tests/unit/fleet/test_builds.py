@@ -11,7 +11,7 @@ import pytest
 
 from nexus_tasks.fleet import builds
 from nexus_tasks.fleet.builds import Builds
-from nexus_tasks.reports import builds_blocks
+from nexus_tasks.reports.pages.builds import figures, tables
 from tests.deployment_records import NOON, host, instance, lost, release, restored, write
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -54,7 +54,7 @@ def test_a_host_of_which_no_deployment_succeeded_shows_what_the_last_left_there(
     write(tmp_path, NOON, failed, releases=[release(NEW, "a", "built")])
     state = builds.read(tmp_path)
     assert runs(state) == {"a": NEW}
-    assert "no deployment with it has succeeded" in builds_blocks.hosts(state).html
+    assert "no deployment with it has succeeded" in tables.hosts(state).html
 
 
 def test_a_check_and_a_plan_build_nothing(tmp_path: Path) -> None:
@@ -77,11 +77,11 @@ def test_older_records_tell_the_name_of_a_release_and_no_more(tmp_path: Path) ->
         "No record tells of a build.",
         "No build has failed.",
     ]
-    pages = [builds_blocks.hosts(state), builds_blocks.releases(state), builds_blocks.space(state)]
+    pages = [tables.hosts(state), tables.releases(state), tables.space(state)]
     assert "only its name is on record" in pages[1].html
     assert all(OLD in page.html or "<td" in page.html for page in pages)
     write(tmp_path, NOON + DAY, one("a"), releases=[release(NEW, "a", "built", at=NOON + DAY, releases=[NEW, OLD])])
-    assert "and 1 unknown" in builds_blocks.space(builds.read(tmp_path)).html
+    assert "and 1 unknown" in tables.space(builds.read(tmp_path)).html
 
 
 def test_a_build_counts_once_however_many_hosts_have_it_and_names_the_host_that_made_it(tmp_path: Path) -> None:
@@ -143,9 +143,9 @@ def test_a_host_is_behind_where_it_differs_from_what_was_built_later_for_others(
     assert builds.tone(state) == ("muted" if words else "good")
     if words:
         assert builds.sentences(state)[2] == f"Behind what was built last for the others: a ({', '.join(words)})."
-        assert "; ".join(words) in builds_blocks.amiss(state).html
+        assert "; ".join(words) in tables.amiss(state).html
     else:
-        assert "Behind the others" not in builds_blocks.amiss(state).html
+        assert "Behind the others" not in tables.amiss(state).html
 
 
 def test_two_native_releases_of_one_version_are_not_behind_each_other(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_what_sets_a_release_apart_is_said_against_what_most_have(tmp_path: Path
         "source upstream's binaries, not git https://github.com/ggml-org/llama.cpp.git",
     ]
     assert same == ["x86_64", "CMake options none", "programs llama-bench, llama-server"]
-    html = builds_blocks.releases(state).html
+    html = tables.releases(state).html
     assert "<div>CUDA toolkit 12.4, not 12.9</div>" in html
     assert "The same in all: x86_64, CMake options none," in html
 
@@ -210,26 +210,7 @@ def test_what_the_cache_spared_a_build_is_said(tmp_path: Path, more: dict[str, A
     write(tmp_path, NOON, one("a"), releases=[release(NEW, "a", "built", **more)])
     state = builds.read(tmp_path)
     assert builds.sentences(state)[1] == f"The last build was {NEW} on a (2026-11-22 12:00 UTC): {told}"
-    assert told.split(", ")[0] in builds_blocks.build_times(state, 30).html
-
-
-def test_the_table_shows_each_fact_of_a_hosts_release(tmp_path: Path) -> None:
-    write(tmp_path, NOON, one("gpu-01"), releases=[release(NEW, "gpu-01", "taken", at=NOON - 3 * DAY)])
-    html = builds_blocks.hosts(builds.read(tmp_path)).html
-    for shown in (
-        "<span>gpu-01</span>", "<small>main</small>", NEW, "from rig 2026-11-22", "b11434</span>", "0c1e57098",
-        "CUDA 12.9", "<small>89</small>", "portable<small>x86_64", "<td>off</td>",
-        "700\N{NO-BREAK SPACE}MiB", ">3 days<",
-    ):  # fmt: skip
-        assert shown in html, shown
-    assert "serves" not in html
-
-
-def test_an_instance_that_serves_another_release_than_its_host_has_is_named(tmp_path: Path) -> None:
-    write(tmp_path, NOON, one("a", OLD), releases=[release(OLD, "a", "built")])
-    write(tmp_path, NOON + HOUR, one("a"), releases=[release(NEW, "a", "built", at=NOON + HOUR, releases=[NEW, OLD])])
-    write(tmp_path, NOON + DAY, host("a", instance(release=OLD), release=None), playbook="rollback.yml")
-    assert f'<small class="bad">main serves {OLD}</small>' in builds_blocks.hosts(builds.read(tmp_path)).html
+    assert told.split(", ")[0] in figures.build_times(state, 30).html
 
 
 def test_space_adds_up_the_releases_on_a_host_and_names_those_that_were_removed(tmp_path: Path) -> None:
@@ -240,7 +221,7 @@ def test_space_adds_up_the_releases_on_a_host_and_names_those_that_were_removed(
     write(tmp_path, NOON + 2 * DAY, one("a"), releases=[release(NEW, "a", **there)])
     state = builds.read(tmp_path)
     assert builds.space(state, state.hosts[0].releases or []) == (1100 << 20, [])
-    html = builds_blocks.space(state).html
+    html = tables.space(state).html
     for shown in (">2<", "1.07\N{NO-BREAK SPACE}GiB", OLD, "b11100-cuda89-0b"):
         assert shown in html, shown
 
@@ -252,57 +233,11 @@ def test_a_host_that_only_builds_for_others_is_listed_with_what_it_built(tmp_pat
     ])  # fmt: skip
     state = builds.read(tmp_path)
     assert state.builders == {"rig": [NEW, OLD]}
-    assert "<small>builds for a, b</small>" in builds_blocks.hosts(state).html
-    shown = re.sub(r"<[^>]*>|\s", " ", builds_blocks.space(state).html)
+    assert "<small>builds for a, b</small>" in tables.hosts(state).html
+    shown = re.sub(r"<[^>]*>|\s", " ", tables.space(state).html)
     assert re.search(rf"rig +2 +1,000 MiB +{NEW}, {OLD} ", shown)
     write(tmp_path, NOON + 2 * DAY, one("rig"), releases=[release(NEW, "rig", at=NOON + DAY)])
     assert builds.read(tmp_path).builders == {}  # it has a row of its own now
-
-
-def test_the_figure_has_a_bar_a_build_and_says_what_it_leaves_out(tmp_path: Path) -> None:
-    rows = [
-        release(f"b{n}-cpu-0a", f"host-{n}", "built", at=NOON + n * HOUR, build_seconds=60.0 * n) for n in range(1, 6)
-    ]
-    write(tmp_path, NOON + DAY, *(one(row["host"], row["name"]) for row in rows), releases=rows)
-    html = builds_blocks.build_times(builds.read(tmp_path), 3).html
-    assert (
-        'aria-label="3 builds: b5-cpu-0a on host-5 5 min, b4-cpu-0a on host-4 4 min, b3-cpu-0a on host-3 3 min."'
-        in html
-    )
-    assert "2 earlier ones are not drawn." in html
-    assert "b2-cpu-0a" not in html
-    assert "779 of 820" in html
-    assert "var(--blue, " in html
-
-
-def test_failures_are_listed_newest_first_and_mended_ones_told_apart(tmp_path: Path) -> None:
-    write(tmp_path, NOON, lost("a"), releases=[release(NEW, "a", "failed", error="<first>")])
-    write(tmp_path, NOON + HOUR, one("a"), releases=[release(NEW, "a", "built")])
-    elsewhere: dict[str, Any] = {"from": "rig"}
-    write(tmp_path, NOON + DAY, lost("b"), releases=[release(NEW, "b", "failed", error="second\nline", **elsewhere)])
-    state = builds.read(tmp_path)
-    html = builds_blocks.failures(state, 20).html
-    assert html.index("b, on rig") < html.index("&lt;first&gt;")
-    assert (html.count('<td class="good">since then'), html.count('<td class="bad">no<')) == (1, 1)
-    assert "The last 1 of 2." in builds_blocks.failures(state, 1).html
-    amiss = builds_blocks.amiss(state).html
-    assert "second\nline" in amiss
-    assert "first" not in amiss
-
-
-def test_records_without_a_release_still_have_every_block(tmp_path: Path) -> None:
-    write(tmp_path, NOON, host("a", release=None))
-    damaged = write(tmp_path, NOON + HOUR)
-    damaged.write_text("no record\n")
-    state = builds.read(tmp_path)
-    shown = [
-        builds_blocks.head(state), builds_blocks.hosts(state), builds_blocks.amiss(state),
-        builds_blocks.releases(state), builds_blocks.build_times(state, 30), builds_blocks.space(state),
-        builds_blocks.failures(state, 20), builds_blocks.footer(state),
-    ]  # fmt: skip
-    html = "".join(block.html for block in shown)
-    assert "No deployment has come as far as a release of llama.cpp." in html
-    assert f"Left out, unreadable: {damaged}, line 1" in html
 
 
 @pytest.mark.parametrize(
@@ -328,7 +263,7 @@ def test_a_published_vulnerability_of_what_runs_is_told_first_and_makes_the_page
     assert [(one.version, one.hosts, one.advisory["id"]) for one in severe] == [("b11312", ["a"], "CVE-2026-107183")]
     assert builds.sentences(state)[2].startswith("Open to any client: b11312 on a has CVE-2026-107183.")
     assert builds.tone(state) == "bad"
-    html = builds_blocks.amiss(state).html
+    html = tables.amiss(state).html
     assert "Published vulnerabilities" in html
     assert "whoever sends it a request" in html
     write(tmp_path, NOON + DAY, one("a"), one("b"), releases=[release(NEW, "a", "built"), release(NEW, "b")])

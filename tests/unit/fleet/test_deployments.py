@@ -9,8 +9,7 @@ import pytest
 
 from nexus_tasks.fleet import deployments
 from nexus_tasks.fleet.deployments import Fleet
-from nexus_tasks.reports import blocks, figures
-from tests.deployment_records import NOON, SLOW, Row, host, instance, lost, restored, write
+from tests.deployment_records import NOON, Row, host, instance, lost, restored, write
 
 HOUR = timedelta(hours=1)
 
@@ -47,10 +46,6 @@ def test_a_restored_instance_shows_what_it_serves_and_is_not_well(tmp_path: Path
     assert one.serving["release"] == "before"
     assert one.verified_at == NOON
     assert deployments.read(tmp_path).broken == [one]
-    html = blocks.fleet_instances(deployments.read(tmp_path)).html
-    assert "before" in html
-    assert "99.0" in html
-    assert '<td class="bad">restored' in html
 
 
 def test_a_failed_instance_keeps_the_time_of_its_last_proof(tmp_path: Path) -> None:
@@ -143,7 +138,7 @@ def test_an_interrupted_deployment_is_told_of(tmp_path: Path, how: dict[str, boo
 )
 def test_a_host_shows_the_worst_that_became_of_its_instances(row: Row, became: str) -> None:
     assert deployments.outcome(row) == became
-    assert not became or became in figures.MARKS
+    assert not became or became in deployments.OUTCOMES
 
 
 @pytest.mark.parametrize(
@@ -199,116 +194,7 @@ def test_a_failure_that_was_mended_is_told_as_the_last_one(tmp_path: Path) -> No
     )
 
 
-def test_what_is_wrong_is_shown_with_the_checks_that_did_not_hold_first(tmp_path: Path) -> None:
-    write(tmp_path, NOON, host("a", restored(checks=[{**SLOW, "ok": True, "check": "held"}, SLOW], log_tail=["<end>"])))
-    html = blocks.fleet_trouble(deployments.read(tmp_path)).html
-    assert html.index("decode speed") < html.index("held")
-    assert '<td class="bad">41.5</td><td class="">layers were left on the processor</td>' in html
-    assert "&lt;end&gt;" in html
-    assert "It serves what it served before: gpt-oss-20b-mxfp4, b11434-0c1e57098, b11434-cuda-89-1a2b3c4d." in html
-
-
-def test_where_all_is_well_there_is_no_section_about_what_is_not(tmp_path: Path) -> None:
-    write(tmp_path, NOON)
-    assert blocks.fleet_trouble(deployments.read(tmp_path)).html == ""
-
-
-def test_the_table_shows_each_fact_of_an_instance(tmp_path: Path) -> None:
-    write(tmp_path, NOON, host("gpu-01", instance()))
-    html = blocks.fleet_instances(deployments.read(tmp_path)).html
-    for shown in (
-        "gpu-01/<wbr>main", "systemd", "verified<small>2026-11-22 12:00", "gpt-oss-20b-mxfp4", "ab12cd34ab12<",
-        "b11434-0c1e57098", "b11434-cuda-89-1a2b3c4d", ">212<", "32,768<small>4 slots", "25/25",
-        "CUDA0&nbsp;<b>13.7\N{NO-BREAK SPACE}GiB", "CPU&nbsp;<b>614\N{NO-BREAK SPACE}MiB",
-    ):  # fmt: skip
-        assert shown in html, shown
-
-
 def test_mapped_and_pinned_buffers_count_as_the_hosts_memory() -> None:
     parts = {"CUDA0": 8.0, "CPU_Mapped": 4.0, "CPU": 2.0, "CUDA_Host": 1.0}
     buffers = {name: {"model": size, "kv": None} for name, size in parts.items()}
     assert deployments.device_memory_mib({"buffers_mib": buffers}) == {"CUDA0": 8.0, "CPU": 7.0}
-
-
-def test_an_instance_of_which_little_is_known_has_its_row_too(tmp_path: Path) -> None:
-    known = {"name": "main", "state": "failed", "checks": [], "changed": False, "error": None}
-    models = {"check": "models", "expected": ["one", "two"], "found": ["one", "two"], "ok": True, "cause": None}
-    router = instance("router", model=None, checks=[models], buffers_mib={}, offloaded=None)
-    router["gpu_processes_mib"] = {"GPU-0a1b": 14320, "GPU-2c3d": None}  # the driver would not say
-    write(tmp_path, NOON, host("a", known, router))
-    state = deployments.read(tmp_path)
-    html = blocks.fleet_instances(state).html
-    assert "failed<small>never" in html
-    assert "one, two" in html
-    assert "GPU-0a1b&nbsp;<b>14.0" in html  # the driver's number, where the server's are unknown
-    assert "GPU-2c3d" not in html
-    assert "no reason was given" in blocks.fleet_trouble(state).html
-
-
-def test_the_last_deployments_are_listed_newest_first_and_told_apart(tmp_path: Path) -> None:
-    write(tmp_path, NOON, host("a", instance()))
-    write(tmp_path, NOON + HOUR, host("a", instance(changed=False), changed=0), git={"commit": None, "dirty": None})
-    write(tmp_path, NOON + 2 * HOUR, host("a", instance(state="planned"), changed=2), check=True)
-    write(tmp_path, NOON + 3 * HOUR, lost("a", "<no room>"), limit="a", git={"commit": "0a" * 20, "dirty": True})
-    damaged = write(tmp_path, NOON + 4 * HOUR)
-    damaged.write_text("no record\n")
-    state = deployments.read(tmp_path)
-    html = blocks.fleet_deployments(state, 3).html
-    places = [html.index(shown) for shown in ("a: &lt;no room&gt;", "check: 1 host would change", "1 unchanged")]
-    assert places == sorted(places)
-    assert "1 verified" not in html
-    assert "The last 3 of 4." in html
-    assert "0a0a0a0a+" in html
-    assert f"Left out, unreadable: {damaged}, line 1" in html
-
-
-def test_the_timeline_marks_what_became_of_each_host(tmp_path: Path) -> None:
-    write(tmp_path, NOON, host("a", instance()), host("b", instance(changed=False)))
-    write(tmp_path, NOON + HOUR, host("a", restored()), lost("b"), interrupted=True)
-    write(tmp_path, NOON + 2 * HOUR, lost("a"), check=True)
-    state = deployments.read(tmp_path)
-    html = figures.fleet_timeline(state, 40).html
-    assert "2 deployments to 2 hosts: 1 verified, 1 unchanged, 1 restored, 1 failed." in html
-    assert "A dotted line: it was interrupted." in html
-    assert "1 deployment to 2 hosts: 1 restored, 1 failed." in figures.fleet_timeline(state, 1).html
-
-
-def test_the_decode_figure_has_a_panel_an_instance(tmp_path: Path) -> None:
-    write(tmp_path, NOON, host("a", instance(release="old"), instance("embed", tokens_per_second=None)))
-    write(tmp_path, NOON + HOUR, host("a", restored(before=instance(tokens_per_second=99.0, release="old"))))
-    write(tmp_path, NOON + 2 * HOUR, host("a", instance()))
-    html = figures.fleet_decode(deployments.read(tmp_path), 40).html
-    assert "a/main 212" in html
-    assert "a/main, tokens/s</text>" in html
-    assert "embed" not in html
-    assert html.count("stroke-dasharray") == 1  # one change of release
-    many = [host(f"host-{n:02}", instance()) for n in range(15)]
-    write(tmp_path, NOON + 3 * HOUR, *many)
-    assert "4 more instances are not drawn." in figures.fleet_decode(deployments.read(tmp_path), 40).html
-
-
-def test_figures_of_the_fleet_share_no_ids_and_name_their_colours(tmp_path: Path) -> None:
-    write(tmp_path, NOON, host("a", instance(), restored("b")), lost("c"))
-    state = deployments.read(tmp_path)
-    one, other = figures.fleet_timeline(state, 40).html, figures.fleet_decode(state, 40).html
-    assert set(_ids(one)).isdisjoint(_ids(other))
-    assert "var(--bad, " in one
-    assert "var(--blue, " in other
-
-
-def test_a_fleet_without_an_instance_still_has_every_block(tmp_path: Path) -> None:
-    write(tmp_path, NOON, host("a"))
-    state = deployments.read(tmp_path)
-    shown = [
-        blocks.fleet_head(state), blocks.fleet_instances(state), blocks.fleet_trouble(state),
-        figures.fleet_timeline(state, 40), figures.fleet_decode(state, 40), blocks.fleet_deployments(state, 20),
-        blocks.fleet_footer(state),
-    ]  # fmt: skip
-    assert "No deployment has come as far as an instance." in "".join(block.html for block in shown)
-    only_checks = tmp_path / "checks"
-    write(only_checks, NOON, check=True)
-    assert "Nothing has been deployed yet." in blocks.fleet_head(deployments.read(only_checks)).html
-
-
-def _ids(html: str) -> list[str]:
-    return [part.partition('"')[0] for part in html.split(' id="')[1:]]

@@ -251,7 +251,6 @@ def test_gits_credentials_stay_with_their_server(tmp_path: Path) -> None:
 
 # Those that ask nobody but their own host, and follow no redirect there.
 LOCAL = {
-    "plugins/module_utils/llama_server/proof.py",
     "plugins/module_utils/telemetry/exporter.py",
 }
 ASKING = ("urllib.request", "http.client", "ansible.module_utils.urls", "requests", "httpx")

@@ -25,7 +25,8 @@ from plugins.module_utils.hostlib import locks
 from plugins.module_utils.llama_cpp import build as llama_cpp_build
 from plugins.module_utils.llama_cpp.errors import ReleaseError
 from plugins.module_utils.llama_cpp.release import write_manifest
-from plugins.module_utils.llama_server import host as llama_server_host
+from plugins.module_utils.llama_server.errors import HostError
+from plugins.module_utils.llama_server.folder import Folder
 from plugins.module_utils.nvidia import driver_state
 from plugins.module_utils.nvidia.errors import DriverError
 from tests import modules, strangers
@@ -337,9 +338,9 @@ def driver(folder: Path) -> str:
 
 def instance(folder: Path) -> str:
     try:
-        with llama_server_host.Folder(str(folder.parent), folder.name).locked(0):
+        with Folder(str(folder.parent), folder.name).locked(0):
             return ""
-    except llama_server_host.HostError as error:
+    except HostError as error:
         return str(error)
 
 

@@ -10,11 +10,11 @@ from nexus_tasks.measurement import sweep
 
 
 def measure(
-    throughput: Callable[[float], float], *, most: float = 256, first: float = 1, whole: bool = True
+    throughput: Callable[[float], float], *, max_level: float = 256, first: float = 1, whole: bool = True
 ) -> list[float]:
     """The levels that a sweep measures, in order."""
     measured: dict[float, float] = {}
-    while (level := sweep.next_level(measured, first=first, most=most, whole=whole)) is not None:
+    while (level := sweep.next_level(measured, first=first, max_level=max_level, whole=whole)) is not None:
         assert level not in measured
         measured[level] = throughput(level)
     return list(measured)
@@ -33,7 +33,7 @@ def test_levels_double_first_and_then_close_in_on_the_knee() -> None:
 
 
 def test_a_sweep_ends_at_the_highest_level_that_is_allowed() -> None:
-    levels = measure(lambda users: users * 50.0, most=24)
+    levels = measure(lambda users: users * 50.0, max_level=24)
     assert max(levels) == 24
     assert sweep.knee({users: users * 50.0 for users in levels}) == 24
 

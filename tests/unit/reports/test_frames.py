@@ -11,7 +11,7 @@ import pytest
 
 from nexus_tasks.core.errors import ReportError
 from nexus_tasks.records import runs, store
-from nexus_tasks.reports import blocks, frames, index
+from nexus_tasks.reports import earlier_runs, frames, index
 from tests.report_records import NOON, failure, fixed, request, sample, write
 
 HOUR = timedelta(hours=1)
@@ -128,7 +128,7 @@ def test_there_is_no_change_from_or_to_a_run_that_is_not_valid(tmp_path: Path, w
     now = store.load(write(tmp_path, NOON + HOUR, trailer=lost if which == "later" else {}))
     past = frames.history(now, tmp_path, limit=10)
     assert past.changes == {}
-    assert "no two are valid and finished" in blocks.history(past).html
+    assert "no two are valid and finished" in earlier_runs.listed(past).html
 
 
 def test_a_damaged_earlier_record_is_named_and_does_not_stop_the_history(tmp_path: Path) -> None:

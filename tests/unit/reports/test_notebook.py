@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 
-from nexus_tasks import report
 from nexus_tasks.records import store
-from nexus_tasks.reports import index
+from nexus_tasks.reports import index, rendering, site
 
-SOURCES = sorted(report.NOTEBOOKS.glob("*.ipynb"))
+SOURCES = sorted(site.NOTEBOOKS.glob("*.ipynb"))
 ALLOWED_MODULES = {"pathlib", "nexus_tasks"}
 
 
@@ -28,8 +27,8 @@ def _source(cell: Any) -> str:
 
 
 def test_every_kind_of_page_has_a_notebook() -> None:
-    pages = {name for kind in store.KINDS for name in report.TOGETHER.get(kind, (kind,))}
-    assert {source.stem for source in SOURCES} == pages | {"sweep", report.HISTORY, *index.CHOSEN}
+    pages = {name for kind in store.KINDS for name in site.TOGETHER.get(kind, (kind,))}
+    assert {source.stem for source in SOURCES} == pages | {"sweep", site.HISTORY, *index.CHOSEN}
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)
@@ -51,13 +50,13 @@ def test_a_notebook_has_one_cell_of_parameters_with_those_that_reports_set(sourc
         for target in ([statement.target] if isinstance(statement, ast.AnnAssign) else _targets(statement))
         if isinstance(target, ast.Name)
     }
-    together = {name for pages in report.TOGETHER.values() for name in pages}
+    together = {name for pages in site.TOGETHER.values() for name in pages}
     wanted = {
         **{name: {"results_dir"} for name in together},
         **{name: {"sides"} for name in index.CHOSEN},
-        report.HISTORY: {"record_paths"},
+        site.HISTORY: {"record_paths"},
     }
-    assert names & report.RESERVED == wanted.get(source.stem, {"record_path", "results_dir"})
+    assert names & rendering.RESERVED == wanted.get(source.stem, {"record_path", "results_dir"})
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.server
-import ipaddress
 import json
 import threading
 from collections.abc import Iterator
@@ -13,7 +12,6 @@ import pytest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from nexus_tasks.fleet import inventory
 from nexus_tasks.servers import scrape
 from nexus_tasks.servers.scrape import Machine, Server, Source
 
@@ -227,34 +225,3 @@ def test_the_processor_is_as_busy_as_between_two_looks(
     before: Machine | None, now: Machine, percent: float | None
 ) -> None:
     assert scrape.cpu_percent(before, now) == percent
-
-
-EVERYWHERE = str(ipaddress.ip_address(0))
-WAY = {"user": "ops", "port": "2222", "key": "/k", "arguments": "-o A=b"}
-
-
-@pytest.mark.parametrize(
-    ("local", "address", "listens", "base", "through_ssh"),
-    [
-        (False, "192.0.2.1", "127.0.0.1", "127.0.0.1:8599", True),
-        (False, "192.0.2.1", EVERYWHERE, "192.0.2.1:8599", False),
-        (False, "2001:db8::1", "::", "[2001:db8::1]:8599", False),
-        (False, "2001:db8::1", "::1", "[::1]:8599", True),
-        (True, "localhost", EVERYWHERE, "127.0.0.1:8599", False),
-        (True, "localhost", "127.0.0.1", "127.0.0.1:8599", False),
-    ],
-)
-def test_exporters_on_loopback_of_another_host_are_reached_through_ssh(
-    monkeypatch: pytest.MonkeyPatch, local: bool, address: str, listens: str, base: str, through_ssh: bool
-) -> None:
-    host = {"host": "rig", "ssh": WAY, "local": local, "address": address}
-    without = {**host, "host": "plain", "exporter": None}
-    hosts = [{**host, "exporter": {"host": listens, "port": 8599}}, without]
-    monkeypatch.setattr(inventory, "answer", lambda *_: (hosts, {"gone": "no route"}))
-    found = scrape.exporters("gpu-hosts")
-    assert list(found) == ["rig"]
-    assert found["rig"].address == base
-    assert (found["rig"].ssh is not None) is through_ssh
-    if found["rig"].ssh:
-        assert found["rig"].ssh[0] == "ssh"
-        assert found["rig"].ssh[-1] == address

@@ -7,10 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from nexus_tasks.core.errors import UsageError
-from nexus_tasks.stats import bootstrap
 from nexus_tasks.stats.bootstrap import interval, intervals, t_quantile
-from nexus_tasks.stats.summary import METRICS, Collector
 
 TRIALS = 400
 # 400 intervals of 95 % hold the truth in fewer than 361 or more than 395 cases once in a thousand times.
@@ -138,77 +135,3 @@ def test_a_million_gaps_take_the_memory_of_a_few_copies() -> None:
 )  # fmt: skip
 def test_quantiles_of_students_t_are_those_of_tables(probability: float, degrees: float, tabled: float) -> None:
     assert t_quantile(probability, degrees) == pytest.approx(tabled, rel=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("name", "meant"),
-    [
-        ("itl_ms", ("itl_ms", "median")),
-        ("itl_p95_ms", ("itl_ms", "p95")),
-        ("ttft_visible_mean_ms", ("ttft_visible_ms", "mean")),
-        ("decode_p90_tps", ("decode_tps", "p90")),
-    ],
-)
-def test_names_mean_a_metric_and_a_statistic(name: str, meant: tuple[str, str]) -> None:
-    assert bootstrap.parse(name, tuple(METRICS)) == meant
-
-
-@pytest.mark.parametrize("name", ["itl", "itl_p97_ms", "speed_ms", "", "itl_p95_tps"])
-def test_a_name_of_nothing_is_refused_with_those_that_are_known(name: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        bootstrap.parse(name, tuple(METRICS))
-    assert repr(name) in caught.value.message
-    assert "ttft_ms" in caught.value.hint
-
-
-@pytest.mark.parametrize(
-    ("text", "meant"),
-    [("ci=2%", ("decode_tps", 2.0)), ("ci=0.5", ("decode_tps", 0.5)), ("itl_p95_ms:ci=3%", ("itl_p95_ms", 3.0))],
-)
-def test_until_names_a_metric_and_a_width(text: str, meant: tuple[str, float]) -> None:
-    assert bootstrap.until(text) == meant
-
-
-@pytest.mark.parametrize("text", ["2%", "ci=", "ci=0%", "ci=-1%", "ttft_ms", "ci=2%x", "speed:ci=2%"])
-def test_an_until_that_says_nothing_is_refused(text: str) -> None:
-    with pytest.raises(UsageError):
-        bootstrap.until(text)
-
-
-def collector_of(speeds: list[float]) -> Collector:
-    collector = Collector()
-    for speed in speeds:
-        gaps = np.random.default_rng(int(speed * 1e6)).normal(1000 / speed, 0.1, 50).tolist()
-        collector.add({"phase": "run", "ok": True, "decode_tps": speed, "itl_ms": gaps})
-    return collector
-
-
-def speeds(count: int, deviation: float) -> list[float]:
-    return [float(speed) for speed in np.random.default_rng(8).normal(100, deviation, count)]
-
-
-def test_a_metric_is_known_enough_when_its_interval_is_narrow() -> None:
-    assert bootstrap.enough(collector_of(speeds(100, 5.0)), "decode_tps", 2.0)  # 1.25 * 5 / 10 * 1.96: 1.2 %
-    assert not bootstrap.enough(collector_of(speeds(100, 5.0)), "decode_tps", 0.5)
-    assert not bootstrap.enough(collector_of(speeds(20, 10.0)), "decode_tps", 2.0)
-    assert bootstrap.enough(collector_of(speeds(100, 1.0)), "itl_p95_ms", 2.0)
-
-
-def test_a_few_lucky_requests_are_never_enough() -> None:
-    assert not bootstrap.enough(collector_of([100.0] * 9), "decode_tps", 2.0)
-    assert bootstrap.enough(collector_of([100.0] * 10), "decode_tps", 2.0)
-
-
-def test_a_metric_without_points_is_never_enough() -> None:
-    assert not bootstrap.enough(collector_of([100.0] * 20), "prefill_tps", 2.0)
-
-
-def test_it_is_looked_at_again_only_when_a_tenth_more_is_there() -> None:
-    noisy = collector_of(speeds(100, 20.0))
-    assert not bootstrap.enough(noisy, "decode_tps", 1.0)
-    assert noisy.next_look == 111
-    for _ in range(10):
-        noisy.add({"phase": "run", "ok": True, "decode_tps": 100.0, "itl_ms": []})
-    assert not bootstrap.enough(noisy, "decode_tps", 1000.0)  # 110 requests: not looked at
-    noisy.add({"phase": "run", "ok": True, "decode_tps": 100.0, "itl_ms": []})
-    assert bootstrap.enough(noisy, "decode_tps", 1000.0)

@@ -1,0 +1,77 @@
+"""Levels of load: the parts of a run that are held against those of another run.
+
+levels.by_name(record)["concurrency 8"]                      its counted requests and its stages
+levels.points(level, metrics.ITL)                            the points of a metric, and how many each request has
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nexus_tasks.records import runs
+from nexus_tasks.records.store import Record, Row
+from nexus_tasks.stats.bootstrap import Floats, Integers
+from nexus_tasks.stats.metrics import Metric, Source
+
+
+@dataclass(frozen=True)
+class Level:
+    """The counted requests of a run at one level of load, in the order they were sent, and the stages of that level."""
+
+    rows: Sequence[Row]
+    stages: Sequence[Row]
+
+    @property
+    def users(self) -> int:
+        """How many requests were in flight at a time, at the most, as the load was planned."""
+        return max((int(row.get("concurrency") or 1) for row in self.stages), default=1)
+
+    def rounds(self) -> dict[int, Level]:
+        """The parts of an interleaved run, by round."""
+        numbers = sorted({int(row.get("round") or 0) for row in self.rows})
+        return {
+            number: Level(
+                [row for row in self.rows if (row.get("round") or 0) == number],
+                [row for row in self.stages if (row.get("round") or 0) == number],
+            )
+            for number in numbers
+        }
+
+
+def by_name(record: Record) -> dict[str, Level]:
+    """A run's levels of load by name; stages of one level are taken together."""
+    load = record.header["load"]
+    by_length = load["axis"] == "prompt_tokens"
+    stages: dict[int, Row] = {row["stage"]: row for row in record.stages}
+
+    def name(number: int) -> str:
+        # A stage that was cut short has no row: each round has the planned ones again. Those of a sweep are not known.
+        planned = load["planned"] if load["mode"] != "sweep" or not stages else []
+        row = stages.get(number) or (planned[number % len(planned)] if planned else {})
+        keys = runs.LEVELS if by_length else ("concurrency", "rate_per_s")
+        return runs.level_name({key: row.get(key) for key in keys})
+
+    rows: dict[str, list[Row]] = {}
+    for row in record.requests:
+        if row["phase"] == "run":
+            rows.setdefault(name(row["stage"]), []).append(row)
+    return {
+        level: Level(
+            sorted(of_level, key=lambda row: float(row["start_s"])),
+            [row for row in record.stages if name(row["stage"]) == level],
+        )
+        for level, of_level in rows.items()
+    }
+
+
+def points(level: Level, metric: Metric) -> tuple[Floats, Integers]:
+    """The points of a metric of good requests, and how many each request has."""
+    found = [row[metric.key] for row in level.rows if row["ok"] and row.get(metric.key) is not None]
+    if metric.source is not Source.GAPS:
+        return np.array(found, dtype=np.float64), np.ones(len(found), dtype=np.int64)
+    found = [gaps for gaps in found if len(gaps)]
+    sizes = np.array([len(gaps) for gaps in found], dtype=np.int64)
+    return np.concatenate([np.asarray(gaps, dtype=np.float64) for gaps in found] or [np.empty(0)]), sizes

@@ -1,0 +1,135 @@
+"""Selection: the records of the runs that a name means.
+
+selection.find("v1")                          the runs of a baseline, a tag, a run id, a path; or last
+selection.both(["last-good", "last"], root)    the runs of A and B
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from nexus_tasks.comparison import baselines, comparable
+from nexus_tasks.comparison.comparable import KIND, pairs
+from nexus_tasks.comparison.naming import LAST, LAST_GOOD
+from nexus_tasks.core.errors import RecordError, UsageError
+from nexus_tasks.records import store
+from nexus_tasks.records.store import Record, Row
+
+
+def find(text: str, root: Path = store.ROOT, *, other: Sequence[Record] | None = None) -> list[Record]:
+    """The runs that a name means.
+
+    Args:
+        text: ``last``, ``last-good``, a baseline, a tag, a run id or its beginning, a path, or several of these with
+            commas between them. A tag means all runs that have it.
+        root: the results folder.
+        other: the other side, for ``last-good``: the newest good run of the same target and workload before it.
+
+    Raises:
+        UsageError: there is no such run, or several begin like that.
+        RecordError: a record can't be read.
+    """
+    by_run_id: dict[str, Record] = {}
+    for name in filter(None, (part.strip() for part in text.split(","))):
+        for record in _find_one(name, root, other):
+            by_run_id[record.run_id] = record
+    if not by_run_id:
+        raise UsageError("an empty name names no run", hint="name a run, a tag or a baseline")
+    return list(by_run_id.values())
+
+
+def _find_one(name: str, root: Path, other: Sequence[Record] | None) -> list[Record]:
+    if name.endswith(".jsonl"):
+        record = store.load(Path(name))
+        if record.header["kind"] != KIND:
+            raise UsageError(f"{name} is a {record.header['kind']}", hint="name the record of a benchmark")
+        return [record]
+    paths = store.paths(KIND, root)
+    if name == LAST:
+        return [store.load(paths[-1])]
+    if name == LAST_GOOD:
+        return [_last_good(paths, other)]
+    saved = baselines.saved(root)
+    if name in saved:
+        wanted = saved[name].split(",")
+        gone = [run_id for run_id in wanted if not (root / KIND / f"{run_id}.jsonl").exists()]
+        if gone:
+            raise UsageError(
+                f"baseline {name!r} is run {', '.join(gone)}, which is not in {root / KIND}",
+                hint=f"bring it back, or save another one: --save-baseline {name} RUN",
+            )
+        return [store.load(root / KIND / f"{run_id}.jsonl") for run_id in wanted]
+    tagged = [path for path in paths if (_header(path) or {}).get("tag") == name]
+    if tagged:
+        return [store.load(path) for path in tagged]
+    begun = [path for path in paths if path.stem.startswith(name)]
+    exact = [path for path in begun if path.stem == name]
+    if len(exact or begun) == 1:
+        return [store.load((exact or begun)[0])]
+    if begun:
+        raise UsageError(
+            f"{len(begun)} runs begin with {name!r}: {', '.join(path.stem for path in begun[-3:])}",
+            hint="give more of the run id",
+        )
+    latest = ", ".join(path.stem for path in reversed(paths[-3:]))
+    raise UsageError(
+        f"no run, tag or baseline {name!r} in {root / KIND}",
+        hint=f"the latest runs are {latest}; last and last-good work too",
+    )
+
+
+def _last_good(paths: Sequence[Path], other: Sequence[Record] | None) -> Record:
+    """The newest good run of the other side's target before its first, that measured alike."""
+    if not other:
+        raise UsageError("last-good needs a run to be before", hint="name one run: nox -s compare -- last-good last")
+    against = min(other, key=lambda record: record.started_at)
+    for path in reversed(paths):
+        header = _header(path)
+        if header is None or header.get("target") != against.header["target"]:
+            continue
+        try:
+            record = store.load(path)
+        except RecordError as error:  # nobody asked for this one
+            sys.stderr.write(f"warning: left out: {error.message}\n")
+            continue
+        summary = record.summary
+        if (
+            record.started_at < against.started_at
+            and summary is not None
+            and summary["ok"]
+            and summary["valid"]
+            and comparable.measured_alike(record, against)
+        ):
+            return record
+    raise UsageError(
+        f"no good run of {against.header['target']} with this workload and model before {against.run_id}",
+        hint="measure one, or name another run",
+    )
+
+
+def _header(path: Path) -> Row | None:
+    """The first row of a record, without reading the others; None where it can't be read."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as stream:
+            row = json.loads(stream.readline())
+    except (OSError, ValueError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def both(names: Sequence[str], root: Path) -> tuple[list[Record], list[Record]]:
+    """The runs of A and B. ``last-good`` depends on the other side, so that is found first."""
+    if names[0] == LAST_GOOD:
+        b = find(names[1], root)
+        return beside(names[0], root, b), b
+    a = find(names[0], root)
+    return a, beside(names[1], root, a)
+
+
+def beside(name: str, root: Path, other: Sequence[Record]) -> list[Record]:
+    """The runs of one side. ``last-good`` is one for each target of the other side."""
+    of_targets = [side for side, _ in pairs(other, other)] if name == LAST_GOOD else [other]
+    return [record for side in of_targets for record in find(name, root, other=side)]

@@ -1,0 +1,83 @@
+"""Numbers, units, moments and plurals as text: what tables, sentences, axes and the terminal write alike.
+
+    number(12.34, "ms")           12.3 ms
+    span(1934.0)                  1.93 s
+    plural(1200, "request")       1,200 requests
+
+What is not known is a dash.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import datetime
+
+MISSING = "\N{EN DASH}"
+SPACE = "\N{NO-BREAK SPACE}"  # between a number and its unit
+
+
+def number(value: float | None, unit: str = "") -> str:
+    """A number with the digits that mean something: ``0.412``, ``12.4``, ``318``; a dash where unknown."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    size = abs(value)
+    digits = 0 if size >= 100 or value == 0 else 1 if size >= 10 else 2 if size >= 1 else 3
+    return f"{value:,.{digits}f}" + (f"{SPACE}{unit}" if unit else "")
+
+
+def whole(value: float | None, unit: str = "") -> str:
+    """A whole number with its unit: ``4,096 tokens``; a dash where unknown."""
+    return MISSING if value is None or value != value else f"{value:,.0f} {unit}".rstrip()
+
+
+def plural(count: int, noun: str) -> str:
+    """A count of things: ``1 host``, ``2 hosts``, ``1,200 requests``. The noun takes an s."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def span(milliseconds: float | None) -> str:
+    """A time with its unit, in seconds where it is long: ``12.4 ms``, ``1.93 s``; a dash where unknown."""
+    if milliseconds is None or abs(milliseconds) < 1000:
+        return number(milliseconds, "ms")
+    return number(milliseconds / 1000, "s")
+
+
+def memory(mib: float) -> str:
+    """An amount of memory or disk, given in MiB: ``512 MiB``, ``11.3 GiB``."""
+    return number(mib / 1024, "GiB") if mib >= 1024 else number(mib, "MiB")
+
+
+def interval(ends: Sequence[float] | None) -> str:
+    """The two ends of an interval with a dash between them; empty where there is none."""
+    if not ends:
+        return ""
+    return f"{number(ends[0])}\N{EN DASH}{number(ends[1])}"
+
+
+def percent(value: float | None) -> str:
+    """A signed change: ``+1.4 %``; a dash where unknown."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    return f"{value:+.{2 if abs(value) < 1 else 1}f}{SPACE}%"
+
+
+def minute(when: datetime) -> str:
+    """``2026-11-22 10:15``, where what stands around it says that times are in UTC."""
+    return f"{when:%Y-%m-%d %H:%M}"
+
+
+def moment(when: datetime) -> str:
+    """``2026-11-22 10:15 UTC``; records are in UTC."""
+    return f"{minute(when)} UTC"
+
+
+def listing(names: Sequence[str]) -> str:
+    """Names as a clause has them: ``a``, ``a and b``, ``a, b and c``. There is one at least."""
+    return ", ".join(names[:-1]) + (" and " if len(names) > 1 else "") + names[-1]
+
+
+def sentence(clauses: Sequence[str]) -> str:
+    """Clauses as one sentence, with semicolons between them; empty ones are left out."""
+    text = "; ".join(clause for clause in clauses if clause)
+    return f"{text[:1].upper()}{text[1:]}." if text else ""

@@ -1,0 +1,131 @@
+"""Header of a run over HTTP: the target as it was deployed and as it describes itself, the workload and the load.
+
+    http_header.of_run(target, server, plan, gpus, host_state=None)
+
+``server`` is what :func:`endpoint.probe` says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from nexus_tasks.fleet.targets import Target
+from nexus_tasks.measurement import masking
+from nexus_tasks.measurement.plan import Plan
+from nexus_tasks.records import header
+from nexus_tasks.servers import endpoint
+from nexus_tasks.servers.endpoint import Endpoint
+from nexus_tasks.telemetry import sampling
+
+Row = dict[str, Any]
+
+
+def of_run(
+    target: Target,
+    server: Endpoint,
+    plan: Plan,
+    gpus: sampling.Gpus,
+    *,
+    host_state: Mapping[str, Any] | None,
+    partner: str | None = None,
+) -> Row:
+    """The header of a run over HTTP.
+
+    Args:
+        gpus: of this machine.
+        host_state: that of the server's host; None where nothing is known of it.
+        partner: the id of the run that is interleaved with this one.
+    """
+    instance = target.instance
+    model: Mapping[str, Any] = (instance.model if instance else None) or {}
+    model_path = _model_path(target, server)
+    local = is_local(target, server)
+    size = model.get("size_bytes")
+    if size is None and local and model_path:
+        with contextlib.suppress(OSError):
+            size = Path(model_path).stat().st_size
+    return header.benchmark(
+        target.name,
+        tag=plan.tag,
+        endpoint={
+            # What the way there looks like at its end: a tunnel's port here is another one each time.
+            "base_url": instance.base_url if instance else server.base_url,
+            "host": instance.host if instance else None,
+            "instance": instance.name if instance else None,
+            "engine": server.engine,
+            "model": server.model,
+            "tunnel": {"via": "ssh", "host": target.tunnel} if target.tunnel else None,
+            "preset": target.external,
+        },
+        model={
+            "name": model.get("name"),
+            "path": model_path,
+            "size_bytes": size,
+            "sha256": model.get("sha256"),
+            "n_params": server.n_params,
+            "n_ctx_train": server.n_ctx_train,
+        },
+        server={
+            "build": server.build,
+            "release": instance.release.get("name") if instance else None,
+            "argv": masking.argv(instance.argv, target.api_key) if instance else None,
+            "argv_sha256": instance.argv_sha256 if instance else None,
+            "n_ctx": server.n_ctx,
+            "total_slots": server.total_slots,
+        },
+        local=local,
+        gpus=gpus.as_rows(),
+        nvml_error=gpus.nvml_error,
+        host_state=host_state,
+        workload=plan.spec.as_row(),
+        load=_load(plan, partner),
+    )
+
+
+def _load(plan: Plan, partner: str | None) -> Row:
+    keys = ("concurrency", "rate_per_s", "burst", "requests", "duration_s", "ramp_s", "warmup")
+    planned = [{key: getattr(stage, key) for key in keys} for stage in plan.stages]
+    if plan.spec.lengths:
+        planned = [{**row, "prompt_tokens": n} for row, n in zip(planned, plan.spec.lengths, strict=True)]
+    return header.load(
+        "http",
+        mode="sweep" if plan.sweep else plan.stages[0].mode,
+        axis=plan.axis,
+        planned=planned,
+        until=plan.until,
+        slo=plan.slo,
+        limits={key: getattr(plan.limits, key) for key in header.LIMITS},
+        processes=plan.processes or 1,
+        rounds=plan.rounds,
+        interleaved_with=partner,
+    )
+
+
+def is_local(target: Target, server: Endpoint) -> bool:
+    """True where the server runs on this machine, so that its load is in the telemetry."""
+    if target.tunnel:
+        return False
+    host = httpx.URL(server.base_url).host
+    own = {entry.address for entries in psutil.net_if_addrs().values() for entry in entries}
+    try:
+        addresses = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
+    except OSError:
+        return False
+    if not all(endpoint.is_loopback(a) or a in own for a in addresses):
+        return False
+    # A tunnel of somebody else's ends on this machine as well, but then the model's file is elsewhere.
+    path = _model_path(target, server)
+    return path is None or os.path.exists(path)  # noqa: PTH110 - Path.exists raises for what it may not see
+
+
+def _model_path(target: Target, server: Endpoint) -> str | None:
+    model: Mapping[str, Any] = (target.instance.model if target.instance else None) or {}
+    return model.get("path") or server.model_path

@@ -1,0 +1,1 @@
+"""Pages of reports, a package each: tables, figures and the sentences that open it."""

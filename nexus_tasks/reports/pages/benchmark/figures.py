@@ -1,0 +1,303 @@
+"""Figures of a benchmark's page: distributions, turns of conversations, requests one by one, client against server.
+
+figures.latencies(record)
+figures.breakdown(record)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+from nexus_tasks.core.text import SPACE, number, percent, span
+from nexus_tasks.records import runs
+from nexus_tasks.records.store import Record, Row
+from nexus_tasks.reports import frames
+from nexus_tasks.reports.drawing import (
+    BAD,
+    BLUE,
+    GREEN,
+    HALF_IN,
+    INK,
+    LABELLED_ROWS,
+    ORANGE,
+    WIDE_IN,
+    axis_title,
+    block,
+    drawing,
+    left_out,
+    side_by_side,
+    spread,
+    thinned,
+)
+from nexus_tasks.reports.frames import Floats
+from nexus_tasks.reports.markup import Block, note
+from nexus_tasks.stats.metrics import ITL, TOTAL, TTFT, Metric
+
+LABEL_ROOM = 0.7  # of a half-wide axis: a label that begins further right would leave it
+LOG_SPREAD = 8.0  # a linear axis whose longest value is this many medians hides the rest
+
+
+def latencies(record: Record) -> Block:
+    """TTFT and inter-token latency side by side, of answers without tokens the whole request: points where there are
+    few, else their distribution, with the SLOs of the run."""
+    requests = frames.counted(frames.requests(record))
+    measured, slo = runs.metrics(record), record.header["load"]["slo"]
+    if "ttft_ms" not in measured and "total_ms" in measured:
+        total = requests["total_ms"].to_numpy()
+        limits = _limits(slo, "total_ms")
+        return side_by_side(_distribution("total", TOTAL, total, measured["total_ms"], limits))
+    first, gaps = requests["ttft_ms"].dropna().to_numpy(), frames.inter_token_ms(record)
+    return side_by_side(
+        _distribution("ttft", TTFT, first, measured.get("ttft_ms"), _limits(slo, "ttft_ms")),
+        _distribution("itl", ITL, gaps, measured.get("itl_ms"), _limits(slo, "itl_ms")),
+    )
+
+
+def cache(record: Record) -> Block:
+    """Conversations: how much of each turn's prompt the server had in its cache, and what a turn's first token took."""
+    frame = frames.counted(frames.requests(record)).dropna(subset=["prompt_tokens", "cached_tokens", "ttft_ms"])
+    if frame.empty or frame["turn"].nunique() < 2:
+        return Block("")
+    by_turn = frame.groupby("turn")[["prompt_tokens", "cached_tokens", "ttft_ms"]].median()
+    fresh = (by_turn["prompt_tokens"] - by_turn["cached_tokens"]).clip(lower=0)
+    with drawing(WIDE_IN, 2.6) as figure:
+        left, right = figure.subplots(1, 2)
+        turns = by_turn.index.to_numpy() + 1
+        left.bar(turns, by_turn["cached_tokens"], width=0.7, color=GREEN, label="from the cache")
+        left.bar(turns, fresh, bottom=by_turn["cached_tokens"], width=0.7, color=ORANGE, label="worked on")
+        left.set_title("Prompt tokens of a turn")
+        left.legend(loc="upper left", handlelength=1)
+        right.plot(turns, by_turn["ttft_ms"], "-o", color=BLUE, markersize=4.5)
+        right.set_ylim(0, float(by_turn["ttft_ms"].max()) * 1.2)
+        right.set_title("Time to first token of a turn, ms")
+        for axes in (left, right):
+            axes.set_xlabel("turn of the conversation")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.grid(False, axis="x")
+        share = by_turn["cached_tokens"].iloc[-1] / by_turn["prompt_tokens"].iloc[-1] * 100
+        return block(
+            figure,
+            "cache",
+            alt=f"Of the prompt of turn {turns[-1]}, {share:.0f} % came from the cache.",
+            caption="Medians over the conversations. A prompt that grows while its first token stays as fast shows a "
+            "prefix cache that works.",
+        )
+
+
+def breakdown(record: Record) -> Block:
+    """A bar a request of what its time went into: the wait for the first token, decoding, the rest; of many, a mark
+    each for when it was sent and how long it took."""
+    everything = frames.requests(record)
+    frame = everything.dropna(subset=["ttft_ms", "decode_ms", "total_ms"]).sort_values("index")
+    if len(everything) > LABELLED_ROWS or frame.empty:
+        return _every_request(everything)
+    rest = (frame["total_ms"] - frame["ttft_ms"] - frame["decode_ms"]).clip(lower=0)
+    parts = [
+        ("to first token", frame["ttft_ms"], BLUE),
+        ("decode", frame["decode_ms"], ORANGE),
+        ("end", rest, INK),
+    ]
+    rows = np.arange(len(frame))
+    with drawing(WIDE_IN, 0.9 + 0.27 * len(frame)) as figure:
+        axes = figure.subplots()
+        left = np.zeros(len(frame))
+        faded = [1.0 if phase == "run" else 0.45 for phase in frame["phase"]]
+        for _, values, colour in parts:
+            bars = axes.barh(rows, values, left=left, height=0.72, color=colour)
+            for bar, alpha in zip(bars, faded, strict=True):
+                bar.set_alpha(alpha)
+            left += values.to_numpy()
+        for row, end, rate in zip(rows, left, frame["decode_tps"], strict=True):
+            axes.annotate(
+                f"{number(end)} ms, {number(rate)} tokens/s",
+                (float(end), float(row)),
+                xytext=(5, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8.5,
+            )
+        axes.set_yticks(rows, [_request_name(i, p) for i, p in zip(frame["index"], frame["phase"], strict=True)])
+        axes.set_xlim(0, float(left.max()) * 1.24)
+        axes.set_ylim(-0.6, len(frame) - 0.4)
+        axes.invert_yaxis()
+        axes.grid(False, axis="y")
+        axes.set_xlabel("ms since the request was sent")
+        keys = [Patch(color=colour, label=label) for label, _, colour in parts]
+        axes.legend(handles=keys, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, handlelength=1)
+        typical = frames.counted(frame)[["ttft_ms", "decode_ms", "total_ms"]].median()
+        return block(
+            figure,
+            "breakdown",
+            alt=f"Bars of {len(frame)} requests. A median one took {number(typical['total_ms'], 'ms')}, "
+            f"{number(typical['ttft_ms'], 'ms')} of it to the first token.",
+            caption="One bar a request; those that don't count are pale. The end is what passed between the last token "
+            "and the end of the stream.",
+        )
+
+
+def _every_request(frame: pd.DataFrame) -> Block:
+    """When each request was sent and how long it took: one mark each, those that failed or stalled in their own."""
+    shown = frame.dropna(subset=["total_ms"])
+    if shown.empty:
+        return note("No request got as far as an answer, so there is no time to show.", "bad")
+    drawn = thinned(shown, "total_ms")
+    kinds = (
+        ("warm-up or ramp", drawn[drawn["ok"] & (drawn["phase"] != "run")], "o", INK, "none"),
+        ("counted", drawn[drawn["ok"] & (drawn["phase"] == "run")], "o", BLUE, BLUE),
+        ("with a stall", drawn[drawn["ok"] & (drawn["stalls"] > 0)], "D", ORANGE, ORANGE),
+        ("failed", drawn[~drawn["ok"]], "X", BAD, BAD),
+    )
+    with drawing(WIDE_IN, 2.8) as figure:
+        axes = figure.subplots()
+        said = []
+        for label, rows, marker, colour, face in kinds:
+            if len(rows):
+                large = 3.2 if marker == "o" else 6
+                axes.plot(rows["start_s"], rows["total_ms"] / 1000, marker, color=colour, markerfacecolor=face,
+                          markersize=large, markeredgewidth=0.8, linestyle="none", label=label)  # fmt: skip
+                said.append(f"{len(rows)} {label}")
+        axes.set_ylim(0, float(drawn["total_ms"].max()) / 1000 * 1.08)
+        axes.set_xlim(*spread(drawn["start_s"]))
+        axes.set_xlabel("seconds since the run began, when the request was sent")
+        axes.set_title("Whole request, s")
+        axes.legend(loc="lower right", ncols=len(said), bbox_to_anchor=(1, 1), borderaxespad=0, handletextpad=0.1)
+        return block(
+            figure,
+            "breakdown",
+            alt=f"Durations of {len(shown)} requests ({', '.join(said)} drawn), up to {span(shown['total_ms'].max())}.",
+            caption="One mark a request; none is dropped for being slow." + left_out(shown, drawn),
+        )
+
+
+def agreement(record: Record, limit_percent: float) -> Block:
+    """The difference between the client's decode time of each request and the server's own."""
+    frame = frames.requests(record).dropna(subset=["difference_percent"])
+    if frame.empty:
+        return Block("")
+    warm = frame["phase"] == "warmup"
+    differences = frame["difference_percent"]
+    with drawing(WIDE_IN, 2.2) as figure:
+        axes = figure.subplots()
+        axes.axhspan(-limit_percent, limit_percent, color=GREEN, alpha=0.12, linewidth=0)
+        axes.axhline(0, color=INK, linewidth=0.8)
+        axes.plot(frame["index"][~warm], differences[~warm], "o", color=BLUE, label="run")
+        if warm.any():
+            axes.plot(
+                frame["index"][warm],
+                differences[warm],
+                "o",
+                color=INK,
+                markerfacecolor="none",
+                label="warm-up",
+            )
+            axes.legend(loc="lower right", ncols=2, bbox_to_anchor=(1, 1), borderaxespad=0)
+        reach = max(limit_percent * 1.25, float(differences.abs().max()) * 1.15)
+        axes.set_ylim(-reach, reach)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("request")
+        axes.set_title("Client's decode time against the server's, %")
+        return block(
+            figure,
+            "agreement",
+            alt=f"Differences of {len(frame)} requests, from {percent(differences.min())} to "
+            f"{percent(differences.max())}.",
+            caption=f"The green band is the mark of ±{limit_percent:g} %. Above zero, the client waited "
+            "longer than the server says it worked.",
+        )
+
+
+def _limits(slo: Row, metric: str) -> list[tuple[str, float]]:
+    """The SLOs that bound a metric, as labels and values."""
+    return [("SLO", float(limit)) for name, limit in slo.items() if runs.objective(name)[0] == metric]
+
+
+def _distribution(
+    name: str, metric: Metric, values: Floats, stats: Row | None, limits: Sequence[tuple[str, float]] = ()
+) -> Block:
+    """Points in the order they came where there are fewer than 20, else a histogram with its percentiles."""
+    if not len(values):
+        return note(f"{metric.title}: nothing was measured.", "bad")
+    few = len(values) < 20
+    with drawing(HALF_IN, 2.9) as figure:
+        axes = figure.subplots()
+        if few:
+            axes.plot(values, np.arange(1, len(values) + 1), "o", color=BLUE, markersize=6)
+            axes.set_ylim(len(values) + 0.6, 0.1)
+            axes.set_yticks(range(1, len(values) + 1))
+            axes.set_ylabel("request, in order")
+            low, high = float(values.min()), float(values.max())
+            # Three points within one percent must not look far apart: the axis spans 10 % at least.
+            pad = max((high - low) * 0.15, (low + high) / 2 * 0.05)
+            axes.set_xlim(max(0.0, low - pad), high + pad)
+        else:
+            _histogram(axes, values)
+        axes.set_title(axis_title(metric))
+        marks = [("median", "median"), *((p, p) for p in ("p95", "p99"))]
+        _mark(axes, [(label, stats[key], ORANGE) for label, key in marks if stats and stats.get(key) is not None]
+              + [(label, limit, BAD) for label, limit in limits])  # fmt: skip
+        spread = f"{number(values.min())} to {number(values.max(), 'ms')}"
+        middle = f", median {number(stats['median'], 'ms')}" if stats else ""
+        outliers = "" if few else f" Ticks along the foot are the slowest 1{SPACE}%."
+        return block(
+            figure,
+            name,
+            alt=f"{metric.title} of {len(values)} points: {spread}{middle}.",
+            caption=f"n = {len(values):,}, {spread}.{outliers}",
+            width="half",
+        )
+
+
+def _histogram(axes: Axes, values: Floats) -> None:
+    """Bars of counts; a logarithmic axis where the longest value would flatten the rest."""
+    middle, high = float(np.median(values)), float(values.max())
+    bars = int(np.clip(3 * np.sqrt(len(values)), 12, 60))
+    if high > LOG_SPREAD * middle > 0:
+        # Tokens that came in one event are 0 apart: they go into the first bar.
+        low = max(float(values.min()), middle / 20)
+        bins = np.geomspace(low, high * 1.001, bars)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_locator(NullLocator())
+    else:
+        low = float(values.min())
+        bins = np.linspace(low, max(high, low * 1.01, low + 1e-3), bars)
+    axes.hist(np.maximum(values, low), bins=bins.tolist(), color=BLUE, alpha=0.8)
+    slow = np.sort(values)[-max(1, len(values) // 100) :]
+    axes.plot(slow, np.zeros(len(slow)), "|", color=BLUE, markersize=9, clip_on=False)
+    axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.set_ylabel("count")
+
+
+def _mark(axes: Axes, marks: Sequence[tuple[str, float, str]]) -> None:
+    """Vertical lines, each labelled on a height of its own above the data, so that near ones stay legible."""
+    bottom, top = axes.get_ylim()
+    room = (top - bottom) * 0.1
+    axes.set_ylim(bottom, top + room * (len(marks) + 0.3))
+    edge = axes.transData.inverted().transform(axes.transAxes.transform((LABEL_ROOM, 0)))[0]
+    # Labels stand to the right of their line where there is room. The outermost are highest and cross no line.
+    outwards = sorted(marks, key=lambda mark: (mark[1] <= edge, -mark[1] if mark[1] <= edge else mark[1]))
+    for step, (label, value, colour) in enumerate(outwards):
+        height = top + room * (step + 0.9)
+        axes.vlines(value, bottom, height, color=colour, linewidth=1, linestyles="-" if colour == ORANGE else "--")
+        left = value <= edge
+        axes.annotate(
+            f"{label} {number(value)}",
+            (value, height),
+            xytext=(4 if left else -4, 0),
+            textcoords="offset points",
+            ha="left" if left else "right",
+            va="top",
+            color=colour,
+            fontsize=8.5,
+        )
+
+
+def _request_name(index: int, phase: str) -> str:
+    return f"request {index}" if phase == "run" else f"{'warm-up' if phase == 'warmup' else phase} {index}"

@@ -1,0 +1,1 @@
+"""Page of the releases and builds of llama.cpp."""

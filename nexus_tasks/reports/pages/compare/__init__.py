@@ -1,0 +1,1 @@
+"""Page that holds runs against one another."""

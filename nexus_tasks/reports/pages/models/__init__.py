@@ -1,0 +1,1 @@
+"""Page that shows models side by side."""

@@ -1,0 +1,1 @@
+"""Page of a server before and after a change."""

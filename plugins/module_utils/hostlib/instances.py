@@ -1,0 +1,246 @@
+"""What stands on a host about an instance, a dataclass a file. Python 3.9's standard library only.
+
+    generations/<id>/instance.json   Instance     all that decides a server
+    state.json                       State        what happened last
+    proof.json                       ProofRecord  the last good proof
+
+    instance = Instance.from_json(read_json(path) or {})
+    write_file(path, to_json(instance.as_json()))
+
+A file that is read and written again keeps its bytes, whichever version wrote it: keys that this version doesn't know
+are in ``other``, and keys that the file lacked are not added, unless they got a value since. Values are as JSON has
+them; nothing is converted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar
+
+AnyStored = TypeVar("AnyStored", bound="Stored")
+
+
+def to_json(value: object) -> str:
+    """The text of a file."""
+    return json.dumps(value, indent=2, sort_keys=True) + "\n"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An object in a file. Every key has a default, since another version may have written it without."""
+
+    other: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """Keys that this version doesn't know."""
+    given: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
+    """Keys that are written even with their default value, since they stood there."""
+
+    PARTS: ClassVar[Mapping[str, Callable[[Any], Any]]] = {}
+    """By key what makes the value here of that in JSON, where they differ."""
+
+    @classmethod
+    def from_json(cls: type[AnyStored], found: Mapping[str, Any]) -> AnyStored:
+        known = cls._keys()
+        values = {key: cls.PARTS[key](value) if key in cls.PARTS else value for key, value in found.items()}
+        other = {key: value for key, value in values.items() if key not in known}
+        return cls(
+            other=other, given=known & set(values), **{key: values[key] for key in known if key in values}
+        )  # fmt: skip
+
+    def as_json(self) -> dict[str, Any]:
+        defaults = type(self)()
+        keys = [key for key in self._keys() if key in self.given or getattr(self, key) != getattr(defaults, key)]
+        return {**{key: _plain(getattr(self, key)) for key in keys}, **self.other}
+
+    @classmethod
+    def _keys(cls) -> frozenset[str]:
+        return frozenset(entry.name for entry in dataclasses.fields(cls)) - {"other", "given"}
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it."""
+    if isinstance(value, Stored):
+        return value.as_json()
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    return value
+
+
+def _one(kind: type[AnyStored]) -> Callable[[Any], AnyStored | None]:
+    return lambda value: None if value is None else kind.from_json(value)
+
+
+def _all(kind: type[AnyStored]) -> Callable[[Any], tuple[AnyStored, ...]]:
+    return lambda values: tuple(map(kind.from_json, values))
+
+
+def _named(kind: type[AnyStored]) -> Callable[[Any], dict[str, AnyStored]]:
+    return lambda values: {name: kind.from_json(value) for name, value in (values or {}).items()}
+
+
+def _words(values: Any) -> tuple[Any, ...] | None:
+    return None if values is None else tuple(values)
+
+
+# ---- instance.json
+
+
+@dataclass(frozen=True)
+class ModelFile(Stored):
+    """A GGUF file; ``name`` is that of its profile."""
+
+    name: str = ""
+    path: str = ""
+    size_bytes: int | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class RoutedModel(Stored):
+    """One of a router's models."""
+
+    path: str = ""
+    size_bytes: int | None = None
+    sha256: str | None = None
+    side_models: tuple[ModelFile, ...] = ()
+    mode: str = "completion"
+    n_gpu_layers: int | None = None
+    uses_gpu: bool = False
+    load_on_startup: bool = False
+
+    PARTS: ClassVar = {"side_models": _all(ModelFile)}
+
+
+@dataclass(frozen=True)
+class Release(Stored):
+    """The release of llama.cpp that an instance runs; ``path`` is its folder."""
+
+    name: str = ""
+    path: str = ""
+    ref: str = ""
+    commit: str = ""
+    backend: str = ""
+
+
+@dataclass(frozen=True)
+class Instance(Stored):
+    """All that decides a server. A generation is named by a hash of this, before it has a place, and of its files."""
+
+    name: str = ""
+    runtime: str = ""
+    """systemd, supervisor or docker; in a declaration also auto."""
+    argv: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    host: str = ""
+    port: int = 0
+    local_url: str = ""
+    """Where it is asked from its own host."""
+    model: ModelFile | None = None
+    """None for a router."""
+    models: Mapping[str, RoutedModel] = field(default_factory=dict)
+    """A router's, by name."""
+    side_models: tuple[ModelFile, ...] = ()
+    """Projectors, draft models and adapters."""
+    release: Release = field(default_factory=Release)
+    mode: str = "completion"
+    """completion, embedding, reranking or router."""
+    has_template: bool = False
+    ctx_size: int | None = None
+    parallel: int | None = None
+    n_gpu_layers: int | None = None
+    key_names: tuple[str, ...] = ()
+    gpus: tuple[str, ...] | None = None
+    """Indexes or UUIDs of the GPUs that it may use; None means all."""
+    uses_gpu: bool = False
+    image: Mapping[str, str] | None = None
+    """What its image is made of: ``base``, ``archive`` and ``sha256``, or ``ref``."""
+
+    # What the host adds for its runtime.
+    user: str | None = None
+    container: tuple[str, ...] | None = None
+    """Options of ``docker create``."""
+    unit: str | None = None
+    """Text of systemd's unit."""
+
+    # What a generation has.
+    id: str = ""
+    folder: str = ""
+    key_file: str | None = None
+
+    PARTS: ClassVar = {
+        "argv": tuple, "model": _one(ModelFile), "models": _named(RoutedModel), "side_models": _all(ModelFile),
+        "release": Release.from_json, "key_names": tuple, "gpus": _words, "container": _words,
+    }  # fmt: skip
+
+    def model_as_json(self) -> dict[str, Any] | None:
+        return self.model.as_json() if self.model else None
+
+    def model_files(self) -> list[ModelFile | RoutedModel]:
+        """The files that its server reads."""
+        models: list[ModelFile | RoutedModel] = [self.model] if self.model else list(self.models.values())
+        return [*models, *self.side_models]
+
+
+# ---- state.json
+
+
+@dataclass(frozen=True)
+class State(Stored):
+    """The last step that was begun, or how the last one ended."""
+
+    phase: str = "unknown"
+    """trial, draining, switching, restoring, verified, refused, restored, failed, stopped; unknown without a file."""
+    at: str | None = None
+    """UTC, ISO 8601."""
+    generation: str | None = None
+    """The one that the phase is about."""
+    old: str | None = None
+    """The one that serves until then; None: none does."""
+    port: int | None = None
+    """A trial's."""
+    error: str | None = None
+    restored: str | None = None
+    """Why the old one does not serve either."""
+    runtime: str | None = None
+    """Where the log of one lies that was never proven."""
+
+
+# ---- proof.json
+
+
+@dataclass(frozen=True)
+class Placement(Stored):
+    """What one process said of its memory when it loaded."""
+
+    offloaded: tuple[int, int] | None = None
+    """Layers on GPUs, and all layers; None: its log has no line about it."""
+    buffers_mib: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """By device and kind: model, kv or compute."""
+    projector: str | None = None
+    """The device of the projector."""
+
+    PARTS: ClassVar = {"offloaded": _words}
+
+
+@dataclass(frozen=True)
+class ProofRecord(Stored):
+    """The last good proof, as far as later ones and a status go by it; the rest of its row is in ``other``."""
+
+    generation: str = ""
+    model: ModelFile | None = None
+    tokens_per_second: float | None = None
+    """What was measured last of this generation; None: users had all slots each time."""
+    best_tokens_per_second: float | None = None
+    """The best of this model on this host."""
+    n_ctx: int | None = None
+    slots: int | None = None
+    offloaded: tuple[int, int] | None = None
+    buffers_mib: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    placements: Mapping[str, Placement] = field(default_factory=dict)
+    """By life of a process: its generation, the runtime's name of that life and, of a router's model, name and port."""
+
+    PARTS: ClassVar = {"model": _one(ModelFile), "offloaded": _words, "placements": _named(Placement)}

@@ -1,0 +1,107 @@
+"""What must hold before a server is switched: its files in reach, its arguments understood, its port free."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+
+from ..hostlib.instances import Instance
+from .commands import attempt, cause
+from .declaration import Declaration
+from .errors import HostError
+from .folder import folders
+from .host import Host
+from .processes import described
+from .sockets import holder
+
+SYSTEM_CONFIGURATION = "/etc/llama.cpp/config.ini"
+
+
+def require_no_system_configuration(config: Instance) -> None:
+    """Refuse options that nobody declared: llama-server reads this file before its command line.
+
+    The runtimes other than supervisor hide it.
+    """
+    if config.runtime == "supervisor" and os.path.exists(SYSTEM_CONFIGURATION):
+        raise HostError(f"{SYSTEM_CONFIGURATION} adds options to every server that nobody declared: remove it")
+
+
+def require_reach(config: Instance) -> None:
+    """Refuse files that the servers' user can't get at, before a server that can't start says so less clearly."""
+    # The sandbox hides homes; in a container only the root user's is closed to others.
+    closed = {"systemd": ("/root/", "/home/", "/run/user/"), "docker": ("/root/",)}.get(config.runtime, ())
+    for path in [config.argv[0], *(file.path for file in config.model_files())]:
+        if closed and (os.path.realpath(path) if config.runtime == "systemd" else path).startswith(closed):
+            raise HostError(
+                f"instance {config.name}: {path} lies in a home, which its user can't enter under "
+                f"{config.runtime}: set llama_nexus_prefix or the model's path to another place, or "
+                "llama_server_runtime: supervisor"
+            )
+
+
+def require_arguments(declaration: Declaration) -> None:
+    """Have the release's own parser read the arguments, before anything is stopped.
+
+    Raises HostError with what it says. ``--version`` at the end makes it stop after reading them.
+    """
+    binary = declaration.config.argv[0]
+    if not os.path.exists(binary):
+        return  # check mode before the first build, or an image that holds its own
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, text in declaration.files.items():
+            with open(
+                os.open(os.path.join(scratch, name), os.O_CREAT | os.O_WRONLY, 0o600), "w", encoding="utf-8"
+            ) as out:
+                out.write(text)
+        argv = declaration.placed(scratch, "").argv
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("LLAMA_")}
+        code, output = attempt(*argv, "--version", env={**kept, **declaration.config.environment})
+    if code != 0:
+        raise HostError(
+            f"instance {declaration.name}: llama-server of release {declaration.config.release.name} refuses the "
+            f"command line: {cause(output) or 'it says nothing'}; nothing was touched"
+        )
+
+
+def require_ports(host: Host, names: list[str]) -> None:
+    """Refuse ports that anything holds but the same instance, or one that is removed first."""
+    leaving = {folder.name for folder in host.undeclared()} if host.prune else set()
+    for name in names:
+        config = host.declared[name].config
+        taken = _listener(config.host, config.port, name)
+        if taken is None:
+            continue
+        other = _instance_of(host, taken)
+        if other not in {name, *leaving}:
+            who = f"instance {other}, which runs there" if other else "a process of another user"
+            if taken and not other:
+                who = described(taken)
+            raise HostError(
+                f"port {config.port} on {config.host} is taken by {who}: end it, or give instance {name} another"
+            )
+
+
+def _instance_of(host: Host, pid: int) -> str | None:
+    for folder in folders(host.root) if pid else ():
+        if pid in host.pids(folder):
+            return str(folder.name)
+    return None
+
+
+def _listener(address: str, port: int, name: str) -> int | None:
+    """The process that listens where ``address`` could not: 0 for one that can't be told, None for nobody."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        # As llama-server binds: a connection that is only closing down does not hold the port.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError as error:
+            if error.errno != 98:  # EADDRINUSE
+                raise HostError(
+                    f"instance {name} can't listen on {address}, port {port}: {error.strerror}; choose an address of "
+                    "this host and a port above 1023"
+                ) from error
+            return holder(address, port) or 0
+    return None

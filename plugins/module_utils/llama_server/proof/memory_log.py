@@ -1,0 +1,36 @@
+"""What a llama-server's log says of its memory, at --log-verbosity 4."""
+
+from __future__ import annotations
+
+import re
+
+from ...hostlib.instances import Placement
+
+# What llama.cpp prints of its memory at --log-verbosity 4, behind the device's name.
+BUFFER = re.compile(r":\s+(\S+)\s+(model|KV|RS|compute|output) buffer size =\s*([\d.]+) MiB")
+OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
+PROJECTOR = re.compile(r"CLIP using (\S+) backend")
+KINDS = {"model": "model", "KV": "kv", "RS": "kv", "compute": "compute", "output": "compute"}
+
+
+def placement(log: list[str]) -> Placement:
+    """What a server's log says of its memory.
+
+    A draft model's or a projector's buffers are added to the model's on the same device.
+    """
+    offloaded: list[int] | None = None
+    buffers: dict[str, dict[str, float]] = {}
+    projector = None
+    for line in log:
+        used = PROJECTOR.search(line)
+        if used:
+            projector = used[1]
+        layers = OFFLOADED.search(line)
+        if layers and offloaded is None:  # the first is the model's; a draft model says it again
+            offloaded = [int(layers[1]), int(layers[2])]
+        found = BUFFER.search(line)
+        if found:
+            sizes = buffers.setdefault(found[1], {})
+            kind = KINDS[found[2]]
+            sizes[kind] = round(sizes.get(kind, 0.0) + float(found[3]), 2)
+    return Placement.from_json({"offloaded": offloaded, "buffers_mib": buffers, "projector": projector})

@@ -1,0 +1,91 @@
+"""Whether a server is ready: the wait for its /health, and why it never comes."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import time
+from collections.abc import Callable
+
+from ...hostlib.instances import Instance
+from ..client import REQUEST_SECONDS, Server, Stranger
+from ..processes import Activity, described
+from ..runtimes.base import RuntimeView
+from ..sockets import holder
+
+LIVES = 2  # a server that died once may have met a passing fault; twice is a server that can't start
+LOOKS = 5  # what is found this often in a row is no passing moment of a start
+LOG_LINES = 30
+# "0.00.015.369 E llama_model_load: error loading model: …", or what a launcher or a shell says.
+ERROR = re.compile(
+    r"(?:^[\d.]+ E (?:srv|cmn|slot|main)?\s*|^(?=.*(?:error|fault|failed|cannot|can't|denied|not found)))(.+)"
+)
+
+
+class NotProven(Exception):
+    """Why nothing could be compared, and the likely cause.
+
+    ``restart``: whether a new start may mend it; one that is only slow or at work loses its users' answers by it.
+    """
+
+    def __init__(self, message: str, *, restart: bool = True) -> None:
+        super().__init__(message)
+        self.restart = restart
+
+
+def wait_until_loaded(
+    config: Instance, runtime: RuntimeView, timeout: float, progress: Callable[[str], None]
+) -> tuple[Server, float]:
+    """The server once its /health said 200, and how many seconds that took.
+
+    Raises NotProven when the deadline passes, the server dies again and again, or another process answers.
+    """
+    started = time.monotonic()
+    lives: list[str] = []
+    server, activity = Server(config, None), Activity(None)
+    answered = "nothing answers"
+    down = strange = 0
+    while True:
+        status = runtime.status(config.name)
+        if status.life and status.life not in lives:
+            lives.append(status.life)
+        if status.pid != server.pid:
+            server, activity = Server(config, status.pid), Activity(status.pid)
+        left = timeout - (time.monotonic() - started)
+        if status.state == "running":
+            strange += 1
+            try:
+                code, _ = server.ask("/health", timeout=min(REQUEST_SECONDS, max(left, 1)))
+                if code == 200:
+                    return server, time.monotonic() - started
+                answered, strange = f"/health answers {code}", 0
+            except Stranger as error:
+                answered = str(error)
+            except (OSError, http.client.HTTPException):
+                strange = 0
+        waited = time.monotonic() - started
+        progress(f"{config.name}: loading, {waited:.0f} s")
+        down = down + 1 if status.state in ("failed", "stopped") else 0
+        if strange > LOOKS:
+            raise NotProven(answered)
+        if len(lives) > LIVES or down > LOOKS:
+            said = complaint(runtime.log(config.name, LOG_LINES))
+            taken = holder(server.host, server.port)
+            if taken and taken != status.pid:
+                said += f"; port {server.port} is held by {described(taken)}: end that one, or choose another port"
+            raise NotProven(f"the server ends while it starts: {said}")
+        if waited > timeout:
+            raise NotProven(
+                f"the server is not ready after {timeout:.0f} s ({answered}): see the log, or raise "
+                "llama_server_start_timeout for a slow disk", restart=activity.idle(),
+            )  # fmt: skip
+        time.sleep(0.2)
+
+
+def complaint(log: list[str]) -> str:
+    """The first error in the last lines of a log."""
+    for line in log:
+        said = ERROR.search(line)
+        if said:
+            return said[1].strip()
+    return "the log does not say why"

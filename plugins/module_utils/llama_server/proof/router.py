@@ -1,0 +1,49 @@
+"""Routers: each of their models answers, and lies where it was declared to lie."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+from ..client import REQUEST_SECONDS, Server
+from .model_files import file_sha256
+from .placement import prove_router_placement
+from .probe import error_message, probe_of
+from .slots import NOT_MEASURED, Busy, SlotRequest
+from .subject import Subject
+
+
+def prove_router(subject: Subject, *, load: bool) -> None:
+    """Have each model answer. ``load``: whether those that are not loaded are, else they are left as they are."""
+    config, wanted, checks = subject.config, subject.wanted, subject.checks
+    server, key = subject.server, subject.key
+    seen = _router_models(server, key)
+    checks.compare("models", sorted(config.models), sorted(seen), "the server read another list of models")
+    served: dict[str, list[str]] = {}
+    # Those that load with the router come last: where it holds a few only, they are what it holds afterwards.
+    for name, model in sorted(config.models.items(), key=lambda item: (item[1].load_on_startup, item[0])):
+        found = file_sha256(subject.folder.root, model.path)
+        checks.compare(f"{name} sha256", model.sha256, found, "the file was replaced after it was verified")
+        if not load and seen.get(name, {}).get("value") != "loaded":
+            continue
+        check, path, body = probe_of(model.mode, wanted["tokens"])
+        request = SlotRequest(server, key, f"{name} {check}", f"/slots?model={quote(name)}&autoload=false")
+        try:
+            # It is loaded first, also where the router does that on demand of its own users only.
+            limit = max(wanted["start_timeout"], REQUEST_SECONDS)
+            code, answer = request.ask(f"{path}?autoload=true", {"model": name, **body}, limit)
+            checks.compare(f"{name} {check}", 200, code, error_message(answer))
+        except Busy as error:
+            code = 200
+            checks.warn(f"{name} busy", str(error), NOT_MEASURED)
+        if code == 200:
+            served[name] = _router_models(server, key)[name]["args"]
+    loaded = {name for name, state in _router_models(server, key).items() if state.get("value") == "loaded"}
+    prove_router_placement(subject, served, loaded)
+
+
+def _router_models(server: Server, key: str | None) -> dict[str, dict[str, Any]]:
+    """A router's models: ``value``, which is loaded or not, and ``args``, the command line of the process."""
+    _, answer = server.ask("/v1/models", key=key)
+    models = answer.get("data", []) if isinstance(answer, dict) else []
+    return {str(model["id"]): model.get("status", {}) for model in models if isinstance(model, dict) and "id" in model}

@@ -1,0 +1,127 @@
+"""The three things that keep a server running, behind one contract.
+
+systemd runs launch.py, which becomes the verified generation, or the pending one while a switch holds the lock.
+Each generation has the launcher and the unit that it was proven with. supervisor does the same without root. Docker has
+a container a generation, so its argv is that of the container.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from ...hostlib.instances import Instance
+from ..commands import run
+
+STOP_SECONDS = 60  # each runtime asks politely for 30 seconds and then kills
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a runtime says of an instance.
+
+    ``state`` is "running", "starting" (between two lives), "failed" (given up), "stopped", "unsupervised" (it runs, and
+    nothing would start it again), or "unknown" (the runtime does not answer). ``life`` changes with each start.
+    """
+
+    state: str
+    pid: int | None = None
+    life: str = ""
+    argv: tuple[str, ...] | None = None
+    """As the runtime knows it; None: ask /proc."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the role says about the host."""
+
+    root: str  # the folder of all instances
+    logs: str
+    user: str
+    supervisor_python: str
+
+
+class RuntimeView(Protocol):
+    """As much of a runtime as a proof needs: what runs, and what it wrote."""
+
+    def status(self, name: str) -> Status: ...
+
+    def log(self, name: str, lines: int | None = None) -> list[str]: ...
+
+    def where_log(self, name: str) -> str: ...
+
+
+class Runtime(ABC):
+    """What keeps the servers of one prefix running."""
+
+    name: ClassVar[str]
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @abstractmethod
+    def owner(self) -> tuple[int, int] | None:
+        """The user and group that must be able to read a generation's keys; None: whoever deploys."""
+
+    @abstractmethod
+    def prepare(self, config: Instance) -> None:
+        """Have what a start needs (unit, program, image, user); nothing that runs is touched."""
+
+    @abstractmethod
+    def start(self, config: Instance) -> None:
+        """Have the server of this generation told to run."""
+
+    @abstractmethod
+    def stop(self, name: str) -> None:
+        """End it; it has ended on return."""
+
+    @abstractmethod
+    def settle(self, config: Instance) -> None:
+        """It was proven: from now on it starts with the host, where the runtime can do that."""
+
+    @abstractmethod
+    def unsettle(self, name: str) -> None:
+        """It does not start with the host any more."""
+
+    @abstractmethod
+    def forget(self, name: str) -> None:
+        """Leave nothing of it."""
+
+    @abstractmethod
+    def altered(self, config: Instance) -> list[str]:
+        """What the runtime itself keeps of it on the disk, where that is no longer what was proven."""
+
+    @abstractmethod
+    def status(self, name: str) -> Status:
+        """The state of an instance and its process."""
+
+    @abstractmethod
+    def log(self, name: str, lines: int | None = None) -> list[str]:
+        """What the running process wrote; with a number, the last lines, of whichever life."""
+
+    @abstractmethod
+    def where_log(self, name: str) -> str:
+        """Where its log is to be found, for people."""
+
+
+def have_user(name: str) -> tuple[int, int]:
+    """The ids of the servers' own user, made where it does not exist."""
+    try:
+        found = pwd.getpwnam(name)
+    except KeyError:
+        run("useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent",
+            "--shell", "/usr/sbin/nologin", name)  # fmt: skip
+        found = pwd.getpwnam(name)
+    return found.pw_uid, found.pw_gid
+
+
+def is_root() -> bool:
+    return os.geteuid() == 0
+
+
+def has_systemd() -> bool:
+    """Whether systemd is PID 1, as sd_booted(3) tells."""
+    return os.path.isdir("/run/systemd/system")

@@ -1,0 +1,69 @@
+"""What an instance is and does now; nothing is measured."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import re
+
+from ..hostlib.instances import Instance
+from .client import LOOK_SECONDS, Server
+from .errors import HostError
+from .folder import Folder
+from .host import Host, Row
+from .keys import old_keys
+from .runtimes.base import Status
+
+
+def flags_of(config: Instance) -> list[str]:
+    """The flags that a server was started with; those of a router's models, whose file has them as keys, too."""
+    found = {word for word in config.argv if re.match("--?[A-Za-z]", word)}
+    if config.models:
+        with (
+            contextlib.suppress(OSError),
+            open(os.path.join(config.folder, "models.ini"), encoding="utf-8") as stream,
+        ):
+            found |= {f"--{key}" for key in re.findall(r"^([\w-]+) = ", stream.read(), re.MULTILINE)}
+    return sorted(found)
+
+
+def status(host: Host, folder: Folder) -> Row:
+    """What an instance is and does now; nothing is measured."""
+    config = folder.linked("verified") or folder.linked("pending")
+    note = folder.state()
+    row: Row = {"name": folder.name, "state": "stopped", "phase": note.phase, "since": note.at,
+                "changed": False, "checks": [], "error": None,
+                "switching": folder.is_locked(), "last_error": note.error}  # fmt: skip
+    if config is None:
+        return row
+    shown = ("argv", "host", "port", "local_url", "model", "models", "side_models", "release")
+    whole = config.as_json()
+    row["config"] = {key: whole[key] for key in shown if key in whole}
+    row["flags"] = flags_of(config)
+    try:
+        seen, log = host.runtime(config).status(folder.name), host.runtime(config).where_log(folder.name)
+    except HostError as error:  # the others are shown all the same
+        seen, log, row["why"] = Status("unknown"), None, str(error)
+    last, previous = folder.last_proof(), folder.linked("previous")
+    row |= {
+        "url": config.local_url, "runtime": config.runtime, "model": config.model_as_json(), "pid": seen.pid,
+        "release": config.release.name, "generation": config.id, "state": seen.state,
+        "log": log, "tokens_per_second": last.tokens_per_second,
+        "buffers_mib": last.buffers_mib, "offloaded": last.offloaded and list(last.offloaded), "n_ctx": last.n_ctx,
+        "slots": last.slots, "busy": None, "health": None,
+        "previous": previous and previous.id,
+    }  # fmt: skip
+    if seen.state == "running":
+        server = Server(config, seen.pid)
+        try:
+            row["health"] = server.ask("/health", timeout=LOOK_SECONDS)[0]
+            key = next(iter(old_keys(config).values()), None)
+            code, slots = server.ask("/slots", key=key, timeout=LOOK_SECONDS)
+            if code == 200 and isinstance(slots, list):
+                row["busy"] = sum(bool(slot.get("is_processing")) for slot in slots)
+        except HostError as error:  # another one answers, or nobody can tell who does
+            row["unasked"] = str(error)
+        except (OSError, http.client.HTTPException):
+            pass
+    return row

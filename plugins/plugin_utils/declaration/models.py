@@ -1,0 +1,92 @@
+"""Problems of what an instance serves: one model, or several as a router, and how."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ...module_utils.hostlib.llama_server_flags import NOT_OF_ROUTERS
+from .arguments import text
+from .options import given, mode_of, parsed, uses_gpu
+from .rules import REFERENCE, RULES, Options, Settings, router_model_spec
+
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
+QUIET = 4  # below this verbosity llama.cpp does not say where it put what
+
+
+def single_problems(values: Options, settings: Settings) -> Iterator[str]:
+    """Problems of an instance that serves one model."""
+    yield from choice_problems(values, settings)
+    for name in ("models_max", "models_autoload"):
+        if name in values:
+            yield f"{name} is for routers: set models, or leave it out"
+
+
+def router_problems(values: Options, settings: Settings) -> Iterator[str]:
+    """Problems of an instance that serves several models."""
+    if not values["models"]:
+        yield "models is empty: name at least one"
+    misplaced = sorted(set(values) - set(RULES.router_options) - set(NOT_OF_ROUTERS))
+    if misplaced:
+        yield f"it is a router, so {', '.join(misplaced)} belong to each of its models: move them there"
+    for name in NOT_OF_ROUTERS:
+        if name in values:
+            yield f"it is a router, which has no {name}: leave it out, or serve the model by an instance of its own"
+    for name, options in values["models"].items():
+        yield from (f"model {name}: {said}" for said in router_model_problems(str(name), options, settings))
+
+
+def router_model_problems(name: str, options: Any, settings: Settings) -> Iterator[str]:
+    if not MODEL_NAME.fullmatch(name) or name == "default":
+        yield "its name can't be that of a section: use letters, digits and . _ / -, and not default"
+    if not isinstance(options, Mapping):
+        yield f"it is no dict: write its options under its name ({REFERENCE})"
+        return
+    options = given(options)
+    for option in sorted(set(options) & (set(RULES.router_options) - {"models"})):
+        del options[option]
+        yield f"{option} is the router's: set it for the instance"
+    for option in sorted(set(options) & set(NOT_OF_ROUTERS)):
+        del options[option]
+        yield f"a router's models have no {option}: leave it out, or serve the model by an instance of its own"
+    values, wrong = parsed(options, router_model_spec())
+    yield from wrong
+    yield from choice_problems(values, settings)
+    if values.get("embeddings") and values.get("reranking"):
+        yield "it can't serve both embeddings and reranking: choose one"
+    for option, value in values.items():
+        if re.search(r"[;#\n\r]", text(value)):
+            yield f"{option} holds ; or # or a new line, which end a value in a router's file: serve it by an instance"
+
+
+def choice_problems(values: Options, settings: Settings) -> Iterator[str]:
+    preset, presets = values.get("sampling_preset"), settings["sampling_presets"]
+    if preset is not None and preset not in presets:
+        known = ", ".join(sorted(presets)) or "none"
+        yield f"there is no sampling preset {preset}: use one of {known}, or add it to llama_sampling_presets"
+    pair = f"{values.get('cache_type_k', 'f16')}-{values.get('cache_type_v', 'f16')}"
+    compiled = settings["fa_quants"] if settings["gpu"] and uses_gpu(values, "cuda") else []
+    on_gpu = values.get("flash_attn") != "off" and values.get("kv_offload") is not False
+    if on_gpu and compiled and not {pair, "all"} & {*compiled, "f16-f16"}:
+        yield (
+            f"its K and V caches are {pair}, for which the release has no FlashAttention kernels, so they would be "
+            f"converted at every step: add {pair} to llama_cpp_fa_quants, or use one of {', '.join(compiled)}"
+        )
+
+
+def mode_problems(values: Options, settings: Settings) -> Iterator[str]:
+    mode = mode_of(values)
+    if values.get("embeddings") and values.get("reranking"):
+        yield "it can't serve both embeddings and reranking: make two instances"
+    if mode in ("embedding", "reranking"):
+        for name in ("chat_template", "sampling_preset", "min_decode_tps", "max_regression"):
+            if name in values:
+                yield f"{name} means nothing where there is no chat (embeddings, reranking): leave it out"
+    if "chat_template" in values and values.get("jinja") is False:
+        yield "chat_template needs the Jinja engine: leave jinja out"
+    verbosity = values.get("log_verbosity", QUIET)
+    if verbosity < QUIET and settings["gpu"] and uses_gpu(values, "cuda"):
+        yield (
+            f"log_verbosity {verbosity} hides the lines that prove what lies on the GPU: leave it at {QUIET}, or above"
+        )

@@ -1,0 +1,53 @@
+"""Profiles of llama_models and chat templates that instances name, and the files of profiles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+
+from .rules import PROFILES, Options
+
+
+def model_names(instances: Any) -> list[str]:
+    """The profiles of llama_models that instances need, each once; what is malformed is told by the problems."""
+    names: dict[str, None] = {}
+    for options in instances.values() if isinstance(instances, Mapping) else ():
+        if isinstance(options, Mapping):
+            names.update(dict.fromkeys(profiles(options)))
+            models = options.get("models")
+            for model in models.values() if isinstance(models, Mapping) else ():
+                if isinstance(model, Mapping):
+                    names.update(dict.fromkeys(profiles(model)))
+    return list(names)
+
+
+def chat_template_names(instances: Any) -> list[str]:
+    """The templates that instances choose."""
+    chosen = instances.values() if isinstance(instances, Mapping) else ()
+    names = [options.get("chat_template") for options in chosen if isinstance(options, Mapping)]
+    return sorted({str(name) for name in names if name is not None})
+
+
+def profiles(options: Mapping[str, Any]) -> Iterator[str]:
+    """The profiles that one model needs: its own, its projector, its draft and its adapters."""
+    yield from (str(options[name]) for name in PROFILES if options.get(name))
+    adapters = options.get("lora")
+    for adapter in adapters if isinstance(adapters, list) else ():
+        if isinstance(adapter, Mapping) and adapter.get("profile"):
+            yield str(adapter["profile"])
+
+
+def beside(values: Options, files: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The files that a model needs beside its own."""
+    return [file_of(profile, files) for profile in dict.fromkeys(profiles(values)) if profile != values.get("model")]
+
+
+def file_of(profile: str, files: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return {"name": profile, **{key: files[profile][key] for key in ("path", "size_bytes", "sha256")}}
+    except KeyError:
+        raise AnsibleFilterError(
+            f"model {profile} is not among the facts of role gguf_model: run playbooks/model.yml in the same run"
+        ) from None

@@ -1,0 +1,76 @@
+"""Problems of the role's variables on a host, and of sampling presets."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .options import parsed
+from .rules import RULES, SAMPLING, Settings, instance_spec
+
+
+def settings_problems(instances: Mapping[str, Any], settings: Settings) -> Iterator[str]:
+    """Problems of the role's variables."""
+    host = settings["host"]
+    if not re.fullmatch(r"/[A-Za-z0-9._/@+-]+", str(settings["prefix"])):
+        yield (
+            f"the prefix '{settings['prefix']}' on {host} holds a character that is special to supervisor: use "
+            "letters, digits and . _ - @ + only"
+        )
+    runtimes = RULES.specs["main"]["llama_server_runtime"]["choices"]
+    if settings["runtime"] not in runtimes:
+        yield f"llama_server_runtime of {host} is {settings['runtime']}: use one of {', '.join(runtimes)}"
+    yield from (f"{said} (of {host})" for said in floor_problems(settings, "llama_server_"))
+    chosen = [options.get("runtime") for options in instances.values() if isinstance(options, Mapping)]
+    problem = image_problem(settings["docker_image"])
+    if problem and "docker" in [runtime or settings["runtime"] for runtime in chosen]:
+        yield f"llama_server_docker_image of {host} {problem}"
+    presets = settings["sampling_presets"]
+    if isinstance(presets, Mapping):
+        for name, preset in presets.items():
+            yield from preset_problems(name, preset)
+    else:
+        yield f"llama_sampling_presets of {host} is no dict: write NAME: OPTIONS for each preset"
+
+
+def floor_problems(options: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Problems of the speeds that a proof asks for."""
+    ranges = {"min_decode_tps": (math.inf, "0 or more"), "max_regression": (1.0, "a part from 0 to 1, as 0.2")}
+    for name, (most, use) in ranges.items():
+        value = options.get(name)
+        if value is None:
+            continue
+        try:
+            right = 0 <= float(value) <= most
+        except (TypeError, ValueError):
+            right = False
+        if not right:
+            yield f"{prefix}{name} is {value}: use {use}"
+
+
+def image_problem(image: Any) -> str | None:
+    """The first problem of llama_server_docker_image; None where it is right."""
+    forms = "{base: IMAGE}, {archive: PATH, sha256: HASH} or {ref: NAME@sha256:HASH}"
+    if not isinstance(image, Mapping) or set(image) not in ({"base"}, {"archive", "sha256"}, {"ref"}):
+        return f"does not say what containers are made of: set it to {forms}"
+    if "archive" in image and not str(image["archive"]).startswith("/"):
+        return "has an archive that is no absolute path: write it from / on, as it is on the host"
+    if "archive" in image and not re.fullmatch("[0-9a-f]{64}", str(image["sha256"])):
+        return "has a sha256 that is not 64 hexadecimal digits: copy it again"
+    if "ref" in image and not re.fullmatch(r"[^@\s]+@sha256:[0-9a-f]{64}", str(image["ref"])):
+        return "has a ref without a digest: write NAME@sha256:HASH, a tag can move"
+    return None
+
+
+def preset_problems(name: str, preset: Any) -> Iterator[str]:
+    where = f"sampling preset {name} in llama_sampling_presets"
+    if not isinstance(preset, Mapping):
+        yield f"{where} is no dict: write options such as temperature under its name"
+        return
+    for key in sorted(set(map(str, preset)) - set(SAMPLING)):
+        yield f"{where} has the unknown key {key}: it may hold {', '.join(SAMPLING)}"
+    known = {key: value for key, value in preset.items() if key in SAMPLING}
+    _, wrong = parsed(known, {key: instance_spec()[key] for key in SAMPLING})
+    yield from (f"{where}: {problem}" for problem in wrong)

@@ -1,0 +1,75 @@
+"""Profiles of llama_models: what is wrong with those that are wanted, found before a host is touched.
+
+problems(names, catalogue)   one line each
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+SOURCES = ("path", "url", "repo", "generator")
+KEYS = {
+    "path": {"path"},
+    "url": {"url", "sha256"},
+    "repo": {"repo", "file", "revision"},
+    "generator": {"generator"},
+}
+ALWAYS = {"description", "sha256"}
+REQUIRED = {"path": (), "url": ("sha256",), "repo": ("file",), "generator": ()}
+GENERATORS = ("tiny",)
+
+
+def profile_problem(profile: Any) -> str | None:
+    """The first thing wrong with one profile, and what to do about it."""
+    if not isinstance(profile, dict):
+        return "is not a dict: write its source as keys under its name"
+    known = set(ALWAYS).union(*KEYS.values())
+    if unknown := sorted(str(key) for key in profile if key not in known):
+        return f"has the unknown key {unknown[0]}: a profile has {', '.join(sorted(known))}"
+    found = [source for source in SOURCES if source in profile]
+    if len(found) != 1:
+        what = f"has {len(found)} sources ({' and '.join(found)})" if found else "has no source"
+        return f"{what}: give it one of path, url + sha256, repo + file, generator"
+    source = found[0]
+    if misplaced := sorted(set(profile) - KEYS[source] - ALWAYS):
+        return f"has {misplaced[0]}, which says nothing beside {source}: remove it"
+    for key, value in profile.items():
+        if not isinstance(value, str) or not value.strip() or "\n" in value.strip():
+            return f"has {key}: {value!r}, which is not one line of text: put it in quotes"
+    if missing := [key for key in REQUIRED[source] if key not in profile]:
+        return f"has {source} without {missing[0]}: add {missing[0]}"
+    return value_problem(profile)
+
+
+def value_problem(profile: dict[str, str]) -> str | None:
+    """The first problem of the values of a profile whose keys are right."""
+    if not re.fullmatch("[0-9a-fA-F]{64}", profile.get("sha256", "0" * 64)):
+        return f"has sha256: {profile['sha256']}, which is not 64 hexadecimal digits: copy it again"
+    if not profile.get("path", "/").startswith(("/", "~")):
+        return f"has path: {profile['path']}, which is relative: write it from / on, as it is on the host"
+    if not re.match("https?://[^/]", profile.get("url", "http://host")):
+        return f"has url: {profile['url']}: use http:// or https://, or path for a file on the host"
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", profile.get("repo", "owner/name")):
+        return f"has repo: {profile['repo']}: write it as owner/name, and the file in file"
+    if profile.get("generator", "tiny") not in GENERATORS:
+        return f"has generator: {profile['generator']}: the only one is {GENERATORS[0]}"
+    return None
+
+
+def _problems(names: Any, catalogue: Any) -> Iterator[str]:
+    """Problems of the wanted names, one line each."""
+    for name in names:
+        if name not in catalogue:
+            known = ", ".join(sorted(catalogue)) or "none"
+            yield f"there is no model {name} in llama_models: use one of {known}, or add it there"
+        elif not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            yield f"model {name!r} can't be a file's name: use letters, digits, '.', '_' and '-'"
+        elif problem := profile_problem(catalogue[name]):
+            yield f"model {name} in llama_models {problem}"
+
+
+def problems(names: Any, catalogue: Any) -> list[str]:
+    """Problems of the profiles ``names`` of ``catalogue``; an empty list when nothing is."""
+    return list(_problems(names, catalogue))

@@ -1,0 +1,47 @@
+"""Looking after servers: which hosts a verb is about, and what is made of Ansible's answer."""
+
+from __future__ import annotations
+
+import pytest
+
+from nexus_tasks.core.errors import UsageError
+from nexus_tasks.fleet import verbs
+from tests.outcomes import outcome
+
+
+@pytest.mark.parametrize(
+    ("gpu_hosts", "verb", "expected"),
+    [(True, "status", "gpu-hosts"), (True, "logs", "gpu-hosts"), (False, "status", "local"), (False, "stop", "local")],
+)
+def test_without_a_pattern_it_is_the_gpu_hosts_or_this_machine_while_there_are_none(
+    monkeypatch: pytest.MonkeyPatch, gpu_hosts: bool, verb: str, expected: str
+) -> None:
+    monkeypatch.setattr(verbs, "default_pattern", lambda: "gpu-hosts" if gpu_hosts else "local")
+    assert verbs.chosen_pattern(verb, None) == expected
+    assert verbs.chosen_pattern(verb, "rig-1") == "rig-1"
+
+
+@pytest.mark.parametrize("verb", ["start", "stop", "restart", "rollback"])
+def test_nobody_takes_all_gpu_hosts_down_by_leaving_the_pattern_out(monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
+    monkeypatch.setattr(verbs, "default_pattern", lambda: "gpu-hosts")
+    with pytest.raises(UsageError, match=f"{verb} needs to be told where") as refused:
+        verbs.chosen_pattern(verb, None)
+    assert f"nox -s {verb} -- gpu-hosts" in refused.value.hint
+
+
+def test_each_row_knows_its_host() -> None:
+    assert [(row["host"], row["name"]) for row in verbs.rows_of(outcome())] == [("rig-1", "main"), ("rig-2", "main")]
+
+
+def test_a_host_that_failed_before_it_had_instances_has_a_row_that_says_so() -> None:
+    stats = {"processed": {"rig-1": 1, "rig-2": 1}, "dark": {"rig-1": 1}, "failures": {"rig-2": 1}}
+    rows = verbs.rows_of(outcome(stats=stats, rows={}, failures={"rig-1": "no route", "rig-2": "no Python"}))
+    assert [(row["host"], row["name"], row["state"], row["error"]) for row in rows] == [
+        ("rig-1", None, "unreachable", "no route"),
+        ("rig-2", None, "failed", "no Python"),
+    ]
+
+
+def test_a_host_that_failed_with_instances_has_its_instances() -> None:
+    rows = verbs.rows_of(outcome(failures={"rig-2": "main does not serve"}))
+    assert [(row["host"], row["name"]) for row in rows] == [("rig-1", "main"), ("rig-2", "main")]

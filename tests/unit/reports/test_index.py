@@ -1,0 +1,81 @@
+"""Index of all pages."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from datetime import timedelta
+from pathlib import Path
+
+from nexus_tasks.core.text import number
+from nexus_tasks.records import store
+from nexus_tasks.reports import index
+from tests import deployment_records
+from tests.report_pages import pretend_all_rendered, pretend_rendered
+from tests.report_records import NOON, fixed, request, simulate, write
+
+HOUR = timedelta(hours=1)
+
+
+def test_the_index_lists_rendered_runs_newest_first_with_relative_links(tmp_path: Path) -> None:
+    made = [write(tmp_path / "results", NOON + n * HOUR) for n in (3, 0, 4, 1, 2)]
+    made.sort()
+    for record in made:
+        pretend_rendered(tmp_path, record)
+    write(tmp_path / "results", NOON + 9 * HOUR)  # has no report yet
+    html = index.write(tmp_path / "results", tmp_path / "reports").read_text()
+    runs = html[html.index("Benchmarks</h2>") :]
+    places = [runs.index(f'href="benchmark/{record.stem}.html?') for record in reversed(made)]
+    assert places == sorted(places)
+    assert runs.count("<a href=") == 5
+
+
+def test_the_index_shows_medians_and_verdicts(tmp_path: Path) -> None:
+    rows = [request(0), *(request(i, ttft_ms=t) for i, t in enumerate((50.0, 77.7, 90.0), start=1))]
+    pretend_rendered(tmp_path, write(tmp_path / "results", NOON, requests=rows))
+    pretend_rendered(tmp_path, write(tmp_path / "results", NOON + HOUR, finished=False))
+    html = index.write(tmp_path / "results", tmp_path / "reports").read_text()
+    for shown in ("77.7", "quick 128/5", "concurrency 1", '<td class="good">ok', '<td class="bad">cut short'):
+        assert shown in html
+
+
+def test_the_index_opens_with_the_fleet_and_the_builds(tmp_path: Path) -> None:
+    pretend_rendered(tmp_path, write(tmp_path / "results", NOON))
+    deployment_records.write(tmp_path / "results", NOON)
+    before = index.write(tmp_path / "results", tmp_path / "reports").read_text()
+    assert "fleet.html" not in before  # there is no such page yet
+    pretend_all_rendered(tmp_path)
+    html = index.write(tmp_path / "results", tmp_path / "reports").read_text()
+    links = ('href="fleet/fleet.html?', 'href="builds/builds.html?', 'href="benchmark/')
+    assert sorted(links, key=html.index) == list(links)
+    assert "The fleet has 1 host with 1 instance. The one instance is verified. No deployment has failed." in html
+    assert "1 host runs 1 release of llama.cpp b11434. No record tells of a build." in html
+    assert html.count("<a href=") == 4  # the run, in the list of targets too
+
+
+def test_targets_that_differ_in_punctuation_alone_have_histories_of_their_own(tmp_path: Path) -> None:
+    pages = {index.history_page(target, tmp_path).name for target in ("gpu/main", "gpu-main", "http://gpu:main/")}
+    assert len(pages) == 3
+
+
+def test_a_page_that_was_rendered_anew_has_another_address_in_the_index(tmp_path: Path) -> None:
+    record = write(tmp_path / "results")
+    page = pretend_rendered(tmp_path, record)
+    pattern = rf'href="(benchmark/{record.stem}\.html\?\w+)"'
+    before = re.findall(pattern, index.write(tmp_path / "results", tmp_path / "reports").read_text())
+    page.write_text('<meta content="0123456789abcdef" name="llama-nexus-inputs"/>')
+    after = re.findall(pattern, index.write(tmp_path / "results", tmp_path / "reports").read_text())
+    assert before
+    assert after == [f"benchmark/{record.stem}.html?0123456789ab"] * 2
+    assert not set(before) & set(after)
+
+
+def test_the_index_knows_the_throughput_of_rounds_whose_requests_were_not_read(tmp_path: Path) -> None:
+    plans = [{"concurrency": 2, "requests": 10}] * 3
+    record = store.load(write(tmp_path, **simulate(plans, output_tokens=16), prompt_tokens=fixed(512)))
+    page = tmp_path / "reports" / "benchmark" / f"{record.path.stem}.html"
+    page.parent.mkdir(parents=True)
+    page.write_text("<p>a page</p>")
+    listed = index.write(tmp_path, tmp_path / "reports", [dataclasses.replace(record, requests=[])]).read_text()
+    assert record.summary is not None
+    assert f">{number(record.summary['throughput']['output_tps'])}<" in listed

@@ -1,0 +1,27 @@
+"""Validity of a run: the load generator, and what the server worked on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nexus_tasks.records import store
+from nexus_tasks.records.store import Record
+from nexus_tasks.reports import validity
+from tests.report_records import request, write
+
+
+def test_a_generator_beyond_its_bounds_stands_out(sweep: Record) -> None:
+    html = validity.generator(sweep).html
+    assert "concurrency 16: 0.90 of a core." in html
+    assert html.count('class="number bad"') == 1  # its CPU, at that level alone
+    assert html.count('class="good">yes') == 4
+
+
+def test_tokens_that_were_lost_on_the_way_are_told(tmp_path: Path) -> None:
+    lost = request(2)
+    lost["server"] = {**lost["server"], "predicted_n": len(lost["itl_ms"]) + 5}
+    other = {**request(3), "ok": False, "error": {"kind": "protocol", "message": "the server saw 9 of 8 prompt tokens"}}
+    html = validity.tally(store.load(write(tmp_path, requests=[request(1), lost, other]))).html
+    assert "1 of 3 prompts had another number of tokens than asked." in html
+    assert '<li class="bad">4 of ' in html
+    assert "tokens came with the end of their answers" in html
