@@ -49,6 +49,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.hostlib.files import write_line
 from ..module_utils.hostlib.process import begin
+from ..module_utils.hostlib.processes import ProgramError
 from ..module_utils.nvidia.driver_apply import apply
 from ..module_utils.nvidia.driver_plan import ARGUMENTS, Settings
 from ..module_utils.nvidia.errors import DriverError, NvidiaError
@@ -73,7 +74,7 @@ def main() -> None:
 
     try:
         result = apply(Settings(**params), say, rebooted=rebooted)
-    except (NvidiaError, DriverError) as error:
+    except (NvidiaError, DriverError, ProgramError) as error:
         module.fail_json(msg=str(error))
     if progress and os.path.exists(progress):
         os.unlink(progress)

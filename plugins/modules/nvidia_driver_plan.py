@@ -48,6 +48,7 @@ notes:
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.hostlib.process import begin
+from ..module_utils.hostlib.processes import ProgramError
 from ..module_utils.nvidia.driver_plan import ARGUMENTS, Plan, Settings
 from ..module_utils.nvidia.errors import DriverError, NvidiaError
 
@@ -57,7 +58,7 @@ def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     try:
         plan = Plan(Settings(**module.params)).made()
-    except (NvidiaError, DriverError) as error:
+    except (NvidiaError, DriverError, ProgramError) as error:
         module.fail_json(msg=str(error))
     for note in plan.notes:
         if plan.gpus:

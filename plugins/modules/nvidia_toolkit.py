@@ -60,6 +60,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.hostlib.files import write_line
 from ..module_utils.hostlib.process import begin
+from ..module_utils.hostlib.processes import ProgramError
 from ..module_utils.nvidia import host as nvidia_host
 from ..module_utils.nvidia.errors import DriverError, NvidiaError
 from ..module_utils.nvidia.packages import Manager, Say, manager_of
@@ -129,7 +130,7 @@ def main() -> None:
                 )
         changed = params["state"] == "present" or module.check_mode
         module.exit_json(changed=changed, nvcc=nvcc, packages=list(packages), root=root)
-    except (NvidiaError, DriverError) as error:
+    except (NvidiaError, DriverError, ProgramError) as error:
         module.fail_json(msg=str(error))
 
 
