@@ -63,8 +63,8 @@ def write_file(
 
 
 def write_line(path: str, line: str) -> None:
-    """Put one line into a file for whoever follows a job. Raises OSError as :func:`write_file` does."""
-    write_file(path, line + "\n", durable=False)
+    """Put one line into a file for whoever follows a job, with the folders above. Raises OSError as write_file does."""
+    write_file(path, line + "\n", parents=True, durable=False)
 
 
 def read_text(path: str) -> str | None:

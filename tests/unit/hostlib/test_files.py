@@ -91,3 +91,8 @@ def test_the_hash_is_that_of_all_bytes_and_each_block_is_told_of(
     counts: list[int] = []
     assert files.sha256_of(str(tmp_path / "file"), counts.append) == hashlib.sha256(b"0123456789").hexdigest()
     assert counts == [4, 8, 10]
+
+
+def test_a_line_for_followers_makes_the_folders_above_it(tmp_path: Path) -> None:
+    files.write_line(str(tmp_path / "state" / "job.progress"), "compiling 3 of 9")
+    assert (tmp_path / "state" / "job.progress").read_text() == "compiling 3 of 9\n"
