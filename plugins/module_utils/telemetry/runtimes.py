@@ -6,6 +6,7 @@ import os
 import re
 from typing import Union
 
+from ..hostlib import supervisor
 from ..hostlib.files import read_text
 from ..hostlib.processes import Finished, ProgramError, last_lines, run
 from . import pids
@@ -89,7 +90,7 @@ class Supervisor:
             "[supervisord]\npidfile = %(here)s/supervisord.pid\nlogfile = %(here)s/supervisord.log\n"
             "logfile_maxbytes = 1MB\nlogfile_backups = 1\nchildlogdir = %(here)s\n\n"
             "[program:telemetry]\n"
-            f"command = {' '.join(command)}\n"
+            f"command = {supervisor.command(command)}\n"
             "directory = %(here)s\nstdout_logfile = %(here)s/exporter.log\nstdout_logfile_maxbytes = 1MB\n"
             "stdout_logfile_backups = 1\nredirect_stderr = true\nautostart = true\nautorestart = true\n"
             "startsecs = 3\nstartretries = 3\nstopsignal = TERM\nstopwaitsecs = 10\n"

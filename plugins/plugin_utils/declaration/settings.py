@@ -14,18 +14,21 @@ from .rules import RULES, SAMPLING, Settings, instance_spec
 def settings_problems(instances: Mapping[str, Any], settings: Settings) -> Iterator[str]:
     """Problems of the role's variables."""
     host = settings["host"]
-    if not re.fullmatch(r"/[A-Za-z0-9._/@+-]+", str(settings["prefix"])):
+    chosen = [options.get("runtime") for options in instances.values() if isinstance(options, Mapping)]
+    used = sorted({str(runtime or settings["runtime"]) for runtime in [*chosen, None]})
+    # A home folder may be called anything, and what is below it runs under supervisor.
+    spaces = " " if used == ["supervisor"] else ""
+    if not re.fullmatch(rf"/[A-Za-z0-9._/@+{spaces}-]+", str(settings["prefix"])):
         yield (
-            f"the prefix '{settings['prefix']}' on {host} holds a character that is special to supervisor: use "
-            "letters, digits and . _ - @ + only"
+            f"the prefix '{settings['prefix']}' on {host} holds a character that is special to "
+            f"{' or '.join(used)}: use letters, digits and . _ - @ +{' and spaces' if spaces else ''} only"
         )
     runtimes = RULES.specs["main"]["llama_server_runtime"]["choices"]
     if settings["runtime"] not in runtimes:
         yield f"llama_server_runtime of {host} is {settings['runtime']}: use one of {', '.join(runtimes)}"
     yield from (f"{said} (of {host})" for said in floor_problems(settings, "llama_server_"))
-    chosen = [options.get("runtime") for options in instances.values() if isinstance(options, Mapping)]
     problem = image_problem(settings["docker_image"])
-    if problem and "docker" in [runtime or settings["runtime"] for runtime in chosen]:
+    if problem and "docker" in used:
         yield f"llama_server_docker_image of {host} {problem}"
     presets = settings["sampling_presets"]
     if isinstance(presets, Mapping):

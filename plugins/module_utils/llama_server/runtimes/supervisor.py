@@ -12,6 +12,7 @@ from typing import Any
 
 from ...hostlib.files import read_text, write_file
 from ...hostlib.instances import Instance
+from ...hostlib.supervisor import command, value
 from ..commands import attempt, cause
 from ..errors import HostError
 from ..folder import folders
@@ -147,17 +148,18 @@ class Supervisor(Runtime):
             "supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface",
             "[supervisorctl]\nserverurl = unix://%(here)s/supervisor.sock",
             "[supervisord]\npidfile = %(here)s/supervisord.pid\n"
-            f"logfile = {self.settings.logs}/supervisord.log\nlogfile_maxbytes = 10MB\nlogfile_backups = 2\n"
-            f"childlogdir = {self.settings.logs}",
+            f"logfile = {value(self.settings.logs)}/supervisord.log\nlogfile_maxbytes = 10MB\nlogfile_backups = 2\n"
+            f"childlogdir = {value(self.settings.logs)}",
         ]
         for name in sorted(set(programs) - {without}):
             folder = os.path.join(self.settings.root, name)
             launcher = os.path.join(programs[name].folder, "launch.py")
             parts.append(
                 f"[program:{name}]\n"
-                f"command = {self.settings.supervisor_python} {launcher} {folder}\n"
-                f"directory = {folder}\n"
-                f"stdout_logfile = {self.where_log(name)}\nstdout_logfile_maxbytes = 50MB\nstdout_logfile_backups = 3\n"
+                f"command = {command([self.settings.supervisor_python, launcher, folder])}\n"
+                f"directory = {value(folder)}\n"
+                f"stdout_logfile = {value(self.where_log(name))}\n"
+                "stdout_logfile_maxbytes = 50MB\nstdout_logfile_backups = 3\n"
                 "redirect_stderr = true\nautostart = false\nautorestart = true\n"
                 # One that dies within this time after its start is tried three times more and then left alone, FATAL.
                 "startsecs = 30\nstartretries = 3\n"
@@ -191,8 +193,8 @@ class Supervisor(Runtime):
     def _start_supervisord(self) -> xmlrpc.client.ServerProxy:
         os.makedirs(self.settings.logs, exist_ok=True)
         kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
-        command = (self.settings.supervisor_python, "-m", "supervisor.supervisord", "--configuration")
-        code, said = attempt(*command, self.configuration, env=kept)
+        argv = (self.settings.supervisor_python, "-m", "supervisor.supervisord", "--configuration", self.configuration)
+        code, said = attempt(*argv, env=kept)
         for _ in range(100) if code == 0 else ():
             proxy = self._connect()
             if proxy:
