@@ -175,7 +175,7 @@ def test_quickstart_needs_no_home_folder_and_no_umask_of_its_own(
         shutil.copy2(ROOT / name, checkout / name, follow_symlinks=False)
     home.mkdir()
     own = {
-        "llama_nexus_prefix": str(tmp_path / "prefix"),
+        "llama_nexus_prefix": str(tmp_path / "a prefix"),
         "llama_nexus_tools": str(user.folder / "prefix/tools"),
         "llama_cpp_prefix": str(release.parent.parent),
         "llama_server_instances": {"main": {"model": "tiny-babble", "port": free_port(), "threads": 1}},
@@ -205,7 +205,7 @@ def test_quickstart_needs_no_home_folder_and_no_umask_of_its_own(
         assert list(home.iterdir()) == []
         assert (tmp_path / "llama-nexus-home-0/.cache/llama-nexus/models").is_dir()
         # Everything but what is closed on purpose is open to the servers' user.
-        folders = [path for path in (tmp_path / "prefix").rglob("*") if path.is_dir() and not path.is_symlink()]
+        folders = [path for path in (tmp_path / "a prefix").rglob("*") if path.is_dir() and not path.is_symlink()]
         assert [path for path in folders if path.stat().st_mode & 0o055 != 0o055] == []
     finally:
         user.runs("control", "stop", "local", ANSIBLE_INVENTORY=str(inventory))
