@@ -77,7 +77,7 @@ def armored(data: bytes) -> bytes:
 
 
 def _decoded(block: bytes) -> bytes:
-    """What a block of text holds: headers, an empty line, base64, and perhaps a checksum."""
+    """Bytes that a block of text holds: headers, an empty line, base64, and perhaps a checksum."""
     _, _, text = block.replace(b"\r", b"").partition(b"\n\n")
     lines = [line.strip() for line in text.splitlines()]
     try:

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and their hashes. Python 3.9's standard library only.
+"""Files written atomically, whole or not at all, and their checksums (sha256). Python 3.9's standard library only.
 
 write_file("/etc/modules-load.d/nvidia.conf", "nvidia\\n")
 write_file(key_file, keys, mode=0o600, owner=(uid, gid))
@@ -87,7 +87,7 @@ def read_json(path: str) -> dict[str, Any] | None:
 
 
 def sha256_of(path: str, done: Callable[[int], None] = lambda count: None) -> str:
-    """A file's hash in hexadecimal, read block by block.
+    """A file's checksum, a sha256 in hexadecimal, read block by block.
 
     Args:
         done: gets the number of bytes read so far, after each block.

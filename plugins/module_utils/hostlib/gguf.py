@@ -33,7 +33,7 @@ TENSOR_BLOCKS = {
 
 
 class GgufError(Exception):
-    """Why a file is no GGUF file that llama.cpp reads and what to do, in one line."""
+    """No GGUF file that llama.cpp reads: why, and what to do, in one line."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Tensor:
 
     @property
     def size_bytes(self) -> int:
-        """What its data takes; 0 for an unknown type."""
+        """Bytes that its data takes; 0 for an unknown type."""
         elements = 1
         for length in self.shape:
             elements *= length
@@ -64,9 +64,9 @@ class Header:
     size_bytes: int
     tensors: tuple[Tensor, ...]
     data_start: int
-    """Where the tensors' data begins."""
+    """The offset at which the tensors' data begins."""
     split_count: int
-    """How many files the model was split into."""
+    """The number of files that the model was split into."""
 
     @property
     def end_bytes(self) -> int:

@@ -16,7 +16,7 @@ PROGRAM = "nvidia-smi"
 
 
 class SmiError(Exception):
-    """Why nvidia-smi shows no table, in its own words: one line of at most 300 characters."""
+    """nvidia-smi shows no table; its own words why, one line of at most 300 characters."""
 
 
 class SmiMissing(SmiError):

@@ -22,7 +22,7 @@ CREDENTIALS = ("authorization", "proxy-authorization", "cookie")
 
 
 class RefusedRedirectError(ValueError):
-    """Why a redirect is not followed, in one line."""
+    """A redirect that is not followed; why, in one line."""
 
 
 def origin_of(url: str) -> tuple[str, str, int]:

@@ -1,4 +1,4 @@
-"""What stands on a host about an instance, a dataclass a file. Python 3.9's standard library only.
+"""Files that stand on a host about an instance, a dataclass each. Python 3.9's standard library only.
 
     generations/<id>/instance.json   Instance     all that decides a server
     state.json                       State        what happened last
@@ -138,7 +138,7 @@ class Instance(Stored):
     host: str = ""
     port: int = 0
     local_url: str = ""
-    """Where it is asked from its own host."""
+    """The address at which it is asked from its own host."""
     model: ModelFile | None = None
     """None for a router."""
     models: Mapping[str, RoutedModel] = field(default_factory=dict)
@@ -157,7 +157,7 @@ class Instance(Stored):
     """Indexes or UUIDs of the GPUs that it may use; None means all."""
     uses_gpu: bool = False
     image: Mapping[str, str] | None = None
-    """What its image is made of: ``base``, ``archive`` and ``sha256``, or ``ref``."""
+    """The parts of its image: ``base``, ``archive`` and ``sha256``, or ``ref``."""
 
     # What the host adds for its runtime.
     user: str | None = None
@@ -204,9 +204,9 @@ class State(Stored):
     """A trial's."""
     error: str | None = None
     restored: str | None = None
-    """Why the old one does not serve either."""
+    """The reason why the old one does not serve either."""
     runtime: str | None = None
-    """Where the log of one lies that was never proven."""
+    """The path of the log of one that was never proven."""
 
 
 # ---- proof.json
@@ -214,7 +214,7 @@ class State(Stored):
 
 @dataclass(frozen=True)
 class Placement(Stored):
-    """What one process said of its memory when it loaded."""
+    """Placement of one process: the memory that it logged for weights and caches, and its offloaded layers."""
 
     offloaded: tuple[int, int] | None = None
     """Layers on GPUs, and all layers; None: its log has no line about it."""
@@ -233,7 +233,7 @@ class ProofRecord(Stored):
     generation: str = ""
     model: ModelFile | None = None
     tokens_per_second: float | None = None
-    """What was measured last of this generation; None: users had all slots each time."""
+    """The last measurement of this generation; None: users had all slots each time."""
     best_tokens_per_second: float | None = None
     """The best of this model on this host."""
     n_ctx: int | None = None

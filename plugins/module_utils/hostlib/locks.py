@@ -32,7 +32,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lock, as far as that is known."""
+    """The holder of a lock, as far as that is known."""
 
     pid: int | None = None
     what: str = ""
@@ -46,7 +46,7 @@ class Holder:
 
 
 class LockError(Exception):
-    """Why a lock can't be taken and what to do, in one line."""
+    """A lock that can't be taken: why and what to do, in one line."""
 
 
 class Busy(LockError):
@@ -94,7 +94,7 @@ def held(
 
 
 def holder(path: str) -> Holder | None:
-    """Who holds a lock; None where nobody does, and for those who may not know."""
+    """The holder of a lock; None where nobody holds it, and for those who may not know."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -199,7 +199,7 @@ def _require_own(path: str, found: os.stat_result) -> None:
 
 
 def _is_open_to_others(path: str) -> bool:
-    """Whether a lock of this user is there that others can open, as former versions made them.
+    """True where a lock of this user is there that others can open, as former versions made them.
 
     To close it would not help: who has it open goes on holding it.
     """
@@ -244,14 +244,14 @@ def _writer(path: str, wanted: os.stat_result) -> int | None:
 
 
 def _writes(pid: str, number: str) -> bool:
-    """Whether a descriptor of a process is for writing."""
+    """True for a descriptor of a process that is for writing."""
     with open(f"/proc/{pid}/fdinfo/{number}", encoding="ascii") as stream:
         flags = next(line.split()[1] for line in stream if line.startswith("flags:"))
     return int(flags, 8) & os.O_ACCMODE != os.O_RDONLY
 
 
 def _names(path: str, descriptor: int) -> bool:
-    """Whether a file still has this name."""
+    """True while a file still has this name."""
     try:
         return os.path.samestat(os.lstat(path), os.fstat(descriptor))
     except FileNotFoundError:
@@ -259,7 +259,7 @@ def _names(path: str, descriptor: int) -> bool:
 
 
 def _signed(descriptor: int) -> Holder:
-    """Who wrote that he holds a lock."""
+    """The holder as the lock's file names it: a process signs the lock that it takes."""
     try:
         found = json.loads(os.pread(descriptor, 4096, 0))
         # A child that was to hold the lock, too, may outlive it.

@@ -1,4 +1,4 @@
-"""What a process of the project's takes from its environment and must not be led astray by: its umask and its home.
+"""Environment of the project's own processes: a umask and a home that can't lead them astray.
 
     begin()        # a module on a host, before anything else
     have_a_home()  # a program on the controller
@@ -47,7 +47,7 @@ def have_a_home() -> None:
 
 
 def _is_usable(path: str, made: bool = True) -> bool:
-    """Whether something can be kept in a folder. One that has still to be made counts where that is asked for."""
+    """True where something can be kept in a folder. One still to be made counts where that is asked for."""
     if not os.path.isabs(path):
         return False
     while not made and not os.path.lexists(path):

@@ -18,7 +18,7 @@ TIMEOUT_SECONDS = 60
 
 
 class ProgramError(Exception):
-    """Why a program did not come to its end, in one line; its exit status is not looked at."""
+    """A program that did not come to its end: why, in one line; its exit status is not looked at."""
 
 
 class NotStarted(ProgramError):
@@ -43,9 +43,9 @@ class Finished(NamedTuple):
     status: int
     """Its exit status, negative where a signal ended it."""
     output: str
-    """What it printed to stdout, and to stderr unless that was kept apart."""
+    """Its stdout, and its stderr unless that was kept apart."""
     errors: str
-    """What it printed to stderr, where that was kept apart."""
+    """Its stderr, where that was kept apart."""
 
 
 def run(
@@ -84,7 +84,7 @@ def run(
 def output_of(
     argv: Sequence[str], *, timeout: float = TIMEOUT_SECONDS, env: Mapping[str, str] | None = None
 ) -> str | None:
-    """What a program prints to stdout; None where it is missing, fails or takes too long."""
+    """The stdout of a program; None where it is missing, fails or takes too long."""
     try:
         done = run(argv, timeout=timeout, env=env, stderr=subprocess.DEVNULL)
     except ProgramError:

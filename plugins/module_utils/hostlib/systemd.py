@@ -6,5 +6,5 @@ import os
 
 
 def is_pid_1() -> bool:
-    """Whether systemd runs this host, as sd_booted(3) tells."""
+    """True where systemd runs this host, as sd_booted(3) tells."""
     return os.path.isdir("/run/systemd/system")
