@@ -86,7 +86,7 @@ def chip_of(device: int) -> Chip | None:
 
 
 class Generation(NamedTuple):
-    """Which kernel modules drive the GPUs of a generation: flavours, the first branch and the last, if there is one."""
+    """Kernel modules that drive the GPUs of a generation: flavours, the first branch and the last, if there is one."""
 
     flavours: tuple[str, ...]
     first: str
@@ -109,7 +109,7 @@ OPEN_ONLY = (0x2342, 0x2348)  # GH200: a Hopper whose memory only the open modul
 
 
 def why_not(branch: str, flavour: str, gpu: Mapping[str, Any]) -> str | None:
-    """Why a driver does not serve a GPU of the bus (``device``, ``name``), as part of a sentence; None if it does."""
+    """The reason why a driver does not serve a GPU (``device``, ``name``), as part of a sentence; None if it does."""
     device = int(gpu["device"], 16)
     chip = chip_of(device)
     if chip is None:

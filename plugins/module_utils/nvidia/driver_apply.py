@@ -1,6 +1,6 @@
-"""A driver that serves: the plan's steps done one after the other, and proven.
+"""Applies the plan of a driver, step by step, and verifies that the driver serves.
 
-``apply(settings, say)`` can be killed and run again. Python 3.9's standard library only.
+``apply(settings, say)`` is idempotent, and can be killed and run again. Python 3.9's standard library only.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def apply(settings: Settings, say: Say, *, rebooted: bool = False) -> dict[str, 
 
 
 def verify(plan: Plan) -> nvidia_host.Seen:
-    """What is there now; DriverError unless nvidia-smi shows every GPU of the bus, by the wanted driver."""
+    """Verify the driver: the facts as they are now; DriverError unless nvidia-smi shows every GPU of the bus, by it."""
     now = nvidia_host.look()
     there = [gpu for gpu in now.bus if gpu["bound"] != "vfio-pci"]
     if now.problem or len(now.gpus) < len(there):

@@ -1,4 +1,4 @@
-"""The plan: what is between a host and a driver that serves, found out and said in sentences; nothing is changed.
+"""The plan (dry run): what is between a host and a driver that serves, in sentences; nothing is changed.
 
 ``Plan(settings).made().steps`` says what :mod:`driver_apply` does. Python 3.9's standard library only.
 """
@@ -51,7 +51,7 @@ class Settings:
 
 @dataclass
 class Plan:
-    """What a host has and what it takes to have a driver that serves."""
+    """The steps from what a host has to a driver that serves."""
 
     settings: Settings
     seen: nvidia_host.Seen = field(default_factory=nvidia_host.look)
@@ -69,17 +69,17 @@ class Plan:
 
     @property
     def unfinished(self) -> bool:
-        """Whether a run that began was cut short, or waits for a reboot."""
+        """True where a run that began was cut short, or waits for a reboot."""
         return self.state.get("phase") == "installing"
 
     @property
     def ours(self) -> bool:
-        """Whether the driver is one that this role installed."""
+        """True for a driver that this role installed."""
         return bool(self.state)
 
     @property
     def disruptive(self) -> bool:
-        """Whether what uses the GPUs has to be stopped first: the driver goes, or the host may be rebooted."""
+        """True where users of the GPUs have to be stopped first: the driver goes, or the host may be rebooted."""
         return any(step.disruptive or (step.may_reboot and self.settings.reboot) for step in self.steps)
 
     def made(self) -> Plan:
@@ -173,7 +173,7 @@ class Plan:
             )
 
     def _against(self, found: nvidia_host.OnDisk) -> str | None:
-        """Why the installed driver can't serve the GPUs, whoever installed it."""
+        """The reason why the installed driver can't serve the GPUs, whoever installed it; None if it can."""
         branch = branch_of(found.version)
         told = (why_not(branch, found.flavour, gpu) for gpu in self.gpus)
         return next((f"its {found.flavour} modules can't serve: {text}" for text in told if text), None)

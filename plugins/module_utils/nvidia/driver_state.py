@@ -20,7 +20,7 @@ LOCK = f"{FOLDER}/nvidia-driver.lock"
 
 
 def read() -> dict[str, Any]:
-    """What this role wrote down; empty where it never installed a driver."""
+    """The notes of this role; empty where it never installed a driver."""
     return read_json(STATE) or {}
 
 

@@ -35,15 +35,15 @@ UBUNTU_SIGNED = frozenset(
 
 
 class Driver(NamedTuple):
-    """What to install. Names of packages, in the order of their installation."""
+    """A driver to install: names of packages, in the order of their installation."""
 
     branch: str
     flavour: str
     source: str
     dkms: bool
-    """Whether the modules are compiled on the host, so that Secure Boot asks for a key of the host's own."""
+    """True where the modules are compiled on the host, so that Secure Boot asks for a key of the host's own."""
     pin: tuple[str, ...]
-    """What keeps the package manager on the branch, before anything else: packages, or on RHEL 9 a module stream."""
+    """The pin of the package manager to the branch, before anything else: packages, or on RHEL 9 a module stream."""
     packages: tuple[str, ...]
     kernel: tuple[str, ...]
     """Modules or headers for the running kernel."""

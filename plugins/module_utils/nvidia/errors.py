@@ -1,4 +1,4 @@
-"""Why NVIDIA's software can't be had on a host. Python 3.9's standard library only."""
+"""Errors of NVIDIA's software on a host. Python 3.9's standard library only."""
 
 from __future__ import annotations
 
@@ -12,4 +12,4 @@ class DriverError(Exception):
 
 
 class RebootDue(Exception):
-    """Why the host has to be rebooted before the driver can serve."""
+    """A reboot that is due before the driver can serve, and why."""

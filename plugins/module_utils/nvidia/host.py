@@ -1,4 +1,4 @@
-"""What a host has of NVIDIA's: GPUs on the bus, a driver that works or why it doesn't, toolkits. Nothing is changed.
+"""NVIDIA facts of a host: GPUs on the bus, a driver that works or why it doesn't, toolkits. Nothing is changed.
 
 Python 3.9's standard library only. What follows from it is decided in ``drivers.py`` and ``toolkits.py``.
 """
@@ -51,9 +51,9 @@ class Seen:
     flavour: str | None = None
     """Of that module: open or proprietary."""
     smi: str | None = None
-    """What nvidia-smi said, where it failed; None where it worked or is missing."""
+    """The error of nvidia-smi, where it failed; None where it worked or is missing."""
     problem: str | None = None
-    """Why no GPU works, and what to do about it; None where one does."""
+    """The reason why no GPU works, and what to do about it; None where one does."""
 
 
 def look() -> Seen:
@@ -89,7 +89,7 @@ def bus_gpus() -> list[dict[str, Any]]:
 
 
 def nvswitch() -> bool:
-    """Whether the GPUs are connected by switches that show on the PCI bus, as on HGX and DGX machines up to Hopper."""
+    """True for GPUs connected by switches that show on the PCI bus, as on HGX and DGX machines up to Hopper."""
     return any(
         _read(device, "vendor") == VENDOR and _read(device, "class")[:6] == SWITCH for device in glob.glob(f"{BUS}/*")
     )
@@ -127,7 +127,7 @@ def driver_gpus() -> tuple[list[dict[str, Any]], str | None]:
 
 
 def diagnose(seen: Seen) -> str:
-    """Why no GPU works, from what is there: the first of these that is missing or wrong."""
+    """The reason why no GPU works, from what is there: the first of these that is missing or wrong."""
     names = ", ".join(sorted({gpu["name"] for gpu in seen.bus}))
     installed = shutil.which("nvidia-smi") is not None
     if not seen.bus and not seen.loaded and not installed:
@@ -201,7 +201,7 @@ def secure_boot(certificate: str) -> str:
 
 
 def os_release() -> dict[str, str]:
-    """What /etc/os-release says."""
+    """The variables of /etc/os-release."""
     found = {}
     for line in _read("", OS_RELEASE).splitlines():
         key, separator, value = line.partition("=")
@@ -211,7 +211,7 @@ def os_release() -> dict[str, str]:
 
 
 def container() -> str | None:
-    """What kind of container this is (docker, podman, lxc, …), None on a machine of its own."""
+    """The kind of container that this is (docker, podman, lxc, …), None on a machine of its own."""
     try:  # its exit status is 1 outside of one
         kind = run(["systemd-detect-virt", "--container"], stderr=subprocess.DEVNULL).output.strip()
     except ProgramError:

@@ -27,10 +27,10 @@ class Installation:
     signer: str
     kernel: str
     may_boot: bool
-    """Whether the driver may be one that serves after the next boot only: none serves now, or a reboot is allowed."""
+    """True where the driver may be one that serves only after a boot: none serves now, or a reboot is allowed."""
 
     def steps(self, found: OnDisk | None, newer: list[str], *, in_use: bool) -> list[Step]:
-        """What comes before the driver can be loaded."""
+        """The steps that come before the driver can be loaded."""
         driver, manager, steps = self.driver, self.manager, []
         if components := manager.components_due(driver.components):
             steps.append(Step(f"enable {', '.join(components)}", lambda say: manager.add_components(components)))

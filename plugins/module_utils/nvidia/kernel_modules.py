@@ -39,7 +39,7 @@ def load_at_boot(say: Say) -> None:
 
 
 def are_loaded_at_boot() -> bool:
-    """Whether that is so already."""
+    """True where that is so already."""
     return read_text(AT_BOOT) == AT_BOOT_TEXT
 
 
@@ -55,7 +55,7 @@ def blacklist_rivals(say: Say) -> None:
 
 
 def are_rivals_blacklisted() -> bool:
-    """Whether that is so already, as far as the file tells; nothing tells of the initramfs."""
+    """True where that is so already, as far as the file tells; nothing tells of the initramfs."""
     return read_text(BLACKLIST) == BLACKLIST_TEXT
 
 
@@ -119,7 +119,7 @@ def _hint(told: str) -> str:
 
 
 def kernel_log() -> str:
-    """What the driver said last in the kernel's log, as the end of a sentence; empty where it said nothing."""
+    """The driver's last words in the kernel's log, as the end of a sentence; empty where there are none."""
     lines = (output_of(["dmesg"]) or "").splitlines()
     last = " ".join([told for line in lines if (told := line.partition("NVRM: ")[2])][-3:])
     return f"; the kernel says: {last}" if last else ""

@@ -105,7 +105,7 @@ class Apt:
         self.codename = codename
 
     def repository_due(self, address: str, *, driver: bool) -> bool:
-        """Whether NVIDIA's repository has to be added, or what may be taken from it changed."""
+        """True where NVIDIA's repository has to be added, or what may be taken from it changed."""
         if self._has_foreign(address):
             return False
         return (
@@ -126,7 +126,7 @@ class Apt:
         return driver or read_text(self.PREFERENCES) == preferences(driver=True)
 
     def _has_foreign(self, address: str) -> bool:
-        """Whether somebody else has added it; a second entry with another key would stop apt altogether."""
+        """True where somebody else has added it; a second entry with another key would stop apt altogether."""
         others = [path for path in _source_files() if path != self.SOURCES]
         return any(
             address in [uri.rstrip("/") for uri in source.uris]
@@ -207,7 +207,7 @@ class Apt:
         return processes.run(["dpkg", "--compare-versions", version, "gt", than]).status == 0
 
     def installable(self, names: Sequence[str]) -> bool:
-        """Whether what these depend on can be had, too, and for all of them together."""
+        """True where what these depend on can be had, too, and for all of them together."""
         try:
             run([*self.INSTALL, "--simulate", *names])
         except DriverError:
@@ -239,7 +239,7 @@ class Apt:
         return follow.replace("linux-headers-", "linux-image-")
 
     def remedy(self, driver: Driver, address: str) -> str:
-        """What to do where a package is not to be had."""
+        """The remedy for a package that is not to be had."""
         if driver.source == "ubuntu":
             return "enable the component restricted (for the fabric manager multiverse) of the archive's -updates"
         if driver.source == "debian":
@@ -279,7 +279,7 @@ class Dnf:
         )
 
     def components_due(self, components: Sequence[str]) -> list[str]:
-        """What compiles modules is in EPEL, and needs CodeReady Builder."""
+        """EPEL has what compiles modules, and needs CodeReady Builder."""
         return [] if self.installed(["dkms"]) or self.candidates(["dkms"]) else ["EPEL", "CodeReady Builder"]
 
     def add_components(self, components: Sequence[str]) -> None:
@@ -407,7 +407,7 @@ def _source_files() -> list[str]:
 
 
 def entries(text: str) -> list[Source]:
-    """What a file of apt's sources names, in either of its two formats. apt itself says so only of what it fetched."""
+    """The sources in a file of apt's, in either of its two formats. apt itself names only those that it fetched."""
     lines = re.findall(r"^deb\s+(?:\[[^]]*\]\s+)?(\S+)\s+(\S+)[ \t]*([^#\n]*)", text, re.M)
     found = [Source([uri], [suite], components.split()) for uri, suite, components in lines]
     for stanza in re.split(r"\n[ \t]*\n", text):

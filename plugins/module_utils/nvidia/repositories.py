@@ -33,7 +33,7 @@ def repository(url: str, system: System, machine: str) -> str:
 
 
 def preferences(*, driver: bool) -> str:
-    """What apt may take from NVIDIA's repository: all that is for a driver, or nothing but toolkits."""
+    """apt's preferences for NVIDIA's repository: all that is for a driver, or nothing but toolkits."""
     rules = [(CONTAINER_NAMES, -1), ("*", 600)] if driver else [(TOOLKIT_NAMES, 600), ("*", -1)]
     pin = f"Pin: release l={LABEL}"
     return "".join(f"Package: {names}\n{pin}\nPin-Priority: {priority}\n\n" for names, priority in rules)

@@ -42,7 +42,7 @@ def keep_initialized(say: Say) -> None:
 
 
 def has_persistenced() -> bool:
-    """Whether the service is there that keeps the driver initialized."""
+    """True where the service is there that keeps the driver initialized."""
     places = ("/usr/lib", "/lib", "/etc")
     return any(os.path.exists(f"{place}/systemd/system/nvidia-persistenced.service") for place in places)
 

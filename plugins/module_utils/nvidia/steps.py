@@ -15,6 +15,6 @@ class Step:
     text: str
     do: Callable[[Say], None]
     disruptive: bool = False
-    """Whether it takes the driver from programs that use it."""
+    """True where it takes the driver from programs that use it."""
     may_reboot: bool = False
-    """Whether it may turn out that only a reboot does it."""
+    """True where it may turn out that only a reboot does it."""

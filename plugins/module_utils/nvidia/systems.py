@@ -21,7 +21,7 @@ class Offer(NamedTuple):
 
 
 class Key(NamedTuple):
-    """What a repository is signed with: the file beside it, and its fingerprint, or as much of its end as is known."""
+    """The key of a repository: the file beside it, and its fingerprint, or as much of its end as is known."""
 
     file: str
     fingerprint: str

@@ -79,7 +79,7 @@ def check_toolkit(toolkit: str, architectures: Iterable[str], driver: str | None
 
 
 def fits(toolkit: str, architectures: Iterable[str], driver: str | None) -> bool:
-    """Whether a toolkit compiles for these architectures what this driver runs."""
+    """True for a toolkit that compiles for these architectures what this driver runs."""
     try:
         check_toolkit(toolkit, architectures, driver)
     except NvidiaError:

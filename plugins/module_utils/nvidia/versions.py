@@ -16,5 +16,5 @@ def branch_of(driver: str) -> str:
 
 
 def of_branch(version: str, branch: str) -> bool:
-    """Whether a package's or driver's version, perhaps with an epoch, is of a branch."""
+    """True for a package's or driver's version, perhaps with an epoch, that is of a branch."""
     return version.rpartition(":")[2].startswith(f"{branch}.")
