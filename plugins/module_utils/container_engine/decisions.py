@@ -50,7 +50,7 @@ class System(NamedTuple):
     client: str
     """The package of the client alone, for an engine that lacks it."""
     own: bool
-    """Whether the engine is the system's own; else it comes from Docker's repository."""
+    """True where the engine is the system's own; else it comes from Docker's repository."""
 
 
 DOCKER_CE = ("docker-ce", "docker-ce-cli", "containerd.io")
@@ -91,7 +91,7 @@ TOOLKIT = (
 
 @dataclass
 class Wanted:
-    """What the role's variables say."""
+    """The declared state: the role's variables."""
 
     toolkit_url: str
     toolkit_key_url: str
@@ -114,7 +114,7 @@ class Repository(NamedTuple):
     files: dict[str, str]
     """Texts by path."""
     marks: list[str]
-    """What a list of repositories holds that has it already."""
+    """Marks of a list of repositories that has it already."""
 
 
 def toolkit_repository(system: System, machine: str, wanted: Wanted) -> Repository:
@@ -168,7 +168,7 @@ class ConfigurationError(Exception):
 
 
 def configuration(text: str | None, path: str) -> dict[str, Any]:
-    """What a daemon.json says; a missing or an empty one says nothing.
+    """The settings of a daemon.json; none where it is missing or empty.
 
     Raises ConfigurationError for one that the engine would not read either.
     """
@@ -199,7 +199,7 @@ def with_runtime(text: str | None, path: str) -> str:
 
 @dataclass
 class Found:
-    """What is on a host."""
+    """The facts of a host that a plan follows from."""
 
     os_release: dict[str, str] = field(default_factory=dict)
     machine: str = "x86_64"
@@ -208,7 +208,7 @@ class Found:
     dockerd: str | None = None
     """The path of the engine's program, of whatever package."""
     client: str | None = None
-    """What is called docker here: docker, podman, or None."""
+    """The program that is called docker here: docker, podman, or None."""
     docker: str | None = None
     """The version of the engine that answers."""
     runtimes: list[str] = field(default_factory=list)
@@ -219,41 +219,41 @@ class Found:
     toolkit: str | None = None
     """The version of the toolkit."""
     toolkit_packaged: bool = False
-    """Whether it came as a package."""
+    """True where it came as a package."""
     toolkit_held: bool = False
     repositories: dict[str, str] = field(default_factory=dict)
     """The package manager's lists of repositories: texts by path."""
     interrupted: bool = False
-    """Whether dpkg was interrupted."""
+    """True where dpkg was interrupted."""
     gpus: list[str] = field(default_factory=list)
     """The UUIDs that the driver shows, of GPUs or of parts of them."""
     driver: str | None = None
     bus: list[str] = field(default_factory=list)
     """The names of the GPUs on the PCI bus."""
     checked: dict[str, Any] | None = None
-    """What was there when a container was last seen to be given a GPU."""
+    """The ``checkable`` of the last time that a container was seen to be given a GPU."""
 
     def has_gpu(self) -> bool:
         return bool(self.gpus or self.bus)
 
     def checkable(self) -> dict[str, Any]:
-        """What a container is given a GPU by: when any of it changes, it is looked at again."""
+        """All that a container is given a GPU by: when any of it changes, it is looked at again."""
         return {"docker": self.docker, "toolkit": self.toolkit, "driver": self.driver, "gpus": self.gpus}
 
 
 @dataclass
 class Plan:
-    """What is to be done."""
+    """The steps that are due, and what they need."""
 
     steps: list[str] = field(default_factory=list)
     """A sentence each."""
     notes: list[str] = field(default_factory=list)
-    """What is left out, and why."""
+    """Work that is left out, and why."""
     problem: str = ""
-    """Why it can't be done, and what to do; then there are no steps."""
+    """Reasons why it can't be done, and what to do; then there are no steps."""
     disruptive: bool = False
-    """Whether containers that run may lose their GPUs, as those of an older toolkit do when its packages are replaced:
-    that has systemd read its units again."""
+    """True where containers that run may lose their GPUs, as those of an older toolkit do when its packages are
+    replaced: that has systemd read its units again."""
     finish: bool = False
     keys: list[dict[str, str]] = field(default_factory=list)
     files: list[dict[str, str]] = field(default_factory=list)
@@ -265,7 +265,7 @@ class Plan:
 
 
 def decide(found: Found, wanted: Wanted) -> Plan:
-    """What it takes until this host's engine hands its GPUs to containers.
+    """The steps until this host's engine hands its GPUs to containers; none where it does already.
 
     An engine that is there is left alone but for what is missing. It learns of the runtime by reading its
     configuration again, so containers go on running; what would need a restart is not done.
@@ -309,7 +309,7 @@ def decide(found: Found, wanted: Wanted) -> Plan:
 
 
 def _problems(found: Found, wanted: Wanted, system: System | None) -> list[str]:
-    """Why the host can't be brought there, a line each."""
+    """Reasons why the host can't be brought there, a line each."""
     packages, upgrade = _engine_packages(found, wanted, system), found.has_gpu() and _toolkit_due(found, wanted)
     problems = [
         f"container_engine_{name} holds a password, which would stand in files that all may read: give that to the "
@@ -372,7 +372,7 @@ def _engine_packages(found: Found, wanted: Wanted, system: System | None) -> lis
 
 
 def _toolkit_due(found: Found, wanted: Wanted) -> bool:
-    """Whether the toolkit is to be installed or replaced."""
+    """True where the toolkit is to be installed or replaced."""
     if not found.has_gpu():
         return False
     if not found.toolkit:
@@ -388,7 +388,7 @@ def _needed(wanted: Wanted) -> str:
 
 
 def _knows_runtime(found: Found) -> bool:
-    """Whether the engine knows the runtime, from its file or from a flag; one that does not run, by its file."""
+    """True where the engine knows the runtime, by its file or a flag; one that does not run, by its file."""
     if found.docker:
         return RUNTIME in found.runtimes
     return RUNTIME in configuration(found.configuration, found.configuration_path).get("runtimes", {})

@@ -1,4 +1,4 @@
-"""What a host has of a container engine, what an engine says, and how one is told to read its configuration again.
+"""Facts of a host about its container engine; containers that are run and a configuration that is read again.
 
 Python 3.9's standard library only. What follows from it is decided in ``decisions.py``.
 """
@@ -35,7 +35,7 @@ class EngineError(Exception):
 
 
 def look(state: str) -> Found:
-    """What there is.
+    """Gather the facts that a plan is made of.
 
     Args:
         state: the file that the last check wrote.
@@ -68,7 +68,7 @@ def look(state: str) -> Found:
 
 
 def engine_info() -> dict[str, Any]:
-    """What the engine says of itself; nothing where none answers."""
+    """The engine's own description (``docker info``); empty where none answers."""
     code, said = call("docker", "info", "--format", "{{json .}}", timeout=60)
     try:
         found: dict[str, Any] = json.loads(said.strip().splitlines()[-1]) if said.strip() else {}
@@ -106,7 +106,7 @@ def _toolkit() -> tuple[str | None, bool, bool]:
 
 
 def _dpkg(package: str) -> tuple[str | None, str, bool]:
-    """What dpkg knows of a package: "installed", "half" (unpacked and no more) or None; its version; if it is held."""
+    """A package's state by dpkg: "installed", "half" (unpacked and no more) or None; its version; if it is held."""
     code, said = call("dpkg-query", "--show", "--showformat=${db:Status-Abbrev} ${Version}", package)
     state = said[1:2]
     if code != 0 or state in "nc":
@@ -125,7 +125,7 @@ def _daemon() -> str | None:
 
 
 def _client() -> str | None:
-    """What is called docker here: docker, podman, or None."""
+    """The program that is called docker here: docker, podman, or None."""
     if not shutil.which("docker"):
         return None
     return "podman" if "podman" in call("docker", "--version")[1].lower() else "docker"
