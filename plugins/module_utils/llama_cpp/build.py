@@ -1,4 +1,4 @@
-"""How a release of llama.cpp is made: fetched, compiled, installed. Python 3.9's standard library only.
+"""Builds a release of llama.cpp: fetched, compiled, installed. Python 3.9's standard library only.
 
 A release gets its name last, by a rename; a build that was cut short is taken up where it stopped.
 """

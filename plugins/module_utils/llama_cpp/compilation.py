@@ -88,7 +88,7 @@ def compile_programs(job: Job, inputs: dict[str, Any], tools: dict[str, Any], pr
 
 
 def cache_hits(job: Job) -> dict[str, int] | None:
-    """How many compilations ccache answered and how many it did not, over all tries; None without ccache."""
+    """Compilations that ccache answered and those that it did not, over all tries; None without ccache."""
     hits = misses = 0
     with contextlib.suppress(OSError), open(_ccache_log(job), encoding="utf-8") as stream:
         for line in stream:

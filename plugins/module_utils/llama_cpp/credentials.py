@@ -19,7 +19,7 @@ def public_url(url: str) -> str:
 
 
 def secrets_of(source: dict[str, Any]) -> set[str]:
-    """What :func:`public_source` leaves out, in pieces."""
+    """Secrets that :func:`public_source` leaves out, in pieces."""
     found = set()
     for url in [source.get("url") or "", *(entry["url"] for entry in source.get("archives") or ())]:
         start, bare = len(url) - len(re.sub(r"^[^:/]+://", "", url)), without_user(url)
@@ -43,7 +43,7 @@ def open_archive(url: str) -> HTTPResponse:
 
 
 def git_environment(url: str) -> dict[str, str]:
-    """What tells git the credentials of an address that it is given without: its arguments can be read by all."""
+    """Variables that give git the credentials of an address: its arguments can be read by all."""
     shown, userinfo = public_url(url), re.match(r"https?://([^/]*)@", url)
     if shown == url:
         return {}

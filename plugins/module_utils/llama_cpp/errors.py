@@ -1,4 +1,4 @@
-"""Why there is no release. Python 3.9's standard library only."""
+"""Errors of releases that can't be had. Python 3.9's standard library only."""
 
 from __future__ import annotations
 

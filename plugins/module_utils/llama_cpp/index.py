@@ -108,7 +108,7 @@ class PackageIndex:
 
 
 def pip_settings(python: str) -> dict[str, str]:
-    """What pip is set to, by option: its files, then the variables of the environment.
+    """The settings of pip, by option: its files, then the variables of the environment.
 
     Raises ReleaseError where pip can't be asked.
     """
@@ -157,7 +157,7 @@ def normalized(name: str) -> str:
 
 
 def is_source_package(name: str, package: str, version: str) -> bool:
-    """Whether a file is the source package of a version; older ones keep the hyphens of the package's name."""
+    """True for the source package of a version; older ones keep the hyphens of the package's name."""
     return bool(name.endswith(".tar.gz") and normalized(name[: -len(".tar.gz")]) == normalized(f"{package}-{version}"))
 
 

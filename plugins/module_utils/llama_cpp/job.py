@@ -64,7 +64,7 @@ class Job:
             raise ReleaseError(self._explain(step, argv, list(tail)))
 
     def logged(self, marker: str) -> list[str]:
-        """What follows a marker in the log, up to the end of the word."""
+        """The words that follow a marker in the log."""
         with open(self.log, encoding="utf-8", errors="replace") as stream:
             return re.findall(re.escape(marker) + r"([\w.-]+)", stream.read())
 

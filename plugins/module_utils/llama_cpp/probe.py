@@ -1,4 +1,4 @@
-"""What a host would build, and what it has for that: GPUs, toolkit, tools. Python 3.9's standard library only.
+"""Probe of a host: what it would build, and what it has for that. Python 3.9's standard library only.
 
 Nothing is changed.
 """
@@ -30,7 +30,7 @@ class Probe(NamedTuple):
     tools: dict[str, Any]
     """The paths of programs by their names; None for those that are not there."""
     result: dict[str, Any]
-    """What the module llama_cpp_release returns of it."""
+    """The result that the module llama_cpp_release returns."""
 
 
 def probe(params: Mapping[str, Any], *, check_mode: bool) -> Probe:
@@ -121,7 +121,7 @@ def choose_backend(recipe: Mapping[str, Any], gpus: Gpus) -> str:
 
 
 def choose_architectures(recipe: Mapping[str, Any], gpus: Gpus, host: str) -> list[str]:
-    """What to compile for, as CMake writes it. Raises ReleaseError where nothing says."""
+    """Architectures to compile for, as CMake writes them. Raises ReleaseError where nothing says."""
     # The driver's own word, never a guess from the card's name: equal names hide different chips.
     found = set(recipe["cuda_architectures"]) or {gpu["compute_cap"].replace(".", "") for gpu in gpus}
     if not found:

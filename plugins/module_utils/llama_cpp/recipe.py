@@ -1,4 +1,4 @@
-"""What a release of llama.cpp is made of, and how it is named. Python 3.9's standard library only.
+"""Recipe of a release of llama.cpp: its inputs, and its name. Python 3.9's standard library only.
 
 The inputs are all that decides what comes out of the compiler; a release's name ends with a hash of them.
 """

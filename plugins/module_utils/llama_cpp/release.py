@@ -59,7 +59,7 @@ def write_manifest(folder: str, manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def file_entry(path: str) -> dict[str, Any]:
-    """What a manifest says of a file: its size in bytes and its sha256."""
+    """A file's entry in a manifest: its size in bytes and its checksum, a sha256."""
     return {"size": os.path.getsize(path), "sha256": sha256_of(path)}
 
 
@@ -69,7 +69,7 @@ def main_program(targets: list[str]) -> str:
 
 
 def help_of(program: str) -> str:
-    """What a program of a release says of its options.
+    """The options of a release's program, as its ``--help`` describes them.
 
     Raises ReleaseError where it does not run: a library or an instruction set is not there.
     """

@@ -12,16 +12,16 @@ from ..hostlib.processes import output_of
 
 
 def find_tool(name: str, tools_path: str | None) -> str | None:
-    """Where a program is: in the project's own tools, else on PATH."""
+    """The path of a program: in the project's own tools, else on PATH."""
     search = os.pathsep.join(filter(None, [tools_path, os.environ.get("PATH", os.defpath)]))
     return shutil.which(name, path=search)
 
 
 def find_compiler() -> str | None:
-    """Where a C++ compiler is."""
+    """The path of a C++ compiler."""
     return next(filter(None, (shutil.which(name) for name in ("c++", "g++", "clang++"))), None)
 
 
 def may_install() -> bool:
-    """Whether this user may install packages: root, or sudo that asks for no password."""
+    """True where this user may install packages: root, or sudo that asks for no password."""
     return os.geteuid() == 0 or output_of(["sudo", "-n", "true"]) is not None
