@@ -34,7 +34,7 @@ TRIES = 3  # connections that break off before anything is said
 
 
 class Stranger(HostError):
-    """Who answers is not the instance's process. ``who``: the other one, as far as that can be told."""
+    """Another process than the instance's answers. ``who``: that one, as far as that can be told."""
 
     def __init__(self, message: str, who: str) -> None:
         super().__init__(message)
@@ -109,7 +109,7 @@ class Server:
             return status, {}
 
     def is_listening(self) -> bool:
-        """Whether the process takes the connections to its address; False where that can't be told.
+        """True where the process takes the connections to its address; False where that can't be told.
 
         Raises Stranger where another one does, Unanswered where it takes none, and OSError where nobody listens.
         """
@@ -117,7 +117,7 @@ class Server:
             return is_ours
 
     def is_alive(self) -> bool:
-        """Whether the process is still there."""
+        """True while the process is there."""
         return self._born is not None and self._age() == self._born
 
     @contextlib.contextmanager
@@ -149,7 +149,7 @@ class Server:
         return self._is_ours(connection.sock, timeout)
 
     def _is_ours(self, connection: socket.socket, timeout: float) -> bool:
-        """Whether the other end of a connection is the process's; False where that can't be told.
+        """True where the other end of a connection is the process's; False where that can't be told.
 
         Raises Stranger where it is another's, ConnectionResetError where it broke off, and socket.timeout where nobody
         takes it.
@@ -195,7 +195,7 @@ class Server:
                     raise self._stranger(owner, entry.uid)
 
     def _age(self) -> str | None:
-        """When the process was started; None where it ended."""
+        """The moment at which the process was started; None where it ended."""
         fields = stat_fields(self.pid) if self.pid else []
         return fields[19] if fields else None
 

@@ -1,4 +1,4 @@
-"""Start, stop, restart and roll back what is deployed.
+"""Start, stop, restart and rollback of what is deployed; each but a stop ends with a verification (*proof*).
 
 row = rollback(host, folder, proof)
 """

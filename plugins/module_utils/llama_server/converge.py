@@ -1,4 +1,4 @@
-"""Bring instances to their declarations, one after the other.
+"""Converge instances to their declarations, one after the other; idempotent: what is as declared goes on running.
 
 rows = converge(host, ["main"])   # trial → drain → stop → start → prove → keep, or restore and prove the old one
 """
@@ -84,7 +84,7 @@ def _switched(host: Host, folder: Folder, declaration: Declaration, own: bytes) 
 
 
 def _can_be_tried(host: Host, folder: Folder, config: Instance) -> bool:
-    """Whether a new server may be proven beside the old one, which serves."""
+    """True where a canary may be proven beside the old server, which serves."""
     if not (folder.is_steady() and host.pids(folder)):
         return False
     return host.trial == "always" or (host.trial == "auto" and has_room_for_both(config, folder))

@@ -1,4 +1,4 @@
-"""What an instance should be, and the name of the generation that is exactly that."""
+"""Declaration of an instance (desired state), and the name of the generation that is exactly that."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def salt(root: str, create: bool) -> bytes:
 
 
 class Declaration:
-    """What an instance should be: its configuration, its files and its keys.
+    """The declared state of an instance: its configuration, its files and its keys.
 
     Args:
         config: what decides the process; ``argv`` may hold the words of FILES.

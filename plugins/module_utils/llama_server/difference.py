@@ -1,4 +1,4 @@
-"""What is deployed beside what is declared, as texts for --diff. Of keys only the names show."""
+"""Difference between what is deployed and what is declared, as texts for --diff. Of keys only the names show."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .keys import named_keys, old_keys
 
 
 def difference(host: Host) -> dict[str, str]:
-    """What is deployed and what is declared, as texts for --diff. Of keys only the names show."""
+    """The deployed and the declared state, as texts for --diff. Of keys only the names show."""
     own = salt(host.root, create=False)
     before: dict[str, Any] = {}
     after: dict[str, Any] = {}

@@ -1,7 +1,7 @@
-"""What modules on a host fail with."""
+"""Errors of the modules that run on a host."""
 
 from __future__ import annotations
 
 
 class HostError(Exception):
-    """What is wrong and what to do, in one line."""
+    """Failure of a module on a host: what is wrong and what to do, in one line."""

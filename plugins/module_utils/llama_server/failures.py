@@ -6,7 +6,7 @@ from .host import Row
 
 
 def failure_message(rows: list[Row]) -> str:
-    """What failed, for people: one line an instance, then the end of its log; empty when nothing did."""
+    """The failures, for people: one line an instance, then the end of its log; empty when nothing failed."""
     lines: list[str] = []
     for row in rows:
         if not row["error"]:

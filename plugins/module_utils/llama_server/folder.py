@@ -1,4 +1,4 @@
-"""What a host remembers of an instance: generations, the links that say which one counts, state and lock.
+"""Folder of an instance on its host: generations, the links for start and rollback, state and lock.
 
     <root>/<name>/generations/<id>/  instance.json, keys, chat_template.jinja, models.ini, launch.py; written once
     <root>/<name>/verified           link to the generation that was proven last; every start follows it
@@ -185,7 +185,7 @@ class Folder:
                 self._try(None)
 
     def is_locked(self) -> bool:
-        """Whether a run is changing the instance."""
+        """True while a run is changing the instance."""
         return locks.holder(self.file(LOCK)) is not None
 
     def note(self, phase: str, **found: Any) -> None:
@@ -204,7 +204,7 @@ class Folder:
         write_file(self.file("proof.json"), to_json(record.as_json()))
 
     def is_steady(self) -> bool:
-        """Whether the last switch came to an end, so that what runs is what was verified."""
+        """True where the last switch came to an end, so that what runs is what was verified."""
         return not os.path.lexists(self.file("pending")) and self.state().phase in STEADY
 
 

@@ -93,7 +93,7 @@ class Host:
         return {pid for pid in found if pid}
 
     def runs_nothing(self, folder: Folder, runtime: str) -> bool:
-        """Whether a runtime that does not answer runs nothing of an instance: nobody listens where it would."""
+        """True where a runtime that does not answer runs nothing of an instance: nobody listens where it would."""
         known = self.pids(folder)
         linked = [config for config in map(folder.linked, LINKS) if config and config.runtime == runtime]
         places = [(config.host, config.port) for config in linked]

@@ -1,4 +1,4 @@
-"""What is declared for a host against what runs there. Nothing is touched.
+"""Plan (dry run): what is declared for a host against what runs there. Nothing is touched.
 
 rows = plan(host)             # an instance that needs nothing is proven; the others say why they change
 """
@@ -17,7 +17,7 @@ from .proof.prove import prove
 
 
 def plan(host: Host, *, remember: bool = True) -> list[Row]:
-    """What converging would do, a row an instance; where it would do nothing, the running server is proven.
+    """The changes that converging would make, a row an instance; where there are none, the server is proven.
 
     ``remember``: whether what was found of a server that has started anew by itself is kept.
     """
@@ -72,7 +72,7 @@ def reason(
     *,
     ours: bool = False,
 ) -> str | None:
-    """Why a switch is due; None where the verified generation is the declared one. ``ours``: the lock is held here."""
+    """The reason why a switch is due; None where the declared generation runs. ``ours``: the lock is held here."""
     if not ours and folder.is_locked():
         return "another run is switching it"
     phase = folder.state().phase

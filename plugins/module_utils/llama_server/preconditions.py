@@ -1,4 +1,4 @@
-"""What must hold before a server is switched: its files in reach, its arguments understood, its port free."""
+"""Preconditions of a switch: a server's files in reach, its arguments understood, its port free."""
 
 from __future__ import annotations
 

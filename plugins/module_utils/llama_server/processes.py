@@ -59,7 +59,7 @@ def end(pids: list[int], seconds: float) -> None:
 
 
 class Activity:
-    """What a process and its children do from now on."""
+    """Work that a process and its children do from now on."""
 
     def __init__(self, pid: int | None) -> None:
         self._pid = pid
@@ -67,7 +67,7 @@ class Activity:
         self._before = _work(pid)
 
     def idle(self) -> bool:
-        """Whether they have neither computed nor read a model since."""
+        """True where they have neither computed nor read a model since."""
         seconds = time.monotonic() - self._since
         computed = faulted = 0
         for pid, (ticks, faults) in _work(self._pid).items():

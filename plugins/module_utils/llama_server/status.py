@@ -1,4 +1,4 @@
-"""What an instance is and does now; nothing is measured."""
+"""Status of an instance: what it is and does now; nothing is measured."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def flags_of(config: Instance) -> list[str]:
 
 
 def status(host: Host, folder: Folder) -> Row:
-    """What an instance is and does now; nothing is measured."""
+    """The row of an instance: what it is and does now."""
     config = folder.linked("verified") or folder.linked("pending")
     note = folder.state()
     row: Row = {"name": folder.name, "state": "stopped", "phase": note.phase, "since": note.at,

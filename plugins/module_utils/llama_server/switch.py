@@ -1,4 +1,4 @@
-"""From one verified server to the next, in one process on the host, or back.
+"""Switch: from one verified server to the next, in one process on the host; rollback where the next one fails.
 
 Each step is written to the instance's state.json as it begins. Whatever ends this process, a start of the instance
 follows the verified generation (folder.py), and another run converges.

@@ -1,4 +1,4 @@
-"""Trials: a new server is proven on a side port while the old one serves, where memory has room for both."""
+"""Canary (*trial*): a new server proven on a side port while the old one serves, where memory has room for both."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def try_beside(
 
 
 def has_room_for_both(config: Instance, folder: Folder) -> bool:
-    """Whether memory has room for a second server, by what is free now.
+    """True where memory has room for a second server, by what is free now.
 
     It needs what the present one was measured to hold, where that is the same model, and at any rate its weights and a
     third for caches.

@@ -1,1 +1,1 @@
-"""The proof that a running server is what was declared, one file a kind of checks (prove.py has their order)."""
+"""Verification (*proof*) that a running server is as declared, one file a kind of checks (prove.py: their order)."""

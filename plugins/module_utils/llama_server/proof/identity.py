@@ -1,4 +1,4 @@
-"""Who answers: the process, the keys that it takes, its model, its build, its context and its template."""
+"""Checks of who answers: the process, its keys, its model, its build, its context and its template."""
 
 from __future__ import annotations
 

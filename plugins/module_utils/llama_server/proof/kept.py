@@ -1,4 +1,4 @@
-"""The last good proof of an instance, which the next one is compared with."""
+"""The last good proof (verification) of an instance, which the next one is compared with."""
 
 from __future__ import annotations
 

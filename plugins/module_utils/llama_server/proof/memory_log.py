@@ -1,4 +1,4 @@
-"""What a llama-server's log says of its memory, at --log-verbosity 4."""
+"""Reads from a llama-server's log what it says of its memory, at --log-verbosity 4."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KINDS = {"model": "model", "KV": "kv", "RS": "kv", "compute": "compute", "output
 
 
 def placement(log: list[str]) -> Placement:
-    """What a server's log says of its memory.
+    """The placement that a server's log tells: buffers by device, and the offloaded layers.
 
     A draft model's or a projector's buffers are added to the model's on the same device.
     """

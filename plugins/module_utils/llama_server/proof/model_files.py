@@ -1,4 +1,4 @@
-"""Hashes of model files, remembered from one proof to the next."""
+"""Checksums (sha256) of model files, remembered from one proof to the next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a server's weights and caches are: what it logs, what the driver says, what was declared."""
+"""Checks of placement (offloading): weights and caches as logged, as the driver says, and as declared."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def prove_router_placement(subject: Subject, served: dict[str, list[str]], loade
 
 
 def _placed(subject: Subject, life: str, log: Callable[[], list[str]]) -> Placement:
-    """What one process said of its memory when it loaded; remembered, since its log may have been rotated since."""
+    """The placement that a process logged when it loaded; remembered, since its log may have been rotated since."""
     found = subject.folder.last_proof().placements.get(life)
     if found is None or not found.buffers_mib:
         found = placement(log())

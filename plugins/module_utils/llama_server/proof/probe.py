@@ -1,4 +1,4 @@
-"""What a model is asked so that it computes, and what a refusal says."""
+"""Probe requests: what makes a model compute, and what a refusal says."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def probe_of(mode: str, tokens: int) -> tuple[str, str, dict[str, Any]]:
-    """What a model is asked: the name of the check, the path and the body."""
+    """A request that makes a model compute: the name of the check, the path and the body."""
     if mode == "embedding":
         return "embedding", "/v1/embeddings", {"input": "Once upon a time"}
     if mode == "reranking":

@@ -1,4 +1,4 @@
-"""Proof that a running llama-server is what was declared: identity, context, placement, keys and speed.
+"""Verification (*proof*) that a llama-server is what was declared: identity, context, placement, keys and speed.
 
 /health answers 200 for a server with the wrong model, without its GPU, or from an older run. Each check here compares
 something declared with something found, and names the likely cause where they differ.

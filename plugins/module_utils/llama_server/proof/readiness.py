@@ -1,4 +1,4 @@
-"""Whether a server is ready: the wait for its /health, and why it never comes."""
+"""Health check: the wait for a server's /health, and why it never comes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ERROR = re.compile(
 
 
 class NotProven(Exception):
-    """Why nothing could be compared, and the likely cause.
+    """A proof that compared nothing: why, and the likely cause.
 
     ``restart``: whether a new start may mend it; one that is only slow or at work loses its users' answers by it.
     """

@@ -15,12 +15,12 @@ from .checks import Checks
 
 @dataclass
 class Subject:
-    """What was declared of a server, who is asked, and what was found so far."""
+    """The server that a proof is about: what was declared, who is asked, and what was found so far."""
 
     config: Instance
     """The generation that should run."""
     wanted: Mapping[str, Any]
-    """What the proof asks for, as in prove()."""
+    """Requests and limits of the proof, as in prove()."""
     runtime: RuntimeView
     folder: Folder
     server: Server

@@ -1,1 +1,1 @@
-"""The three things that keep a server running: systemd, supervisor and Docker, behind one contract (base.py)."""
+"""The three supervisors of servers: systemd, supervisor and Docker, behind one contract (base.py)."""

@@ -1,4 +1,4 @@
-"""The three things that keep a server running, behind one contract.
+"""Runtimes: the three supervisors of servers, behind one contract.
 
 systemd runs launch.py, which becomes the verified generation, or the pending one while a switch holds the lock.
 Each generation has the launcher and the unit that it was proven with. supervisor does the same without root. Docker has
@@ -21,7 +21,7 @@ STOP_SECONDS = 60  # each runtime asks politely for 30 seconds and then kills
 
 @dataclass(frozen=True)
 class Status:
-    """What a runtime says of an instance.
+    """State of an instance, by its runtime.
 
     ``state`` is "running", "starting" (between two lives), "failed" (given up), "stopped", "unsupervised" (it runs, and
     nothing would start it again), or "unknown" (the runtime does not answer). ``life`` changes with each start.
@@ -36,7 +36,7 @@ class Status:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the role says about the host."""
+    """The role's settings for the host."""
 
     root: str  # the folder of all instances
     logs: str
@@ -55,7 +55,7 @@ class RuntimeView(Protocol):
 
 
 class Runtime(ABC):
-    """What keeps the servers of one prefix running."""
+    """Supervisor that keeps the servers of one prefix running."""
 
     name: ClassVar[str]
 
@@ -92,7 +92,7 @@ class Runtime(ABC):
 
     @abstractmethod
     def altered(self, config: Instance) -> list[str]:
-        """What the runtime itself keeps of it on the disk, where that is no longer what was proven."""
+        """Whatever the runtime itself keeps of it on the disk that is no longer what was proven."""
 
     @abstractmethod
     def status(self, name: str) -> Status:
@@ -100,11 +100,11 @@ class Runtime(ABC):
 
     @abstractmethod
     def log(self, name: str, lines: int | None = None) -> list[str]:
-        """What the running process wrote; with a number, the last lines, of whichever life."""
+        """The lines that the running process wrote; with a number, the last lines, of whichever life."""
 
     @abstractmethod
     def where_log(self, name: str) -> str:
-        """Where its log is to be found, for people."""
+        """The place of its log, for people."""
 
 
 def have_user(name: str) -> tuple[int, int]:
@@ -123,5 +123,5 @@ def is_root() -> bool:
 
 
 def has_systemd() -> bool:
-    """Whether systemd is PID 1, as sd_booted(3) tells."""
+    """True where systemd is PID 1, as sd_booted(3) tells."""
     return os.path.isdir("/run/systemd/system")

@@ -15,7 +15,7 @@ RUNTIMES: dict[str, type[Runtime]] = {runtime.name: runtime for runtime in (Syst
 
 
 def resolve(runtime: str) -> str:
-    """What ``auto`` means on this host.
+    """The runtime that ``auto`` means on this host.
 
     Raises HostError where the wanted runtime can't be used.
     """

@@ -26,7 +26,7 @@ GPU_RUNTIME = "nvidia"  # which role container_engine makes known to the engine
 
 
 def container_options(config: Instance) -> list[str]:
-    """What a container is created with, as far as that is the same on each host."""
+    """The options that a container is created with, as far as they are the same on each host."""
     address, port = config.local_url.split("//", 1)[1].rpartition(":")[0].strip("[]"), config.port
     # The image needs no client for this: bash opens the connection itself.
     health = (

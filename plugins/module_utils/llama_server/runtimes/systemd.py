@@ -123,7 +123,7 @@ class Systemd(Runtime):
         return Status("failed" if active == "failed" else "stopped")
 
     def _show(self, name: str) -> dict[str, str]:
-        """What systemd says of the unit, also of one that is not there."""
+        """The unit's properties, by ``systemctl show``; also of one that is not there."""
         shown = run("systemctl", "show", self.unit(name), "-p", "ActiveState,SubState,MainPID,InvocationID", timeout=60)
         return dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
 
