@@ -1,4 +1,4 @@
-"""What the modules of role llama_server document alike; their arguments stand in llama_server_compare.py."""
+"""Documentation that the modules of role llama_server share; their arguments stand in llama_server_compare.py."""
 
 from __future__ import annotations
 

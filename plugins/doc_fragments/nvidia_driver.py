@@ -1,4 +1,4 @@
-"""What the modules of role nvidia_driver document alike."""
+"""Documentation that the modules of role nvidia_driver share."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ def public(text: str) -> str:
 
 
 def message(result: Mapping[str, Any]) -> str:
-    """Why a task failed, by its result: that of the failed items of a loop, else its own."""
+    """The reason why a task failed, by its result: that of the failed items of a loop, else its own."""
     if "censored" in result:
         return "hidden: the task has no_log"
     items = [item for item in result.get("results") or () if isinstance(item, dict) and item.get("failed")]

@@ -1,4 +1,4 @@
-"""What is said when a model can't be had. Python 3.9's standard library only."""
+"""Errors of models that can't be had. Python 3.9's standard library only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ MIB = 1 << 20
 
 
 class ModelError(Exception):
-    """What is wrong and how to mend it, in one line."""
+    """A model that can't be had: what is wrong and how to mend it, in one line."""
 
 
 def no_space(folder: str, needed: int | None = None) -> ModelError:

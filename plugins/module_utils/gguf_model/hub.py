@@ -113,5 +113,5 @@ class Hub:
 
 
 def is_sha256(text: str) -> bool:
-    """Whether a text looks like a hash of that kind."""
+    """True for a text that looks like a sha256."""
     return len(text) == 64 and all(c in "0123456789abcdef" for c in text)

@@ -1,4 +1,4 @@
-"""A model's file on a host: verified, recorded, and fetched where it is not there. Python 3.9's standard library only.
+"""A model's file on a host: fetched, verified by checksum, recorded; idempotent. Python 3.9's standard library only.
 
 The record beside it, ``<name>.gguf.nexus.json``, says where it came from, its sha256, and the size and modification
 time that it had when it was verified.
@@ -24,17 +24,17 @@ class Probe(NamedTuple):
     """A look at the file."""
 
     present: bool
-    """Whether it is there and verified."""
+    """True where it is there and verified."""
     why_not: str
     record: dict[str, Any]
-    """What was recorded of it; empty where nothing was."""
+    """The record of it; empty where there is none."""
 
 
 class Origin(NamedTuple):
-    """Where a file is downloaded from."""
+    """The place that a file is downloaded from."""
 
     identity: str
-    """What names the content, whatever address it is fetched from."""
+    """The name of the content, whatever address it is fetched from."""
     resolve: Resolve
     sha256: str | None
     """The hash that it must have, where one is known beforehand."""
@@ -98,7 +98,7 @@ class ModelFile:
             return True, self._fetch()
 
     def _is_as_recorded(self, record: Mapping[str, Any]) -> bool:
-        """Whether the file is what was recorded and only its times are new, which are recorded then."""
+        """True where the file is what was recorded and only its times are new, which are recorded then."""
         same = os.path.exists(self.path) and record.get("spec") == self._spec
         if not same or record.get("size_bytes") != os.path.getsize(self.path):
             return False
@@ -162,7 +162,7 @@ class ModelFile:
         return "fetched"
 
     def _source(self) -> str:
-        """What people call the place that the file came from."""
+        """The name that people call the file's origin by."""
         if "repo" in self._spec:
             return f"{self._spec['repo']}/{self._spec['file']}"
         return self._spec.get("url") or f"the generator {self._spec['generator']}"

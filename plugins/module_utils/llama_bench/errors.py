@@ -1,7 +1,7 @@
-"""Why nothing is measured. Python 3.9's standard library only."""
+"""Errors of measurements that do not take place. Python 3.9's standard library only."""
 
 from __future__ import annotations
 
 
 class Refused(Exception):
-    """Why nothing was measured."""
+    """A measurement that did not take place, and why."""

@@ -12,7 +12,7 @@ GOVERNOR = "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
 
 
 def gpus_of_host() -> list[dict[str, str]]:
-    """What nvidia-smi tells of the GPUs; none where there is no driver."""
+    """The GPUs by nvidia-smi, a row each; none where there is no driver."""
     try:
         return gpus.query(GPU_FIELDS)
     except gpus.SmiError:

@@ -1,7 +1,7 @@
-"""Why the exporter can't run. Python 3.9's standard library only."""
+"""Errors of an exporter that can't run. Python 3.9's standard library only."""
 
 from __future__ import annotations
 
 
 class ExporterError(Exception):
-    """What is wrong and what to do, in one line."""
+    """An exporter that can't run: what is wrong and what to do, in one line."""

@@ -1,4 +1,4 @@
-"""The exporter of telemetry on a host: as declared, or gone. Python 3.9's standard library only."""
+"""The exporter of telemetry on a host: as declared, or gone; idempotent. Python 3.9's standard library only."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def present(params: Mapping[str, Any], *, check_mode: bool) -> dict[str, Any]:
 
 
 def _chosen(params: Mapping[str, Any]) -> tuple[Runtime, Runtime]:
-    """What is to run it, and what is not to."""
+    """The runtime that is to run it, and the one that is not to."""
     by_unit, by_supervisor = Systemd(params["root"], params["unit"]), Supervisor(params["root"], params["python"])
     can_have_unit = systemd.is_pid_1() and os.geteuid() == 0
     wanted = params["runtime"]
@@ -116,7 +116,7 @@ def absent(root: str, *, check_mode: bool) -> dict[str, Any]:
 
 
 def running_configuration(host: str, port: int) -> str | None:
-    """What the exporter that answers there says it was started with; None where none answers."""
+    """The configuration that the exporter which answers there was started with; None where none answers."""
     # Whatever a proxy variable of the user says, this is the host itself.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
@@ -128,13 +128,13 @@ def running_configuration(host: str, port: int) -> str | None:
 
 
 def url_of(host: str, port: int) -> str:
-    """Where the exporter answers on its own host."""
+    """The address of the exporter on its own host."""
     reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
     return f"http://[{reached}]:{port}/metrics" if ":" in reached else f"http://{reached}:{port}/metrics"
 
 
 def is_taken(host: str, port: int) -> bool:
-    """Whether something listens on the port."""
+    """True where something listens on the port."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

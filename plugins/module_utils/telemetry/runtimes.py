@@ -1,4 +1,4 @@
-"""What runs the exporter: systemd, or a supervisord of its own. Python 3.9's standard library only."""
+"""Runtimes of the exporter: systemd, or a supervisord of its own. Python 3.9's standard library only."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Systemd:
         return self.unit.replace("@COMMAND@", " ".join(command))
 
     def there(self) -> bool:
-        """Whether the unit is there and of this prefix."""
+        """True where the unit is there and of this prefix."""
         text = read_text(UNIT_PATH)
         return text is not None and f" {self.root}/" in text
 
@@ -48,7 +48,7 @@ class Systemd:
         return _attempt("systemctl", "is-active", "--quiet", UNIT).status == 0
 
     def boots(self) -> bool:
-        """Whether it starts with the host."""
+        """True where it starts with the host."""
         return _attempt("systemctl", "is-enabled", "--quiet", UNIT).status == 0
 
     def start(self) -> None:

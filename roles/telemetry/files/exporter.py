@@ -33,11 +33,11 @@ READINGS: dict[str, tuple[str, str, float]] = {
 
 
 class Machine(Collector):
-    """What a scrape gives. Scrapes come in threads of the server's; one is answered after the other."""
+    """The metrics of this machine. Scrapes come in threads of the server's; one is answered after the other."""
 
     def __init__(self, configuration: str) -> None:
         self.outdated = False
-        """Whether NVML stopped working: the library of a driver that was replaced stays in the process."""
+        """True where NVML stopped working: the library of a driver that was replaced stays in the process."""
         self._configuration = configuration
         self._lock = threading.Lock()
         self._gpus: telemetry.Gpus | None = None
