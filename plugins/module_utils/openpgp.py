@@ -29,10 +29,10 @@ def fingerprint(data: bytes) -> str:
 
     Raises OpenPgpError where there is none, or more than one: whoever trusts the file would trust each of them.
     """
-    found = fingerprints(data)
-    if len(found) != 1:
-        raise OpenPgpError(f"{len(found)} keys ({', '.join(found)})" if found else "no OpenPGP key")
-    return found[0]
+    keys = fingerprints(data)
+    if len(keys) != 1:
+        raise OpenPgpError(f"{len(keys)} keys ({', '.join(keys)})" if keys else "no OpenPGP key")
+    return keys[0]
 
 
 def fingerprints(data: bytes) -> list[str]:
@@ -40,19 +40,19 @@ def fingerprints(data: bytes) -> list[str]:
 
     Raises OpenPgpError where it is cut short, or holds a secret key or one of an outdated version.
     """
-    found = []
+    digests = []
     for tag, body in _packets(binary(data)):
         if tag in SECRET_KEYS:
             raise OpenPgpError("a secret key")
         if tag == PUBLIC_KEY:
             if body[:1] == b"\x04":
                 digest = hashlib.sha1(b"\x99" + len(body).to_bytes(2, "big") + body, usedforsecurity=False)
-                found.append(digest.hexdigest().upper())
+                digests.append(digest.hexdigest().upper())
             elif body[:1] == b"\x06":
-                found.append(hashlib.sha256(b"\x9b" + len(body).to_bytes(4, "big") + body).hexdigest().upper())
+                digests.append(hashlib.sha256(b"\x9b" + len(body).to_bytes(4, "big") + body).hexdigest().upper())
             else:
                 raise OpenPgpError(f"a key of the outdated version {body[0]}" if body else "an empty key")
-    return found
+    return digests
 
 
 def binary(data: bytes) -> bytes:

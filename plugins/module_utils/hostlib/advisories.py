@@ -82,7 +82,7 @@ class Table:
     def problems(self, servers: Iterable[Mapping[str, Any]], ref: str, accepted: Collection[str]) -> list[str]:
         """The servers that a severe one would be open on beyond loopback, and what is accepted but unknown."""
         known = {entry["id"] for entry in self.advisories}
-        found = [
+        problems = [
             f"llama_cpp_accept_advisories names {name}, which roles/llama_cpp/vars/advisories.yml does not have: "
             "correct it, or leave it out"
             for name in accepted
@@ -97,12 +97,12 @@ class Table:
             if server["exposed"] and severe:
                 has = "; ".join(map(summary, severe))
                 names = ", ".join(entry["id"] for entry in severe)
-                found.append(
+                problems.append(
                     f"instance {server['name']} on {server['host']}: llama.cpp {ref} has {has}, and it listens beyond "
                     "loopback: move llama_cpp_ref to a build without it, leave host at 127.0.0.1, or set "
                     f"llama_cpp_accept_advisories: [{names}]"
                 )
-        return found
+        return problems
 
     def warnings(self, servers: Iterable[Mapping[str, Any]], ref: str, accepted: Collection[str]) -> list[str]:
         """Advisories that apply to the servers and are no problem, one line each, with who has it."""
@@ -122,10 +122,10 @@ class Table:
 
     def advised(self, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Rows of a status, each with what applies to what runs: ``advisories``, one line each."""
-        found = []
+        advised_rows = []
         for row in rows:
             ref = str(((row.get("config") or {}).get("release") or {}).get("ref") or "")
-            found.append(
+            advised_rows.append(
                 {**row, "advisories": [summary(entry) for entry in self.applying(ref, row.get("flags") or ())]}
             )
-        return found
+        return advised_rows

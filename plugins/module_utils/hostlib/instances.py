@@ -41,9 +41,9 @@ class Stored:
     """By key what makes the value here of that in JSON, where they differ."""
 
     @classmethod
-    def from_json(cls: type[AnyStored], found: Mapping[str, Any]) -> AnyStored:
+    def from_json(cls: type[AnyStored], stored: Mapping[str, Any]) -> AnyStored:
         known = cls._keys()
-        values = {key: cls.PARTS[key](value) if key in cls.PARTS else value for key, value in found.items()}
+        values = {key: cls.PARTS[key](value) if key in cls.PARTS else value for key, value in stored.items()}
         other = {key: value for key, value in values.items() if key not in known}
         return cls(
             other=other, given=known & set(values), **{key: values[key] for key in known if key in values}

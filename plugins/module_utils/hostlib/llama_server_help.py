@@ -18,12 +18,12 @@ def parse_help(text: str) -> list[tuple[tuple[str, ...], str]]:
         spellings = []
         rest = line
         while True:
-            found = re.match(r"(--?[A-Za-z][\w.-]*)(,\s+)?", rest)
-            if not found:
+            flag = re.match(r"(--?[A-Za-z][\w.-]*)(,\s+)?", rest)
+            if not flag:
                 break
-            spellings.append(found[1])
-            rest = rest[found.end() :]
-            if not found[2]:
+            spellings.append(flag[1])
+            rest = rest[flag.end() :]
+            if not flag[2]:
                 break
         # The name of the argument is one space away, what the flag means several.
         value = re.split(r"\s{2,}", rest[1:])[0] if re.match(r" \S", rest) else ""

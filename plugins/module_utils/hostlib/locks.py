@@ -73,24 +73,24 @@ def held(
 
     Raises Busy, and LockError where another user owns the file, or it is no plain one.
     """
-    deadline, told = time.monotonic() + wait, None
-    while not isinstance(found := _taken(path, formerly), int):
+    deadline, announced = time.monotonic() + wait, None
+    while not isinstance(lock := _taken(path, formerly), int):
         if time.monotonic() >= deadline:
-            raise Busy(path, found)
-        if found != told:
-            waiting(f"waiting for {found}")
-            told = found
+            raise Busy(path, lock)
+        if lock != announced:
+            waiting(f"waiting for {lock}")
+            announced = lock
         time.sleep(POLL_SECONDS)
-    if told:
-        waiting(f"waited for {told}")
+    if announced:
+        waiting(f"waited for {announced}")
     try:
         since = datetime.now(timezone.utc).isoformat(timespec="seconds")
         with contextlib.suppress(OSError):  # a full disk: it is for people
-            os.ftruncate(found, 0)
-            os.pwrite(found, json.dumps({"pid": os.getpid(), "what": what, "since": since}).encode(), 0)
-        yield found
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, json.dumps({"pid": os.getpid(), "what": what, "since": since}).encode(), 0)
+        yield lock
     finally:
-        os.close(found)
+        os.close(lock)
 
 
 def holder(path: str) -> Holder | None:
@@ -111,7 +111,7 @@ def holder(path: str) -> Holder | None:
 @contextlib.contextmanager
 def held_with_programs(path: str, *, waiting: Say = lambda line: None) -> Iterator[None]:
     """Hold a lock that programs of the system take, as they do it: on a record of a file that is theirs (fcntl(2))."""
-    told = None
+    announced = None
     with open(path, "a", encoding="utf-8") as stream:
         while True:
             try:
@@ -120,10 +120,10 @@ def held_with_programs(path: str, *, waiting: Say = lambda line: None) -> Iterat
             except (BlockingIOError, PermissionError):
                 asked = fcntl.fcntl(stream, fcntl.F_GETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, 0, 0, 0, 0))
                 kind, _, _, _, pid = struct.unpack(_FLOCK, asked)
-                found = Holder(pid, _program(pid)) if kind != fcntl.F_UNLCK and pid > 0 else Holder()
-            if found != told:
-                waiting(f"waiting for {found}")
-                told = found
+                other = Holder(pid, _program(pid)) if kind != fcntl.F_UNLCK and pid > 0 else Holder()
+            if other != announced:
+                waiting(f"waiting for {other}")
+                announced = other
             time.sleep(POLL_SECONDS)
         yield
 
@@ -137,12 +137,12 @@ def _taken(path: str, formerly: str | None = None) -> int | Holder:
         if isinstance(guard, Holder):
             return guard
         try:
-            found = _retired(path) if _is_open_to_others(path) else None
+            other = _retired(path) if _is_open_to_others(path) else None
             os.unlink(path + ".new")
         finally:
             os.close(guard)
-        if found:
-            return found
+        if other:
+            return other
     try:
         descriptor = _opened(path)
     except FileNotFoundError:  # removed, with its folder perhaps, by who held it
@@ -150,16 +150,16 @@ def _taken(path: str, formerly: str | None = None) -> int | Holder:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        found = _signed(descriptor)
+        other = _signed(descriptor)
         os.close(descriptor)
-        return found
+        return other
     if not _names(path, descriptor):  # removed since it was opened
         os.close(descriptor)
         return _taken(path, formerly)
-    found = _retired(formerly) if formerly else None
-    if found:
+    other = _retired(formerly) if formerly else None
+    if other:
         os.close(descriptor)
-        return found
+        return other
     return descriptor
 
 
@@ -183,18 +183,18 @@ def _opened(path: str) -> int:
     return descriptor
 
 
-def _require_own(path: str, found: os.stat_result) -> None:
+def _require_own(path: str, status: os.stat_result) -> None:
     """Refuse a lock that somebody else may hold, or whose writer would write into another file."""
-    if found.st_uid != os.geteuid():
+    if status.st_uid != os.geteuid():
         try:
-            owner = pwd.getpwuid(found.st_uid).pw_name
+            owner = pwd.getpwuid(status.st_uid).pw_name
         except KeyError:
             owner = "a user without a name"
         raise LockError(
-            f"the lock {path} belongs to {owner} (uid {found.st_uid}), who could hold it for ever: remove it, and let "
+            f"the lock {path} belongs to {owner} (uid {status.st_uid}), who could hold it for ever: remove it, and let "
             "nobody else write to its folder"
         )
-    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
         raise LockError(f"the lock {path} is no plain file with one name: remove it")
 
 
@@ -204,10 +204,10 @@ def _is_open_to_others(path: str) -> bool:
     To close it would not help: who has it open goes on holding it.
     """
     try:
-        found = os.lstat(path)
+        status = os.lstat(path)
     except FileNotFoundError:
         return False
-    return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and bool(found.st_mode & 0o077)
+    return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and bool(status.st_mode & 0o077)
 
 
 def _retired(path: str) -> Holder | None:
@@ -217,10 +217,10 @@ def _retired(path: str) -> Holder | None:
     any right, and is left with a file that has no name.
     """
     try:
-        found = os.lstat(path)
+        status = os.lstat(path)
     except FileNotFoundError:
         return None
-    pid = _writer(path, found)
+    pid = _writer(path, status)
     if pid is not None:
         return Holder(pid, "a run of another version")
     os.unlink(path)
@@ -261,10 +261,10 @@ def _names(path: str, descriptor: int) -> bool:
 def _signed(descriptor: int) -> Holder:
     """The holder as the lock's file names it: a process signs the lock that it takes."""
     try:
-        found = json.loads(os.pread(descriptor, 4096, 0))
+        signature = json.loads(os.pread(descriptor, 4096, 0))
         # A child that was to hold the lock, too, may outlive it.
-        ended = "" if os.path.exists(f"/proc/{found['pid']}") else ", which has ended; what it started has not"
-        return Holder(int(found["pid"]), f"{found['what']}{ended}", str(found["since"]))
+        ended = "" if os.path.exists(f"/proc/{signature['pid']}") else ", which has ended; what it started has not"
+        return Holder(int(signature["pid"]), f"{signature['what']}{ended}", str(signature["since"]))
     except (OSError, ValueError, TypeError, KeyError):
         return Holder()  # it is just being written, or the disk is full
 

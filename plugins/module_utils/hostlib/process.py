@@ -61,8 +61,8 @@ def _temporary() -> str:
     try:
         os.mkdir(path, 0o700)
     except OSError:
-        found = os.lstat(path)
+        status = os.lstat(path)
         # Where anybody may make folders, one of this name could be somebody's who waits for what is put into it.
-        if found.st_uid != os.geteuid() or found.st_mode & 0o170077 != 0o040000:
+        if status.st_uid != os.geteuid() or status.st_mode & 0o170077 != 0o040000:
             return tempfile.mkdtemp(prefix="llama-nexus-home-")
     return path

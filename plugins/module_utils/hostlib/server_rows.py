@@ -61,10 +61,10 @@ def trouble(row: Row) -> str | None:
         "unsupervised": "its supervisord ended, so nothing would start it again: restart it",
         "unknown": f"what runs it does not answer: {row.get('why')}",
     }
-    said = words.get(condition(row))
-    if said is None and row["state"] == "running" and phase == "stopped":
+    sentence = words.get(condition(row))
+    if sentence is None and row["state"] == "running" and phase == "stopped":
         return f"it was stopped and runs all the same: stop it, or start {name}"
-    return said
+    return sentence
 
 
 def remark(row: Row) -> str | None:
@@ -96,11 +96,11 @@ def judged(
     A status gets a row for each instance that was never deployed, too.
     """
     declared = list(declared)
-    found = [{**row, "declared": row["name"] in declared} for row in rows if not names or row["name"] in names]
-    there = {row["name"] for row in found}
-    found += [
+    chosen = [{**row, "declared": row["name"] in declared} for row in rows if not names or row["name"] in names]
+    there = {row["name"] for row in chosen}
+    chosen += [
         {"name": name, "state": NOT_DEPLOYED, "declared": True, "changed": False, "checks": [], "error": None}
         for name in declared
         if action == "status" and name not in there and (not names or name in names)
     ]
-    return [{**row, "trouble": trouble(row), "remark": remark(row)} for row in found]
+    return [{**row, "trouble": trouble(row), "remark": remark(row)} for row in chosen]

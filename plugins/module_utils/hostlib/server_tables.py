@@ -68,15 +68,15 @@ def differing(expected: Sequence[Any], found: Sequence[Any]) -> tuple[str, str]:
     return " ".join(sides[0]) or "nothing", " ".join(sides[1]) or "nothing"
 
 
-def value(found: Any) -> str:
+def value(compared: Any) -> str:
     """A value that was compared, on one line."""
-    if found is None:
+    if compared is None:
         return "nothing"
-    if isinstance(found, (list, tuple)):
-        return ", ".join(value(item) for item in found) or "none"
-    if isinstance(found, str):
-        return f"{found[:12]}…" if SHA256.fullmatch(found) else " ".join(found.split())
-    return str(found)
+    if isinstance(compared, (list, tuple)):
+        return ", ".join(value(item) for item in compared) or "none"
+    if isinstance(compared, str):
+        return f"{compared[:12]}…" if SHA256.fullmatch(compared) else " ".join(compared.split())
+    return str(compared)
 
 
 def values(check: Row) -> tuple[str, str]:
@@ -104,14 +104,14 @@ def status_table(rows: Sequence[Row], width: int = WIDTH) -> str:
         room += widths[0] - 2
     short = [[*("",) * tall, *row[tall:2], shortened(row[2], max(room, LEAST_ROOM)), *row[3:]] for row in cells]
     lines = columns([["  " * tall + row[0], *row[1:]] for row in short], right=(3, 5))
-    said = [lines[0]]
+    table_lines = [lines[0]]
     for row, line in zip(rows, lines[1:]):
-        said += [named(row), line] if tall else [line]
+        table_lines += [named(row), line] if tall else [line]
         what = [row.get("url"), row.get("release"), row.get("runtime"), offload(row), *memory(row.get("buffers_mib"))]
-        said += listed(what, 4, width)
+        table_lines += listed(what, 4, width)
         for text in (row.get("trouble", trouble(row)), row.get("remark", remark(row))):
-            said += wrapped(first_line(text), 4, width)
-    return "\n".join(said)
+            table_lines += wrapped(first_line(text), 4, width)
+    return "\n".join(table_lines)
 
 
 def status_cells(row: Row) -> list[str]:
