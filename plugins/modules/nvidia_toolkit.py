@@ -75,14 +75,14 @@ def install(manager: Manager, packages: tuple[str, ...], address: str, signer: s
         say(f"add NVIDIA's repository {address}")
         manager.add_repository(address, signer, driver=False)
     manager.unfinished(say)
-    told = manager.refresh(say)
+    refresh_errors = manager.refresh(say)
     candidates = manager.candidates(packages)
     missing = [name for name in packages if name not in candidates]
     if missing:
         raise DriverError(
             f"{address} has no {' and no '.join(missing)}: have another host build (llama_cpp_build_host), choose "
             "another toolkit (llama_cpp_cuda_toolkit), or install this one by hand, which is used where its nvcc is on "
-            f"PATH or in /usr/local/cuda*{f' ({told[:300]})' if told else ''}"
+            f"PATH or in /usr/local/cuda*{f' ({refresh_errors[:300]})' if refresh_errors else ''}"
         )
     manager.install(packages, say)
 

@@ -49,8 +49,8 @@ def verify(plan: Plan) -> nvidia_host.Seen:
     now = nvidia_host.look()
     there = [gpu for gpu in now.bus if gpu["bound"] != "vfio-pci"]
     if now.problem or len(now.gpus) < len(there):
-        told = now.problem or f"nvidia-smi shows {len(now.gpus)} of the {len(there)} GPUs on the PCI bus"
-        raise DriverError(f"the driver does not serve: {told}{kernel_log()}")
+        reason = now.problem or f"nvidia-smi shows {len(now.gpus)} of the {len(there)} GPUs on the PCI bus"
+        raise DriverError(f"the driver does not serve: {reason}{kernel_log()}")
     version, wanted = now.gpus[0]["driver"], plan.installation.driver.branch if plan.installation else ""
     if wanted and not of_branch(version, wanted):
         raise DriverError(f"driver {version} serves, and branch {wanted} was installed: reboot the host")

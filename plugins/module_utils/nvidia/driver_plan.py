@@ -129,15 +129,15 @@ class Plan:
     # --- a driver that is to be had
 
     def _get(self) -> None:
-        found = nvidia_host.on_disk(self.kernel)
-        broken = self._against(found) if found else None
-        if found and not broken and not self.settings.upgrade and not self.unfinished:
+        installed = nvidia_host.on_disk(self.kernel)
+        broken = self._against(installed) if installed else None
+        if installed and not broken and not self.settings.upgrade and not self.unfinished:
             self._settle(again=not self.ours)  # it is installed, and only has to be loaded
-            self._add_load(found)
+            self._add_load(installed)
             return
-        if found and shutil.which("nvidia-uninstall"):
+        if installed and shutil.which("nvidia-uninstall"):
             raise DriverError(
-                f"driver {found.version} was installed by NVIDIA's own installer, beside the packages, and "
+                f"driver {installed.version} was installed by NVIDIA's own installer, beside the packages, and "
                 f"{broken or 'is to be replaced'}: run nvidia-uninstall first, then this again"
             )
         os_release, machine = nvidia_host.os_release(), platform.machine()
@@ -147,7 +147,11 @@ class Plan:
             system, machine, self.gpus, kernel=self.kernel, kernel_metas=_kernel_metas(manager),
             branch=self.settings.branch, flavour=self.settings.flavour, nvswitch=nvidia_host.nvswitch(),
         )  # fmt: skip
-        suits = found is not None and of_branch(found.version, driver.branch) and found.flavour == driver.flavour
+        suits = (
+            installed is not None
+            and of_branch(installed.version, driver.branch)
+            and installed.flavour == driver.flavour
+        )
         follow = manager.candidates(driver.follow) if driver.follow else {}
         lacks = not {*driver.packages, *follow} <= set(manager.installed([*driver.packages, *driver.follow]))
         # Signed modules bring the kernels that they are for, which are held with them.
@@ -164,19 +168,19 @@ class Plan:
         install = bool(newer) or not suits or lacks
         if install:
             check_secure_boot(driver, system, nvidia_host.secure_boot(mok(system)))
-            self.steps += self.installation.steps(found, newer, in_use=self.seen.loaded is not None)
+            self.steps += self.installation.steps(installed, newer, in_use=self.seen.loaded is not None)
         self._settle(again=True)
-        self._add_load(found, replaced=install)
+        self._add_load(installed, replaced=install)
         if nvidia_host.nvswitch():
             self.steps.append(
                 Step("start the fabric manager, without which CUDA can't use these GPUs", services.start_fabric_manager)
             )
 
-    def _against(self, found: nvidia_host.OnDisk) -> str | None:
+    def _against(self, installed: nvidia_host.OnDisk) -> str | None:
         """The reason why the installed driver can't serve the GPUs, whoever installed it; None if it can."""
-        branch = branch_of(found.version)
-        told = (why_not(branch, found.flavour, gpu) for gpu in self.gpus)
-        return next((f"its {found.flavour} modules can't serve: {text}" for text in told if text), None)
+        branch = branch_of(installed.version)
+        reasons = (why_not(branch, installed.flavour, gpu) for gpu in self.gpus)
+        return next((f"its {installed.flavour} modules can't serve: {text}" for text in reasons if text), None)
 
     # --- what makes it last
 
@@ -204,9 +208,9 @@ class Plan:
 
     # --- loading
 
-    def _add_load(self, found: nvidia_host.OnDisk | None, *, replaced: bool = False) -> None:
+    def _add_load(self, installed: nvidia_host.OnDisk | None, *, replaced: bool = False) -> None:
         rivals = kernel_modules.loaded_rivals()
-        swapped = self.seen.loaded and (replaced or (found and found.version != self.seen.loaded))
+        swapped = self.seen.loaded and (replaced or (installed and installed.version != self.seen.loaded))
         text = "load the driver"
         text += f", in place of {' and '.join(rivals)}" if rivals else ""
         text += f", in place of the {self.seen.loaded} that is loaded" if swapped else ""

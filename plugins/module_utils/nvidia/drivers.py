@@ -93,10 +93,10 @@ def driver_for(
         for kind in FLAVOURS:
             if kind not in offer.flavours or branch not in ("", offer.branch) or flavour not in ("", kind):
                 continue
-            against = sorted({told for told in (why_not(offer.branch, kind, gpu) for gpu in gpus) if told})
+            against = sorted({reason for reason in (why_not(offer.branch, kind, gpu) for gpu in gpus) if reason})
             if not against:
                 return _driver(system, machine, offer, kind, kernel, kernel_metas, nvswitch)
-            reasons += [told for told in against if told not in reasons]
+            reasons += [reason for reason in against if reason not in reasons]
     has = ", ".join(f"{offer.branch} ({' and '.join(offer.flavours)})" for offer in system.offers[machine])
     if not reasons:
         raise NvidiaError(

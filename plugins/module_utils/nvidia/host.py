@@ -68,12 +68,12 @@ def look() -> Seen:
 
 def bus_gpus() -> list[dict[str, Any]]:
     """The GPUs on the PCI bus, whether or not a driver knows them."""
-    found = []
+    gpus_on_bus = []
     for device in sorted(glob.glob(f"{BUS}/*")):
         if _read(device, "vendor") == VENDOR and _read(device, "class")[:6] in DISPLAY:
             number = int(_read(device, "device") or "0", 16)
             chip, bound = chip_of(number), f"{device}/driver"
-            found.append(
+            gpus_on_bus.append(
                 {
                     "address": os.path.basename(device),
                     "device": f"{number:04x}",
@@ -85,7 +85,7 @@ def bus_gpus() -> list[dict[str, Any]]:
                     "bound": os.path.basename(os.path.realpath(bound)) if os.path.exists(bound) else None,
                 }
             )
-    return found
+    return gpus_on_bus
 
 
 def nvswitch() -> bool:
@@ -100,10 +100,10 @@ def loaded_module() -> tuple[str | None, str | None]:
 
     From ``NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release Build``, or without ``Open``.
     """
-    told = _read("", PROC_VERSION)
-    found = re.search(r"NVRM version:.*?(\d{3,}\.\d+(?:\.\d+)?)", told)
-    version = found.group(1) if found else _read("", MODULE_VERSION) or None
-    flavour = ("open" if "Open Kernel Module" in told else "proprietary") if told else None
+    version_text = _read("", PROC_VERSION)
+    match = re.search(r"NVRM version:.*?(\d{3,}\.\d+(?:\.\d+)?)", version_text)
+    version = match.group(1) if match else _read("", MODULE_VERSION) or None
+    flavour = ("open" if "Open Kernel Module" in version_text else "proprietary") if version_text else None
     return version, flavour
 
 
@@ -174,10 +174,10 @@ class OnDisk(NamedTuple):
 
 def on_disk(kernel: str) -> OnDisk | None:
     """The module that modprobe would load into a kernel; None where there is none, or no kmod to ask."""
-    told = {key: output_of(["modinfo", "-k", kernel, "-F", key, "nvidia"]) or "" for key in ("version", "license")}
-    if not told["version"].strip():
+    fields = {key: output_of(["modinfo", "-k", kernel, "-F", key, "nvidia"]) or "" for key in ("version", "license")}
+    if not fields["version"].strip():
         return None
-    return OnDisk(told["version"].strip(), "proprietary" if told["license"].strip() == "NVIDIA" else "open")
+    return OnDisk(fields["version"].strip(), "proprietary" if fields["license"].strip() == "NVIDIA" else "open")
 
 
 def secure_boot(certificate: str) -> str:
@@ -192,22 +192,22 @@ def secure_boot(certificate: str) -> str:
     if not os.path.exists(certificate):
         return "missing"
     try:  # its exit status is 0 for a key that is not enrolled
-        told = run(["mokutil", "--test-key", certificate], env=with_environment(LC_ALL="C")).output
+        output = run(["mokutil", "--test-key", certificate], env=with_environment(LC_ALL="C")).output
     except ProgramError:
         return "missing"
-    if "enrollment request" in told:
+    if "enrollment request" in output:
         return "requested"
-    return "enrolled" if "already enrolled" in told or "trusted keyring" in told else "missing"
+    return "enrolled" if "already enrolled" in output or "trusted keyring" in output else "missing"
 
 
 def os_release() -> dict[str, str]:
     """The variables of /etc/os-release."""
-    found = {}
+    variables = {}
     for line in _read("", OS_RELEASE).splitlines():
         key, separator, value = line.partition("=")
         if separator and not key.startswith("#"):
-            found[key.strip()] = " ".join(shlex.split(value))
-    return found
+            variables[key.strip()] = " ".join(shlex.split(value))
+    return variables
 
 
 def container() -> str | None:
@@ -238,19 +238,19 @@ def toolkits(tools_path: str | None = None) -> dict[str, str]:
     search = os.pathsep.join(filter(None, [tools_path, os.environ.get("PATH", os.defpath)]))
     # NVIDIA's packages don't put the toolkit on PATH.
     others = sorted(glob.glob("/usr/local/cuda-*/bin/nvcc"), key=version_key, reverse=True)
-    found: dict[str, str] = {}
+    compilers: dict[str, str] = {}
     for nvcc in (shutil.which("nvcc", path=search), "/usr/local/cuda/bin/nvcc", *others):
         if nvcc and os.access(nvcc, os.X_OK):
             version = toolkit_version(nvcc)
             if version:
-                found.setdefault(version, nvcc)
-    return found
+                compilers.setdefault(version, nvcc)
+    return compilers
 
 
 def toolkit_version(nvcc: str) -> str | None:
     """The version that a CUDA compiler says it has, as in ``13.0``."""
-    found = re.search(r"release (\d+\.\d+)", output_of([nvcc, "--version"]) or "")
-    return found.group(1) if found else None
+    match = re.search(r"release (\d+\.\d+)", output_of([nvcc, "--version"]) or "")
+    return match.group(1) if match else None
 
 
 def toolkit_folder(nvcc: str) -> str:
@@ -260,12 +260,12 @@ def toolkit_folder(nvcc: str) -> str:
     before it complains of a file that is not there.
     """
     try:
-        told = run([nvcc, "-v", "__nexus_determine_cuda"]).output
+        output = run([nvcc, "-v", "__nexus_determine_cuda"]).output
     except ProgramError:
-        told = ""
-    found = re.search(r"^#\$ TOP=(.+)$", told, re.MULTILINE)
-    if found:
-        return os.path.realpath(found.group(1).strip())
+        output = ""
+    match = re.search(r"^#\$ TOP=(.+)$", output, re.MULTILINE)
+    if match:
+        return os.path.realpath(match.group(1).strip())
     return os.path.dirname(os.path.dirname(os.path.realpath(nvcc)))
 
 

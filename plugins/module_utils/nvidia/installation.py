@@ -29,7 +29,7 @@ class Installation:
     may_boot: bool
     """True where the driver may be one that serves only after a boot: none serves now, or a reboot is allowed."""
 
-    def steps(self, found: OnDisk | None, newer: list[str], *, in_use: bool) -> list[Step]:
+    def steps(self, installed: OnDisk | None, newer: list[str], *, in_use: bool) -> list[Step]:
         """The steps that come before the driver can be loaded."""
         driver, manager, steps = self.driver, self.manager, []
         if components := manager.components_due(driver.components):
@@ -37,8 +37,8 @@ class Installation:
         if driver.source == "nvidia" and manager.repository_due(self.address, driver=True):
             steps.append(Step(f"add NVIDIA's repository {self.address}", self.add_repository))
         names = " ".join((*driver.pin, *driver.packages, *driver.follow))
-        verb = "update" if newer else "replace" if found else "install"
-        of = f" (now {found.version}, {found.flavour})" if found else ""
+        verb = "update" if newer else "replace" if installed else "install"
+        of = f" (now {installed.version}, {installed.flavour})" if installed else ""
         steps.append(Step(f"{verb} {driver}{of}: {names}", self.install, disruptive=in_use))
         return steps
 
@@ -50,33 +50,35 @@ class Installation:
         """Pin the branch, look what would come, and install it."""
         driver, manager = self.driver, self.manager
         manager.unfinished(say)
-        told = manager.refresh(say)
+        refresh_errors = manager.refresh(say)
         if driver.source == "nvidia":
-            self.need(driver.pin if manager.system.manager == "apt" else (), told)
+            self.need(driver.pin if manager.system.manager == "apt" else (), refresh_errors)
             manager.pin(driver, say)
-        candidates = self.need(driver.packages, told)
+        candidates = self.need(driver.packages, refresh_errors)
         wrong = [f"{name} {version}" for name, version in candidates.items() if not of_branch(version, driver.branch)]
         if wrong:
             raise DriverError(
                 f"branch {driver.branch} is pinned, and yet {', '.join(wrong)} would be installed: another setting of "
                 "the package manager wins; nothing was installed"
             )
-        names = [*self.for_kernel(told), *driver.packages]
+        names = [*self.for_kernel(refresh_errors), *driver.packages]
         extras = manager.candidates(driver.extras) if driver.extras else {}
         names += [name for name, version in extras.items() if of_branch(version, driver.branch)]
         driver_state.write("installing", driver)
         manager.install(names, say)
 
-    def need(self, names: tuple[str, ...], told: str) -> dict[str, str]:
+    def need(self, names: tuple[str, ...], refresh_errors: str) -> dict[str, str]:
         """The candidates of these packages; DriverError where one has none."""
         candidates: dict[str, str] = self.manager.candidates(names) if names else {}
         missing = [name for name in names if name not in candidates]
         if missing:
             remedy = self.manager.remedy(self.driver, self.address)
-            raise DriverError(f"the package manager knows no {' and no '.join(missing)}: {remedy}{_quoted(told)}")
+            raise DriverError(
+                f"the package manager knows no {' and no '.join(missing)}: {remedy}{_quoted(refresh_errors)}"
+            )
         return candidates
 
-    def for_kernel(self, told: str) -> list[str]:
+    def for_kernel(self, refresh_errors: str) -> list[str]:
         """Modules or headers for the running kernel and those to come; if the archive has no more, for the newest."""
         driver, manager = self.driver, self.manager
         names = [*driver.kernel, *driver.follow]
@@ -102,7 +104,7 @@ class Installation:
             raise DriverError(
                 f"the archive has no {'headers' if driver.dkms else 'modules'} for the running kernel {self.kernel} "
                 f"({' '.join(driver.kernel)}), and no package that follows its kernels is installed: boot a kernel of "
-                f"the distribution's archive{_quoted(told)}"
+                f"the distribution's archive{_quoted(refresh_errors)}"
             )
         return [*follow, *(manager.image_for(name) for name in follow if driver.dkms)]
 
@@ -113,5 +115,5 @@ class Installation:
             self.manager.hold(names)
 
 
-def _quoted(told: str) -> str:
-    return f" ({told[:300]})" if told else ""
+def _quoted(refresh_errors: str) -> str:
+    return f" ({refresh_errors[:300]})" if refresh_errors else ""

@@ -66,8 +66,8 @@ def loaded_rivals() -> list[str]:
 
 def replace_loaded(kernel: str, say: Say) -> None:
     """Load what is on the disk for the running kernel; RebootDue where that takes a boot."""
-    found = nvidia_host.on_disk(kernel)
-    if found is None:
+    installed = nvidia_host.on_disk(kernel)
+    if installed is None:
         others = [other for other in _kernels() if other != kernel and nvidia_host.on_disk(other)]
         if others:
             raise RebootDue(f"the driver's modules are for kernel {' and '.join(others)}, and {kernel} runs")
@@ -78,11 +78,11 @@ def replace_loaded(kernel: str, say: Say) -> None:
     for rival in loaded_rivals():
         _unload(rival, f"{rival} holds the GPUs")
     loaded, flavour = nvidia_host.loaded_module()
-    if loaded and (loaded != found.version or (flavour and flavour != found.flavour)):
+    if loaded and (loaded != installed.version or (flavour and flavour != installed.flavour)):
         with services.stopped():
             for module in STACK:
                 if os.path.isdir(f"{nvidia_host.MODULES}/{module}"):
-                    _unload(module, f"driver {loaded} is in use, {found.version} is installed")
+                    _unload(module, f"driver {loaded} is in use, {installed.version} is installed")
             load(say)
     else:
         load(say)
@@ -112,8 +112,8 @@ def _kernels() -> list[str]:
     return sorted(os.path.basename(path) for path in glob.glob("/lib/modules/*"))
 
 
-def _hint(told: str) -> str:
-    if "Key was rejected" in told:
+def _hint(error: str) -> str:
+    if "Key was rejected" in error:
         return "; Secure Boot refuses it: enroll the host's key (docs/gpu-hosts.md), or switch Secure Boot off"
     return kernel_log()
 
@@ -121,5 +121,5 @@ def _hint(told: str) -> str:
 def kernel_log() -> str:
     """The driver's last words in the kernel's log, as the end of a sentence; empty where there are none."""
     lines = (output_of(["dmesg"]) or "").splitlines()
-    last = " ".join([told for line in lines if (told := line.partition("NVRM: ")[2])][-3:])
+    last = " ".join([text for line in lines if (text := line.partition("NVRM: ")[2])][-3:])
     return f"; the kernel says: {last}" if last else ""

@@ -58,10 +58,10 @@ def run(argv: Sequence[str], say: Say | None = None, ok: Sequence[int] = (0,), *
     except processes.NotStarted as error:
         raise DriverError(str(error)) from error
     if status not in ok:
-        told = [line for line in lines if line.startswith(("E:", "Error", "dpkg: error", "No match"))] or [
+        error_lines = [line for line in lines if line.startswith(("E:", "Error", "dpkg: error", "No match"))] or [
             ln for ln in lines if ln
         ]
-        raise DriverError(f"{' '.join(argv)} failed: {' '.join(told[-3:]) or f'exit status {status}'}")
+        raise DriverError(f"{' '.join(argv)} failed: {' '.join(error_lines[-3:]) or f'exit status {status}'}")
     return "\n".join(lines)
 
 
@@ -72,16 +72,16 @@ def fetch_key(address: str, key: Key, signer: str) -> bytes:
     try:
         with open_address(without_user(url), authorization=basic_authorization(url)) as answer:
             data: bytes = answer.read()
-        found = fingerprint(data)
+        actual = fingerprint(data)
     except OpenPgpError as error:
         raise DriverError(f"{url} is no OpenPGP key: {error}") from error
     except (OSError, ValueError, HTTPException) as error:
         raise DriverError(
             f"{url} can't be fetched: {error}; let the host reach it, or set nvidia_driver_repository_url to a mirror"
         ) from error
-    if not found.endswith(wanted):
+    if not actual.endswith(wanted):
         raise DriverError(
-            f"{url} has the fingerprint {found}, not {wanted}: whoever answers there is not NVIDIA; check "
+            f"{url} has the fingerprint {actual}, not {wanted}: whoever answers there is not NVIDIA; check "
             "nvidia_driver_repository_url, and nvidia_driver_repository_fingerprint where a mirror signs by itself"
         )
     return data
@@ -181,19 +181,19 @@ class Apt:
     def installed(self, patterns: Iterable[str]) -> dict[str, str]:
         """The versions of installed packages by name."""
         shape = "${Package}\t${Version}\t${db:Status-Status}\n"
-        told = run(["dpkg-query", "-W", "-f", shape, *patterns], ok=(0, 1))
-        rows = [line.split("\t") for line in told.splitlines() if line.count("\t") == 2]
+        output = run(["dpkg-query", "-W", "-f", shape, *patterns], ok=(0, 1))
+        rows = [line.split("\t") for line in output.splitlines() if line.count("\t") == 2]
         return {name: version for name, version, state in rows if state == "installed"}
 
     def candidates(self, names: Sequence[str]) -> dict[str, str]:
         """The versions that would be installed, of those packages that can be."""
-        found, name = {}, ""
+        versions, name = {}, ""
         for line in run(["apt-cache", "policy", *names]).splitlines():
             if line and not line.startswith(" "):
                 name = line.rstrip(":").partition(":")[0]
             elif line.startswith("  Candidate: ") and "(none)" not in line:
-                found[name] = line.split()[1]
-        return found
+                versions[name] = line.split()[1]
+        return versions
 
     def newer(self, names: Sequence[str]) -> list[str]:
         """Those of the installed packages of which there is a newer version."""
@@ -315,29 +315,29 @@ class Dnf:
         else:
             # By pattern, dnf would take the versions that are installed and no others.
             shape = "%{name}-%{epoch}:%{version}-%{release}.*\n"
-            told = run(["dnf", "-q", "repoquery", "--available", "--qf", shape, "*nvidia*"], ok=(0, 1))
-            locks = [line for line in told.splitlines() if f":{driver.branch}." in line]
+            output = run(["dnf", "-q", "repoquery", "--available", "--qf", shape, "*nvidia*"], ok=(0, 1))
+            locks = [line for line in output.splitlines() if f":{driver.branch}." in line]
             if locks:  # a repository without the branch is told of by what it lacks
                 run(["dnf", "-q", "versionlock", "add", "--raw", *locks], say)
 
     @staticmethod
     def _locks() -> list[tuple[str, str]]:
         """Names and versions that dnf keeps to: of nvidia-driver-cuda-3:580.95.05-1.el9.* both."""
-        told = run(["dnf", "-q", "versionlock", "list"], ok=(0, 1))
-        return re.findall(r"^(\S+)-(?:\d+:)?([^-\s]+-[^-\s]+)\.\*$", told, re.M)
+        output = run(["dnf", "-q", "versionlock", "list"], ok=(0, 1))
+        return re.findall(r"^(\S+)-(?:\d+:)?([^-\s]+-[^-\s]+)\.\*$", output, re.M)
 
     def installed(self, patterns: Iterable[str]) -> dict[str, str]:
         patterns = list(patterns)
-        told = run(["rpm", "-qa", "--qf", "%{NAME}\t%{VERSION}-%{RELEASE}\t%{ARCH}\n", *patterns])
-        return self._by_name([line.split("\t") for line in told.splitlines() if line.count("\t") == 2], patterns)
+        output = run(["rpm", "-qa", "--qf", "%{NAME}\t%{VERSION}-%{RELEASE}\t%{ARCH}\n", *patterns])
+        return self._by_name([line.split("\t") for line in output.splitlines() if line.count("\t") == 2], patterns)
 
     def candidates(self, names: Sequence[str]) -> dict[str, str]:
         locks: dict[str, set[str]] = {}
         for name, version in self._locks():
             locks.setdefault(name, set()).add(version)
-        told = self._available(names)
+        available = self._available(names)
         # A query sees what is locked out as well; what is not of an enabled stream it does not see.
-        rows = [row for row in told if row[0] not in locks or row[1] in locks[row[0]]]
+        rows = [row for row in available if row[0] not in locks or row[1] in locks[row[0]]]
         return self._by_name(sorted(rows, key=lambda row: version_key(row[1])), names)
 
     def newer(self, names: Sequence[str]) -> list[str]:
@@ -352,17 +352,19 @@ class Dnf:
     def _available(names: Sequence[str], *options: str) -> list[list[str]]:
         """Name, version and architecture of all versions in the repositories."""
         shape = "%{name}\t%{version}-%{release}\t%{arch}\n"
-        told = run(["dnf", "-q", *options, "repoquery", "--available", "--qf", shape, *names], ok=(0, 1))
-        return [line.split("\t") for line in told.splitlines() if line.count("\t") == 2]
+        output = run(["dnf", "-q", *options, "repoquery", "--available", "--qf", shape, *names], ok=(0, 1))
+        return [line.split("\t") for line in output.splitlines() if line.count("\t") == 2]
 
     @staticmethod
     def _by_name(rows: Iterable[Sequence[str]], asked: Sequence[str]) -> dict[str, str]:
         """Versions by name, and by what was asked for: kernel-devel-5.14.0-600.el9.x86_64 holds name and version."""
-        found = {}
+        versions = {}
         for name, version, arch in rows:
-            found[name] = version
-            found.update({spec: version for spec in asked if spec in (f"{name}-{version}", f"{name}-{version}.{arch}")})
-        return found
+            versions[name] = version
+            versions.update(
+                {spec: version for spec in asked if spec in (f"{name}-{version}", f"{name}-{version}.{arch}")}
+            )
+        return versions
 
     def install(self, names: Sequence[str], say: Say) -> None:
         run([*self.DNF, "install", "--allowerasing", *names], say)
@@ -409,23 +411,23 @@ def _source_files() -> list[str]:
 def entries(text: str) -> list[Source]:
     """The sources in a file of apt's, in either of its two formats. apt itself names only those that it fetched."""
     lines = re.findall(r"^deb\s+(?:\[[^]]*\]\s+)?(\S+)\s+(\S+)[ \t]*([^#\n]*)", text, re.M)
-    found = [Source([uri], [suite], components.split()) for uri, suite, components in lines]
+    sources = [Source([uri], [suite], components.split()) for uri, suite, components in lines]
     for stanza in re.split(r"\n[ \t]*\n", text):
         fields = dict(re.findall(r"^(URIs|Suites|Components):[ \t]*(.*)$", stanza, re.M | re.I))
         values = {name.lower(): value.split() for name, value in fields.items()}
         if "uris" in values:
-            found.append(Source(values["uris"], values.get("suites", []), values.get("components", [])))
-    return found
+            sources.append(Source(values["uris"], values.get("suites", []), values.get("components", [])))
+    return sources
 
 
 def with_components(text: str, codename: str, components: Sequence[str]) -> str:
     """A file of apt's sources, in either of its two formats, with more components wherever it has main."""
 
-    def add(found: re.Match[str]) -> str:
-        here = found.group("components").split()
+    def add(match: re.Match[str]) -> str:
+        here = match.group("components").split()
         if "main" not in here:
-            return found.group()
-        return found.group("before") + " ".join([*here, *(name for name in components if name not in here)])
+            return match.group()
+        return match.group("before") + " ".join([*here, *(name for name in components if name not in here)])
 
     suite = rf"{re.escape(codename)}(?:-updates|-security|/updates)?"
     text = re.sub(

@@ -22,10 +22,10 @@ def keep_initialized(say: Say) -> None:
     if not systemd.is_pid_1():
         return
     unit = "nvidia-persistenced.service"
-    told = run(["systemctl", "cat", unit], ok=(0, 1))
-    if "ExecStart=" not in told:
+    unit_text = run(["systemctl", "cat", unit], ok=(0, 1))
+    if "ExecStart=" not in unit_text:
         raise DriverError(f"{unit} is not there, which keeps the driver initialized: install the package that holds it")
-    own = told.partition(f"# {DROP_IN}")[0]
+    own = unit_text.partition(f"# {DROP_IN}")[0]
     lines = ["[Unit]", "StopWhenUnneeded=no", "[Service]"]
     starts = [line for line in own.splitlines() if line.startswith("ExecStart=/")]
     if any("--no-persistence-mode" in line for line in starts):
