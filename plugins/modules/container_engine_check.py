@@ -53,13 +53,13 @@ def check(image: str, gpus: list[str]) -> str:
     wanted = gpus[-1]  # which is not the one that a container would be given that is given any
     made = image or image_of_host()
     try:
-        code, said = run_with_gpu(made, wanted)
+        code, output = run_with_gpu(made, wanted)
     finally:
         if not image:
             remove_image(made)
     if code != 0:
-        raise EngineError(f"a container is not given a GPU: {cause(said)}")
-    seen = devices(said)
+        raise EngineError(f"a container is not given a GPU: {cause(output)}")
+    seen = devices(output)
     if seen != [wanted]:
         raise EngineError(
             f"a container that should be given {wanted} sees {', '.join(seen) or 'no GPU'}: look at "
@@ -74,19 +74,19 @@ def main() -> None:
         argument_spec={"image": {"type": "str", "default": ""}, "state": {"type": "path", "required": True}}
     )
     state = module.params["state"]
-    found = look(state)
-    seen = found.checkable()
-    if not found.gpus:
+    facts = look(state)
+    seen = facts.checkable()
+    if not facts.gpus:
         why = nvidia_host.look().problem or "nvidia-smi shows none"
         module.fail_json(msg=f"a container can't be given a GPU, because none works on this host: {why}")
     try:
-        gpu = check(module.params["image"], found.gpus)
+        gpu = check(module.params["image"], facts.gpus)
         write_file(state, json.dumps(seen, indent=2) + "\n", parents=True)
     except EngineError as error:
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(msg=f"{state} can't be written: {error.strerror}")
-    module.exit_json(changed=found.checked != seen, gpu=gpu, seen=seen)
+    module.exit_json(changed=facts.checked != seen, gpu=gpu, seen=seen)
 
 
 if __name__ == "__main__":

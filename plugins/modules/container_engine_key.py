@@ -71,12 +71,12 @@ def main() -> None:
         except Exception as error:  # urllib's and ssl's have no common one below this
             module.fail_json(msg=f"the repository's key {url} can't be fetched ({error}): name a mirror that has it")
         try:
-            found = fingerprint(data)
+            actual = fingerprint(data)
         except OpenPgpError as error:
             module.fail_json(msg=f"{url} holds {error}, not one OpenPGP key: name the address of the repository's key")
-        if found != wanted:
+        if actual != wanted:
             module.fail_json(
-                msg=f"{url} holds key {found}, not {wanted}: nothing was trusted; verify a new key, and set its "
+                msg=f"{url} holds key {actual}, not {wanted}: nothing was trusted; verify a new key, and set its "
                 "fingerprint"
             )
         try:

@@ -129,9 +129,9 @@ def main() -> None:
         toolkit_version=given["toolkit_version"].partition("-")[0],  # the revision is the package manager's
         packages=tuple(given["packages"]),
     )
-    found = look(given["state"])
-    plan = decide(found, wanted)
-    module.exit_json(changed=module.check_mode and bool(plan.steps), found=found.checkable(), **asdict(plan))
+    facts = look(given["state"])
+    plan = decide(facts, wanted)
+    module.exit_json(changed=module.check_mode and bool(plan.steps), found=facts.checkable(), **asdict(plan))
 
 
 if __name__ == "__main__":

@@ -198,7 +198,7 @@ def with_runtime(text: str | None, path: str) -> str:
 
 
 @dataclass
-class Found:
+class HostFacts:
     """The facts of a host that a plan follows from."""
 
     os_release: dict[str, str] = field(default_factory=dict)
@@ -264,53 +264,53 @@ class Plan:
     check: bool = False
 
 
-def decide(found: Found, wanted: Wanted) -> Plan:
+def decide(facts: HostFacts, wanted: Wanted) -> Plan:
     """The steps until this host's engine hands its GPUs to containers; none where it does already.
 
     An engine that is there is left alone but for what is missing. It learns of the runtime by reading its
     configuration again, so containers go on running; what would need a restart is not done.
     """
-    system, plan = system_of(found.os_release), Plan()
-    problems = _problems(found, wanted, system)
+    system, plan = system_of(facts.os_release), Plan()
+    problems = _problems(facts, wanted, system)
     if problems:
         return Plan(problem="; ".join(problems))
     plan.manager = system.manager if system else ""
-    packages = _engine_packages(found, wanted, system)
-    upgrade = _toolkit_due(found, wanted)
-    if found.interrupted and (packages or upgrade):  # apt refuses to go on before that
+    packages = _engine_packages(facts, wanted, system)
+    upgrade = _toolkit_due(facts, wanted)
+    if facts.interrupted and (packages or upgrade):  # apt refuses to go on before that
         plan.finish = True
         plan.steps.append("finish the installation that dpkg was interrupted in")
     if packages and system:
         if not system.own and not wanted.packages:
-            _add_repository(plan, found, engine_repository(found.os_release, wanted))
+            _add_repository(plan, facts, engine_repository(facts.os_release, wanted))
         plan.packages += packages
         plan.steps.append(f"install {' '.join(packages)}")
-    if not found.docker:
+    if not facts.docker:
         plan.start = True
         if not packages:
             plan.steps.append("start docker, now and with the host")
-    if not found.has_gpu():
+    if not facts.has_gpu():
         plan.notes.append("there is no NVIDIA GPU on this host: nvidia-container-toolkit is left out")
         return plan
     if upgrade and system:
-        _add_repository(plan, found, toolkit_repository(system, found.machine, wanted))
+        _add_repository(plan, facts, toolkit_repository(system, facts.machine, wanted))
         plan.packages += [_specified(name, wanted.toolkit_version, system.manager) for name in TOOLKIT]
         version = wanted.toolkit_version or f"{TOOLKIT_MINIMUM} or newer"
-        instead = f" in place of {found.toolkit}" if found.toolkit else ""
-        plan.disruptive = found.toolkit is not None and _older(found.toolkit, TOOLKIT_MINIMUM)
+        instead = f" in place of {facts.toolkit}" if facts.toolkit else ""
+        plan.disruptive = facts.toolkit is not None and _older(facts.toolkit, TOOLKIT_MINIMUM)
         plan.steps.append(f"install nvidia-container-toolkit {version}{instead}")
-    if not _knows_runtime(found):
+    if not _knows_runtime(facts):
         plan.configure = True
-        plan.steps.append(f"add the runtime nvidia to {found.configuration_path} and have docker read it again")
-    if plan.steps or found.checked != found.checkable():
+        plan.steps.append(f"add the runtime nvidia to {facts.configuration_path} and have docker read it again")
+    if plan.steps or facts.checked != facts.checkable():
         plan.check = True
         plan.steps.append("check that a container is given a GPU")
     return plan
 
 
-def _problems(found: Found, wanted: Wanted, system: System | None) -> list[str]:
+def _problems(facts: HostFacts, wanted: Wanted, system: System | None) -> list[str]:
     """Reasons why the host can't be brought there, a line each."""
-    packages, upgrade = _engine_packages(found, wanted, system), found.has_gpu() and _toolkit_due(found, wanted)
+    packages, upgrade = _engine_packages(facts, wanted, system), facts.has_gpu() and _toolkit_due(facts, wanted)
     problems = [
         f"container_engine_{name} holds a password, which would stand in files that all may read: give that to the "
         "package manager (/etc/apt/auth.conf.d, or a .repo file of your own)"
@@ -322,83 +322,83 @@ def _problems(found: Found, wanted: Wanted, system: System | None) -> list[str]:
             f"container_engine_toolkit_version is {wanted.toolkit_version}, before {TOOLKIT_MINIMUM} containers lose "
             "their GPUs when systemd is reloaded: set a newer one, or leave it out"
         )
-    if (found.dockerd or "").startswith("/snap/"):
+    if (facts.dockerd or "").startswith("/snap/"):
         problems.append(
             "docker is a snap here, which can't use the toolkit of the host: remove it (snap remove docker), and the "
             "system's own is installed"
         )
-    if not found.dockerd and found.client == "podman":
+    if not facts.dockerd and facts.client == "podman":
         problems.append("podman is called docker here: remove it (dnf remove podman-docker), and Docker is installed")
-    if not found.docker and not found.systemd:
+    if not facts.docker and not facts.systemd:
         problems.append(
             "no Docker engine answers, and there is no systemd to keep one running: start one, or leave "
             "llama_server_runtime at auto"
         )
     try:
-        configuration(found.configuration, found.configuration_path)
+        configuration(facts.configuration, facts.configuration_path)
     except ConfigurationError as error:
         problems.append(str(error))
-    if upgrade and found.toolkit_held:
+    if upgrade and facts.toolkit_held:
         problems.append(
-            f"nvidia-container-toolkit is held at {found.toolkit}, and {_needed(wanted)} is needed: apt-mark unhold "
+            f"nvidia-container-toolkit is held at {facts.toolkit}, and {_needed(wanted)} is needed: apt-mark unhold "
             f"{' '.join(TOOLKIT)}"
         )
-    if upgrade and found.toolkit and not found.toolkit_packaged:
+    if upgrade and facts.toolkit and not facts.toolkit_packaged:
         problems.append(
-            f"nvidia-container-toolkit {found.toolkit} did not come as a package, and {_needed(wanted)} is needed: "
+            f"nvidia-container-toolkit {facts.toolkit} did not come as a package, and {_needed(wanted)} is needed: "
             "replace it, or remove it to have the package installed"
         )
     if packages or upgrade:
         needed = {"a Docker engine": packages, f"nvidia-container-toolkit {_needed(wanted)}": upgrade}
         missing = " and ".join(name for name, due in needed.items() if due)
         if system is None:
-            name = found.os_release.get("PRETTY_NAME") or "an unknown system"
+            name = facts.os_release.get("PRETTY_NAME") or "an unknown system"
             problems.append(f"{missing} can't be installed on {name}: supported are {SUPPORTED}")
-        elif found.machine not in MACHINES and (upgrade or not system.own):
-            problems.append(f"{missing} is not there for {found.machine}, only for {' and '.join(MACHINES)}")
-    due = packages or upgrade or not found.docker or (found.has_gpu() and not _knows_runtime(found))
-    if due and not found.root:
+        elif facts.machine not in MACHINES and (upgrade or not system.own):
+            problems.append(f"{missing} is not there for {facts.machine}, only for {' and '.join(MACHINES)}")
+    due = packages or upgrade or not facts.docker or (facts.has_gpu() and not _knows_runtime(facts))
+    if due and not facts.root:
         problems.append("a container engine that hands out GPUs is set up by root: set ansible_become: true")
     return problems
 
 
-def _engine_packages(found: Found, wanted: Wanted, system: System | None) -> list[str]:
+def _engine_packages(facts: HostFacts, wanted: Wanted, system: System | None) -> list[str]:
     """The packages of the engine that are missing; the engine's name where no package is known."""
-    if not found.dockerd:
+    if not facts.dockerd:
         return list(wanted.packages or (system.engine if system else ("docker",)))
-    if not found.client:
+    if not facts.client:
         return [system.client if system else "docker"]
     return []
 
 
-def _toolkit_due(found: Found, wanted: Wanted) -> bool:
+def _toolkit_due(facts: HostFacts, wanted: Wanted) -> bool:
     """True where the toolkit is to be installed or replaced."""
-    if not found.has_gpu():
+    if not facts.has_gpu():
         return False
-    if not found.toolkit:
+    if not facts.toolkit:
         return True
     if wanted.toolkit_version:
-        other: bool = version_key(found.toolkit) != version_key(wanted.toolkit_version)
+        other: bool = version_key(facts.toolkit) != version_key(wanted.toolkit_version)
         return other
-    return _older(found.toolkit, TOOLKIT_MINIMUM)
+    return _older(facts.toolkit, TOOLKIT_MINIMUM)
 
 
 def _needed(wanted: Wanted) -> str:
     return wanted.toolkit_version or f"{TOOLKIT_MINIMUM} or newer"
 
 
-def _knows_runtime(found: Found) -> bool:
+def _knows_runtime(facts: HostFacts) -> bool:
     """True where the engine knows the runtime, by its file or a flag; one that does not run, by its file."""
-    if found.docker:
-        return RUNTIME in found.runtimes
-    return RUNTIME in configuration(found.configuration, found.configuration_path).get("runtimes", {})
+    if facts.docker:
+        return RUNTIME in facts.runtimes
+    return RUNTIME in configuration(facts.configuration, facts.configuration_path).get("runtimes", {})
 
 
-def _add_repository(plan: Plan, found: Found, repository: Repository) -> None:
+def _add_repository(plan: Plan, facts: HostFacts, repository: Repository) -> None:
     """Plan to add a repository, unless somebody did: a second entry with another key file is an error for apt."""
     theirs = any(
         mark in line
-        for path, text in found.repositories.items() if repository.files.get(path) != text
+        for path, text in facts.repositories.items() if repository.files.get(path) != text
         for line in text.splitlines() if not line.lstrip().startswith("#")
         for mark in repository.marks
     )  # fmt: skip
@@ -450,9 +450,9 @@ CAUSES = (
 )  # fmt: skip
 
 
-def cause(said: str) -> str:
+def cause(output: str) -> str:
     """The likely cause of a container that was given no GPU, from what was said; with the words that tell."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
     for pattern, meaning in CAUSES:
         for line in lines:
             if re.search(pattern, line, re.IGNORECASE):
@@ -467,9 +467,9 @@ def _short(line: str, length: int = 300) -> str:
 
 def devices(listed: str) -> list[str]:
     """The UUIDs of what a container can be given, in what ``nvidia-smi -L`` prints: GPUs, or the parts of one (MIG)."""
-    found: list[str] = []
+    uuids: list[str] = []
     for kind, uuid in re.findall(r"^ *(GPU|MIG) .*\(UUID: ([^)]+)\)", listed, re.MULTILINE):
-        if kind == "MIG" and found and not found[-1].startswith("MIG-"):
-            found.pop()  # a GPU that is divided can't be given as a whole
-        found.append(uuid)
-    return found
+        if kind == "MIG" and uuids and not uuids[-1].startswith("MIG-"):
+            uuids.pop()  # a GPU that is divided can't be given as a whole
+        uuids.append(uuid)
+    return uuids

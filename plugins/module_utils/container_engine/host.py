@@ -20,7 +20,7 @@ from typing import Any
 from ..hostlib import processes, systemd
 from ..hostlib.files import read_json, read_text
 from ..nvidia import host as nvidia_host
-from .decisions import RUNTIME, Found, devices
+from .decisions import RUNTIME, HostFacts, devices
 
 CONFIGURATION = "/etc/docker/daemon.json"
 LISTS = ("/etc/apt/sources.list", "/etc/apt/sources.list.d/*.list", "/etc/apt/sources.list.d/*.sources",
@@ -34,7 +34,7 @@ class EngineError(Exception):
     """One line: what went wrong, and what to do."""
 
 
-def look(state: str) -> Found:
+def look(state: str) -> HostFacts:
     """Gather the facts that a plan is made of.
 
     Args:
@@ -44,7 +44,7 @@ def look(state: str) -> Found:
     engine = engine_info() if client == "docker" else {}
     toolkit, packaged, held = _toolkit()
     gpus = host_gpus()
-    return Found(
+    return HostFacts(
         os_release=nvidia_host.os_release(),
         machine=os.uname().machine,
         root=os.geteuid() == 0,
@@ -69,18 +69,18 @@ def look(state: str) -> Found:
 
 def engine_info() -> dict[str, Any]:
     """The engine's own description (``docker info``); empty where none answers."""
-    code, said = call("docker", "info", "--format", "{{json .}}", timeout=60)
+    code, output = call("docker", "info", "--format", "{{json .}}", timeout=60)
     try:
-        found: dict[str, Any] = json.loads(said.strip().splitlines()[-1]) if said.strip() else {}
+        info: dict[str, Any] = json.loads(output.strip().splitlines()[-1]) if output.strip() else {}
     except ValueError:
         return {}
-    return found if code == 0 and found.get("ServerVersion") else {}
+    return info if code == 0 and info.get("ServerVersion") else {}
 
 
 def host_gpus() -> list[str]:
     """The UUIDs of the GPUs that the driver shows."""
-    code, said = call("nvidia-smi", "-L", timeout=60)
-    return devices(said) if code == 0 else []
+    code, output = call("nvidia-smi", "-L", timeout=60)
+    return devices(output) if code == 0 else []
 
 
 def driver_version() -> str | None:
@@ -95,33 +95,33 @@ def _toolkit() -> tuple[str | None, bool, bool]:
         status, version, held = _dpkg(package)
         if status:
             return (version if status == "installed" else None), True, held
-        code, said = call("rpm", "--query", "--queryformat=%{VERSION}", package)
+        code, output = call("rpm", "--query", "--queryformat=%{VERSION}", package)
         if code == 0:
-            return said.strip(), True, False
+            return output.strip(), True, False
     if shutil.which("nvidia-container-runtime"):
-        code, said = call("nvidia-ctk", "--version")
-        found = re.search(r"\d+\.\d+\.\d+", said)
-        return (found.group() if found and code == 0 else "of an unknown version"), False, False
+        code, output = call("nvidia-ctk", "--version")
+        match = re.search(r"\d+\.\d+\.\d+", output)
+        return (match.group() if match and code == 0 else "of an unknown version"), False, False
     return None, False, False
 
 
 def _dpkg(package: str) -> tuple[str | None, str, bool]:
     """A package's state by dpkg: "installed", "half" (unpacked and no more) or None; its version; if it is held."""
-    code, said = call("dpkg-query", "--show", "--showformat=${db:Status-Abbrev} ${Version}", package)
-    state = said[1:2]
+    code, output = call("dpkg-query", "--show", "--showformat=${db:Status-Abbrev} ${Version}", package)
+    state = output[1:2]
     if code != 0 or state in "nc":
         return None, "", False
-    return ("installed" if state == "i" else "half"), said.split()[-1].partition("-")[0], said.startswith("h")
+    return ("installed" if state == "i" else "half"), output.split()[-1].partition("-")[0], output.startswith("h")
 
 
 def _daemon() -> str | None:
     """The path of dockerd; None also where its package is half installed, which apt goes on with."""
     if _dpkg("docker.io")[0] == "half":
         return None
-    found = shutil.which("dockerd", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin:/usr/local/sbin"]))
-    if not found and os.path.exists("/snap/bin/docker"):
+    path = shutil.which("dockerd", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin:/usr/local/sbin"]))
+    if not path and os.path.exists("/snap/bin/docker"):
         return "/snap/bin/docker"
-    return os.path.realpath(found) if found else None
+    return os.path.realpath(path) if path else None
 
 
 def _client() -> str | None:
@@ -236,8 +236,8 @@ def image_of_host() -> str:
             timeout=120, check=False,
         )  # fmt: skip
     if done.returncode != 0:
-        said = " ".join(done.stderr.decode(errors="replace").split())
-        raise EngineError(f"docker can't make an image: {said}")
+        errors = " ".join(done.stderr.decode(errors="replace").split())
+        raise EngineError(f"docker can't make an image: {errors}")
     return done.stdout.decode().split()[-1]
 
 
@@ -249,8 +249,8 @@ def remove_image(image: str) -> None:
 def _libraries() -> set[str]:
     """The C library of this host and its loader, by the paths under which programs look for them."""
     known = dict(re.findall(r"^\s*(\S+) \(.*\) => (\S+)$", call("ldconfig", "-p")[1], re.MULTILINE)[::-1])
-    found = {known[name] for name in (*C_LIBRARY, "libnvidia-ml.so.1") if name in known}
-    programs = [shutil.which("nvidia-smi"), *found]
+    libraries = {known[name] for name in (*C_LIBRARY, "libnvidia-ml.so.1") if name in known}
+    programs = [shutil.which("nvidia-smi"), *libraries]
     for program in filter(None, [*programs, "/bin/sh"]):
-        found |= set(re.findall(r"(/\S+) \(0x[0-9a-f]+\)", call("ldd", program)[1]))
-    return {path for path in found if "nvidia" not in os.path.basename(path)}  # what the toolkit has to bring
+        libraries |= set(re.findall(r"(/\S+) \(0x[0-9a-f]+\)", call("ldd", program)[1]))
+    return {path for path in libraries if "nvidia" not in os.path.basename(path)}  # what the toolkit has to bring

@@ -33,12 +33,12 @@ def system(name: str, version: str) -> dict[str, str]:
 
 def bare(name: str = "debian", version: str = "12", **found: Any) -> Any:
     """A host with a GPU and no engine."""
-    return engine.Found(os_release=system(name, version), gpus=GPUS, driver="580.95.05", **found)
+    return engine.HostFacts(os_release=system(name, version), gpus=GPUS, driver="580.95.05", **found)
 
 
 def complete(**found: Any) -> Any:
     """A host that needs nothing, but for what is named."""
-    made = engine.Found(
+    made = engine.HostFacts(
         os_release=system("debian", "13"), dockerd="/usr/sbin/dockerd", client="docker", docker="29.1.3",
         runtimes=["nvidia", "runc"], configuration='{"runtimes": {"nvidia": {"path": "x"}}}', toolkit="1.18.2",
         toolkit_packaged=True, gpus=GPUS, driver="580.95.05", checked=SEEN,
