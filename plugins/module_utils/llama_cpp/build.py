@@ -79,8 +79,8 @@ def _make(job: Job, params: dict[str, Any], inputs: dict[str, Any], tools: dict[
     if inputs["backend"] == "cuda":
         job.say("copying the CUDA libraries")
         bundle_cuda(built, tools["nvcc"])
-    told = (output_of([tools["compiler"], "--version"]) or "").splitlines()
-    compiler = told[0] if told else None
+    version_lines = (output_of([tools["compiler"], "--version"]) or "").splitlines()
+    compiler = version_lines[0] if version_lines else None
     return _install(job, inputs, built, started=started, cache=cache_hits(job), compiler=compiler)
 
 

@@ -20,11 +20,11 @@ def public_url(url: str) -> str:
 
 def secrets_of(source: dict[str, Any]) -> set[str]:
     """Secrets that :func:`public_source` leaves out, in pieces."""
-    found = set()
+    secrets = set()
     for url in [source.get("url") or "", *(entry["url"] for entry in source.get("archives") or ())]:
         start, bare = len(url) - len(re.sub(r"^[^:/]+://", "", url)), without_user(url)
-        found |= {url[start : start + len(url) - len(bare)], bare[len(public_url(url)) :]}
-    return found - {""}
+        secrets |= {url[start : start + len(url) - len(bare)], bare[len(public_url(url)) :]}
+    return secrets - {""}
 
 
 def public_source(source: dict[str, Any]) -> dict[str, Any]:

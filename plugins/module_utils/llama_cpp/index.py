@@ -50,7 +50,7 @@ class PackageIndex:
 
         Raises ReleaseError where no index has it, with what each of them said.
         """
-        said = []
+        refusals = []
         for folder in filter(None, map(local_path, self._settings.get("find-links", "").split())):
             for name in os.listdir(folder) if os.path.isdir(folder) else ():
                 if is_source_package(name, package, version):
@@ -60,16 +60,17 @@ class PackageIndex:
             try:
                 links, base = self._links(page)
             except (OSError, ValueError, http.client.HTTPException) as error:
-                said.append(f"{public_url(page)}: {getattr(error, 'reason', error)}")
+                refusals.append(f"{public_url(page)}: {getattr(error, 'reason', error)}")
                 continue
             for name, link in links:
                 if is_source_package(name, package, version):
                     url = with_user_of(place, urllib.parse.urldefrag(urllib.parse.urljoin(base, link)).url)
                     return local_path(url) or url
-            said.append(f"{public_url(page)} does not list it")
+            refusals.append(f"{public_url(page)} does not list it")
         raise ReleaseError(
             f"no package index of this host has the source package {package} {version} "
-            f"({'; '.join(said) or 'pip is set to use none'}): see pip config list, or choose another llama_cpp_source"
+            f"({'; '.join(refusals) or 'pip is set to use none'}): see pip config list, or choose "
+            "another llama_cpp_source"
         )
 
     def _links(self, page: str) -> tuple[list[tuple[str, str]], str]:
@@ -99,9 +100,9 @@ class PackageIndex:
     def _netrc(url: str) -> str | None:
         host = urllib.parse.urlsplit(url).hostname
         with contextlib.suppress(OSError, netrc.NetrcParseError):
-            found = netrc.netrc(os.environ.get("NETRC")).authenticators(host) if host else None
-            if found:
-                user, password = (urllib.parse.quote(part or "", safe="") for part in (found[0], found[2]))
+            login = netrc.netrc(os.environ.get("NETRC")).authenticators(host) if host else None
+            if login:
+                user, password = (urllib.parse.quote(part or "", safe="") for part in (login[0], login[2]))
                 header: str | None = basic_authorization(f"https://{user}:{password}@{host}")
                 return header
         return None
@@ -115,13 +116,13 @@ def pip_settings(python: str) -> dict[str, str]:
     listing = output_of([python, "-m", "pip", "--no-input", "config", "list"])
     if listing is None:
         raise ReleaseError(f"pip can't be asked which package index this host uses: {python} -m pip config list fails")
-    found: dict[str, dict[str, str]] = {"global": {}, "download": {}, ":env:": {}}
+    sections: dict[str, dict[str, str]] = {"global": {}, "download": {}, ":env:": {}}
     for line in listing.splitlines():
         name, _, value = line.partition("=")
         section, _, option = name.rpartition(".")
-        if section in found:
-            found[section][option] = str(ast.literal_eval(value))
-    settings = {**found["global"], **found["download"], **found[":env:"]}
+        if section in sections:
+            sections[section][option] = str(ast.literal_eval(value))
+    settings = {**sections["global"], **sections["download"], **sections[":env:"]}
     if not settings.get("index-url"):
         # pip's default; its help is the place where it says so.
         helped = output_of([python, "-m", "pip", "download", "--help"], env=with_environment(COLUMNS="1000")) or ""

@@ -123,12 +123,12 @@ def choose_backend(recipe: Mapping[str, Any], gpus: Gpus) -> str:
 def choose_architectures(recipe: Mapping[str, Any], gpus: Gpus, host: str) -> list[str]:
     """Architectures to compile for, as CMake writes them. Raises ReleaseError where nothing says."""
     # The driver's own word, never a guess from the card's name: equal names hide different chips.
-    found = set(recipe["cuda_architectures"]) or {gpu["compute_cap"].replace(".", "") for gpu in gpus}
-    if not found:
+    architectures = set(recipe["cuda_architectures"]) or {gpu["compute_cap"].replace(".", "") for gpu in gpus}
+    if not architectures:
         raise ReleaseError(
             f"no GPU on {host} says what to compile for: set llama_cpp_cuda_architectures, for example ['89']"
         )
-    return sorted(found, key=lambda name: (len(name), name))
+    return sorted(architectures, key=lambda name: (len(name), name))
 
 
 def choose_toolkit(recipe: Mapping[str, Any], architectures: Sequence[str], gpus: Gpus, here: Mapping[str, str]) -> str:
@@ -141,7 +141,7 @@ def choose_toolkit(recipe: Mapping[str, Any], architectures: Sequence[str], gpus
     if wanted:
         toolkits.check_toolkit(wanted, architectures, driver)
         return wanted
-    fitting = [found for found in here if toolkits.fits(found, architectures, driver)]
+    fitting = [version_here for version_here in here if toolkits.fits(version_here, architectures, driver)]
     if fitting and not recipe["portable"]:  # which is named by what is declared, not by what its builder has
         return fitting[0]
     return toolkits.toolkit_for(architectures, driver)

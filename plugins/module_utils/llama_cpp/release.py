@@ -42,12 +42,12 @@ def read_manifest(path: str, inputs: dict[str, Any] | None = None) -> dict[str, 
 
 def write_manifest(folder: str, manifest: dict[str, Any]) -> dict[str, Any]:
     """Add what is in the folder to the manifest, and write it there."""
-    found = []
+    paths = []
     for parent, _, names in os.walk(folder):
-        found += [os.path.relpath(os.path.join(parent, name), folder) for name in sorted(names)]
-    found = [name for name in found if name != MANIFEST]
-    links = [name for name in found if os.path.islink(os.path.join(folder, name))]
-    files = {name: file_entry(os.path.join(folder, name)) for name in found if name not in links}
+        paths += [os.path.relpath(os.path.join(parent, name), folder) for name in sorted(names)]
+    paths = [name for name in paths if name != MANIFEST]
+    links = [name for name in paths if os.path.islink(os.path.join(folder, name))]
+    files = {name: file_entry(os.path.join(folder, name)) for name in paths if name not in links}
     whole = {
         **manifest,
         "files": files,
@@ -80,8 +80,8 @@ def help_of(program: str) -> str:
     except ProgramError as error:
         raise ReleaseError(f"{program} does not run: {error}") from error
     if done.status != 0:
-        said = " / ".join(done.errors.strip().splitlines())[:300]
-        raise ReleaseError(f"{program} does not run: exit status {done.status}. It said: {said}")
+        complaint = " / ".join(done.errors.strip().splitlines())[:300]
+        raise ReleaseError(f"{program} does not run: exit status {done.status}. It said: {complaint}")
     return done.output
 
 

