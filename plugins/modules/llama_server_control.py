@@ -98,16 +98,16 @@ def main() -> None:
     rows = []
     try:
         host = host_of(params, progress)
-        found = {folder.name: folder for folder in folders(host.root) if not folder.name.endswith(TRIAL)}
-        missing = sorted(set(names) - set(found))
+        deployed = {folder.name: folder for folder in folders(host.root) if not folder.name.endswith(TRIAL)}
+        missing = sorted(set(names) - set(deployed))
         if missing:
             raise HostError(
-                f"no instance {', '.join(missing)} is deployed here; those that are: {', '.join(found) or 'none'}"
+                f"no instance {', '.join(missing)} is deployed here; those that are: {', '.join(deployed) or 'none'}"
             )
         if action in MOVES:
             host.progress("beginning")  # not the last line of the run before
-        for name in names or list(found):
-            folder = found[name]
+        for name in names or list(deployed):
+            folder = deployed[name]
             row = status(host, folder)
             if action == "logs":
                 # One that was never proven has no generation left; its log says why.

@@ -23,8 +23,8 @@ def run(*argv: str, check: bool = True, timeout: float = TIMEOUT_SECONDS) -> str
     """
     done = _finished(argv, timeout, stderr=subprocess.PIPE)
     if check and done.status != 0:
-        said = done.errors.splitlines() + done.output.splitlines()
-        raise HostError(f"{' '.join(argv[:3])} failed: {cause(said) or f'exit status {done.status}'}")
+        output_lines = done.errors.splitlines() + done.output.splitlines()
+        raise HostError(f"{' '.join(argv[:3])} failed: {cause(output_lines) or f'exit status {done.status}'}")
     return done.output
 
 
@@ -45,11 +45,11 @@ def _finished(argv: tuple[str, ...], timeout: float, **options: Any) -> processe
         raise HostError(f"{error}: look at the host") from error
 
 
-def cause(said: list[str]) -> str:
+def cause(output_lines: list[str]) -> str:
     """The line of a program's output that says why it failed: the first that is an error, or else speaks of one, since
     what follows often says that it failed, or where to look; else the last.
     """
-    lines = [line.strip() for line in said if line.strip() and not line.startswith("Step ")]  # of a Dockerfile
+    lines = [line.strip() for line in output_lines if line.strip() and not line.startswith("Step ")]  # of a Dockerfile
     for sign in (r"error", r".*(error|failed|denied)"):
         for line in lines:
             if re.match(sign, line, re.IGNORECASE) and not line.startswith("WARNING"):

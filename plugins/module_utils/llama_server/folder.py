@@ -188,9 +188,9 @@ class Folder:
         """True while a run is changing the instance."""
         return locks.holder(self.file(LOCK)) is not None
 
-    def note(self, phase: str, **found: Any) -> None:
+    def note(self, phase: str, **facts: Any) -> None:
         """Write down what is happening; the last note is what remains when the process ends."""
-        state = State.from_json({"phase": phase, "at": now(), **found})
+        state = State.from_json({"phase": phase, "at": now(), **facts})
         write_file(self.file("state.json"), to_json(state.as_json()))
 
     def state(self) -> State:

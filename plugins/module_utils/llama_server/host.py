@@ -86,11 +86,11 @@ class Host:
 
     def pids(self, folder: Folder) -> set[int]:
         """The processes of an instance, as far as its runtimes answer."""
-        found = set()
+        pids = set()
         for runtime in self.runtimes(folder):
             with contextlib.suppress(HostError):
-                found.add(runtime.status(folder.name).pid)
-        return {pid for pid in found if pid}
+                pids.add(runtime.status(folder.name).pid)
+        return {pid for pid in pids if pid}
 
     def runs_nothing(self, folder: Folder, runtime: str) -> bool:
         """True where a runtime that does not answer runs nothing of an instance: nobody listens where it would."""

@@ -24,16 +24,16 @@ def cmdline(pid: int) -> list[str]:
 
 def family(pid: int | None) -> set[int]:
     """A process and those that it started, as a router starts one for each model."""
-    found, new = set(), {pid} if pid else set()
+    members, new = set(), {pid} if pid else set()
     while new:
-        found |= new
+        members |= new
         children: set[int] = set()
         for parent in new:
             for path in glob.glob(f"/proc/{parent}/task/*/children"):
                 with contextlib.suppress(OSError), open(path, encoding="ascii") as stream:
                     children |= set(map(int, stream.read().split()))
-        new = children - found
-    return found
+        new = children - members
+    return members
 
 
 def described(pid: int | None, uid: int = 0) -> str:
@@ -79,12 +79,12 @@ class Activity:
 
 def _work(pid: int | None) -> dict[int, tuple[int, int]]:
     """By process the clock ticks that it has computed, and the pages that it had to wait for the disk for."""
-    found = {}
+    work = {}
     for member in family(pid):
         fields = stat_fields(member)
         if fields:
-            found[member] = int(fields[11]) + int(fields[12]), int(fields[9])
-    return found
+            work[member] = int(fields[11]) + int(fields[12]), int(fields[9])
+    return work
 
 
 def stat_fields(pid: int) -> list[str]:

@@ -26,19 +26,19 @@ class Socket:
 
 def at_port(port: int) -> list[Socket]:
     """The sockets whose own port this is."""
-    found = []
+    sockets = []
     for table in TABLES:
         try:
             with open(table, encoding="ascii") as stream:
                 rows = [line.split() for line in stream.readlines()[1:] if f":{port:04X} " in line]
         except OSError:
             continue
-        found += [
+        sockets += [
             Socket(_entry(row[1]), _entry(row[2]), row[3], int(row[7]), row[9])
             for row in rows
             if row[1].endswith(f":{port:04X}")
         ]
-    return found
+    return sockets
 
 
 def _entry(text: str) -> tuple[bytes, int]:
@@ -63,7 +63,7 @@ def listeners(host: str, port: int) -> list[Socket]:
     all addresses, those at any.
     """
     try:
-        asked = [end_of(*found[4][:2])[0] for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+        asked = [end_of(*address[4][:2])[0] for address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
     except OSError:
         return []
     everywhere = not any(map(any, asked))

@@ -18,14 +18,14 @@ from .runtimes.base import Status
 
 def flags_of(config: Instance) -> list[str]:
     """The flags that a server was started with; those of a router's models, whose file has them as keys, too."""
-    found = {word for word in config.argv if re.match("--?[A-Za-z]", word)}
+    flags = {word for word in config.argv if re.match("--?[A-Za-z]", word)}
     if config.models:
         with (
             contextlib.suppress(OSError),
             open(os.path.join(config.folder, "models.ini"), encoding="utf-8") as stream,
         ):
-            found |= {f"--{key}" for key in re.findall(r"^([\w-]+) = ", stream.read(), re.MULTILINE)}
-    return sorted(found)
+            flags |= {f"--{key}" for key in re.findall(r"^([\w-]+) = ", stream.read(), re.MULTILINE)}
+    return sorted(flags)
 
 
 def status(host: Host, folder: Folder) -> Row:

@@ -171,10 +171,10 @@ class Switch:
         except (HostError, OSError) as error:
             self.troubles.append(f"{what}: {error}")
 
-    def _note(self, phase: str, **found: Any) -> None:
+    def _note(self, phase: str, **facts: Any) -> None:
         """Write the step down where the disk allows it; the links are what counts."""
         with contextlib.suppress(OSError):
-            self.folder.note(phase, **found)
+            self.folder.note(phase, **facts)
 
     def _drain(self, config: Instance) -> bool | None:
         limit = float(self.proof.get("drain_timeout", 0))

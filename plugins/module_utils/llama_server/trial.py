@@ -45,7 +45,7 @@ def try_beside(
             side.remove()
     wrong = [check["check"] for check in row["checks"] if not check["ok"]]
     # Beside the old one there may be no room for what fits alone: out of memory, or moved to the processor by itself.
-    offloads = any(found["offloaded"] for found in (row.get("placements") or {}).values())
+    offloads = any(placement["offloaded"] for placement in (row.get("placements") or {}).values())
     crowded = bool(wrong) and offloads and all(check.endswith(CROWDED) for check in wrong)
     starved = crowded or any(OUT_OF_MEMORY.search(line) for line in row.get("log_tail", []))
     del row["answered"]

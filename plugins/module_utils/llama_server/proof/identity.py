@@ -15,9 +15,9 @@ def prove_model_file(subject: Subject) -> None:
     """Check that the file is the one that was verified."""
     model = subject.config.model
     if model:
-        found = file_sha256(subject.folder.root, model.path)
+        actual = file_sha256(subject.folder.root, model.path)
         cause = "the file was replaced after it was verified; deploy again"
-        subject.checks.compare("model sha256", model.sha256, found, cause)
+        subject.checks.compare("model sha256", model.sha256, actual, cause)
 
 
 def prove_keys(subject: Subject) -> str | None:
@@ -59,8 +59,8 @@ def prove_identity(subject: Subject) -> dict[str, Any]:
     commit = config.release.commit[:9]
     subject.row["build"] = build = str(props.get("build_info", ""))
     if commit:
-        found = commit if commit in build else build
-        checks.compare("build", commit, found, "another release answers")
+        actual = commit if commit in build else build
+        checks.compare("build", commit, actual, "another release answers")
     return props
 
 

@@ -43,22 +43,22 @@ class _Gguf:
         if self.stream.read(4) != b"GGUF":
             raise HostError(f"{self.stream.name} is not a GGUF file: fetch it again")
         self._number("<I")
-        tensors, pairs = self._number("<Q"), self._number("<Q")
-        for _ in range(pairs):
+        tensor_count, pair_count = self._number("<Q"), self._number("<Q")
+        for _ in range(pair_count):
             name = self._string()
             kind = self._number("<I")
             if name == "general.alignment":
                 self.alignment = self._number("<I")
             else:
                 self._skip(kind)
-        found = []
-        for _ in range(tensors):
+        tensors = []
+        for _ in range(tensor_count):
             name = self._string()
             self.stream.seek(8 * self._number("<I") + 4, os.SEEK_CUR)
-            found.append((name, self._number("<Q")))
+            tensors.append((name, self._number("<Q")))
         here = self.stream.tell()
         self.data_start = here + -here % self.alignment
-        return found
+        return tensors
 
     def _number(self, form: str) -> int:
         return int(struct.unpack(form, self.stream.read(struct.calcsize(form)))[0])

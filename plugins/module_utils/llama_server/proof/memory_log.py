@@ -28,9 +28,9 @@ def placement(log: list[str]) -> Placement:
         layers = OFFLOADED.search(line)
         if layers and offloaded is None:  # the first is the model's; a draft model says it again
             offloaded = [int(layers[1]), int(layers[2])]
-        found = BUFFER.search(line)
-        if found:
-            sizes = buffers.setdefault(found[1], {})
-            kind = KINDS[found[2]]
-            sizes[kind] = round(sizes.get(kind, 0.0) + float(found[3]), 2)
+        buffer = BUFFER.search(line)
+        if buffer:
+            sizes = buffers.setdefault(buffer[1], {})
+            kind = KINDS[buffer[2]]
+            sizes[kind] = round(sizes.get(kind, 0.0) + float(buffer[3]), 2)
     return Placement.from_json({"offloaded": offloaded, "buffers_mib": buffers, "projector": projector})

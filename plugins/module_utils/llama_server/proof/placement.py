@@ -31,12 +31,12 @@ DRAFT_LAYERS = frozenset(["--n-gpu-layers-draft", "--gpu-layers-draft", "--spec-
 def prove_placement(subject: Subject) -> None:
     """Compare where an instance's layers, experts and caches went with what was declared."""
     config, status, row = subject.config, subject.status, subject.row
-    found = _placed(subject, f"{config.id} {status.life}", lambda: subject.runtime.log(config.name))
-    stored = found.as_json()
+    placed = _placed(subject, f"{config.id} {status.life}", lambda: subject.runtime.log(config.name))
+    stored = placed.as_json()
     row["offloaded"], row["buffers_mib"] = stored["offloaded"], stored["buffers_mib"]
     if config.uses_gpu and config.model:
         path, side = config.model.path, config.side_models
-        _prove_layers(path, side, config.n_gpu_layers, config.argv, found, subject.checks)
+        _prove_layers(path, side, config.n_gpu_layers, config.argv, placed, subject.checks)
         _prove_process(subject)
 
 
@@ -58,59 +58,59 @@ def prove_router_placement(subject: Subject, served: dict[str, list[str]], loade
         spawned = [at for at, line in enumerate(log) if line.endswith(f" name={name} on port {port}")]
         since = log[spawned[-1] :] if spawned else []
         lines = [line.partition("]")[2] for line in since if line.startswith(f"[{port.rjust(5)}]")]
-        found = _placed(subject, f"{config.id} {status.life} {name} {port}", functools.partial(list, lines))
-        for device, sizes in found.buffers_mib.items() if name in loaded else ():
+        placed = _placed(subject, f"{config.id} {status.life} {name} {port}", functools.partial(list, lines))
+        for device, sizes in placed.buffers_mib.items() if name in loaded else ():
             whole = row["buffers_mib"].setdefault(device, {})
             for kind, size in sizes.items():
                 whole[kind] = round(whole.get(kind, 0.0) + size, 2)
         model = config.models[name]
         if model.uses_gpu:
-            _prove_layers(model.path, model.side_models, model.n_gpu_layers, argv, found, subject.checks, f"{name} ")
+            _prove_layers(model.path, model.side_models, model.n_gpu_layers, argv, placed, subject.checks, f"{name} ")
     if config.uses_gpu:
         _prove_process(subject)
 
 
 def _placed(subject: Subject, life: str, log: Callable[[], list[str]]) -> Placement:
     """The placement that a process logged when it loaded; remembered, since its log may have been rotated since."""
-    found = subject.folder.last_proof().placements.get(life)
-    if found is None or not found.buffers_mib:
-        found = placement(log())
-    subject.row["placements"][life] = found.as_json()
-    return found
+    placed = subject.folder.last_proof().placements.get(life)
+    if placed is None or not placed.buffers_mib:
+        placed = placement(log())
+    subject.row["placements"][life] = placed.as_json()
+    return placed
 
 
 def _prove_layers(
-    path: str, side: Sequence[ModelFile], wanted: int | None, argv: Sequence[str], found: Placement, checks: Checks,
+    path: str, side: Sequence[ModelFile], wanted: int | None, argv: Sequence[str], placed: Placement, checks: Checks,
     prefix: str = "",
 ) -> None:  # fmt: skip
     quiet = "the log has no line about it: the server found no GPU, or log_verbosity is below 4"
-    done, layers = found.offloaded or (0, 0)
+    done, layers = placed.offloaded or (0, 0)
     expected = layers if wanted is None or wanted < 0 or wanted >= layers else wanted
     checks.add(
         f"{prefix}layers on the GPU", f"{expected}/{layers}" if layers else "all",
         f"{done}/{layers}" if layers else "none", bool(layers) and done == expected,
         quiet if not layers else "they did not fit its memory: lower ctx_size or n_gpu_layers, or set fit: off",
     )  # fmt: skip
-    projector = found.projector
+    projector = placed.projector
     moved = "--no-mmproj-offload" in argv or "none" in _values(argv, PROJECTOR_DEVICE)
     if projector and not moved:
         cause = "the server chose the processor: declare --no-mmproj-offload in extra_args if that is wanted"
         checks.add(f"{prefix}projector", "on a GPU", projector, not is_host(projector), cause)
     if layers and done == layers:
-        _prove_host_memory([path, *(model.path for model in side)], argv, found.buffers_mib, checks, prefix)
+        _prove_host_memory([path, *(model.path for model in side)], argv, placed.buffers_mib, checks, prefix)
 
 
 def _prove_process(subject: Subject) -> None:
     """Compare what the server says it holds on GPUs with what the driver says."""
     row, checks = subject.row, subject.checks
     row["gpu_processes_mib"] = held = held_memory(family(subject.status.pid))
-    said = sum(sum(sizes.values()) for device, sizes in row["buffers_mib"].items() if not is_host(device))
-    if held is None and said:
+    logged_mib = sum(sum(sizes.values()) for device, sizes in row["buffers_mib"].items() if not is_host(device))
+    if held is None and logged_mib:
         checks.warn("process on the GPU", "not to be seen", "nvidia-smi lists no processes here, as in a container")
-    elif held is not None and said:
+    elif held is not None and logged_mib:
         checks.add(
-            "process on the GPU", f"at least {said * 0.9:.0f} MiB", f"{sum(held.values()):.0f} MiB",
-            sum(held.values()) >= said * 0.9, "nvidia-smi does not show this process with that memory",
+            "process on the GPU", f"at least {logged_mib * 0.9:.0f} MiB", f"{sum(held.values()):.0f} MiB",
+            sum(held.values()) >= logged_mib * 0.9, "nvidia-smi does not show this process with that memory",
         )  # fmt: skip
 
 
@@ -121,29 +121,29 @@ def _prove_host_memory(
     allowed = {"model": sum(map(input_mib, paths)), "kv": 0.0}
     declared = put_on_host(argv)
     for kind, what in (("model", f"{prefix}weights in host memory"), ("kv", f"{prefix}caches in host memory")):
-        found = sum(sizes.get(kind, 0.0) for device, sizes in buffers.items() if is_host(device))
-        if found <= allowed[kind] * 1.02 + 1:
-            checks.add(what, f"at most {allowed[kind]:.0f} MiB", f"{found:.0f} MiB", True, "")
+        host_mib = sum(sizes.get(kind, 0.0) for device, sizes in buffers.items() if is_host(device))
+        if host_mib <= allowed[kind] * 1.02 + 1:
+            checks.add(what, f"at most {allowed[kind]:.0f} MiB", f"{host_mib:.0f} MiB", True, "")
         elif declared:
             checks.warn(
-                what, f"{found:.0f} MiB", f"declared by {', '.join(declared)}: many times slower than on the GPU"
+                what, f"{host_mib:.0f} MiB", f"declared by {', '.join(declared)}: many times slower than on the GPU"
             )
         else:
             checks.add(
-                what, f"at most {allowed[kind]:.0f} MiB", f"{found:.0f} MiB", False,
+                what, f"at most {allowed[kind]:.0f} MiB", f"{host_mib:.0f} MiB", False,
                 "the server put them on the processor to make the rest fit: lower ctx_size, or set fit: off",
             )  # fmt: skip
 
 
 def put_on_host(argv: Sequence[str]) -> list[str]:
     """The arguments that put weights or caches into host memory on purpose."""
-    found = set(argv) & TO_HOST
+    flags = set(argv) & TO_HOST
     # A draft model that is to lie on the processor, wholly or in part.
     if "none" in _values(argv, DRAFT_DEVICE):
-        found |= set(argv) & DRAFT_DEVICE
+        flags |= set(argv) & DRAFT_DEVICE
     if any(value.isdigit() and int(value) < 99 for value in _values(argv, DRAFT_LAYERS)):
-        found |= set(argv) & DRAFT_LAYERS
-    return sorted(found)
+        flags |= set(argv) & DRAFT_LAYERS
+    return sorted(flags)
 
 
 def _values(argv: Sequence[str], flags: frozenset[str]) -> list[str]:

@@ -16,5 +16,5 @@ def probe_of(mode: str, tokens: int) -> tuple[str, str, dict[str, Any]]:
 
 
 def error_message(answer: object) -> str:
-    said = answer.get("error") if isinstance(answer, dict) else None
-    return str(said.get("message", "see the log")) if isinstance(said, dict) else "see the log"
+    error = answer.get("error") if isinstance(answer, dict) else None
+    return str(error.get("message", "see the log")) if isinstance(error, dict) else "see the log"

@@ -69,11 +69,11 @@ def wait_until_loaded(
         if strange > LOOKS:
             raise NotProven(answered)
         if len(lives) > LIVES or down > LOOKS:
-            said = complaint(runtime.log(config.name, LOG_LINES))
+            reason = complaint(runtime.log(config.name, LOG_LINES))
             taken = holder(server.host, server.port)
             if taken and taken != status.pid:
-                said += f"; port {server.port} is held by {described(taken)}: end that one, or choose another port"
-            raise NotProven(f"the server ends while it starts: {said}")
+                reason += f"; port {server.port} is held by {described(taken)}: end that one, or choose another port"
+            raise NotProven(f"the server ends while it starts: {reason}")
         if waited > timeout:
             raise NotProven(
                 f"the server is not ready after {timeout:.0f} s ({answered}): see the log, or raise "
@@ -85,7 +85,7 @@ def wait_until_loaded(
 def complaint(log: list[str]) -> str:
     """The first error in the last lines of a log."""
     for line in log:
-        said = ERROR.search(line)
-        if said:
-            return said[1].strip()
+        error = ERROR.search(line)
+        if error:
+            return error[1].strip()
     return "the log does not say why"

@@ -22,8 +22,8 @@ def prove_router(subject: Subject, *, load: bool) -> None:
     served: dict[str, list[str]] = {}
     # Those that load with the router come last: where it holds a few only, they are what it holds afterwards.
     for name, model in sorted(config.models.items(), key=lambda item: (item[1].load_on_startup, item[0])):
-        found = file_sha256(subject.folder.root, model.path)
-        checks.compare(f"{name} sha256", model.sha256, found, "the file was replaced after it was verified")
+        actual = file_sha256(subject.folder.root, model.path)
+        checks.compare(f"{name} sha256", model.sha256, actual, "the file was replaced after it was verified")
         if not load and seen.get(name, {}).get("value") != "loaded":
             continue
         check, path, body = probe_of(model.mode, wanted["tokens"])

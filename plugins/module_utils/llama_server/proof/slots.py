@@ -67,8 +67,8 @@ class SlotRequest:
         others = [slot for slot in working if slot.get("params", {}).get("seed") != self._seed]
         self.total, self._working, self._ours = len(slots), len(others), len(others) < len(working)
         self.others = max(self.others, self._working)
-        told = ("id", "id_task", "is_processing", "n_prompt_tokens_processed", "next_token")
-        seen = [[slot.get(name) for name in told] for slot in slots]
+        progress_keys = ("id", "id_task", "is_processing", "n_prompt_tokens_processed", "next_token")
+        seen = [[slot.get(name) for name in progress_keys] for slot in slots]
         if seen != self._seen:
             self._moves += self._seen is not None
             self._seen, self._moved, self._activity = seen, time.monotonic(), Activity(self.server.pid)

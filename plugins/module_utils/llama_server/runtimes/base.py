@@ -110,12 +110,12 @@ class Runtime(ABC):
 def have_user(name: str) -> tuple[int, int]:
     """The ids of the servers' own user, made where it does not exist."""
     try:
-        found = pwd.getpwnam(name)
+        account = pwd.getpwnam(name)
     except KeyError:
         run("useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent",
             "--shell", "/usr/sbin/nologin", name)  # fmt: skip
-        found = pwd.getpwnam(name)
-    return found.pw_uid, found.pw_gid
+        account = pwd.getpwnam(name)
+    return account.pw_uid, account.pw_gid
 
 
 def is_root() -> bool:

@@ -111,12 +111,12 @@ class Docker(Runtime):
 
     def status(self, name: str) -> Status:
         inspected = [self._inspect(container) for container in self._containers(name)]
-        found = [container for container in inspected if container]
+        containers = [container for container in inspected if container]
         # The one that runs, else the one that ran last.
-        found.sort(key=lambda container: (container["State"]["Running"], container["State"]["StartedAt"]))
-        if not found:
+        containers.sort(key=lambda container: (container["State"]["Running"], container["State"]["StartedAt"]))
+        if not containers:
             return Status("stopped")
-        container = found[-1]
+        container = containers[-1]
         state, life = container["State"], container["State"]["StartedAt"]
         argv = (container["Path"], *container["Args"])
         if state["Restarting"]:
@@ -127,13 +127,13 @@ class Docker(Runtime):
 
     def log(self, name: str, lines: int | None = None) -> list[str]:
         status, containers = self.status(name), self._containers(name)
-        said: list[str] = []
+        log_lines: list[str] = []
         for container in containers:
-            found = self._inspect(container)
-            if found and found["State"]["StartedAt"] == status.life:
+            inspected = self._inspect(container)
+            if inspected and inspected["State"]["StartedAt"] == status.life:
                 tail = ["--tail", str(lines)] if lines else []
-                said = attempt("docker", "logs", "--since", status.life, *tail, container)[1]
-        return said
+                log_lines = attempt("docker", "logs", "--since", status.life, *tail, container)[1]
+        return log_lines
 
     def where_log(self, name: str) -> str:
         containers = self._containers(name)
@@ -147,6 +147,6 @@ class Docker(Runtime):
         )
 
     def _inspect(self, container: str) -> dict[str, Any] | None:
-        said = run("docker", "inspect", "--type", "container", container, check=False, timeout=self.LOOK_SECONDS)
-        found: list[dict[str, Any]] = json.loads(said or "[]")
-        return found[0] if found else None
+        output = run("docker", "inspect", "--type", "container", container, check=False, timeout=self.LOOK_SECONDS)
+        inspected: list[dict[str, Any]] = json.loads(output or "[]")
+        return inspected[0] if inspected else None

@@ -54,18 +54,18 @@ def prune_images(used: list[str]) -> None:
 
 
 def _image(name: str) -> dict[str, Any] | None:
-    found: list[dict[str, Any]] = json.loads(run("docker", "image", "inspect", name, check=False) or "[]")
-    return found[0] if found else None
+    inspected: list[dict[str, Any]] = json.loads(run("docker", "image", "inspect", name, check=False) or "[]")
+    return inspected[0] if inspected else None
 
 
 def _built(base: str, release: Release) -> str:
     """Build from the base image on this host, unless this release on this base was built before."""
     if not _image(base):
         run("docker", "pull", "--quiet", base, timeout=3600)
-    found = _image(base)
-    if not found:
+    image = _image(base)
+    if not image:
         raise HostError(f"base image {base} is not there: load it on the host, or name one that can be pulled")
-    made_of = hashlib.sha256(f"{found['Id']} {release.path}".encode()).hexdigest()
+    made_of = hashlib.sha256(f"{image['Id']} {release.path}".encode()).hexdigest()
     tag = f"llama-nexus/llama-server:{release.name}-{made_of[:12]}"
     if _image(tag):
         return tag
@@ -98,7 +98,7 @@ def _loaded(archive: str, sha256: str) -> str:
         raise HostError(f"image archive {archive} can't be read ({error.strerror}): put it on the host") from error
     if digest != sha256:
         raise HostError(f"image archive {archive} has sha256 {digest}, not {sha256}: nothing was loaded")
-    said = run("docker", "load", "--quiet", "--input", archive, timeout=3600)
-    loaded = said.strip().rpartition(": ")[2]
+    output = run("docker", "load", "--quiet", "--input", archive, timeout=3600)
+    loaded = output.strip().rpartition(": ")[2]
     run("docker", "tag", loaded, tag)
     return tag

@@ -118,17 +118,17 @@ class Supervisor(Runtime):
         return Status("failed" if state in ("FATAL", "EXITED") else "stopped")
 
     def log(self, name: str, lines: int | None = None) -> list[str]:
-        said: list[str] = []
+        log_lines: list[str] = []
         newest = self.where_log(name)
         # Older parts first, as supervisor numbers them; the launcher's line says where this process begins.
         for path in [*sorted(glob.glob(glob.escape(newest) + ".*"), reverse=True), newest]:
             with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as stream:
-                said += stream.read().splitlines()
+                log_lines += stream.read().splitlines()
         if lines:
-            return said[-lines:]
+            return log_lines[-lines:]
         begin = f"launch: process {self.status(name).pid} "
-        starts = [number for number, line in enumerate(said) if line.startswith(begin)]
-        return said[starts[-1] :] if starts else []
+        starts = [number for number, line in enumerate(log_lines) if line.startswith(begin)]
+        return log_lines[starts[-1] :] if starts else []
 
     def where_log(self, name: str) -> str:
         return os.path.join(self.settings.logs, f"{name}.log")
@@ -194,17 +194,19 @@ class Supervisor(Runtime):
         os.makedirs(self.settings.logs, exist_ok=True)
         kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
         argv = (self.settings.supervisor_python, "-m", "supervisor.supervisord", "--configuration", self.configuration)
-        code, said = attempt(*argv, env=kept)
+        code, output_lines = attempt(*argv, env=kept)
         for _ in range(100) if code == 0 else ():
             proxy = self._connect()
             if proxy:
                 return proxy
             time.sleep(0.1)
-        raise HostError(f"supervisord does not start from {self.configuration}: {cause(said) or 'it says nothing'}")
+        raise HostError(
+            f"supervisord does not start from {self.configuration}: {cause(output_lines) or 'it says nothing'}"
+        )
 
     def _orphans(self, name: str = "*") -> list[int]:
         """Servers that were started from here and still run. With supervisord gone nobody looks after them."""
-        found = []
+        pids = []
         for path in glob.glob(os.path.join(glob.escape(self.settings.root), name, "process")):
             try:
                 with open(path, encoding="utf-8") as stream:
@@ -212,5 +214,5 @@ class Supervisor(Runtime):
             except (OSError, ValueError):
                 continue
             if cmdline(started["pid"]) == started["argv"]:  # else the number has passed to another process
-                found.append(started["pid"])
-        return found
+                pids.append(started["pid"])
+        return pids

@@ -113,13 +113,13 @@ class Systemd(Runtime):
     def status(self, name: str) -> Status:
         if self._strange(name):
             return Status("stopped")
-        found = self._show(name)
-        pid = int(found.get("MainPID") or 0) or None
-        active, sub = found.get("ActiveState"), found.get("SubState")
+        properties = self._show(name)
+        pid = int(properties.get("MainPID") or 0) or None
+        active, sub = properties.get("ActiveState"), properties.get("SubState")
         if pid and active == "active":
-            return Status("running", pid, found.get("InvocationID", ""))
+            return Status("running", pid, properties.get("InvocationID", ""))
         if active == "activating" or sub == "auto-restart":
-            return Status("starting", None, found.get("InvocationID", ""))
+            return Status("starting", None, properties.get("InvocationID", ""))
         return Status("failed" if active == "failed" else "stopped")
 
     def _show(self, name: str) -> dict[str, str]:
