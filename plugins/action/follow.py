@@ -80,8 +80,10 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(f"lost the job {jid}: {self._full(folder) or job['msg']}")
         self._job("cleanup", jid, folder, task_vars)
         if job.get("failed") and "No start of json char" in str(job.get("msg")):  # what watches the job says so
-            said = str(job.get("stderr", "")).strip().splitlines()
-            raise AnsibleActionFail(killed(self._line(args["progress"])) + (f". It said: {said[-1]}" if said else ""))
+            error_lines = str(job.get("stderr", "")).strip().splitlines()
+            raise AnsibleActionFail(
+                killed(self._line(args["progress"])) + (f". It said: {error_lines[-1]}" if error_lines else "")
+            )
         if job.get("failed") and str(job.get("msg")).startswith("Timeout exceeded"):
             raise AnsibleActionFail(
                 f"the job took too long ({self._line(args['progress'])}): raise {args['limit']}, or run the play "

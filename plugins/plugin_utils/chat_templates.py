@@ -148,8 +148,8 @@ def conversation_problem(template: jinja2.Template, path: Path, what: str) -> st
         except Exception as error:  # a template can raise anything that Python can
             if isinstance(error, Declined) and what in MAY_DECLINE:
                 return None
-            said = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            problem = f"{line_of(error, path)}: it can't render {what}: {said}: mend the template"
+            exception = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            problem = f"{line_of(error, path)}: it can't render {what}: {exception}: mend the template"
             continue
         asked = [message["content"] for message in conversation["messages"] if message["role"] == "user"]
         missing = [words for words in asked if words not in text]
@@ -167,12 +167,12 @@ def file_problem(path: Path) -> str | None:
         return f"{path} can't be read as UTF-8 text ({error}): write it again"
     if source.endswith("\n\n"):  # it would lose one line with each hand it passes through
         return f"{path} ends with an empty line: remove it"
-    uncommented = COMMENT.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), source)
-    found = GO.search(uncommented)
-    if found:
-        line = uncommented[: found.start()].count("\n") + 1
+    uncommented = COMMENT.sub(lambda comment: re.sub(r"[^\n]", " ", comment[0]), source)
+    go_syntax = GO.search(uncommented)
+    if go_syntax:
+        line = uncommented[: go_syntax.start()].count("\n") + 1
         return (
-            f"{path} line {line}: {found[0]} is Go's template syntax, as in Ollama's Modelfiles; llama.cpp needs "
+            f"{path} line {line}: {go_syntax[0]} is Go's template syntax, as in Ollama's Modelfiles; llama.cpp needs "
             "Jinja: take the model's own template, or write it in Jinja"
         )
     try:
@@ -191,7 +191,7 @@ def file_problem(path: Path) -> str | None:
 def _problems(names: Iterable[str], folder: Path) -> Iterator[str]:
     for name in sorted(set(names)):
         path = folder / f"{name}.jinja"
-        known = sorted(found.name.removesuffix(".jinja") for found in folder.glob("*.jinja"))
+        known = sorted(file.name.removesuffix(".jinja") for file in folder.glob("*.jinja"))
         if name not in known:
             yield (
                 f"there is no chat template {name!r}: use one of {', '.join(known) or 'none'}, or write "
@@ -218,8 +218,8 @@ def normalized(source: str) -> str:
 
 def texts(names: Iterable[str], folder: str) -> dict[str, str]:
     """The templates ``names`` in ``folder``, which must be there, as llama-server gives them back."""
-    found = {}
+    templates = {}
     for name in sorted(set(names)):
         with (Path(folder) / f"{name}.jinja").open(encoding="utf-8", newline="") as stream:
-            found[name] = normalized(stream.read())
-    return found
+            templates[name] = normalized(stream.read())
+    return templates

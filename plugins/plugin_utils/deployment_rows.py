@@ -44,18 +44,18 @@ class Release:
     releases: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
 
-    def look(self, said: Mapping[str, Any]) -> None:
+    def look(self, result: Mapping[str, Any]) -> None:
         """Take what a look at the host found out; what this run made before stays so."""
-        if said["name"] != self.name or not said.get("manifest"):
+        if result["name"] != self.name or not result.get("manifest"):
             self.how, self.source, self.build = "planned", None, None
-        self.name, self.inputs = str(said["name"]), plain(said.get("inputs"))
-        self.releases = [str(name) for name in said.get("releases") or ()]
+        self.name, self.inputs = str(result["name"]), plain(result.get("inputs"))
+        self.releases = [str(name) for name in result.get("releases") or ()]
 
-    def retain(self, said: Mapping[str, Any], *, check: bool) -> None:
+    def retain(self, result: Mapping[str, Any], *, check: bool) -> None:
         """Take what was removed of the older ones; in a check they are still there."""
-        self.removed = [str(name) for name in said["removed"]]
+        self.removed = [str(name) for name in result["removed"]]
         if not check:
-            self.releases = [str(name) for name in said["kept"]]
+            self.releases = [str(name) for name in result["kept"]]
 
     def arrive(self, how: str, source: str | None) -> None:
         """It is on the host now."""
@@ -150,9 +150,9 @@ def message(result: Mapping[str, Any]) -> str:
     items = [item for item in result.get("results") or () if isinstance(item, dict) and item.get("failed")]
     if items:
         return "\n".join(dict.fromkeys(message(item) for item in items))
-    said = str(result.get("msg") or "").strip()
+    reason = str(result.get("msg") or "").strip()
     stderr = str(result.get("stderr") or result.get("module_stderr") or "").strip()
-    return "\n".join(part for part in (said, stderr if stderr not in said else "") if part) or "it gave no reason"
+    return "\n".join(part for part in (reason, stderr if stderr not in reason else "") if part) or "it gave no reason"
 
 
 def plain(value: Any) -> Any:
@@ -178,11 +178,11 @@ def instances(result: Mapping[str, Any]) -> dict[str, Row]:
         return {}
     # A row with a phase is from a look at what there is, before something is done about it.
     rows = [row for row in rows if row.keys() >= {"name", "state", "checks"} and "phase" not in row]
-    found = {str(row["name"]): plain(row) for row in rows}
-    for row in found.values():
+    by_name = {str(row["name"]): plain(row) for row in rows}
+    for row in by_name.values():
         if row.get("log_tail"):
             row["log_tail"] = row["log_tail"][-TAIL_LINES:]
-    return found
+    return by_name
 
 
 @dataclass

@@ -28,11 +28,11 @@ def profile_problem(profile: Any) -> str | None:
     known = set(ALWAYS).union(*KEYS.values())
     if unknown := sorted(str(key) for key in profile if key not in known):
         return f"has the unknown key {unknown[0]}: a profile has {', '.join(sorted(known))}"
-    found = [source for source in SOURCES if source in profile]
-    if len(found) != 1:
-        what = f"has {len(found)} sources ({' and '.join(found)})" if found else "has no source"
+    sources = [source for source in SOURCES if source in profile]
+    if len(sources) != 1:
+        what = f"has {len(sources)} sources ({' and '.join(sources)})" if sources else "has no source"
         return f"{what}: give it one of path, url + sha256, repo + file, generator"
-    source = found[0]
+    source = sources[0]
     if misplaced := sorted(set(profile) - KEYS[source] - ALWAYS):
         return f"has {misplaced[0]}, which says nothing beside {source}: remove it"
     for key, value in profile.items():

@@ -15,7 +15,7 @@ from .host_state import gpus_of_host, host_of
 from .log import Log
 from .tool import run_tool
 
-SAID_LINES = 20
+LAST_LINES = 20
 END_SECONDS = 60.0  # for the kernel to take back gigabytes of memory
 
 
@@ -41,12 +41,18 @@ def measure(params: dict[str, Any]) -> dict[str, Any]:
                 raise Refused(f"the release has no {argv[0]}: name it in llama_cpp_targets and deploy again")
         gpu_rows = gpus_of_host()
         log, status = Log(params["folder"], params["run"]), 0
-        said: deque[str] = deque(maxlen=SAID_LINES)
+        last_lines: deque[str] = deque(maxlen=LAST_LINES)
         for number, argv in enumerate(params["commands"]):
-            status = run_tool(number, argv, instance, params["user"], lock, log, said)
+            status = run_tool(number, argv, instance, params["user"], lock, log, last_lines)
             if status != 0:
                 break
-    return {"lines": log.lines, "status": status, "said": list(said), "begun_at": log.begun_at, **host_of(gpu_rows)}
+    return {
+        "lines": log.lines,
+        "status": status,
+        "said": list(last_lines),
+        "begun_at": log.begun_at,
+        **host_of(gpu_rows),
+    }
 
 
 def end(params: dict[str, Any]) -> dict[str, Any]:

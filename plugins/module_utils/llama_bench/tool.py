@@ -24,7 +24,7 @@ libc = ctypes.CDLL(None)
 
 
 def run_tool(
-    number: int, argv: list[str], instance: dict[str, Any], user: str, lock: int, log: Log, said: deque[str]
+    number: int, argv: list[str], instance: dict[str, Any], user: str, lock: int, log: Log, last_lines: deque[str]
 ) -> int:
     """Run one tool to its end: its exit status, negative where a signal ended it."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LLAMA_")}
@@ -56,13 +56,13 @@ def run_tool(
                     selector.unregister(key.fileobj)
                 *lines, left[key.fd] = (left[key.fd] + data + (b"" if data else b"\n")).split(b"\n")
                 for text in (line.decode(errors="replace").strip() for line in lines):
-                    told = PROGRESS.fullmatch(text)
-                    if told or (text.startswith("{") and key.fileobj is process.stdout):
-                        results += 0 if told else 1
+                    progress = PROGRESS.fullmatch(text)
+                    if progress or (text.startswith("{") and key.fileobj is process.stdout):
+                        results += 0 if progress else 1
                         log.add(number, text)
-                        log.show(told[1] if told else f"{results} measured")
+                        log.show(progress[1] if progress else f"{results} measured")
                     elif text:
-                        said.append(text)
+                        last_lines.append(text)
     return process.wait()
 
 
@@ -75,6 +75,6 @@ def identity(runtime: str, user: str) -> dict[str, Any]:
     """Whom a tool runs as: the server's own user under systemd, else who deploys."""
     if runtime != "systemd" or os.geteuid() != 0:
         return {}
-    found = pwd.getpwnam(user)
+    account = pwd.getpwnam(user)
     groups = [group.gr_gid for group in grp.getgrall() if user in group.gr_mem]
-    return {"user": found.pw_uid, "group": found.pw_gid, "extra_groups": groups}
+    return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": groups}

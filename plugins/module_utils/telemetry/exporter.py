@@ -50,11 +50,11 @@ def present(params: Mapping[str, Any], *, check_mode: bool) -> dict[str, Any]:
 
     before = {path: read_text(path) for path in texts}
     runs = chosen.there() and chosen.runs()
-    told = running_configuration(host, port) if runs else None
+    running = running_configuration(host, port) if runs else None
     reasons = [f"{path} is not as declared" for path, text in sorted(texts.items()) if before[path] != text]
     if not runs:
         reasons.append("the exporter does not run")
-    elif told != configuration:
+    elif running != configuration:
         reasons.append("the exporter was started with another configuration")
     if not chosen.boots():
         reasons.append("the exporter does not start with the host")
@@ -121,10 +121,10 @@ def running_configuration(host: str, port: int) -> str | None:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url_of(host, port), timeout=ANSWER_SECONDS) as answer:
-            found = re.search(r'^llama_nexus_exporter_info\{configuration="(\w*)"\}', answer.read().decode(), re.M)
+            match = re.search(r'^llama_nexus_exporter_info\{configuration="(\w*)"\}', answer.read().decode(), re.M)
     except (OSError, ValueError, urllib.error.URLError):
         return None
-    return found[1] if found else None
+    return match[1] if match else None
 
 
 def url_of(host: str, port: int) -> str:

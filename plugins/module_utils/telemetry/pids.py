@@ -33,9 +33,9 @@ def exporters(place: str, *words: str) -> list[int]:
     ]
 
 
-def end(found: Iterable[int]) -> None:
+def end(processes: Iterable[int]) -> None:
     """End processes and wait for it."""
-    pids = list(found)
+    pids = list(processes)
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)

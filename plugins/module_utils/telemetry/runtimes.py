@@ -154,5 +154,5 @@ def _must(*argv: str, env: dict[str, str] | None = None) -> None:
     except ProgramError as error:
         raise ExporterError(str(error)) from error
     if done.status != 0:
-        told = last_lines(done.output) or "it said nothing"
-        raise ExporterError(f"{' '.join(argv[:3])} failed: {told}")
+        reason = last_lines(done.output) or "it said nothing"
+        raise ExporterError(f"{' '.join(argv[:3])} failed: {reason}")

@@ -14,11 +14,11 @@ def exposure(instances: Any, host: str) -> list[dict[str, Any]]:
     """Exposure to strangers: of each instance ``name``, ``host``, whether it is ``exposed`` beyond loopback, and the
     ``flags`` that it is started with, a router's models included. What is malformed is told by the problems.
     """
-    found = []
+    servers = []
     for name, options in instances.items() if isinstance(instances, Mapping) else ():
         if isinstance(options, Mapping):
             values, _ = parsed(options, instance_spec())
             exposed = not is_loopback(values.get("host", "127.0.0.1"))
             flags = [flag for _, flag in flags_by_option(values)]
-            found.append({"name": str(name), "host": host, "exposed": exposed, "flags": flags})
-    return found
+            servers.append({"name": str(name), "host": host, "exposed": exposed, "flags": flags})
+    return servers

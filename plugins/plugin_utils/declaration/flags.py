@@ -45,8 +45,8 @@ def argument_problems(words: list[str], settings: Settings) -> Iterator[str]:
             f"extra_args hold {', '.join(dict.fromkeys(tools))}: whoever sends it a request could run programs with "
             "the server's rights; leave it out, or set llama_server_allow_tools: true"
         )
-    for reason, said in reasons.items():
-        yield f"extra_args hold {', '.join(dict.fromkeys(said))}: {reason}"
+    for reason, spellings in reasons.items():
+        yield f"extra_args hold {', '.join(dict.fromkeys(spellings))}: {reason}"
     for word, flag in flags:
         if re.match(r"--[\w-]+=", word) and flag not in owned and flag not in refused:
             yield f"extra_args hold {flag_of(word)}=…: write the value as an item of its own"

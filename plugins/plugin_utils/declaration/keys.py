@@ -57,5 +57,5 @@ def key_problem(key: Any) -> str | None:
 
 def keys_by_instance(instances: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """The keys by instance and name, for those that have some."""
-    found = {name: options.get("api_keys") or {} for name, options in instances.items()}
-    return {name: {str(who): str(key) for who, key in keys.items()} for name, keys in found.items() if keys}
+    keys_by_name = {name: options.get("api_keys") or {} for name, options in instances.items()}
+    return {name: {str(who): str(key) for who, key in keys.items()} for name, keys in keys_by_name.items() if keys}

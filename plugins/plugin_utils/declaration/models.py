@@ -34,7 +34,7 @@ def router_problems(values: Options, settings: Settings) -> Iterator[str]:
         if name in values:
             yield f"it is a router, which has no {name}: leave it out, or serve the model by an instance of its own"
     for name, options in values["models"].items():
-        yield from (f"model {name}: {said}" for said in router_model_problems(str(name), options, settings))
+        yield from (f"model {name}: {problem}" for problem in router_model_problems(str(name), options, settings))
 
 
 def router_model_problems(name: str, options: Any, settings: Settings) -> Iterator[str]:

@@ -11,15 +11,15 @@ from .options import is_loopback
 
 def listening(instances: Any) -> list[tuple[str, int | None, bool]]:
     """By instance its name, its port and whether it listens on loopback only."""
-    found = []
+    ports = []
     for name, options in instances.items() if isinstance(instances, Mapping) else ():
         if isinstance(options, Mapping):
             try:
                 port = int(options.get("port") or 0) or None
             except (TypeError, ValueError):
                 port = None
-            found.append((str(name), port, is_loopback(str(options.get("host") or "127.0.0.1"))))
-    return found
+            ports.append((str(name), port, is_loopback(str(options.get("host") or "127.0.0.1"))))
+    return ports
 
 
 def port_problems(instances: Mapping[str, Any], host: str) -> Iterator[str]:

@@ -37,12 +37,12 @@ def host_problems(
     host = settings["host"]
     if not isinstance(instances, Mapping):
         return [f"llama_server_instances of {host} is no dict: write NAME: OPTIONS for each server"]
-    found = list(settings_problems(instances, settings))
+    problems = list(settings_problems(instances, settings))
     for name, options in instances.items():
-        found += [f"instance {name} on {host}: {said}" for said in instance_problems(name, options, settings)]
-    found += port_problems(instances, host)
-    found += peer_problems(instances, host, {name: hostvars[name] for name in hosts})
-    return found
+        problems += [f"instance {name} on {host}: {problem}" for problem in instance_problems(name, options, settings)]
+    problems += port_problems(instances, host)
+    problems += peer_problems(instances, host, {name: hostvars[name] for name in hosts})
+    return problems
 
 
 def instance_problems(name: str, options: Any, settings: Settings) -> Iterator[str]:

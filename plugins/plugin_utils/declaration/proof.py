@@ -22,15 +22,15 @@ def start_limits(
         instances: llama_server_instances.
         settings: the role's variables.
     """
-    found = {"default": proof_limits({}, settings, UNKNOWN_BYTES)}
+    limits = {"default": proof_limits({}, settings, UNKNOWN_BYTES)}
     for row in rows:
         config = row.get("config") or {}
         models = [config.get("model"), *(config.get("models") or {}).values(), *config.get("side_models", [])]
         known = sum(model["size_bytes"] for model in models if model)
         # The earlier generation may have had another model.
         size = known if known and action != "rollback" else max(known, UNKNOWN_BYTES)
-        found[row["name"]] = proof_limits(instances.get(row["name"]) or {}, settings, size)
-    return found
+        limits[row["name"]] = proof_limits(instances.get(row["name"]) or {}, settings, size)
+    return limits
 
 
 def proof_limits(

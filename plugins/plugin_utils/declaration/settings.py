@@ -26,7 +26,7 @@ def settings_problems(instances: Mapping[str, Any], settings: Settings) -> Itera
     runtimes = RULES.specs["main"]["llama_server_runtime"]["choices"]
     if settings["runtime"] not in runtimes:
         yield f"llama_server_runtime of {host} is {settings['runtime']}: use one of {', '.join(runtimes)}"
-    yield from (f"{said} (of {host})" for said in floor_problems(settings, "llama_server_"))
+    yield from (f"{problem} (of {host})" for problem in floor_problems(settings, "llama_server_"))
     problem = image_problem(settings["docker_image"])
     if problem and "docker" in used:
         yield f"llama_server_docker_image of {host} {problem}"

@@ -49,10 +49,10 @@ class Machine(Collector):
         with self._lock:
             self._asked = time.monotonic()
             gpus = self._opened()
-            found = [*self._machine(), *self._of_gpus(gpus)]
+            metrics = [*self._machine(), *self._of_gpus(gpus)]
             if not gpus.works:
                 self._close()  # the next scrape looks whether it does again
-            return found
+            return metrics
 
     def let_go(self) -> None:
         """Close NVML when nobody has asked for a while."""
@@ -92,8 +92,8 @@ class Machine(Collector):
         governor = GaugeMetricFamily(
             "llama_nexus_cpu_governor_info", "What decides the clock of the processor's cores", labels=["governor"]
         )
-        if found := telemetry.governor():
-            governor.add_metric([found], 1)
+        if clock_governor := telemetry.governor():
+            governor.add_metric([clock_governor], 1)
         return [info, cpu, governor, used, total]
 
     def _of_gpus(self, gpus: telemetry.Gpus) -> list[Metric]:
