@@ -2,7 +2,7 @@
 
     tests/gpu/check.sh --seconds 570 --results results
 
-Makes an environment of what ``pack.py`` prepared, then runs each step of ``steps.py`` there as a process of its own.
+Makes an environment of what ``pack.py`` prepared, then runs each step of ``steps`` there as a process of its own.
 What a step found is kept as it finds it, and the table is written after each: time that runs out costs the rest and
 nothing else. Started again, it leaves out the steps that have nothing left to find out. Python 3.9's standard library
 only; a machine with an older Python than Ansible needs is told so.

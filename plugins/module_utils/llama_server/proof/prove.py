@@ -80,11 +80,8 @@ def prove(
         why = [f"it stopped answering at {config.local_url} ({error}): the log says why"]
         # One that only hung up on this request still has its users'.
         restart = isinstance(error, ConnectionRefusedError) or not server.is_alive()
-    failed = [*checks.failures(), *why]
-    if failed:
-        wrong = {check["check"] for check in checks.rows if not check["ok"]}
-        row["restart"] = bool(wrong - {"decode speed"}) or (bool(why) and restart)
-        row["error"] = "; ".join(failed)
+    _conclude(row, [*checks.failures(), *why], restart=bool(why) and restart)
+    if row["error"]:
         with contextlib.suppress(HostError):  # a runtime that does not answer has been told already
             row["log_tail"] = runtime.log(config.name, LOG_LINES)
             row["log"] = runtime.where_log(config.name)
@@ -100,6 +97,14 @@ def _empty_row(config: Instance, checks: Checks) -> dict[str, Any]:
         "gpu_processes_mib": None, "placements": {}, "load_seconds": None, "build": None, "answered": None,
         "restart": False,
     }  # fmt: skip
+
+
+def _conclude(row: dict[str, Any], failed: list[str], *, restart: bool) -> None:
+    """Complete the row with what failed; ``restart`` says whether a new start may mend what ended the checks."""
+    if failed:
+        wrong = {check["check"] for check in row["checks"] if not check["ok"]}
+        row["restart"] = bool(wrong - {"decode speed"}) or restart
+        row["error"] = "; ".join(failed)
 
 
 def _check(subject: Subject, *, speed_counts: bool, load: bool) -> None:
