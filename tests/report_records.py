@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -341,6 +342,19 @@ def summary_of(rows: Sequence[Row], stages: Sequence[Row], slo: Mapping[str, flo
     }
 
 
+@dataclass(frozen=True)
+class _Server:
+    """A server with slots, as far as it is simulated."""
+
+    slots: int
+    output_tokens: int
+    prefill_tps: float
+    itl_ms: float
+    slowdown: float
+    noise: float
+    gpu: bool
+
+
 def simulate(
     plans: Sequence[Mapping[str, Any]],
     *,
@@ -360,67 +374,81 @@ def simulate(
     Prompts wait for a free slot; the gap between tokens grows by ``slowdown`` for each other slot that is taken.
     """
     rng = np.random.default_rng(seed)
+    server = _Server(slots, output_tokens, prefill_tps, itl_ms, slowdown, noise, gpu)
     rows: list[Row] = []
     samples: list[Row] = []
     origin = 0.0
     for number, plan in enumerate(plans):
-        free = [origin] * slots
-        size = plan.get("prompt_tokens") or prompt_tokens
-        for position, (worker, begun, wait) in enumerate(_arrivals(plan, origin, rng)):
-            start = heapq.heappop(wait) if wait is not None else begun
-            ready = max(start, heapq.heappop(free))
-            taken = 1 + sum(1 for until in free if until > ready)
-            turn = position % turns
-            cached = turn * size
-            prompt_ms = size / prefill_tps * 1000 * rng.normal(1, noise)
-            pace = itl_ms * (1 + slowdown * (taken - 1)) * (1 + 0.00001 * (size + cached))
-            gaps = np.abs(rng.normal(pace, pace * noise * 2, output_tokens - 1))
-            gaps[rng.random(output_tokens - 1) < 0.01] *= 3
-            queue_ms = (ready - start) * 1000 + abs(rng.normal(1.5, 0.3))
-            ttft_ms = queue_ms + prompt_ms
-            total_ms = ttft_ms + float(gaps.sum()) + 0.3
-            ended = start + total_ms / 1000
-            heapq.heappush(free, ended)
-            if wait is not None:
-                heapq.heappush(wait, ended)
-            warm = position < plan.get("warmup", 0)
-            rows.append(
-                request(
-                    len(rows), round(start, 6), ttft_ms=ttft_ms, itl_ms=gaps.round(4).tolist(),
-                    prompt_tokens=size + cached,
-                    stage=number, phase="warmup" if warm else "run", worker=worker, queue_ms=queue_ms,
-                    cached_tokens=cached, conversation=position // turns, turn=turn, key=f"entry-{position}",
-                    prefill_tps=None if cached else size / prompt_ms * 1000, late_ms=abs(float(rng.normal(0, 0.05))),
-                    server={
-                        "prompt_n": size, "prompt_ms": prompt_ms, "predicted_n": output_tokens,
-                        "predicted_ms": float(gaps.sum()) / 1.004, "cache_n": cached,
-                    },
-                )
-            )  # fmt: skip
+        stage = {
+            "prompt_tokens": prompt_tokens,
+            **{key: value for key, value in plan.items() if value},
+            "stage": number,
+        }
+        own = _requests_of(server, stage, origin, rng, turns=turns, first=len(rows))
+        rows += own
         ended = max(row["start_s"] + row["total_ms"] / 1000 for row in rows)
-        own = [row for row in rows if row["stage"] == number]
-        for t_s in np.arange(origin, ended, 0.5):
-            active = [r for r in own if r["start_s"] <= t_s < r["start_s"] + r["total_ms"] / 1000]
-            waiting = sum(1 for r in active if r["start_s"] + r["queue_ms"] / 1000 > t_s + 0.002)
-            busy = len(active) - waiting
-            told = {
-                "slots_busy": busy,
-                "slots": slots,
-                "waiting": waiting,
-                "prompt_tokens_total": None,
-                "predicted_tokens_total": None,
-            }
-            hot = bool(gpu and busy >= slots and t_s > 0.4 * ended)
-            gpus = [{
-                "index": 0, "utilization_percent": min(99.0, 12.0 + 88.0 * busy / slots),
-                "memory_used_mib": 21_400.0 + 40 * busy,
-                "power_w": 90 + 250 * busy / slots + float(rng.normal(0, 4)), "temperature_c": 45.0 + 30 * t_s / ended,
-                "power_limit_w": 350.0, "clock_mhz": 2520.0 - (180.0 if hot else 0.0),
-                "throttled": ["power cap"] if hot else [],
-            }] if gpu else []  # fmt: skip
-            samples.append(sample(round(float(t_s), 3), gpus, cpu_percent=22.0 + 3 * float(rng.random()), server=told))
+        samples += [_sample_at(server, float(t_s), own, ended, rng) for t_s in np.arange(origin, ended, 0.5)]
         origin = ended + 0.4
     return {"requests": rows, "samples": samples, "plans": plans, "server": {"total_slots": slots}}
+
+
+def _requests_of(
+    server: _Server, stage: Mapping[str, Any], origin: float, rng: np.random.Generator, *, turns: int, first: int
+) -> list[Row]:
+    """The requests of a stage that begins at ``origin``; ``first`` is the index of its first."""
+    rows: list[Row] = []
+    free = [origin] * server.slots
+    size, tokens = stage["prompt_tokens"], server.output_tokens
+    for position, (worker, begun, wait) in enumerate(_arrivals(stage, origin, rng)):
+        start = heapq.heappop(wait) if wait is not None else begun
+        ready = max(start, heapq.heappop(free))
+        taken = 1 + sum(1 for until in free if until > ready)
+        turn = position % turns
+        cached = turn * size
+        prompt_ms = size / server.prefill_tps * 1000 * rng.normal(1, server.noise)
+        pace = server.itl_ms * (1 + server.slowdown * (taken - 1)) * (1 + 0.00001 * (size + cached))
+        gaps = np.abs(rng.normal(pace, pace * server.noise * 2, tokens - 1))
+        gaps[rng.random(tokens - 1) < 0.01] *= 3
+        queue_ms = (ready - start) * 1000 + abs(rng.normal(1.5, 0.3))
+        ttft_ms = queue_ms + prompt_ms
+        ended = start + (ttft_ms + float(gaps.sum()) + 0.3) / 1000
+        heapq.heappush(free, ended)
+        if wait is not None:
+            heapq.heappush(wait, ended)
+        rows.append(
+            request(
+                first + position, round(start, 6), ttft_ms=ttft_ms, itl_ms=gaps.round(4).tolist(),
+                prompt_tokens=size + cached, stage=stage["stage"],
+                phase="warmup" if position < stage.get("warmup", 0) else "run", worker=worker, queue_ms=queue_ms,
+                cached_tokens=cached, conversation=position // turns, turn=turn, key=f"entry-{position}",
+                prefill_tps=None if cached else size / prompt_ms * 1000, late_ms=abs(float(rng.normal(0, 0.05))),
+                server={
+                    "prompt_n": size, "prompt_ms": prompt_ms, "predicted_n": tokens,
+                    "predicted_ms": float(gaps.sum()) / 1.004, "cache_n": cached,
+                },
+            )
+        )  # fmt: skip
+    return rows
+
+
+def _sample_at(server: _Server, t_s: float, rows: Sequence[Row], ended_s: float, rng: np.random.Generator) -> Row:
+    """Telemetry at one moment of a stage with these requests, in a run that has come to ``ended_s`` by its end."""
+    active = [row for row in rows if row["start_s"] <= t_s < row["start_s"] + row["total_ms"] / 1000]
+    waiting = sum(1 for row in active if row["start_s"] + row["queue_ms"] / 1000 > t_s + 0.002)
+    busy = len(active) - waiting
+    load = {
+        "slots_busy": busy, "slots": server.slots, "waiting": waiting, "prompt_tokens_total": None,
+        "predicted_tokens_total": None,
+    }  # fmt: skip
+    hot = bool(server.gpu and busy >= server.slots and t_s > 0.4 * ended_s)
+    gpus = [{
+        "index": 0, "utilization_percent": min(99.0, 12.0 + 88.0 * busy / server.slots),
+        "memory_used_mib": 21_400.0 + 40 * busy,
+        "power_w": 90 + 250 * busy / server.slots + float(rng.normal(0, 4)), "temperature_c": 45.0 + 30 * t_s / ended_s,
+        "power_limit_w": 350.0, "clock_mhz": 2520.0 - (180.0 if hot else 0.0),
+        "throttled": ["power cap"] if hot else [],
+    }] if server.gpu else []  # fmt: skip
+    return sample(round(t_s, 3), gpus, cpu_percent=22.0 + 3 * float(rng.random()), server=load)
 
 
 def _arrivals(

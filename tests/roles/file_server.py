@@ -47,105 +47,117 @@ class FileServer:
     asked: list[Asked] = field(default_factory=list)
 
 
+class Httpd(ThreadingHTTPServer):
+    """The server of a :class:`FileServer`, which is there before the first request is."""
+
+    hosted: FileServer
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers from what a :class:`FileServer` holds."""
+
+    server: Httpd
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  (the base class calls it so)
+        pass
+
+    def answer(self, status: int, headers: dict[str, str], body: bytes = b"") -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def do_HEAD(self) -> None:
+        self.hub()
+
+    def do_GET(self) -> None:
+        hosted = self.server.hosted
+        if self.path in hosted.files:
+            self.file(hosted.files[self.path])
+        elif self.path in hosted.relays:
+            hosted.asked.append(Asked(self.path, self.headers["Range"], 302, self.headers["Authorization"]))
+            self.answer(302, {"Location": hosted.relays[self.path]})
+        else:
+            self.hub()
+
+    def file(self, served: Served) -> None:
+        hosted = self.server.hosted
+        wanted = self.headers["Range"]
+        start = 0
+        if wanted and served.ranges and self.headers["If-Range"] in (None, served.etag):
+            start = int(wanted.removeprefix("bytes=").rstrip("-"))
+        status = 206 if start else 200
+        if start >= len(served.content):
+            status = 416
+        hosted.asked.append(Asked(self.path, wanted, status, self.headers["Authorization"]))
+        if status == 416:
+            self.answer(status, {"Content-Range": f"bytes */{len(served.content)}"})
+            return
+        body = served.content[start:]
+        self.send_response(status)
+        if served.etag:
+            self.send_header("ETag", served.etag)
+        if start:
+            total = len(served.content)
+            self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
+        if served.length:
+            self.send_header("Content-Length", str(len(body)))
+        self.send_header("Connection", "close")
+        self.end_headers()
+        if served.drops:
+            served.drops -= 1
+            body = body[: len(body) // 2]
+        with contextlib.suppress(ConnectionError):  # the client may have had enough
+            self.wfile.write(body)
+        self.close_connection = True
+
+    def hub(self) -> None:
+        """HEAD of a file to resolve, and the list of a repository's files."""
+        hosted = self.server.hosted
+        found = re.fullmatch(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)", self.path)
+        listed = re.match(r"/api/models/(?P<repo>[^/]+/[^/]+)/tree/main", self.path)
+        match = found or listed
+        if match is None or match["repo"] not in hosted.repositories:
+            self.answer(401, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Invalid credentials"})
+        elif match["repo"] in hosted.gated and self.headers["Authorization"] != "Bearer hf_right":
+            self.answer(401, {"X-Error-Code": "GatedRepo"})
+        elif listed:
+            files = hosted.repositories[match["repo"]]
+            rows = [{"type": "file", "path": p, "size": len(c), "oid": "0"} for p, c in files.items()]
+            self.answer(200, {"Content-Type": "application/json"}, json.dumps(rows).encode())
+        elif match["revision"] != "main":
+            self.answer(404, {"X-Error-Code": "RevisionNotFound"})
+        elif match["file"] not in hosted.repositories[match["repo"]]:
+            self.answer(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": "c" * 40})
+        else:
+            content = hosted.repositories[match["repo"]][match["file"]]
+            digest = hashlib.sha256(content).hexdigest()
+            hosted.files.setdefault(f"/storage/{digest}?signature=secret", Served(content))
+            headers = {
+                "X-Repo-Commit": "c" * 40,
+                "X-Linked-Etag": f'"{digest}"',
+                "X-Linked-Size": str(len(content)),
+                "ETag": '"0"',
+                # Another host than the hub's, as the real one's storage is.
+                "Location": f"{hosted.url.replace('127.0.0.1', 'localhost')}/storage/{digest}?signature=secret",
+            }
+            if self.path in hosted.relays:
+                del headers["Location"]
+            self.answer(302 if "Location" in headers else 200, headers)
+
+
 @contextlib.contextmanager
 def serve() -> Iterator[FileServer]:
     """Serve on a port of loopback until the block is left."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  (the base class calls it so)
-            pass
-
-        def answer(self, status: int, headers: dict[str, str], body: bytes = b"") -> None:
-            self.send_response(status)
-            for name, value in {"Content-Length": str(len(body)), **headers}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body)
-
-        def do_HEAD(self) -> None:
-            self.hub()
-
-        def do_GET(self) -> None:
-            if self.path in server.files:
-                self.file(server.files[self.path])
-            elif self.path in server.relays:
-                server.asked.append(Asked(self.path, self.headers["Range"], 302, self.headers["Authorization"]))
-                self.answer(302, {"Location": server.relays[self.path]})
-            else:
-                self.hub()
-
-        def file(self, served: Served) -> None:
-            wanted = self.headers["Range"]
-            start = 0
-            if wanted and served.ranges and self.headers["If-Range"] in (None, served.etag):
-                start = int(wanted.removeprefix("bytes=").rstrip("-"))
-            status = 206 if start else 200
-            if start >= len(served.content):
-                status = 416
-            server.asked.append(Asked(self.path, wanted, status, self.headers["Authorization"]))
-            if status == 416:
-                self.answer(status, {"Content-Range": f"bytes */{len(served.content)}"})
-                return
-            body = served.content[start:]
-            self.send_response(status)
-            if served.etag:
-                self.send_header("ETag", served.etag)
-            if start:
-                total = len(served.content)
-                self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
-            if served.length:
-                self.send_header("Content-Length", str(len(body)))
-            self.send_header("Connection", "close")
-            self.end_headers()
-            if served.drops:
-                served.drops -= 1
-                body = body[: len(body) // 2]
-            with contextlib.suppress(ConnectionError):  # the client may have had enough
-                self.wfile.write(body)
-            self.close_connection = True
-
-        def hub(self) -> None:
-            """HEAD of a file to resolve, and the list of a repository's files."""
-            found = re.fullmatch(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)", self.path)
-            listed = re.match(r"/api/models/(?P<repo>[^/]+/[^/]+)/tree/main", self.path)
-            match = found or listed
-            if match is None or match["repo"] not in server.repositories:
-                self.answer(401, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Invalid credentials"})
-            elif match["repo"] in server.gated and self.headers["Authorization"] != "Bearer hf_right":
-                self.answer(401, {"X-Error-Code": "GatedRepo"})
-            elif listed:
-                files = server.repositories[match["repo"]]
-                rows = [{"type": "file", "path": p, "size": len(c), "oid": "0"} for p, c in files.items()]
-                self.answer(200, {"Content-Type": "application/json"}, json.dumps(rows).encode())
-            elif match["revision"] != "main":
-                self.answer(404, {"X-Error-Code": "RevisionNotFound"})
-            elif match["file"] not in server.repositories[match["repo"]]:
-                self.answer(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": "c" * 40})
-            else:
-                content = server.repositories[match["repo"]][match["file"]]
-                digest = hashlib.sha256(content).hexdigest()
-                server.files.setdefault(f"/storage/{digest}?signature=secret", Served(content))
-                headers = {
-                    "X-Repo-Commit": "c" * 40,
-                    "X-Linked-Etag": f'"{digest}"',
-                    "X-Linked-Size": str(len(content)),
-                    "ETag": '"0"',
-                    # Another host than the hub's, as the real one's storage is.
-                    "Location": f"{server.url.replace('127.0.0.1', 'localhost')}/storage/{digest}?signature=secret",
-                }
-                if self.path in server.relays:
-                    del headers["Location"]
-                self.answer(302 if "Location" in headers else 200, headers)
-
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server = FileServer(f"http://127.0.0.1:{httpd.server_port}")
+    httpd = Httpd(("127.0.0.1", 0), Handler)
+    httpd.hosted = FileServer(f"http://127.0.0.1:{httpd.server_port}")
     thread = threading.Thread(target=httpd.serve_forever, daemon=True)
     thread.start()
     try:
-        yield server
+        yield httpd.hosted
     finally:
         httpd.shutdown()
         thread.join()

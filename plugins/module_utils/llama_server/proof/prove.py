@@ -81,7 +81,7 @@ def prove(
         # One that only hung up on this request still has its users'.
         restart = isinstance(error, ConnectionRefusedError) or not server.is_alive()
     _conclude(row, [*checks.failures(), *why], restart=bool(why) and restart)
-    if row["error"]:
+    if row["error"] is not None:
         with contextlib.suppress(HostError):  # a runtime that does not answer has been told already
             row["log_tail"] = runtime.log(config.name, LOG_LINES)
             row["log"] = runtime.where_log(config.name)
