@@ -1,4 +1,4 @@
-"""Page of a target over time."""
+"""Figures of a target over time, and its table of runs beside them."""
 
 from __future__ import annotations
 
