@@ -12,7 +12,7 @@ FILE_LINES, CLASS_LINES, FUNCTION_LINES, TASK_FILE_LINES = 500, 200, 60, 100
 TABLES: set[str] = set()  # files that are a table of data and little else
 REASON = "# long:"  # beside the ``def`` of a function that is longer, and why
 OF_THE_WHOLE = {
-    "test_collection",  # the packages of Ansible and of Python, as they are installed
+    "test_collection",  # the archive of the collection
     "test_docs",
     "test_house",
     "test_module_utils",  # what any code for hosts may import

@@ -6,8 +6,8 @@ import json
 from datetime import timedelta
 from pathlib import Path
 
-from nexus_tasks import export
 from nexus_tasks.records import store
+from nexus_tasks.records import tables as record_tables
 from nexus_tasks.reports import (
     conditions,
     earlier_runs,
@@ -55,7 +55,7 @@ def test_a_run_of_llama_bench_has_every_block_and_serving_is_held_against_it(tmp
     page = " ".join(part.html for part in shown)
     assert "Prefill ran at 1,306\N{NO-BREAK SPACE}tokens/s and decoding ran at 333\N{NO-BREAK SPACE}tokens/s" in page
     assert "there was no load generator" in page
-    assert next(export.tables(record)["stages"])["valid"] is None
+    assert next(record_tables.rows(record)["stages"])["valid"] is None
     served = store.load(write(tmp_path, NOON + HOUR, requests=[request(1, itl_ms=[4.0] * 4)]))
     html = tables.serving(served, frames.history(served, tmp_path)).html
     assert "llama-bench decoded 333\N{NO-BREAK SPACE}tokens/s" in html

@@ -1,0 +1,172 @@
+"""Benchmark records as flat tables: their columns, and the rows that a record has in each.
+
+    tables.COLUMNS["tokens"]                    {"run_id": string, "index": int64, ...}, in order
+    next(tables.rows(record)["runs"])           {"run_id": ..., "started_at": ..., "target": ..., ...}
+
+Units are in the columns' names, as in docs/records.md; ``t_s`` is in seconds after the run began.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import pyarrow as pa
+
+from nexus_tasks.records import runs
+from nexus_tasks.records.store import Record, Row
+from nexus_tasks.stats import slo
+from nexus_tasks.stats.metrics import OF_REQUESTS
+
+TIMINGS = ("prompt_n", "prompt_ms", "predicted_n", "predicted_ms", "cache_n")
+
+_TEXT, _WHOLE, _NUMBER, _TRUTH = pa.string(), pa.int64(), pa.float64(), pa.bool_()
+PARTS = ("n", "min", "median", "median_low", "median_high", "mean", "p90", "p95", "p99", "max", "stdev")
+
+COLUMNS: Mapping[str, Mapping[str, pa.DataType]] = {
+    "runs": {
+        **dict.fromkeys(("run_id", "started_at", "target", "tag", "model", "model_sha256", "build", "release",
+                         "argv_sha256", "driver", "engine", "api", "workload", "load", "mode"), _TEXT),
+        **dict.fromkeys(("total_slots", "requests", "failed", "short", "stalls"), _WHOLE),
+        **dict.fromkeys(("ok", "valid", "interrupted"), _TRUTH),
+        **dict.fromkeys(("wall_s", "energy_joules", "joules_per_token"), _NUMBER),
+    },
+    "stages": {
+        "run_id": _TEXT, "stage": _WHOLE, "round": _WHOLE, "level": _TEXT, "concurrency": _WHOLE, "rate_per_s": _NUMBER,
+        "prompt_tokens": _WHOLE, "requests": _WHOLE, "failed": _WHOLE, "short": _WHOLE, "stalls": _WHOLE,
+        **dict.fromkeys(("output_tps", "prompt_tps", "total_tps", "requests_per_s", "goodput_requests_per_s",
+                         "goodput_share", "begun_s", "ended_s", "in_flight", "in_flight_asked", "cpu_per_process",
+                         "lag_p99_ms", "late_p99_ms"), _NUMBER),
+        "valid": _TRUTH,
+        **{f"{name}_{part}": _NUMBER for name in OF_REQUESTS for part in PARTS},
+    },
+    "requests": {
+        "run_id": _TEXT, "index": _WHOLE, "stage": _WHOLE, "round": _WHOLE, "phase": _TEXT, "key": _TEXT,
+        "conversation": _WHOLE, "turn": _WHOLE, "worker": _WHOLE, "ok": _TRUTH, "error_kind": _TEXT,
+        "error_message": _TEXT,
+        **dict.fromkeys(("intended_s", "start_s", "late_ms"), _NUMBER),
+        **dict.fromkeys(("prompt_tokens", "output_tokens", "reasoning_tokens", "cached_tokens", "draft_n",
+                         "draft_accepted"), _WHOLE),
+        "finish_reason": _TEXT, "backend": _TEXT,
+        **dict.fromkeys(("ttft_ms", "ttft_visible_ms", "queue_ms", "decode_ms", "total_ms", "tpot_ms", "itl_median_ms",
+                         "itl_max_ms", "decode_tps", "prefill_tps"), _NUMBER),
+        "stalls": _WHOLE,
+        **dict.fromkeys(("server_prompt_n", "server_cache_n", "server_predicted_n"), _WHOLE),
+        **dict.fromkeys(("server_prompt_ms", "server_predicted_ms"), _NUMBER),
+        "prompt": _TEXT, "answer": _TEXT,
+    },
+    "tokens": {"run_id": _TEXT, "index": _WHOLE, "token": _WHOLE, "t_s": _NUMBER, "gap_ms": _NUMBER},
+    "samples": {
+        "run_id": _TEXT, "source": _TEXT,
+        **dict.fromkeys(("t_s", "cpu_percent", "memory_used_mib", "slots_busy", "slots", "waiting",
+                         "prompt_tokens_total", "predicted_tokens_total"), _NUMBER),
+    },
+    "gpus": {
+        "run_id": _TEXT, "source": _TEXT, "t_s": _NUMBER, "index": _WHOLE,
+        **dict.fromkeys(("utilization_percent", "memory_used_mib", "power_w", "power_limit_w", "clock_mhz",
+                         "temperature_c"), _NUMBER),
+        "throttled": _TEXT,
+    },
+}  # fmt: skip
+"""The columns of each table and their types, in order."""
+
+
+def rows(record: Record) -> dict[str, Iterator[Row]]:
+    """The rows of a record by table, made as they are asked for: a run can have a million tokens."""
+    return {
+        "runs": _runs(record),
+        "stages": _stages(record),
+        "requests": _requests(record),
+        "tokens": _tokens(record),
+        "samples": _samples(record),
+        "gpus": _gpus(record),
+    }
+
+
+def _runs(record: Record) -> Iterator[Row]:
+    header, told = record.header, record.summary or {}
+    yield {
+        "run_id": record.run_id,
+        "started_at": header["started_at"],
+        "target": header["target"],
+        "tag": header["tag"],
+        "model": runs.model_name(record),
+        "model_sha256": header["model"]["sha256"],
+        "build": header["server"]["build"],
+        "release": header["server"]["release"],
+        "argv_sha256": header["server"]["argv_sha256"],
+        "driver": runs.driver_name(record),
+        "engine": header["load"]["engine"],
+        "api": header["workload"]["api"],
+        "workload": runs.sizes(record),
+        "load": runs.load_name(record),
+        "mode": header["load"]["mode"],
+        "total_slots": runs.slots(record),
+        **{key: told.get(key) for key in ("requests", "failed", "short", "stalls", "ok", "valid", "wall_s")},
+        "interrupted": told.get("interrupted", True),
+        "energy_joules": (told.get("energy") or {}).get("joules"),
+        "joules_per_token": (told.get("energy") or {}).get("joules_per_token"),
+    }
+
+
+def _stages(record: Record) -> Iterator[Row]:
+    for row in record.stages:
+        watch, goodput = row["watch"] or {}, row["goodput"] or {}
+        seen = ("begun_s", "ended_s", "in_flight", "in_flight_asked", "cpu_per_process")
+        flat = {
+            **{key: row.get(key) for key in COLUMNS["stages"]},
+            **(row["throughput"] or {}),
+            **{key: watch.get(key) for key in seen},
+            "run_id": record.run_id,
+            "level": runs.level_name(row),
+            "goodput_requests_per_s": goodput.get("requests_per_s"),
+            "goodput_share": goodput.get("share"),
+            "lag_p99_ms": (watch.get("lag_ms") or {}).get("p99"),
+            "late_p99_ms": (watch.get("late_ms") or {}).get("p99"),
+            "valid": watch.get("valid"),
+        }
+        for name, stats in row["metrics"].items():
+            low, high = ((stats or {}).get("ci") or {}).get("median") or (None, None)
+            parts = {**(stats or {}), "median_low": low, "median_high": high}
+            flat |= {f"{name}_{part}": parts.get(part) for part in PARTS}
+        yield flat
+
+
+def _requests(record: Record) -> Iterator[Row]:
+    for row in record.requests:
+        error, server, draft = (row.get(key) or {} for key in ("error", "server", "draft"))
+        yield {
+            **{key: row.get(key) for key in COLUMNS["requests"]},
+            "run_id": record.run_id,
+            "error_kind": error.get("kind"),
+            "error_message": error.get("message"),
+            "draft_n": draft.get("n"),
+            "draft_accepted": draft.get("accepted"),
+            **{name: slo.value(row, name) for name in ("itl_median_ms", "itl_max_ms")},
+            **{f"server_{key}": server.get(key) for key in TIMINGS},
+        }
+
+
+def _tokens(record: Record) -> Iterator[Row]:
+    """The first token of a request has no gap before it."""
+    for row in record.requests:
+        if row.get("ttft_ms") is None:
+            continue
+        t_s = row["intended_s"] + row["ttft_ms"] / 1000
+        for token, gap_ms in enumerate([None, *(row.get("itl_ms") or [])]):
+            t_s += (gap_ms or 0.0) / 1000
+            yield {"run_id": record.run_id, "index": row["index"], "token": token, "t_s": t_s, "gap_ms": gap_ms}
+
+
+def _samples(record: Record) -> Iterator[Row]:
+    for row in record.samples:
+        known = {**row, **(row.get("server") or {}), "run_id": record.run_id}
+        yield {key: known.get(key) for key in COLUMNS["samples"]}
+
+
+def _gpus(record: Record) -> Iterator[Row]:
+    for row in record.samples:
+        for gpu in row.get("gpus") or []:
+            reasons = gpu.get("throttled")
+            told = {"throttled": None if reasons is None else ", ".join(reasons)}
+            known = {**gpu, **told, "run_id": record.run_id, "source": row.get("source"), "t_s": row["t_s"]}
+            yield {key: known.get(key) for key in COLUMNS["gpus"]}
