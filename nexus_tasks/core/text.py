@@ -43,6 +43,14 @@ def span(milliseconds: float | None) -> str:
     return number(milliseconds / 1000, "s")
 
 
+def duration(seconds: float) -> str:
+    """A time of a task or a build, in seconds: ``0.4 s``, ``48 s``, ``12 min``, ``1 h 05 min``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
 def memory(mib: float) -> str:
     """An amount of memory or disk, given in MiB: ``512 MiB``, ``11.3 GiB``."""
     return number(mib / 1024, "GiB") if mib >= 1024 else number(mib, "MiB")

@@ -21,7 +21,7 @@ import yaml
 
 from nexus_tasks.core.errors import RecordError
 from nexus_tasks.core.provenance import ROOT
-from nexus_tasks.core.text import moment
+from nexus_tasks.core.text import duration, moment, plural
 from nexus_tasks.fleet import deployments
 from nexus_tasks.fleet.release_inputs import ALIKE, ANYWHERE, ASPECTS, differences
 from nexus_tasks.hostlib import advisories
@@ -320,19 +320,11 @@ def space(state: Builds, releases: Sequence[str]) -> tuple[int, list[str]]:
     return sum(filter(None, sizes.values())), unknown
 
 
-def duration(seconds: float) -> str:
-    """``0.4 s``, ``48 s``, ``12 min``, ``1 h 05 min``."""
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
 def age(span: timedelta) -> str:
     """``3 h``, ``1 day``, ``12 days``."""
     if span < timedelta(days=1):
         return f"{max(span, timedelta()) // timedelta(hours=1)} h"
-    return _count(span.days, "day")
+    return plural(span.days, "day")
 
 
 def cache(state: Builds, build: Build) -> str:
@@ -408,8 +400,8 @@ def version(state: Builds, release: str) -> str:
 def _extent(state: Builds) -> str:
     if not state.hosts:
         return "No deployment has come as far as a release of llama.cpp."
-    releases = _count(len({host.release for host in state.hosts}), "release")
-    hosts = f"{_count(len(state.hosts), 'host')} run{'s' if len(state.hosts) == 1 else ''}"
+    releases = plural(len({host.release for host in state.hosts}), "release")
+    hosts = f"{plural(len(state.hosts), 'host')} run{'s' if len(state.hosts) == 1 else ''}"
     versions = Counter(version(state, host.release) for host in state.hosts).most_common()
     if len(versions) == 1:
         return f"{hosts} {releases} of llama.cpp {versions[0][0]}."
@@ -421,7 +413,7 @@ def _last_build(state: Builds) -> str:
         return "No record tells of a build."
     build = state.builds[-1]
     hosts = [host for host in state.hosts if host.build == build and host.came == "taken"]
-    taken = f"; {_count(len(hosts), 'host')} took it" if hosts else ""
+    taken = f"; {plural(len(hosts), 'host')} took it" if hosts else ""
     how = f"{duration(build.seconds)}, {cache(state, build)}{taken}"
     return f"The last build was {build.release} on {build.place} ({moment(build.at)}): {how}."
 
@@ -466,7 +458,3 @@ def _line(text: str) -> str:
     """The first line of a text, without the stop at its end."""
     line = text.strip().partition("\n")[0].rstrip(".")
     return line if len(line) <= MESSAGE_LENGTH else f"{line[: MESSAGE_LENGTH - 1].rstrip()}…"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -10,6 +10,7 @@ says what each key means.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from nexus_tasks.core import provenance
@@ -21,9 +22,9 @@ HOST_STATE = ("driver", "power_limit_w", "clocks_max_mhz", "governor")
 LIMITS = ("token_s", "request_s", "max_error_rate")
 
 
-def common(target: str) -> Row:
-    """The part that the header of each kind has."""
-    return {"target": target, "git": provenance.git()}
+def common(target: str, root: Path = provenance.ROOT) -> Row:
+    """The part that the header of each kind has; ``root`` is the project that is measured or deploys."""
+    return {"target": target, "git": provenance.git(root)}
 
 
 def benchmark(

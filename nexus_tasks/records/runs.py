@@ -195,12 +195,6 @@ def swept(record: Record) -> bool:
     return str(record.header["load"]["mode"]) == "sweep"
 
 
-def objective(name: str) -> tuple[str, str | None]:
-    """An SLO's metric and the part of it that counts within a request: ``itl_p95_ms`` is p95 of ``itl_ms``."""
-    metric, part = parse(name)
-    return metric.key, part
-
-
 def objective_text(name: str, limit: float) -> str:
     """An SLO in words: ``TTFT ≤ 500 ms``, ``p95 of ITL ≤ 50 ms``."""
     metric, part = parse(name)

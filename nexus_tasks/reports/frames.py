@@ -278,11 +278,6 @@ def agreement(record: Record) -> tuple[float, float, float] | None:
     return (client, server, (client - server) / server * 100) if server else None
 
 
-def value(row: Row, objective: str) -> float | None:
-    """What a request has to show for an SLO: its own ``ttft_ms``, for ``itl_p95_ms`` the p95 of its gaps; or None."""
-    return slo.value(row, objective)
-
-
 def throttled(record: Record) -> tuple[float, list[str]]:
     """The share of the samples with a GPU in which one was slowed down, and why."""
     with_gpus = [row["gpus"] for row in record.samples if row.get("gpus")]

@@ -28,7 +28,7 @@ from nexus_tasks.reports.drawing import (
     log_ticks,
 )
 from nexus_tasks.reports.markup import Block
-from nexus_tasks.stats.metrics import DECODE, ITL, PREFILL, TOTAL, TTFT, Metric
+from nexus_tasks.stats.metrics import DECODE, ITL, PREFILL, TOTAL, TTFT, Metric, parse
 
 LOG_RANGE = 16  # levels that span more than this stand on a logarithmic axis
 AXES = {
@@ -96,7 +96,7 @@ def _by_length(record: Record, stages: pd.DataFrame) -> Block:
             else:
                 axes.set_ylim(0, float(values.max()) * 1.2)
             for name, limit in record.header["load"]["slo"].items():
-                if runs.objective(name)[0] == metric.key:
+                if parse(name)[0].key == metric.key:
                     slo_line(axes, float(limit))
             axes.set_xlabel(AXES["prompt_tokens"])
         first, *_, last = levels.rows(stages)
@@ -117,7 +117,7 @@ def _latency(axes: Axes, record: Record, stages: pd.DataFrame, metric: Metric) -
         axes.plot(stages["level"], tail, "--", color=PURPLE)
         labels.append((float(tail.dropna().iloc[-1]), "p95", PURPLE))
     values = pd.concat([stages[f"{metric.key}_median"], tail]).dropna()
-    limits = [float(v) for name, v in record.header["load"]["slo"].items() if runs.objective(name)[0] == metric.key]
+    limits = [float(v) for name, v in record.header["load"]["slo"].items() if parse(name)[0].key == metric.key]
     if values.max() > 8 * values.min() > 0:
         axes.set_yscale("log")
         log_ticks(axes.yaxis, min([float(values.min()), *limits]), max([float(values.max()), *limits]))

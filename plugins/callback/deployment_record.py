@@ -113,8 +113,7 @@ class CallbackModule(CallbackBase):
         self._began = time.monotonic()
         try:
             # No earlier than here: the library costs milliseconds, which other playbooks need not pay.
-            from nexus_tasks.core import provenance
-            from nexus_tasks.records import store
+            from nexus_tasks.records import header, store
         except ImportError as error:
             self._display.warning(UNKNOWN_HERE.format(error=error))
             return
@@ -122,8 +121,8 @@ class CallbackModule(CallbackBase):
         self._deployment = Deployment(check=bool(given["check"]))
         limit = given["subset"]
         plays = playbook.get_plays()
-        header = {
-            "target": limit or "all",
+        head = {
+            **header.common(limit or "all", ROOT),
             "playbook": name,
             "check": self._deployment.check,
             "limit": limit,
@@ -131,11 +130,10 @@ class CallbackModule(CallbackBase):
             "skip_tags": sorted(given["skip_tags"]),
             "extra_vars": sorted(plays[0].get_variable_manager().extra_vars) if plays else [],
             "ansible": ansible_version,
-            "git": provenance.git(ROOT),
             "controller": {"user": getpass.getuser(), "host": platform.node()},
         }
         folder = Path(self.get_option("results") or ROOT / "results")
-        self._record = store.create("deployment", header, target=header["target"], root=folder)
+        self._record = store.create("deployment", head, target=head["target"], root=folder)
         self._watch_for_the_end()
 
     @watching

@@ -340,7 +340,7 @@ def test_where_nexus_tasks_is_not_installed_one_warning_says_what_has_it(project
     assert "ok=1" in done.stdout
     assert done.stdout.count("[WARNING]") == 1
     assert "no record is written of this deployment, which goes on: " in done.stdout
-    assert "(No module named 'nexus_tasks.core')" in done.stdout
+    assert "(No module named 'nexus_tasks.records')" in done.stdout
     assert f"{ROOT}/.venv/bin/ansible-playbook has it" in done.stdout
     assert not project.results.exists()
 

@@ -31,6 +31,14 @@ def test_a_long_time_is_in_seconds() -> None:
     assert [text.span(12.4), text.span(1934.0), text.span(None)] == [f"12.4{SPACE}ms", f"1.93{SPACE}s", text.MISSING]
 
 
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0.42, "0.4 s"), (48.4, "48 s"), (745.2, "12 min"), (3599, "1 h 00 min"), (7505, "2 h 05 min")],
+)
+def test_durations_have_the_digits_that_mean_something(seconds: float, shown: str) -> None:
+    assert text.duration(seconds) == shown
+
+
 def test_much_memory_is_in_gib() -> None:
     assert [text.memory(512), text.memory(11_571.2)] == [f"512{SPACE}MiB", f"11.3{SPACE}GiB"]
 

@@ -241,14 +241,6 @@ def test_a_host_that_only_builds_for_others_is_listed_with_what_it_built(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"),
-    [(0.42, "0.4 s"), (48.4, "48 s"), (745.2, "12 min"), (3599, "1 h 00 min"), (7505, "2 h 05 min")],
-)
-def test_durations_have_the_digits_that_mean_something(seconds: float, told: str) -> None:
-    assert builds.duration(seconds) == told
-
-
-@pytest.mark.parametrize(
     ("span", "told"), [(-HOUR, "0 h"), (3 * HOUR, "3 h"), (DAY, "1 day"), (12 * DAY + HOUR, "12 days")]
 )
 def test_ages_are_whole_hours_or_days(span: timedelta, told: str) -> None:

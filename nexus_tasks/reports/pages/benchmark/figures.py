@@ -37,7 +37,7 @@ from nexus_tasks.reports.drawing import (
 )
 from nexus_tasks.reports.frames import Floats
 from nexus_tasks.reports.markup import Block, note
-from nexus_tasks.stats.metrics import ITL, TOTAL, TTFT, Metric
+from nexus_tasks.stats.metrics import ITL, TOTAL, TTFT, Metric, parse
 
 LABEL_ROOM = 0.7  # of a half-wide axis: a label that begins further right would leave it
 LOG_SPREAD = 8.0  # a linear axis whose longest value is this many medians hides the rest
@@ -214,7 +214,7 @@ def agreement(record: Record, limit_percent: float) -> Block:
 
 def _limits(slo: Row, metric: str) -> list[tuple[str, float]]:
     """The SLOs that bound a metric, as labels and values."""
-    return [("SLO", float(limit)) for name, limit in slo.items() if runs.objective(name)[0] == metric]
+    return [("SLO", float(limit)) for name, limit in slo.items() if parse(name)[0].key == metric]
 
 
 def _distribution(

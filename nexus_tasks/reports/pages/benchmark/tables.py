@@ -18,6 +18,7 @@ from nexus_tasks.reports.frames import History
 from nexus_tasks.reports.markup import Block, Cell, Column, Rows, note, table
 from nexus_tasks.reports.pages.benchmark import sentences
 from nexus_tasks.reports.requests import LISTED_REQUESTS, counted_rows
+from nexus_tasks.stats import slo
 from nexus_tasks.stats.metrics import DECODE, OF_REQUESTS, parse
 
 
@@ -54,9 +55,9 @@ def summary(record: Record) -> Block:
 
 def objectives(record: Record) -> Block:
     """The SLOs, each with the share of the requests that met it; empty where none was given."""
-    slo: Mapping[str, float] = record.header["load"]["slo"]
+    limits: Mapping[str, float] = record.header["load"]["slo"]
     counted = [row for row in record.requests if row["phase"] == "run"]
-    if not slo or not counted:
+    if not limits or not counted:
         return Block("")
     columns = [
         Column("SLO", numeric=False),
@@ -65,8 +66,8 @@ def objectives(record: Record) -> Block:
         Column("Unit", numeric=False),
     ]
     rows: Rows = []
-    for name, limit in slo.items():
-        values = [frames.value(row, name) for row in counted if row["ok"]]
+    for name, limit in limits.items():
+        values = [slo.value(row, name) for row in counted if row["ok"]]
         known = [value for value in values if value is not None]
         metric, _ = parse(name)
         met = sum(value >= limit if metric.higher_is_better else value <= limit for value in known)

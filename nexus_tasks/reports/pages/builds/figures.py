@@ -8,7 +8,7 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
-from nexus_tasks.core.text import minute, plural
+from nexus_tasks.core.text import duration, minute, plural
 from nexus_tasks.fleet import builds
 from nexus_tasks.fleet.builds import Build, Builds
 from nexus_tasks.reports.drawing import BLUE, GREEN, WIDE_IN, block, drawing
@@ -34,7 +34,7 @@ def build_times(state: Builds, limit: int) -> Block:
             )
             shares.barh([place for place, _ in cached], [100 * share for _, share in cached], height=0.66, color=GREEN)
         for place, build in enumerate(shown):
-            _label(times, build.seconds / scale, place, builds.duration(build.seconds))
+            _label(times, build.seconds / scale, place, duration(build.seconds))
             _label(shares, 100 if build.cached is not None else 0, place, _hits(state, build))
         times.set_yticks(
             list(places), [f"{build.release}\n{build.place}, {minute(build.at)}" for build in shown], fontsize=7
@@ -50,7 +50,7 @@ def build_times(state: Builds, limit: int) -> Block:
         keys = [Patch(color=GREEN, label="from the cache"), Patch(color=GREEN, alpha=0.2, label="compiled")]
         if cached:
             figure.legend(handles=keys, loc="outside lower right", ncols=2, handlelength=1)
-        told = [f"{build.release} on {build.place} {builds.duration(build.seconds)}" for build in shown[:BUILDS_NAMED]]
+        told = [f"{build.release} on {build.place} {duration(build.seconds)}" for build in shown[:BUILDS_NAMED]]
         left_out = len(state.builds) - len(shown)
         return block(
             figure,

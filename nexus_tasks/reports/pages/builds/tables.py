@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from nexus_tasks.core.text import MISSING, memory, minute, moment, plural
+from nexus_tasks.core.text import MISSING, duration, memory, minute, moment, plural
 from nexus_tasks.fleet import builds, release_inputs
 from nexus_tasks.fleet.builds import Builds, Host, Vulnerable
 from nexus_tasks.hostlib.advisories import ATTACKERS
@@ -36,7 +36,7 @@ def head(state: Builds) -> Block:
         tiles={
             "Hosts": (str(len(state.hosts)), f"{len(late)} behind the others" if late else "none behind"),
             "Releases": (str(len(releases)), ", ".join(versions[:HOSTS_NAMED]) or "none yet"),
-            "Last build": (builds.duration(last.seconds), f"on {last.place}") if last else (MISSING, "none on record"),
+            "Last build": (duration(last.seconds), f"on {last.place}") if last else (MISSING, "none on record"),
             "Failed": (
                 str(len(state.failing)),
                 f"{plural(len(state.failures), 'failure')} on record" if state.failures else "none has failed",
@@ -143,7 +143,7 @@ def releases(state: Builds) -> Block:
                 "kept_on": _some(
                     [host.name for host in state.hosts if host.release != name and name in (host.releases or ())]
                 ),
-                "seconds": builds.duration(build.seconds) if build else MISSING,
+                "seconds": duration(build.seconds) if build else MISSING,
                 "cached": f"{100 * build.cached:.0f} %" if build and build.cached is not None else "",
                 "words": words.get(name, []),
                 "plain": "nothing" if known else "only its name is on record",

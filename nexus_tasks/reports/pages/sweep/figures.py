@@ -18,7 +18,7 @@ from nexus_tasks.reports.drawing import BLUE, INK, ORANGE, PURPLE, WIDE_IN, bloc
 from nexus_tasks.reports.frames import Floats
 from nexus_tasks.reports.level_figures import AXES, slo_line
 from nexus_tasks.reports.markup import Block
-from nexus_tasks.stats.metrics import ITL, TOTAL, TTFT
+from nexus_tasks.stats.metrics import ITL, TOTAL, TTFT, parse
 
 POINT = 100 / 72  # pixels of a figure that is drawn at matplotlib's resolution
 
@@ -49,7 +49,7 @@ def against_latency(record: Record) -> Block:
             else:
                 axes.set_ylim(0, float(latency.max()) * 1.2)
             for name, limit in record.header["load"]["slo"].items():
-                if runs.objective(name)[0] == metric.key:
+                if parse(name)[0].key == metric.key:
                     slo_line(axes, float(limit))
             axes.set_xlim(0, float(stages[rate.key].max()) * 1.12)
             names = [f"{level:g}" for level in stages["level"]]
