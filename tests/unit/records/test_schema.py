@@ -9,38 +9,18 @@ from typing import Any
 import pytest
 
 from nexus_tasks.core.errors import RecordError
-from nexus_tasks.records import store
+from nexus_tasks.records import schema, store
 
-FIGURES = {"n": 1, "min": 100.0, "max": 100.0, "mean": 100.0, "median": 100.0, "stdev": None, "p90": None, "p95": None,
-           "p99": None, "points": [100.0]}  # fmt: skip
-FIRST: list[dict[str, Any]] = [
-    {
-        "type": "header", "schema": 1, "kind": "benchmark", "run_id": "20260102T030405Z-gpu1-main-3f88",
-        "started_at": "2026-01-02T03:04:05+00:00", "target": "gpu1/main",
-        "endpoint": {"base_url": "http://gpu1:8600", "host": "gpu1", "instance": "main", "engine": "llama.cpp",
-                     "model": "m"},
-        "model": {"name": "m", "path": None, "size_bytes": None, "sha256": None, "n_params": None,
-                  "n_ctx_train": None},
-        "server": {"build": "b1", "release": None, "argv": None, "argv_sha256": None, "n_ctx": 4096, "total_slots": 1},
-        "client": {"hostname": "here", "os": "Debian", "python": "3.11.2", "cpu": "a processor", "cpu_count": 2,
-                   "memory_mib": 8192, "local": False},
-        "gpus": [], "nvml_error": None, "git": {"commit": None, "dirty": None},
-        "workload": {"preset": "quick", "prompt_tokens": 128, "output_tokens": 3, "runs": 1, "warmup": 1,
-                     "api": "completion", "prompts": "unique", "temperature": 0, "ignore_eos": True},
-    },
-    {
-        "type": "request", "index": 0, "phase": "run", "start_s": 0.5, "ok": True, "error": None, "prompt_tokens": 128,
-        "output_tokens": 3, "finish_reason": "limit", "ttft_ms": 100.0, "decode_ms": 20.0, "total_ms": 120.0,
-        "itl_ms": [10.0, 10.0], "decode_tps": 100.0, "prefill_tps": None,
-        "server": {"prompt_n": 120, "prompt_ms": 90.0, "predicted_n": 3, "predicted_ms": 20.0, "cache_n": 8},
-    },
-    {"type": "sample", "t_s": 0.5, "cpu_percent": 9.0, "memory_used_mib": 100,
-     "gpus": [{"index": 0, "utilization_percent": 50.0, "memory_used_mib": 10.0, "power_w": 80.0,
-               "temperature_c": None}]},
-    {"type": "summary", "finished_at": "2026-01-02T03:05:05+00:00", "ok": True,
-     "interrupted": False, "requests": 1, "failed": 0, "wall_s": 1.0,
-     "metrics": {"ttft_ms": FIGURES, "prefill_tps": None}, "agreement": None},
-]  # fmt: skip
+DATA = Path(__file__).parent / "data"
+"""A record of each kind and schema that ever landed, KIND_SCHEMA.jsonl, and of what a schema had in a variant of it."""
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+FIRST = rows_of(DATA / "benchmark_1.jsonl")
+FIGURES = FIRST[-1]["metrics"]["ttft_ms"]
 
 
 def write(folder: Path, rows: list[dict[str, Any]]) -> Path:
@@ -80,3 +60,25 @@ def test_an_old_record_that_lacks_what_it_should_have_is_named(tmp_path: Path) -
     path = write(tmp_path, [header, *FIRST[1:]])
     with pytest.raises(RecordError, match=f"{path} can't be read as its schema 1: KeyError 'workload'"):
         store.load(path)
+
+
+def test_there_is_a_record_of_each_kind_and_schema() -> None:
+    headers = [rows_of(path)[0] for path in DATA.glob("*.jsonl")]
+    landed = {(kind, number) for kind, newest in schema.NEWEST.items() for number in range(1, newest + 1)}
+    assert {(header["kind"], header["schema"]) for header in headers} == landed
+
+
+@pytest.mark.parametrize("path", sorted(DATA.glob("*.jsonl")), ids=lambda path: path.stem)
+def test_a_record_of_each_schema_is_read_as_one_of_today(path: Path) -> None:
+    header, *rows = rows_of(path)
+    kind = header["kind"]
+    upgraded, others = schema.upgrade(header, rows)
+    assert upgraded["schema"] == schema.NEWEST[kind]
+    for row in [upgraded, *others]:
+        schema.check(kind, row)
+    assert {row["type"] for row in [upgraded, *others]} <= set(schema.ROWS[kind])
+    record = store.load(path)
+    assert record.header == upgraded
+    assert record.summary == others[-1]
+    kept = [*record.requests, *record.samples, *record.stages, *record.hosts, *record.releases]
+    assert len(kept) == len(others) - 1
