@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from nexus_tasks.core.errors import UsageError
+from nexus_tasks.hostlib.argv import options
 from nexus_tasks.records import runs
 from nexus_tasks.records.store import Record
 
@@ -195,13 +196,7 @@ def differences(one: Record, other: Record) -> list[str]:
 
 def _options(argv: Sequence[str]) -> list[str]:
     """An argv as options with their values, without what only says where the server listens and keeps its files."""
-    found: list[str] = []
-    for word in argv[1:]:
-        if word.startswith("-") and not word[1:2].isdigit():
-            found.append(word)
-        elif found:
-            found[-1] += f" {word}"
-    return [option for option in found if option.split()[0] not in OWN_OF_AN_INSTANCE]
+    return [" ".join(one.words) for one in options(argv[1:]) if one.words[0] not in OWN_OF_AN_INSTANCE]
 
 
 def _without(argv: Sequence[str], other: Sequence[str]) -> list[str]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nexus_tasks.core.text import MISSING, whole
+from nexus_tasks.hostlib.argv import options
 from nexus_tasks.records import runs
 from nexus_tasks.records.store import Record
 from nexus_tasks.reports.markup import Block, fill
@@ -147,10 +148,7 @@ def _revision(git: Mapping[str, Any]) -> str | None:
 
 def _command(argv: Sequence[str]) -> str:
     """One flag a line with its values, quoted as a shell reads them."""
-    lines: list[list[str]] = []
-    for word in argv:
-        if not lines or word.startswith("--") or (word.startswith("-") and word[1:2].isalpha()):
-            lines.append([word])
-        else:
-            lines[-1].append(word)
+    given = options(argv)
+    program = argv[: len(argv) - sum(len(option.words) for option in given)]
+    lines = filter(None, [program, *(option.words for option in given)])
     return " \\\n    ".join(shlex.join(line) for line in lines)

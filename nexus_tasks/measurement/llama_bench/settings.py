@@ -7,11 +7,11 @@ The first list is what the tool is given, the second what it has no equal for.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from nexus_tasks.fleet import server_options
+from nexus_tasks.hostlib.argv import options
 
 # The tensors that --cpu-moe keeps in host memory (LLM_FFN_EXPS_REGEX of llama.cpp), for a tool without that flag.
 EXPERTS = r"\.ffn_(up|down|gate|gate_up)_(ch|)exps=CPU"
@@ -58,14 +58,14 @@ def parse(argv: Sequence[str]) -> list[Setting]:
     no name for it.
     """
     spelled: dict[str, str] = {**server_options.rules().spellings(), **EXTRA_OPTIONS}
-    words, given = list(argv[1:]), []
-    while words:
-        flag = words.pop(0)
-        option = spelled.get(flag, flag)
-        # What follows and is no flag is its value; a number may be below 0.
-        has_value = option not in SWITCHES and bool(words) and not re.match(r"-{1,2}[A-Za-z]", words[0])
-        on = option == "no_host" or not flag.lstrip("-").startswith("n")  # --no-kv-offload, -nkvo, -nr
-        given.append(Setting(option, flag, words.pop(0) if has_value else None, on))
+    given: list[Setting] = []
+    for one in options(argv[1:]):
+        option = spelled.get(one.flag, one.flag)
+        on = option == "no_host" or not one.flag.lstrip("-").startswith("n")  # --no-kv-offload, -nkvo, -nr
+        values = [*one.values]
+        value = values.pop(0) if values and option not in SWITCHES else None
+        given.append(Setting(option, one.flag, value, on))
+        given += [Setting(word, word, None) for word in values]  # a second value, which no tool takes
     return given
 
 
@@ -137,7 +137,7 @@ def batched_words(given: Sequence[Setting]) -> tuple[Words, Words]:
             words += [setting.flag] if setting.value is None else [setting.flag, setting.value]
         elif setting.option not in SERVING:
             lacking.append(setting.flag)
-    options = {setting.option for setting in given}
-    if "kv_unified" not in options:  # the server's own rule, which goes by slots that the tool does not have
-        words.append("--no-kv-unified" if "parallel" in options else "--kv-unified")
+    present = {setting.option for setting in given}
+    if "kv_unified" not in present:  # the server's own rule, which goes by slots that the tool does not have
+        words.append("--no-kv-unified" if "parallel" in present else "--kv-unified")
     return words, lacking

@@ -18,6 +18,7 @@ import time
 from typing import Any
 
 from ..hostlib import processes, systemd
+from ..hostlib.argv import values_of
 from ..hostlib.files import read_json, read_text
 from ..nvidia import host as nvidia_host
 from .decisions import RUNTIME, HostFacts, devices
@@ -147,12 +148,7 @@ def configuration_path() -> str:
     """The configuration file of the dockerd that runs, else the usual one."""
     process = _daemon_process()
     words = (read_text(f"/proc/{process}/cmdline") or "").split("\0") if process else []
-    for number, word in enumerate(words):
-        if word == "--config-file" and number + 1 < len(words):
-            return words[number + 1]
-        if word.startswith("--config-file="):
-            return word.partition("=")[2]
-    return CONFIGURATION
+    return next(iter(values_of(words, {"--config-file"})), CONFIGURATION)
 
 
 def reload() -> None:

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .argv import flag_of
+
 PREFIX = "__llama_server_"
 # What a router can have neither at its own level nor a model's.
 NOT_OF_ROUTERS = ("chat_template", "min_decode_tps", "max_regression")
@@ -52,11 +54,6 @@ class Rules:
         for option, flags in self.other_spellings.items():
             by_flag.update(dict.fromkeys(flags, option))
         return by_flag
-
-
-def flag_of(word: str) -> str:
-    """A word without the value that was glued to it, which may be a secret."""
-    return word.split("=", 1)[0]
 
 
 def canonical(word: str) -> str:

@@ -7,6 +7,7 @@ import http.client
 import os
 import re
 
+from ..hostlib.argv import is_flag
 from ..hostlib.instances import Instance
 from .client import LOOK_SECONDS, Server
 from .errors import HostError
@@ -18,7 +19,7 @@ from .runtimes.base import Status
 
 def flags_of(config: Instance) -> list[str]:
     """The flags that a server was started with; those of a router's models, whose file has them as keys, too."""
-    flags = {word for word in config.argv if re.match("--?[A-Za-z]", word)}
+    flags = {word for word in config.argv if is_flag(word)}
     if config.models:
         with (
             contextlib.suppress(OSError),

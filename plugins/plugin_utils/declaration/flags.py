@@ -6,11 +6,10 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping
 
-from ...module_utils.hostlib.llama_server_flags import canonical, flag_of
+from ...module_utils.hostlib.argv import flag_of, is_flag
+from ...module_utils.hostlib.llama_server_flags import canonical
 from .options import parsed
 from .rules import RULES, Options, Settings, router_model_spec
-
-FLAG = re.compile(r"--?[A-Za-z]")
 
 
 def flags_by_option(values: Options) -> Iterator[tuple[str, str]]:
@@ -20,7 +19,7 @@ def flags_by_option(values: Options) -> Iterator[tuple[str, str]]:
             flag = entry if isinstance(entry, str) else entry[0] if values[option] else entry[1]
             if flag:
                 yield option, flag
-    yield from (("extra_args", canonical(word)) for word in values.get("extra_args", []) if FLAG.match(word))
+    yield from (("extra_args", canonical(word)) for word in values.get("extra_args", []) if is_flag(word))
     for model in values.get("models", {}).values():
         if isinstance(model, Mapping):
             yield from flags_by_option(parsed(model, router_model_spec())[0])
@@ -70,7 +69,7 @@ def release_problems(values: Options, settings: Settings) -> Iterator[str]:
     for word in values.get("extra_args", []):
         if values_left:
             values_left -= 1
-        elif FLAG.match(word):
+        elif is_flag(word):
             values_left = len(known.get(canonical(word), "").split())
             if canonical(word) not in known:
                 close = difflib.get_close_matches(canonical(word), known, n=1)

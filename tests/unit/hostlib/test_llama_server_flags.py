@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nexus_tasks.hostlib.llama_server_flags import Rules, canonical, flag_of
+from nexus_tasks.hostlib.llama_server_flags import Rules, canonical
 
 VARIABLES: dict[str, Any] = {
     "__llama_server_flags": {"ctx_size": "--ctx-size", "warmup": ["--warmup", "--no-warmup"], "swa": ["--swa", None]},
@@ -43,7 +43,3 @@ def test_options_are_read_by_the_entry_point_that_they_are_of() -> None:
 )
 def test_a_flag_is_compared_as_llama_server_does_it(word: str, flag: str) -> None:
     assert canonical(word) == flag
-
-
-def test_a_value_that_is_glued_to_a_flag_is_left_out() -> None:
-    assert flag_of("--api-key=sesame=x") == "--api-key"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nexus_tasks.hostlib import argv as command_line
 from nexus_tasks.records.store import Record
 
 
@@ -10,15 +11,10 @@ def options(record: Record) -> dict[str, str] | None:
     argv = record.header["server"]["argv"]
     if not argv:
         return None
-    found: dict[str, list[str]] = {}
-    name = None
-    for word in argv[1:]:
-        if word.startswith("-") and not word[1:2].isdigit():
-            name = word
-            found.setdefault(name, [])
-        elif name is not None:
-            found[name].append(word)
-    return {name: " ".join(values) for name, values in found.items()}
+    values: dict[str, list[str]] = {}
+    for option in command_line.options(argv[1:]):
+        values.setdefault(option.flag, []).extend(option.values)
+    return {flag: " ".join(words) for flag, words in values.items()}
 
 
 def changed(before: Record, after: Record) -> list[tuple[str, str | None, str | None]]:

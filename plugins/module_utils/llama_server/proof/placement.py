@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 
+from ...hostlib.argv import values_of
 from ...hostlib.buffers import is_host
 from ...hostlib.instances import ModelFile, Placement
 from ..gpus import held_memory
@@ -92,7 +93,7 @@ def _prove_layers(
         quiet if not layers else "they did not fit its memory: lower ctx_size or n_gpu_layers, or set fit: off",
     )  # fmt: skip
     projector = placed.projector
-    moved = "--no-mmproj-offload" in argv or "none" in _values(argv, PROJECTOR_DEVICE)
+    moved = "--no-mmproj-offload" in argv or "none" in values_of(argv, PROJECTOR_DEVICE)
     if projector and not moved:
         cause = "the server chose the processor: declare --no-mmproj-offload in extra_args if that is wanted"
         checks.add(f"{prefix}projector", "on a GPU", projector, not is_host(projector), cause)
@@ -139,13 +140,8 @@ def put_on_host(argv: Sequence[str]) -> list[str]:
     """The arguments that put weights or caches into host memory on purpose."""
     flags = set(argv) & TO_HOST
     # A draft model that is to lie on the processor, wholly or in part.
-    if "none" in _values(argv, DRAFT_DEVICE):
+    if "none" in values_of(argv, DRAFT_DEVICE):
         flags |= set(argv) & DRAFT_DEVICE
-    if any(value.isdigit() and int(value) < 99 for value in _values(argv, DRAFT_LAYERS)):
+    if any(value.isdigit() and int(value) < 99 for value in values_of(argv, DRAFT_LAYERS)):
         flags |= set(argv) & DRAFT_LAYERS
     return sorted(flags)
-
-
-def _values(argv: Sequence[str], flags: frozenset[str]) -> list[str]:
-    """The words that follow one of these flags."""
-    return [value for flag, value in zip(argv, argv[1:]) if flag in flags]
