@@ -24,6 +24,7 @@ from typing import Any
 
 import msgspec
 
+from nexus_tasks.core import masking
 from nexus_tasks.load.feed import Feed, Handed
 from nexus_tasks.load.health import Observer, Watch
 from nexus_tasks.load.interrupts import Interrupts
@@ -32,8 +33,6 @@ from nexus_tasks.load.requests import Item, Limits, Stage, check
 from nexus_tasks.load.rows import Row, request_row
 from nexus_tasks.load.sender import protocol
 from nexus_tasks.load.sender_link import SenderLink, SenderLinks
-
-MASK = "***"
 
 _BEFORE_ERRORS_COUNT = 10
 _ENOUGH_EVERY_S = 0.5
@@ -258,15 +257,11 @@ class _Run:
             **request_row(done.request, reading, intended=intended, sent=sent, ended=ended, origin=self._origin),
         }
         if self._keep_answers:
-            row["prompt"] = None if done.request.text is None else self._mask(done.request.text)
-            row["answer"] = self._mask(reading.text or "")
+            row["prompt"] = None if done.request.text is None else masking.text(done.request.text, self._hidden)
+            row["answer"] = masking.text(reading.text or "", self._hidden)
         if row["error"]:
-            row["error"]["message"] = self._mask(row["error"]["message"])
+            row["error"]["message"] = masking.text(row["error"]["message"], self._hidden)
         return row
-
-    def _mask(self, text: str) -> str:
-        """The text with the key masked: some servers repeat it."""
-        return text.replace(self._hidden, MASK) if self._hidden else text
 
     def _deliver(self) -> None:
         if self._rows:

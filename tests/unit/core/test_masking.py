@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nexus_tasks.measurement import masking
+from nexus_tasks.core import masking
 
 
 @pytest.mark.parametrize(
