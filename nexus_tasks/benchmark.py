@@ -91,15 +91,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _check_targets(given: argparse.Namespace, found: Sequence[Target]) -> None:
     if given.engine != "http":
         if any(target.instance is None and not target.lost for target in found):
-            raise UsageError(f"{given.engine} runs on hosts of the inventory only", hint="name HOST/INSTANCE")
+            raise UsageError(f"--engine {given.engine} needs instances of the inventory", hint="name HOST/INSTANCE")
         from_options.refuse_for_tools(given)
     if given.interleave and len(found) != 2:
         names = ", ".join(target.name for target in found)
-        raise UsageError(f"--interleave is for two targets, not {len(found)}: {names}", hint="name the two of them")
+        raise UsageError(f"--interleave needs two targets, not {len(found)}: {names}", hint="name the two of them")
     if given.save_baseline and len(found) > 1:
-        raise UsageError("--save-baseline is for one target", hint="name one, or save each with nox -s compare")
+        raise UsageError(
+            f"--save-baseline needs one target, not {len(found)}", hint="name one, or save each with nox -s compare"
+        )
     if given.stop_server and given.engine == "http":
-        raise UsageError("--stop-server leaves nothing to measure", hint="it is for --engine llama-bench")
+        raise UsageError("--stop-server needs an engine that works without the server", hint="add --engine llama-bench")
 
 
 def _measure(

@@ -76,11 +76,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console()
     if options.simulate is not None:
         if options.simulate < 1:
-            raise UsageError(f"--simulate {options.simulate}: no trials", hint="at least 1; rates take about 2000")
+            raise UsageError(f"--simulate must be 1 or more, not {options.simulate}", hint="rates take about 2000")
         return simulation.show(options.simulate, console)
     if options.save_baseline is not None:
         if options.against or len(options.run) > 1:
-            raise UsageError("--save-baseline takes one run", hint="nox -s compare -- --save-baseline NAME RUN")
+            raise UsageError("--save-baseline needs exactly one run", hint="nox -s compare -- --save-baseline NAME RUN")
         records = selection.find(options.run[0] if options.run else LAST, options.results)
         baselines.save(options.save_baseline, records, options.results)
         console.print(
@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     wanted = [options.against, *(options.run or [LAST])] if options.against else options.run
     if len(wanted) != 2:
         raise UsageError(
-            f"a comparison is of two runs, not {len(wanted)}", hint="nox -s compare -- A B, or --against NAME [B]"
+            f"a comparison needs two runs, not {len(wanted)}", hint="nox -s compare -- A B, or --against NAME [B]"
         )
     a, b = selection.both(wanted, options.results)
     margins = quantities.margins(options.margin)

@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     verb = begun.verb
     arguments = _parser(verb).parse_intermixed_args(begun.arguments, argparse.Namespace(lines=LINES))
     if arguments.lines < 1:
-        raise UsageError(f"--lines {arguments.lines} is too few", hint="at least 1")
+        raise UsageError(f"--lines must be 1 or more, not {arguments.lines}", hint=f"{LINES} are shown without it")
     hosts, _, instance = (arguments.pattern or "").partition("/")
     instances = [*arguments.instance, *filter(None, [instance])]
     console = Console(stderr=arguments.json)

@@ -82,8 +82,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Show it; with ``--once``, 1 when anything is down."""
     options = _parser().parse_args(argv)
     if not 0.1 <= options.interval <= threading.TIMEOUT_MAX:
-        wrong = "too short" if options.interval < 0.1 else "no time"
-        raise UsageError(f"--interval {options.interval:g} is {wrong}", hint="0.1 seconds or more")
+        raise UsageError(
+            f"--interval must be from 0.1 to {threading.TIMEOUT_MAX:g}, not {options.interval:g}",
+            hint="give it in seconds",
+        )
     shown = watching.of_targets(options.targets)
     with contextlib.suppress(KeyboardInterrupt):  # which is how it is meant to end
         try:

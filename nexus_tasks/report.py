@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         path, failures = site.compare(kind, names, folders=folders, options=options)
     elif kind == site.HISTORY:
         if len(names) != 1:
-            raise UsageError(f"a history is of one target, not of {len(names)}", hint="nox -s report -- history TARGET")
+            raise UsageError(f"a history needs one target, not {len(names)}", hint="nox -s report -- history TARGET")
         path, failures = site.history(names[0], folders=folders, options=options)
     else:
         unknown = [kind for kind in arguments.words if kind not in store.KINDS]

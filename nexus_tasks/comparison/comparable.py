@@ -67,10 +67,15 @@ def check(a: Sequence[Record], b: Sequence[Record], across: Collection[str] = ()
     """
     both = {record.run_id for record in a} & {record.run_id for record in b}
     if both:
-        raise UsageError(f"{', '.join(sorted(both))} is on both sides", hint="name two different runs")
+        raise UsageError(
+            f"a run can be on one side only: {', '.join(sorted(both))} is on both", hint="name two different runs"
+        )
     for record in (*a, *b):
         if record.header["kind"] != KIND:
-            raise UsageError(f"{record.run_id} is a {record.header['kind']}", hint="name benchmark runs")
+            raise UsageError(
+                f"a comparison needs benchmark runs; {record.run_id} is a {record.header['kind']}",
+                hint="name benchmark runs",
+            )
         if reasons := "; ".join(_invalid(record)):
             raise UsageError(
                 f"{record.run_id} is not valid: {reasons}",

@@ -14,4 +14,7 @@ def check_name(name: str, what: str) -> None:
         UsageError: it is ``last``, ``last-good``, the path of a record, or a list.
     """
     if name != name.strip() or not name or name in (LAST, LAST_GOOD) or "," in name or name.endswith(".jsonl"):
-        raise UsageError(f"{name!r} can't be the name of {what}", hint="use letters, digits, - and .")
+        raise UsageError(
+            f"the name of {what} must be a word that means nothing else, not {name!r}",
+            hint="use letters, digits, - and .",
+        )

@@ -82,11 +82,15 @@ def margins(texts: Iterable[str]) -> dict[str, float]:
         name, _, value = text.partition("=")
         if name not in {quantity.name for quantity in QUANTITIES}:
             known = ", ".join(quantity.name for quantity in QUANTITIES)
-            raise UsageError(f"--margin {text}: {name!r} is not judged", hint=f"use {known}")
+            raise UsageError(
+                f"--margin {text}: the name must be of a quantity that is judged, not {name!r}", hint=f"use {known}"
+            )
         try:
             by_name[name] = float(value)
         except ValueError:
             by_name[name] = math.nan
         if not 0 < by_name[name] < math.inf:
-            raise UsageError(f"--margin {text}: not a number above 0", hint=f"write --margin {name}=2, in per cent")
+            raise UsageError(
+                f"--margin {text}: the margin must be a number above 0", hint=f"write --margin {name}=2, in per cent"
+            )
     return by_name

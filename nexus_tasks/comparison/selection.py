@@ -37,7 +37,7 @@ def find(text: str, root: Path = store.ROOT, *, other: Sequence[Record] | None =
         for record in _find_one(name, root, other):
             by_run_id[record.run_id] = record
     if not by_run_id:
-        raise UsageError("an empty name names no run", hint="name a run, a tag or a baseline")
+        raise UsageError("a run needs a name; this one is empty", hint="name a run, a tag or a baseline")
     return list(by_run_id.values())
 
 
@@ -45,7 +45,10 @@ def _find_one(name: str, root: Path, other: Sequence[Record] | None) -> list[Rec
     if name.endswith(".jsonl"):
         record = store.load(Path(name))
         if record.header["kind"] != KIND:
-            raise UsageError(f"{name} is a {record.header['kind']}", hint="name the record of a benchmark")
+            raise UsageError(
+                f"{name} must be the record of a benchmark, not of a {record.header['kind']}",
+                hint="name another record",
+            )
         return [record]
     paths = store.paths(KIND, root)
     if name == LAST:
@@ -84,7 +87,10 @@ def _find_one(name: str, root: Path, other: Sequence[Record] | None) -> list[Rec
 def _last_good(paths: Sequence[Path], other: Sequence[Record] | None) -> Record:
     """The newest good run of the other side's target before its first, that measured alike."""
     if not other:
-        raise UsageError("last-good needs a run to be before", hint="name one run: nox -s compare -- last-good last")
+        raise UsageError(
+            "last-good needs another run, which it is looked for before",
+            hint="name one run: nox -s compare -- last-good last",
+        )
     against = min(other, key=lambda record: record.started_at)
     for path in reversed(paths):
         header = _header(path)

@@ -179,6 +179,6 @@ def external_endpoints() -> dict[str, Any]:
     entries, _failures = answer("localhost", "playbooks/external.yml", "external_file")
     if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
         raise UsageError(
-            "llama_endpoints is no list of endpoints by name", hint="write it as group_vars/all/endpoints.yml"
+            "llama_endpoints must be a mapping of names to endpoints", hint="write it as group_vars/all/endpoints.yml"
         )
     return entries

@@ -93,7 +93,9 @@ def _find(text: str | None, environment: Mapping[str, str]) -> list[Target]:
         address = endpoint.base_url(text)
         return [Target(address, address, environment.get(endpoint.API_KEY_VARIABLE) or None)]
     if text is not None and re.fullmatch(r"([\w.-]+|\[[\da-fA-F:.]+\]):\d+(/.*)?", text):
-        raise UsageError(f"{text} looks like an address without http://", hint=f"write http://{text}")
+        raise UsageError(
+            f"an address must begin with http:// or https://, which {text} lacks", hint=f"write http://{text}"
+        )
     found = inventory.deployed(text)
     there = [Target(instance.target, instance.base_url, instance.api_key, instance) for instance in found.instances]
     return there + [Target(name, "", lost=why) for name, why in found.lost.items()]
@@ -110,7 +112,9 @@ def _external(name: str, environment: Mapping[str, str]) -> Target:
     unknown = sorted(set(entry) - EXTERNAL_KEYS)
     if unknown or not all(isinstance(value, str) and value for value in entry.values()) or "base_url" not in entry:
         raise UsageError(
-            f"{where} is no endpoint" + (f": unknown {', '.join(unknown)}" if unknown else ""),
+            f"{where} must have known keys only, not {', '.join(unknown)}"
+            if unknown
+            else f"{where} must have base_url, and a text for each key",
             hint="give it base_url, and where needed api_path, api_key_env and model, each a text",
         )
     variable = entry.get("api_key_env")

@@ -46,7 +46,7 @@ def chosen_pattern(verb: str, pattern: str | None) -> str:
     default = default_pattern()
     if default == FLEET and verb not in LOOKING:
         raise UsageError(
-            f"{verb} needs to be told where: without a pattern it would be all of {FLEET}",
+            f"{verb} needs a pattern of hosts: without one it would be all of {FLEET}",
             hint=f"nox -s {verb} -- {FLEET}, or -- HOST, HOST/INSTANCE, or {HERE} for this machine",
         )
     return default

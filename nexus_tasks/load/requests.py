@@ -108,17 +108,17 @@ def check(stage: Stage) -> None:
     """
     closed = stage.is_closed_loop
     wrong = (
-        f"mode {stage.mode!r} is none of {', '.join(MODES)}"
+        f"the mode must be one of {', '.join(MODES)}, not {stage.mode!r}"
         if stage.mode not in MODES
-        else "closed mode takes a concurrency of at least 1"
+        else "mode closed needs a concurrency of 1 or more"
         if closed and (stage.concurrency or 0) < 1
-        else f"mode {stage.mode} takes a rate above 0"
+        else f"mode {stage.mode} needs a rate above 0"
         if not closed and not (stage.rate_per_s or 0) > 0
-        else "mode burst takes a number of requests that begin together"
+        else "mode burst needs a number of requests that begin together"
         if stage.mode == "burst" and (stage.burst or 0) < 1
-        else "a stage ends after a number of requests or a duration: neither is given"
+        else "a stage must have a number of requests or a duration"
         if stage.requests is None and stage.duration_s is None
-        else "requests, duration, ramp and warm-up can't be negative"
+        else "requests, duration, ramp and warm-up must be 0 or more"
         if min(stage.requests or 0, stage.duration_s or 0, stage.ramp_s, stage.warmup) < 0
         else None
     )

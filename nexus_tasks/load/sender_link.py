@@ -258,7 +258,9 @@ def configuration(
     try:
         head = "".join(f"{name}: {value}\r\n" for name, value in lines.items()).encode("latin-1")
     except UnicodeEncodeError as error:
-        raise UsageError("a header or the API key holds characters that HTTP can't carry", hint="ASCII only") from error
+        raise UsageError(
+            "headers and the API key must be ASCII", hint="look for quotes or spaces that were pasted"
+        ) from error
     return protocol.Config(
         addresses=list(dict.fromkeys(str(entry[4][0]) for entry in addresses)),
         port=port,

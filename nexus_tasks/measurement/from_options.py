@@ -28,6 +28,7 @@ SECONDS = 30.0
 """Time in which requests begin at a rate, unless told otherwise."""
 UNTIL_SECONDS = 600.0
 """Longest time of a stage with --until, unless told otherwise."""
+_HELP = "see nox -s benchmark -- --help"
 NOT_OF_TOOLS = (
     "--interleave", "--warmup", "--ramp", "--rate", "--sweep", "--api", "--same-prompt", "--keep-answers", "--slo",
     "--until", "--duration", "--max-error-rate", "--request-timeout", "--processes", "--seed", "--model",
@@ -60,7 +61,7 @@ def plan(options: argparse.Namespace) -> Plan:
     )
     for name, value in (("--processes", asked.processes), ("--interleave", options.interleave)):
         if value is not None and value < 1:
-            raise UsageError(f"{name} {value} is too few", hint="at least 1")
+            raise UsageError(f"{name} must be 1 or more, not {value}", hint=_HELP)
     if options.interleave and swept:
         raise UsageError("--interleave and --sweep exclude each other", hint="sweep each target by itself")
     return asked
@@ -75,7 +76,7 @@ def refuse_for_tools(options: argparse.Namespace) -> None:
     for name in NOT_OF_TOOLS:
         if _value(options, name):
             hint = "it has --prompt-tokens, --output-tokens, --requests and --concurrency"
-            raise UsageError(f"{options.engine} has no {name}", hint=hint)
+            raise UsageError(f"{name} needs --engine http; {options.engine} has no equal", hint=hint)
 
 
 def _spec(options: argparse.Namespace, base: Spec) -> Spec:
@@ -161,7 +162,9 @@ def _stages(options: argparse.Namespace, base: Stage, spec: Spec) -> tuple[tuple
         stages = tuple(_closed(pattern, number, base, given=options.warmup is not None) for number in users)
     if spec.lengths:
         if len(stages) > 1:
-            raise UsageError("--lengths are one stage each", hint="give one --concurrency or --rate with them")
+            raise UsageError(
+                "--lengths needs one --concurrency or --rate: each length is a level of load", hint="give one of them"
+            )
         return stages * len(spec.lengths), "prompt_tokens", None
     return stages, axis if len(stages) > 1 else None, None
 
@@ -172,11 +175,12 @@ def _check_load(options: argparse.Namespace, *, by_rate: bool) -> None:
     _at_most_one({"--requests": options.requests, "--duration": options.duration})
     for name, value in (("--poisson", options.poisson), ("--burst", options.burst)):
         if value and not by_rate:
-            raise UsageError(f"{name} needs a rate", hint="give --rate requests per second, or --sweep rate")
+            raise UsageError(f"{name} needs --rate or --sweep rate", hint="give --rate in requests per second")
     if options.most is not None and not options.sweep:
-        raise UsageError("--most is for sweeps", hint="add --sweep")
+        raise UsageError("--most needs --sweep", hint="add --sweep")
     if options.most is not None and options.most < FIRST_LEVEL[options.sweep]:
-        raise UsageError(f"--most {options.most:g} is too few", hint=f"at least {FIRST_LEVEL[options.sweep]:g}")
+        least = f"{FIRST_LEVEL[options.sweep]:g}"
+        raise UsageError(f"--most must be {least} or more, not {options.most:g}", hint="a sweep begins there")
 
 
 def _pattern(options: argparse.Namespace, base: Stage, *, by_rate: bool) -> Stage:
@@ -212,21 +216,21 @@ def _check(stage: Stage) -> None:
         ("--burst", stage.burst, 1),
     ):
         if value is not None and value < minimum:
-            raise UsageError(f"{name} {value} is too few", hint=f"at least {minimum}")
+            raise UsageError(f"{name} must be {minimum} or more, not {value}", hint=_HELP)
     for name, number in (("--rate", stage.rate_per_s), ("--duration", stage.duration_s)):
         if number is not None and number <= 0:
-            raise UsageError(f"{name} {number:g} is too little", hint="more than 0")
+            raise UsageError(f"{name} must be more than 0, not {number:g}", hint=_HELP)
     if stage.ramp_s < 0:
-        raise UsageError(f"--ramp {stage.ramp_s:g} is before the beginning", hint="give seconds from 0 on")
+        raise UsageError(f"--ramp must be 0 or more, not {stage.ramp_s:g}", hint="give it in seconds")
 
 
 def _limits(options: argparse.Namespace) -> Limits:
     for name, value in (("--timeout", options.timeout), ("--request-timeout", options.request_timeout)):
         if value is not None and value <= 0:
-            raise UsageError(f"{name} {value:g} leaves no time", hint="give seconds above 0")
+            raise UsageError(f"{name} must be more than 0, not {value:g}", hint="give it in seconds")
     rate = options.max_error_rate
     if rate is not None and not 0 <= rate <= 1:
-        raise UsageError(f"--max-error-rate {rate:g} is no share", hint="give a number from 0 to 1")
+        raise UsageError(f"--max-error-rate must be from 0 to 1, not {rate:g}", hint="0.05 is one request in twenty")
     return Limits(
         token_s=options.timeout,
         request_s=options.request_timeout,
@@ -250,4 +254,4 @@ def _numbers(text: str, option: str, kind: Callable[[str], Number]) -> list[Numb
     try:
         return [kind(part) for part in text.split(",")]
     except ValueError:
-        raise UsageError(f"{option} {text}: these are not numbers", hint=f"write them like {option} 1,4,16") from None
+        raise UsageError(f"{option} must be numbers, not {text}", hint=f"write them like {option} 1,4,16") from None

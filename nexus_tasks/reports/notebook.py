@@ -80,8 +80,8 @@ def check_parameters(source: Path, given: Mapping[str, str], reserved: frozenset
             values[name] = known[name](text)
         except ValueError as error:
             raise UsageError(
-                f"parameter {name} of {source.name} is not {text!r}",
-                hint=f"give it {_article(known[name])}",
+                f"parameter {name} of {source.name} must be {_article(known[name])}, not {text!r}",
+                hint=f"write it as -p {name} VALUE",
             ) from error
     return values
 

@@ -191,7 +191,7 @@ def _sides(kind: str, names: Sequence[str], results_dir: Path) -> list[list[Reco
         sides = [[record] for side in sides for record in side]
     if len(sides) < 2 or (kind == "tuning" and len(sides) > 2):
         wanted = "two runs, before and after" if kind == "tuning" else "two runs or more"
-        raise UsageError(f"{kind} is of {wanted}, not of {len(sides)}", hint=f"nox -s report -- {kind} RUN RUN")
+        raise UsageError(f"{kind} needs {wanted}, not {len(sides)}", hint=f"nox -s report -- {kind} RUN RUN")
     for side in sides[1:] if kind != "models" else []:
         comparable.check(sides[0], side)
     return sides

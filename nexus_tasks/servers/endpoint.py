@@ -63,11 +63,11 @@ def base_url(text: str) -> str:
     if url.userinfo or url.query:
         # Not repeated here: messages end up in logs.
         raise UsageError(
-            "the address holds a user, a password or a query",
+            "the address must be without user, password and query",
             hint=f"give http://HOST:PORT alone; the key comes from the environment's {API_KEY_VARIABLE}",
         )
     if url.scheme not in ("http", "https") or not url.host:
-        raise UsageError(f"{text!r} is not the address of a server", hint=_ADDRESS_HINT)
+        raise UsageError(f"the address must be http or https, and have a host: {text!r}", hint=_ADDRESS_HINT)
     path = url.path.rstrip("/").removesuffix("/v1").rstrip("/")
     return str(url.copy_with(path=path or "/", fragment=None)).rstrip("/")
 
@@ -91,7 +91,7 @@ def connect(
     address = base_url(address)
     if api_key is not None and not (api_key.isascii() and api_key.isprintable() and api_key.strip() == api_key):
         raise UsageError(
-            "the API key holds characters that no HTTP header can carry",
+            "the API key must be printable ASCII without spaces around it",
             hint=f"look for quotes, spaces or a line end in {API_KEY_VARIABLE} or the vault",
         )
     # Not compressed: a stream is read as it comes off the wire.

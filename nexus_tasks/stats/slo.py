@@ -29,13 +29,16 @@ def limits(texts: Iterable[str]) -> dict[str, float]:
     for text in texts:
         name, _, limit = text.partition("=")
         if name not in SLO_NAMES:
-            raise UsageError(f"--slo {text}: no request has a {name!r}", hint=f"use {', '.join(SLO_NAMES)}")
+            raise UsageError(
+                f"--slo {text}: the name must be of a latency that requests have, not {name!r}",
+                hint=f"use {', '.join(SLO_NAMES)}",
+            )
         try:
             by_name[name] = float(limit)
         except ValueError:
             by_name[name] = math.nan
         if not 0 < by_name[name] < math.inf:
-            raise UsageError(f"--slo {text}: the limit is not a number above 0", hint=f"write --slo {name}=500, in ms")
+            raise UsageError(f"--slo {text}: the limit must be a number above 0", hint=f"write --slo {name}=500, in ms")
     return by_name
 
 

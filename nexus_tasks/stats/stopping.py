@@ -43,7 +43,10 @@ def parse(text: str) -> tuple[str, float]:
     """
     found = re.fullmatch(r"(?:(?P<metric>\w+):)?ci=(?P<percent>\d+(?:\.\d+)?)%?", text)
     if not found or not float(found["percent"]):
-        raise UsageError(f"--until {text} is not understood", hint="write --until ci=2%, or itl_p95_ms:ci=2%")
+        raise UsageError(
+            f"--until must be ci=PERCENT or METRIC:ci=PERCENT, not {text}",
+            hint="write --until ci=2%, or itl_p95_ms:ci=2%",
+        )
     name = found["metric"] or metrics.DECODE.key
     metrics.parse(name, bootstrap.BOUNDED)
     return name, float(found["percent"])

@@ -124,9 +124,7 @@ def read(path: Path) -> PromptFile:
     readers = {".jsonl": _json_lines, ".ndjson": _json_lines, ".json": _json_list, ".csv": _csv, ".txt": _txt}
     reader = readers.get(path.suffix.lower())
     if reader is None:
-        raise UsageError(
-            f"{path} has no ending that says how to read it", hint=f"a file of prompts ends in {', '.join(readers)}"
-        )
+        raise UsageError(f"{path} must end in one of {', '.join(readers)}", hint="the ending says how it is read")
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -140,7 +138,7 @@ def read(path: Path) -> PromptFile:
         raise _damaged(path, line, "it is not UTF-8", hint="save the file as UTF-8") from error
     entries = tuple(reader(path, text))
     if not entries:
-        raise UsageError(f"{path} holds no prompts", hint="put at least one in, or choose another file")
+        raise UsageError(f"{path} must hold at least one prompt", hint="put at least one in, or choose another file")
     return PromptFile(path, hashlib.sha256(data).hexdigest(), entries)
 
 
@@ -156,7 +154,7 @@ def _json_list(path: Path, data: bytes) -> Iterator[Entry]:
         pieces = msgspec.json.decode(data, type=list[msgspec.Raw])
     except msgspec.ValidationError as error:
         hint = "a .json file is a list of entries, a .jsonl file has one a line"
-        raise _damaged(path, 1, "it is no list", hint=hint) from error
+        raise _damaged(path, 1, "it must be a list", hint=hint) from error
     except msgspec.DecodeError as error:
         byte = re.search(r"\(byte (\d+)\)", str(error))
         line = data.count(b"\n", 0, int(byte[1]) if byte else len(data)) + 1
@@ -198,7 +196,9 @@ def _messages(path: Path, line: int, pairs: Sequence[tuple[str, str]]) -> tuple[
     messages: list[Message] = []
     for role, content in pairs:
         if role.lower() not in ROLES:
-            raise _damaged(path, line, f"the role {role!r} is unknown", hint=f"the roles are {', '.join(ROLES)}")
+            raise _damaged(
+                path, line, f"the role must be one of {', '.join(ROLES)}, not {role!r}", hint="mend the entry"
+            )
         message = Message(ROLES[role.lower()], content)
         asked = any(before.role == "user" for before in messages)
         if content.strip() and (asked or message.role != "assistant"):
@@ -231,7 +231,7 @@ def _csv(path: Path, data: bytes) -> Iterator[Entry]:
 def _csv_entry(path: Path, line: int, values: dict[str, str]) -> Iterator[Entry]:
     output = values.get("output_tokens", "").strip()
     if output and not (output.isdecimal() and int(output) > 0):
-        raise _damaged(path, line, f"output_tokens is {output!r}", hint="a number from 1 on, or nothing")
+        raise _damaged(path, line, f"output_tokens must be 1 or more, not {output!r}", hint="or leave it out")
     if values["prompt"].strip():
         key = values.get("id", "").strip() or str(line)
         yield Entry(line, key, (Message("user", values["prompt"]),), int(output) if output else None)

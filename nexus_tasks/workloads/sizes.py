@@ -111,28 +111,30 @@ def parse(text: str, option: str = "--prompt-tokens") -> Size:
     if kind == "uniform":
         first, dash, last = rest.partition("-")
         if not dash:
-            raise UsageError(f"{option} {text}: a range is missing", hint=_SIZE_HINT)
+            raise UsageError(f"{option} {text}: uniform needs a range", hint=_SIZE_HINT)
         low, high = _tokens(first, option, _SIZE_HINT), _tokens(last, option, _SIZE_HINT)
         if low > high:
-            raise UsageError(f"{option} {text}: {low} is more than {high}", hint=_SIZE_HINT)
+            raise UsageError(f"{option} {text}: the range must go up, not from {low} to {high}", hint=_SIZE_HINT)
         return uniform(low, high)
     if kind == "lognormal":
         numbers = rest.split(",")
         if len(numbers) not in (2, 3):
-            raise UsageError(f"{option} {text}: mean and sigma are wanted", hint=_SIZE_HINT)
+            raise UsageError(
+                f"{option} {text}: lognormal needs mean and sigma, and may have a longest", hint=_SIZE_HINT
+            )
         mean = _tokens(numbers[0], option, _SIZE_HINT)
         try:
             sigma = float(numbers[1])
         except ValueError:
             sigma = math.nan
         if not 0 < sigma <= WIDEST_SIGMA:
-            hint = f"a number above 0 and up to {WIDEST_SIGMA:g}; 0.5 is usual"
-            raise UsageError(f"{option} {text}: sigma is {numbers[1].strip()}", hint=hint)
+            must = f"sigma must be above 0 and at most {WIDEST_SIGMA:g}, not {numbers[1].strip()}"
+            raise UsageError(f"{option} {text}: {must}", hint="0.5 is usual")
         longest = _tokens(numbers[2], option, _SIZE_HINT) if len(numbers) == 3 else None
         if longest is not None and longest < mean:
-            raise UsageError(f"{option} {text}: the longest is less than the mean", hint=_SIZE_HINT)
+            raise UsageError(f"{option} {text}: the longest must be the mean or more", hint=_SIZE_HINT)
         return lognormal(mean, sigma, longest)
-    raise UsageError(f"{option} {text}: {kind!r} is no distribution", hint=_SIZE_HINT)
+    raise UsageError(f"{option} {text}: the distribution must be uniform or lognormal, not {kind!r}", hint=_SIZE_HINT)
 
 
 _LADDER_HINT = "write 100,1k,8k for these lengths, or 100..32k to double from one to the other (1k is 1024)"
@@ -148,11 +150,11 @@ def parse_ladder(text: str, option: str = "--lengths") -> tuple[int, ...]:
     if not dots:
         lengths = [_tokens(part, option, _LADDER_HINT) for part in text.split(",")]
         if len(set(lengths)) < len(lengths):
-            raise UsageError(f"{option} {text}: a length is named twice", hint=_LADDER_HINT)
+            raise UsageError(f"{option} {text}: each length must be there once", hint=_LADDER_HINT)
         return tuple(lengths)
     low, high = _tokens(first, option, _LADDER_HINT), _tokens(last, option, _LADDER_HINT)
     if low >= high:
-        raise UsageError(f"{option} {text}: {low} is not less than {high}", hint=_LADDER_HINT)
+        raise UsageError(f"{option} {text}: the range must go up, not from {low} to {high}", hint=_LADDER_HINT)
     doubled = itertools.takewhile(lambda length: length < high, (low * 2**step for step in itertools.count()))
     return (*doubled, high)
 
@@ -161,5 +163,5 @@ def _tokens(text: str, option: str, hint: str) -> int:
     parts = re.fullmatch(r"(\d{1,9})(k?)", text.strip().lower())
     number = int(parts[1]) * (1024 if parts[2] else 1) if parts else 0
     if number < 1:
-        raise UsageError(f"{option}: {text.strip()!r} is no number of tokens", hint=hint)
+        raise UsageError(f"{option} must be a number of tokens from 1 on, not {text.strip()!r}", hint=hint)
     return number

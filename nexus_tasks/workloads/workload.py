@@ -140,7 +140,9 @@ def _check_sense(spec: Spec) -> None:
     suitable = {"embeddings": ("embeddings",), "rerank": ("rerank",), "conversations": ("chat",)}
     apis = suitable.get(spec.kind, ("completion", "chat"))
     if spec.api not in apis:
-        refuse(f"the workload {spec.kind} can't be asked for with --api {spec.api}", f"use --api {' or '.join(apis)}")
+        refuse(
+            f"the workload {spec.kind} needs --api {' or '.join(apis)}, not {spec.api}", "change --api or leave it away"
+        )
     if spec.kind == "file" and not spec.file:
         refuse("the workload file needs a file of prompts", "name one with --prompts-file")
     if spec.file and spec.kind not in ("file", "conversations"):
@@ -148,29 +150,32 @@ def _check_sense(spec: Spec) -> None:
     if spec.kind == "context" and not spec.lengths:
         refuse("the workload context needs lengths", "name them: --lengths 100..32k")
     if not spec.file and spec.kind != "context" and spec.prompt_tokens is None:
-        refuse("no length of prompts is given", "give it with --prompt-tokens")
+        refuse(f"the workload {spec.kind} needs a length of prompts", "give it with --prompt-tokens")
     if not spec.file and spec.kind not in ("embeddings", "rerank") and spec.output_tokens is None:
-        refuse("no length of answers is given", "give it with --output-tokens")
+        refuse(f"the workload {spec.kind} needs a length of answers", "give it with --output-tokens")
     if spec.prompts not in ("unique", "same"):
-        refuse(f"prompts are unique or the same, not {spec.prompts!r}", "choose one of both")
+        refuse(f"prompts must be unique or same, not {spec.prompts!r}", "choose one of both")
     if spec.prompts == "same" and spec.kind not in ("synthetic", "context"):
-        refuse(f"the workload {spec.kind} can't be one prompt again and again", "leave --same-prompt away")
+        refuse(f"--same-prompt needs the workload synthetic or context, not {spec.kind}", "leave --same-prompt away")
     least_turns = 2 if spec.kind == "conversations" and not spec.file else 1
     if spec.turns < least_turns or (spec.turns > 1 and spec.kind != "conversations"):
-        refuse(f"{spec.turns} turns make no {spec.kind}", "conversations have --turns 2 or more, all else has 1")
+        must = f"{least_turns} or more" if spec.kind == "conversations" else "1"
+        refuse(f"--turns of the workload {spec.kind} must be {must}, not {spec.turns}", "conversations have several")
     if spec.prefix_tokens < (1 if spec.kind == "shared-prefix" else 0):
-        refuse(f"a shared prefix of {spec.prefix_tokens} tokens is none", "give one with --prefix-tokens")
+        refuse(f"--prefix-tokens must be 1 or more, not {spec.prefix_tokens}", "it is the length of the shared prefix")
     if spec.prefix_tokens and (spec.file or spec.kind not in ("shared-prefix", "conversations")):
-        refuse(f"the workload {spec.kind} has no shared prefix", "leave --prefix-tokens away, or use shared-prefix")
-    if spec.documents is not None and (spec.kind != "rerank" or spec.documents < 1):
-        refuse(f"{spec.documents} documents can't be ranked by {spec.kind}", "1 or more, with the workload rerank")
+        refuse(f"--prefix-tokens needs the workload shared-prefix or conversations, not {spec.kind}", "leave it away")
+    if spec.documents is not None and spec.kind != "rerank":
+        refuse(f"documents need the workload rerank, not {spec.kind}", "leave the documents away")
+    if spec.documents is not None and spec.documents < 1:
+        refuse(f"--rerank must be 1 or more, not {spec.documents}", "it is the number of documents")
     if spec.seed is not None and spec.seed < 0:
-        refuse(f"the seed {spec.seed} is negative", "give --seed a number from 0 on")
+        refuse(f"--seed must be 0 or more, not {spec.seed}", "another number makes other prompts")
     if spec.file and spec.api == "completion":
         for entry in spec.file.entries:
             if entry.text is None:
                 where = f"{spec.file.path}, line {entry.line}"
-                refuse(f"{where}: --api completion takes a text, no conversation", "use --api chat")
+                refuse(f"{where}: --api completion needs a text, not a conversation", "use --api chat")
 
 
 def output_limits(spec: Spec) -> Iterator[int | None]:

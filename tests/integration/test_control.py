@@ -205,7 +205,7 @@ def test_without_a_pattern_status_is_about_the_gpu_hosts(operator: Operator, dep
 
 def test_without_a_pattern_stop_asks_which(operator: Operator, deployed: str) -> None:
     _, stderr = operator.runs("control", "stop", status=1)
-    assert stderr.startswith("error: stop needs to be told where")
+    assert stderr.startswith("error: stop needs a pattern of hosts")
     assert psutil.pid_exists(operator.pid("rig"))
 
 
@@ -236,7 +236,7 @@ def test_each_line_of_the_logs_says_whose_it_is(operator: Operator, deployed: st
          "no instance chat is deployed on these hosts; those that are: localhost/main, rig/main\n hint: nox -s status"),
         (["logs", "rig/chat"], "no instance chat is deployed on these hosts; those that are: rig/main"),
         (["rollback", "rig"], "no instance on these hosts has an earlier generation to go back to"),
-        (["logs", "--lines", "0"], "--lines 0 is too few"),
+        (["logs", "--lines", "0"], "--lines must be 1 or more, not 0"),
     ],
 )  # fmt: skip
 def test_what_does_not_exist_is_said_with_what_does(

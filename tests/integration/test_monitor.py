@@ -157,11 +157,13 @@ def read_until(terminal: int, pattern: str, seconds: float = 180) -> str:
     return text
 
 
-@pytest.mark.parametrize(("interval", "wrong"), [("0", "too short"), ("nan", "no time"), ("inf", "no time")])
-def test_an_interval_without_time_is_refused(interval: str, wrong: str) -> None:
+@pytest.mark.parametrize("interval", ["0", "nan", "inf"])
+def test_an_interval_without_time_is_refused(interval: str) -> None:
     done = monitor("http://127.0.0.1:1", "--interval", interval)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"error: --interval {interval} is {wrong}\n hint: 0.1 seconds or more\n"
+    longest = f"{threading.TIMEOUT_MAX:g}"
+    must = f"--interval must be from 0.1 to {longest}, not {interval}"
+    assert done.stderr == f"error: {must}\n hint: give it in seconds\n"
 
 
 def test_it_ends_without_a_word_when_nobody_reads_it_any_more() -> None:

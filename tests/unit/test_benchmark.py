@@ -22,13 +22,25 @@ def told(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     ("argv", "error", "hint"),
     [
         (["http://a:1", "--preset", "fast"], "unknown preset 'fast'", "the presets are quick, standard"),
-        (["http://a:1", "--tag", "last-good"], "'last-good' can't be the name of a tag", ""),
-        (["http://a:1", "--tag", "a,b"], "'a,b' can't be the name of a tag", ""),
-        (["localhost:8600"], "localhost:8600 looks like an address", "write http://localhost:8600"),
-        (["http://a:1", "--interleave"], "--interleave is for two targets, not 1", "name the two of them"),
-        (["http://a:1", "http://b:1", "--save-baseline", "x"], "--save-baseline is for one target", "name one"),
-        (["http://a:1", "--stop-server"], "--stop-server leaves nothing to measure", "--engine llama-bench"),
-        (["http://a:1", "--engine", "llama-bench"], "llama-bench runs on hosts of the inventory only", "HOST/INSTANCE"),
+        (
+            ["http://a:1", "--tag", "last-good"],
+            "the name of a tag must be a word that means nothing else, not 'last-good'",
+            "",
+        ),
+        (["http://a:1", "--tag", "a,b"], "the name of a tag must be a word that means nothing else, not 'a,b'", ""),
+        (
+            ["localhost:8600"],
+            "an address must begin with http:// or https://, which localhost:8600 lacks",
+            "write http://localhost:8600",
+        ),
+        (["http://a:1", "--interleave"], "--interleave needs two targets, not 1", "name the two of them"),
+        (["http://a:1", "http://b:1", "--save-baseline", "x"], "--save-baseline needs one target, not 2", "name one"),
+        (
+            ["http://a:1", "--stop-server"],
+            "--stop-server needs an engine that works without the server",
+            "--engine llama-bench",
+        ),
+        (["http://a:1", "--engine", "llama-bench"], "--engine llama-bench needs instances", "HOST/INSTANCE"),
     ],
 )
 def test_what_can_not_be_done_with_the_targets_is_said_before_they_are_asked(
@@ -46,7 +58,7 @@ def test_llama_cpps_own_tools_refuse_what_they_do_not_have(
     monkeypatch.setattr(inventory, "deployed", lambda pattern: Deployed([instance], {}))
     for option in (["--interleave", "2"], ["--api", "chat"], ["--rate", "1"], ["--slo", "ttft_ms=5"], ["--seed", "1"]):
         said = told(capsys, "rig/main", "--engine", "llama-bench", *option)
-        assert f"error: llama-bench has no {option[0]}" in said
+        assert f"error: {option[0]} needs --engine http; llama-bench has no equal" in said
 
 
 def test_the_help_names_every_preset(capsys: pytest.CaptureFixture[Any]) -> None:

@@ -25,7 +25,7 @@ def test_the_record_of_a_deployment_is_no_run_to_compare(root: Path, capsys: pyt
     path = str(deployment_records.write(root))
     for names_ in ([path, "last"], ["last", path]):
         assert compare.main([*names_, "--results", str(root)]) == 1
-        assert f"{path} is a deployment" in capsys.readouterr().err
+        assert f"{path} must be the record of a benchmark, not of a deployment" in capsys.readouterr().err
 
 
 def test_the_last_good_runs_of_several_targets_are_one_of_each(

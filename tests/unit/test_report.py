@@ -58,7 +58,7 @@ def test_an_unknown_kind_is_an_error_that_lists_the_kinds(tmp_path: Path, capsys
     [
         ("nosuch", "1", "has no parameter 'nosuch'", "it has agreement_limit_percent, history_runs"),
         ("record_path", "/etc/passwd", "has no parameter 'record_path'", "agreement_limit_percent"),
-        ("history_runs", "many", "parameter history_runs of benchmark.ipynb is not 'many'", "a whole number"),
+        ("history_runs", "many", "history_runs of benchmark.ipynb must be a whole number, not 'many'", "-p history"),
     ],
 )
 def test_a_bad_notebook_parameter_is_refused_before_anything_runs(
@@ -155,7 +155,7 @@ def test_a_parameter_goes_to_the_notebook_that_has_it(tmp_path: Path, capsys: py
     assert "no notebook has a parameter 'nosuch'" in message
     assert "benchmark.ipynb has agreement_limit_percent, history_runs; fleet.ipynb has history_deployments" in message
     assert _main(tmp_path, "-p", "listed_deployments", "few") == 1
-    assert "parameter listed_deployments of fleet.ipynb is not 'few'" in capsys.readouterr().err
+    assert "parameter listed_deployments of fleet.ipynb must be a whole number, not 'few'" in capsys.readouterr().err
 
 
 def test_a_damaged_deployment_record_is_named_and_the_fleet_shown_without_it(
@@ -212,11 +212,11 @@ def test_a_sweep_has_a_page_of_its_own_kind(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["compare", "last"], "compare is of two runs or more, not of 1"),
-        (["tuning", "a", "b", "c"], "tuning is of two runs, before and after, not of 3"),
+        (["compare", "last"], "compare needs two runs or more, not 1"),
+        (["tuning", "a", "b", "c"], "tuning needs two runs, before and after, not 3"),
         (["models", "nosuch", "a"], "no run, tag or baseline 'nosuch'"),
         (["compare", "a", "b"], "asked different things: temperature 0 against 1"),
-        (["history"], "a history is of one target, not of 0"),
+        (["history"], "a history needs one target, not 0"),
         (["history", "gpu9/main"], "no run of target 'gpu9/main'"),
     ],
 )

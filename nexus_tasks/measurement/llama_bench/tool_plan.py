@@ -58,7 +58,9 @@ def plan_for(
     given = settings.parse(instance.argv)
     options = {setting.option: setting.value for setting in given}
     if instance.model is None or not (model := _model(given)):
-        raise UsageError(f"{instance.target} is a router of several models", hint="measure an instance with one model")
+        raise UsageError(
+            f"{engine} needs an instance with one model; {instance.target} is a router", hint="measure another one"
+        )
     if {"embeddings", "reranking"} & options.keys():
         raise UsageError(
             f"{instance.target} generates no text, and {engine} measures nothing else", hint="measure it over HTTP"
@@ -94,13 +96,16 @@ def _check_amounts(
     amounts = {"prompt-tokens": prompt_tokens, "output-tokens": output_tokens, "runs": repetitions}
     for name, amount in amounts.items():
         if amount < 1:
-            raise UsageError(f"--{name} {amount} is too few", hint="at least 1")
+            raise UsageError(f"--{name} must be 1 or more, not {amount}", hint="see nox -s benchmark -- --help")
     if engine == BENCH and list(concurrencies) != [1]:
-        raise UsageError("llama-bench has no concurrency but 1", hint="take --engine llama-batched-bench for others")
-    if not concurrencies or min(concurrencies) < 1 or max(concurrencies) > MAX_SEQUENCES:
         raise UsageError(
-            f"llama-batched-bench can't have a concurrency of {', '.join(map(str, concurrencies)) or 'nothing'}",
-            hint=f"from 1 to {MAX_SEQUENCES}",
+            "--engine llama-bench needs a concurrency of 1", hint="take --engine llama-batched-bench for others"
+        )
+    if not concurrencies or min(concurrencies) < 1 or max(concurrencies) > MAX_SEQUENCES:
+        given = ", ".join(map(str, concurrencies)) or "nothing"
+        raise UsageError(
+            f"each concurrency must be from 1 to {MAX_SEQUENCES}, not {given}",
+            hint=f"give {BATCHED} others with --concurrency",
         )
 
 
@@ -127,7 +132,7 @@ def from_plan(instance: Instance, engine: str, plan: Plan, repetitions: int) -> 
             return plan_for(instance, engine, prompt.max, output.max, repetitions, concurrencies)
         case _:
             hint = "give --prompt-tokens and --output-tokens a number each"
-            raise UsageError(f"{engine} measures prompts and answers of fixed lengths only", hint=hint)
+            raise UsageError(f"--engine {engine} needs prompts and answers of fixed lengths", hint=hint)
 
 
 def _model(given: Sequence[Setting]) -> str | None:

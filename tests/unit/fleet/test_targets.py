@@ -54,8 +54,8 @@ def test_an_external_endpoint_brings_its_model_its_path_and_its_key_from_the_env
     [
         ("@nobody", "llama_endpoints has no 'nobody'", "beta, none, odd, openai"),
         ("@openai", "llama_endpoints.openai in group_vars needs an API key", "environment variable THEIR_KEY"),
-        ("@none", "llama_endpoints.none in group_vars is no endpoint: unknown url", "give it base_url"),
-        ("@odd", "llama_endpoints.odd in group_vars is no endpoint: unknown colour", "api_path"),
+        ("@none", "llama_endpoints.none in group_vars must have known keys only, not url", "give it base_url"),
+        ("@odd", "llama_endpoints.odd in group_vars must have known keys only, not colour", "api_path"),
     ],
 )
 def test_an_external_endpoint_that_can_not_be_used_is_told(text: str, message: str, hint: str) -> None:
@@ -87,7 +87,7 @@ def test_a_server_that_is_reached_directly_is_left_as_it_is() -> None:
 
 @pytest.mark.parametrize("text", ["rig:8600", "rig.example.org:8600/v1", "[2001:db8::7]:8600"])
 def test_an_address_without_its_scheme_is_told_how_to_write_it(text: str) -> None:
-    with pytest.raises(UsageError, match="looks like an address without http://") as caught:
+    with pytest.raises(UsageError, match="an address must begin with http://") as caught:
         targets.find([text], {})
     assert caught.value.hint == f"write http://{text}"
 

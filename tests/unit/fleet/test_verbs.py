@@ -24,7 +24,7 @@ def test_without_a_pattern_it_is_the_gpu_hosts_or_this_machine_while_there_are_n
 @pytest.mark.parametrize("verb", ["start", "stop", "restart", "rollback"])
 def test_nobody_takes_all_gpu_hosts_down_by_leaving_the_pattern_out(monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
     monkeypatch.setattr(verbs, "default_pattern", lambda: "gpu-hosts")
-    with pytest.raises(UsageError, match=f"{verb} needs to be told where") as refused:
+    with pytest.raises(UsageError, match=f"{verb} needs a pattern of hosts") as refused:
         verbs.chosen_pattern(verb, None)
     assert f"nox -s {verb} -- gpu-hosts" in refused.value.hint
 

@@ -16,8 +16,8 @@ from nexus_tasks.load.requests import Stage, check
         (Stage("closed", concurrency=0, requests=1), "concurrency"),
         (Stage("poisson", requests=1), "rate"),
         (Stage("burst", rate_per_s=1, requests=1), "together"),
-        (Stage("closed", concurrency=1), "neither"),
-        (Stage("closed", concurrency=1, requests=1, warmup=-1), "negative"),
+        (Stage("closed", concurrency=1), "must have a number of requests or a duration"),
+        (Stage("closed", concurrency=1, requests=1, warmup=-1), "must be 0 or more"),
     ],
 )
 def test_a_stage_that_contradicts_itself_is_refused(stage: Stage, message: str) -> None:

@@ -40,5 +40,5 @@ def test_recorded_answers_are_sent_as_they_are_unless_the_conversation_is_held_a
 
 def test_a_conversation_is_no_text_for_completions(tmp_path: Path) -> None:
     text = '{"prompt": "A"}\n{"messages": [{"role": "system", "content": "S"}, {"role": "user", "content": "U"}]}\n'
-    with pytest.raises(UsageError, match=r"a\.jsonl, line 2: --api completion takes a text"):
+    with pytest.raises(UsageError, match=r"a\.jsonl, line 2: --api completion needs a text"):
         items(from_file(tmp_path, "a.jsonl", text, api="completion"))

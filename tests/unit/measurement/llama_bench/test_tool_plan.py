@@ -93,11 +93,11 @@ def test_a_server_that_fits_itself_to_the_gpu_is_told_of() -> None:
     ("options", "message"),
     [
         ({"engine": "vllm"}, "no engine 'vllm'"),
-        ({"engine": BENCH, "concurrencies": [1, 2]}, "no concurrency but 1"),
-        ({"engine": BATCHED, "concurrencies": [0]}, "concurrency of 0"),
-        ({"engine": BATCHED, "concurrencies": [257]}, "concurrency of 257"),
-        ({"engine": BATCHED, "concurrencies": []}, "concurrency of nothing"),
-        ({"output_tokens": 0}, "--output-tokens 0 is too few"),
+        ({"engine": BENCH, "concurrencies": [1, 2]}, "--engine llama-bench needs a concurrency of 1"),
+        ({"engine": BATCHED, "concurrencies": [0]}, "each concurrency must be from 1 to 256, not 0"),
+        ({"engine": BATCHED, "concurrencies": [257]}, "each concurrency must be from 1 to 256, not 257"),
+        ({"engine": BATCHED, "concurrencies": []}, "each concurrency must be from 1 to 256, not nothing"),
+        ({"output_tokens": 0}, "--output-tokens must be 1 or more, not 0"),
         ({"instance": instance("--embeddings")}, "generates no text"),
         ({"instance": instance("--reranking")}, "generates no text"),
         (
