@@ -94,7 +94,7 @@ def check(a: Sequence[Record], b: Sequence[Record], across: Collection[str] = ()
 
 
 def _invalid(record: Record) -> list[str]:
-    """Why the figures are the load generator's; nothing where they are the server's.
+    """Reasons why the figures are the load generator's; none where they are the server's.
 
     A run that was cut short has no summary: then the stages that ended say it.
     """
@@ -105,7 +105,7 @@ def _invalid(record: Record) -> list[str]:
 
 
 def same_workload(one: Record, other: Record) -> bool:
-    """Whether two runs asked the same of the server, but for the levels of load: those that both have can be compared.
+    """True if two runs asked the same of the server, whatever the levels of load: those that both have can be compared.
 
     The number of requests, the seed and the name of a preset or file may differ.
     """
@@ -113,7 +113,7 @@ def same_workload(one: Record, other: Record) -> bool:
 
 
 def measured_alike(one: Record, other: Record) -> bool:
-    """Whether one run measured again what the other did: workload, levels of load and model are the same.
+    """True if one run measured again what the other did: workload, levels of load and model are the same.
 
     So their figures as a whole can be compared, those over all levels too. The server's build, options and host may
     differ, which is what there is to see. Sweeps find levels of their own, and are alike without.
@@ -136,7 +136,7 @@ def _same(one: Record, other: Record, across: Collection[str]) -> None:
 
 
 def _unlike_workload(one: Record, other: Record) -> list[str]:
-    """What two runs asked differently, a few words each."""
+    """Differences of what two runs asked for, a few words each."""
     by_length = _axis(one) == "prompt_tokens"
     first, second = (_workload(record, by_length=by_length) for record in (one, other))
     return [
@@ -147,7 +147,7 @@ def _unlike_workload(one: Record, other: Record) -> list[str]:
 
 
 def _workload(record: Record, *, by_length: bool) -> dict[str, Any]:
-    """What a run asked for, at whatever level of load; ``by_length``: where levels are lengths of prompts."""
+    """Workload of a run, at whatever level of load; ``by_length``: where levels are lengths of prompts."""
     workload, load = record.header["workload"], record.header["load"]
     # What is the same at each level, and is not in the level's name.
     fixed = ("burst", "concurrency", "rate_per_s") if by_length else ("burst",)
@@ -167,7 +167,7 @@ def _levels(record: Record) -> list[list[Any]]:
 
 
 def _axis(record: Record) -> str:
-    """What differs from level to level, or would, if there were more than one."""
+    """The key that differs from level to level, or would, if there were more than one."""
     return str(record.header["load"]["axis"] or ("rate_per_s" if _planned(record, "rate_per_s") else "concurrency"))
 
 
@@ -181,7 +181,7 @@ def _model(record: Record) -> str:
 
 
 def differences(one: Record, other: Record) -> list[str]:
-    """What was changed between two runs on purpose: model, build, command line; a line each."""
+    """Changes between two runs that were made on purpose: model, build, command line; a line each."""
     found = []
     if not runs.same_model(one, other):
         found.append(f"model: {_model(one)} → {_model(other)}")
@@ -210,7 +210,7 @@ def _without(argv: Sequence[str], other: Sequence[str]) -> list[str]:
 
 
 def warnings(a: Sequence[Record], b: Sequence[Record], dropped: Iterable[str] = ()) -> list[str]:
-    """What makes a comparison doubtful, a line each: other machines, drivers or limits, and runs that are not whole."""
+    """Reasons to doubt a comparison, a line each: other machines, drivers or limits, and runs that are not whole."""
     found = []
     for name, of in _PROVENANCE.items():
         values = [[of(record) for record in side] for side in (a, b)]

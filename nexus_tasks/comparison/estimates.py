@@ -48,7 +48,7 @@ def figure(level: Level, quantity: Quantity) -> float | None:
 
 
 def is_thin(level: Level, quantity: Quantity) -> bool:
-    """Whether too few points lie in a tail to judge it."""
+    """True if too few points lie in a tail to judge it."""
     values, _ = points(level, quantity.metric)
     return len(values) * (1 - (STATISTICS[quantity.statistic] or 0.5)) < TAIL_POINTS
 
@@ -76,7 +76,7 @@ def estimate(level: Level, quantity: Quantity) -> Estimate | None:
 
 
 def lost_at_the_ends(level: Level) -> float:
-    """How much of the throughput is lost at the most while the load begins and ends, as a share.
+    """The share of the throughput that is lost at the most while the load begins and ends.
 
     Fewer than all users are at work then, for as long as one request: the more requests, the less it weighs.
     """

@@ -15,7 +15,7 @@ from nexus_tasks.records.store import Record
 
 EXIT_WORSE, EXIT_CANT_TELL = 3, 4
 FAIL_ON = {"worse": {WORSE: EXIT_WORSE}, "cant-tell": {WORSE: EXIT_WORSE, CANT_TELL: EXIT_CANT_TELL}}
-"""What fails -> the verdicts that do, and the exit status of each."""
+"""Verdicts to fail on -> the verdicts that do, and the exit status of each."""
 
 
 def exit_status(comparisons: Sequence[Comparison], fail_on: str) -> int:

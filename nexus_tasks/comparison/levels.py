@@ -26,7 +26,7 @@ class Level:
 
     @property
     def users(self) -> int:
-        """How many requests were in flight at a time, at the most, as the load was planned."""
+        """The most requests in flight at a time, as the load was planned."""
         return max((int(row.get("concurrency") or 1) for row in self.stages), default=1)
 
     def rounds(self) -> dict[int, Level]:

@@ -35,12 +35,12 @@ class Quantity:
 
     @property
     def is_share(self) -> bool:
-        """Whether it is a share of the requests: its changes are percentage points."""
+        """True for a share of the requests: its changes are percentage points."""
         return self.metric.source is Source.SHARE
 
     @property
     def is_tail(self) -> bool:
-        """Whether it is of the slowest few: without enough of them it is not judged at all."""
+        """True for a statistic of the slowest few: without enough of them it is not judged at all."""
         return self.statistic in TAILS
 
     @property

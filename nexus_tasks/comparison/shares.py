@@ -21,7 +21,7 @@ from nexus_tasks.stats.slo import meets
 
 @dataclass(frozen=True)
 class Share:
-    """How many of the tried requests of a run failed, or were good.
+    """Share of the tried requests of a run that failed, or were good.
 
     ``independent`` is how many requests that have nothing to do with one another would say as much; ``drift`` the
     deviation of the share from one run to the next that is assumed, and ``by_round`` the share in each round.

@@ -1,4 +1,4 @@
-"""How often verdicts are right: made-up runs with known noise and a known difference, judged as real ones are.
+"""Simulation of how often verdicts are right: made-up runs of a known noise and difference, judged as real ones are.
 
     nox -s compare -- --simulate                           # 2000 trials of each kind
 
@@ -61,7 +61,7 @@ class Noise:
 
 @dataclass(frozen=True)
 class Design:
-    """How the two runs are measured: after one another with hours between, or in turn when ``rounds`` is above 1."""
+    """Design of a comparison: two runs after one another with hours between, or in turn when ``rounds`` is above 1."""
 
     name: str = ""
     requests: int = 5
@@ -91,7 +91,7 @@ MACHINES = {
 
 @dataclass(frozen=True)
 class Rates:
-    """How often a design came to which verdict, from 0 to 1."""
+    """Frequencies of the verdicts that a design came to, from 0 to 1."""
 
     design: Design
     called_different: float

@@ -38,7 +38,7 @@ WIDEST = math.log(100)
 
 @dataclass(frozen=True)
 class Finding:
-    """What became of one quantity at one level of load, B against A.
+    """Verdict about one quantity at one level of load, B against A.
 
     ``change`` and its bounds are per cent of A, of shares percentage points; None where there are too few points.
     ``noise_percent`` is what A would differ from itself at the most, as measured between rounds or repeats, or as
@@ -71,11 +71,11 @@ class Comparison:
     b: Sequence[Record]
     findings: Sequence[Finding]
     noise: str
-    """Where the noise between runs is known from: ``rounds``, ``repeats`` or ``assumed``."""
+    """Source of the noise between runs: ``rounds``, ``repeats`` or ``assumed``."""
     differences: Sequence[str] = field(default_factory=tuple)
     warnings: Sequence[str] = field(default_factory=tuple)
     missing: Sequence[str] = field(default_factory=tuple)
-    """What A has and B has not, levels of load and quantities: it can't be told."""
+    """Levels of load and quantities that A has and B has not: they can't be told."""
 
     @property
     def verdict(self) -> str:
@@ -175,7 +175,7 @@ def judge(
 def _judged(
     a: Sequence[Record], b: Sequence[Record], sides: Sides, quantities: Sequence[Quantity]
 ) -> Iterable[Quantity]:
-    """What can be judged at a level: nothing twice under two names, and nothing that the load itself sets."""
+    """Quantities that can be judged at a level: none twice under two names, and none that the load itself sets."""
     of_level = [*sides[0], *sides[1]]
     streamed = any(row.get("ttft_ms") is not None for level in of_level for row in level.rows if row["ok"])
     closed = a[0].header["load"]["mode"] in ("closed", "sweep")
@@ -195,7 +195,7 @@ def _judged(
 
 
 def _interleaved(a: Sequence[Record], b: Sequence[Record]) -> bool:
-    """Whether two runs were measured in turn, in more than one round."""
+    """True if two runs were measured in turn, in more than one round."""
     if len(a) != 1 or len(b) != 1:
         return False
     named = [record.header["load"].get("interleaved_with") for record in (a[0], b[0])]

@@ -1,1 +1,1 @@
-"""What every room may use: errors, and where a measurement comes from."""
+"""The ground floor, which every room may use: errors, and the provenance of a measurement."""

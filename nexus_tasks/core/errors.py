@@ -1,4 +1,4 @@
-"""What can go wrong, said so that the reader knows what to do.
+"""Errors that a user can mend, each with a hint of what to do.
 
     NexusError                  anything a user can mend: a message and a hint, never a traceback
     ├── UsageError              the command or a file of the user's asks for something that does not exist

@@ -1,4 +1,4 @@
-"""Where a measurement comes from: this revision of the project, and the machine that measured.
+"""Provenance of a measurement: this revision of the project, and the machine that measured.
 
 provenance.git()       {"commit": "1f0c…", "dirty": False}
 provenance.client()    {"hostname": …, "os": …, "python": …, "cpu": …, "cpu_count": …, "memory_mib": …}

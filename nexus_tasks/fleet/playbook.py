@@ -87,7 +87,7 @@ class Activity:
 
     task: str = ""
     since: float = 0.0
-    """When it began the task, or ended it, on the narrator's clock."""
+    """Time at which it began the task, or ended it, on the narrator's clock."""
     busy: bool = False
     progress: str = ""
     trouble: str = ""
@@ -108,7 +108,7 @@ class Narrator:
     console: Console | None
     log: IO[str]
     narrate: bool = True
-    """Whether there is a line for each thing that happened; what the hosts do now is shown in any case."""
+    """True for a line for each thing that happened; what the hosts do now is shown in any case."""
     clock: Callable[[], float] = time.monotonic
     hosts: dict[str, Activity] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What people see of a benchmark in a terminal: how far it is, and what it came to."""
+"""Progress of a benchmark in a terminal, and a summary at its end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nexus_tasks.records import store
 from nexus_tasks.stats.metrics import ITL, LATE, MAIN, OF_REQUESTS, OUTPUT, REQUESTS, TTFT, TTFT_VISIBLE
 
 LINES_EACH = 20
-"""Where there is no terminal, up to this many requests have a line each."""
+"""Number of requests up to which each has a line where there is no terminal."""
 LINE_SECONDS = 10.0
 """More requests than that share a line each time so much has passed."""
 FAILURES_SHOWN = 5

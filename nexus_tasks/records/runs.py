@@ -61,12 +61,12 @@ def stages(record: Record) -> list[Row]:
 
 
 def level_names(record: Record) -> dict[int, str]:
-    """What the level of each stage is called, by the stage's number."""
+    """Name of each stage's level of load, by the stage's number."""
     return {int(row["stage"]): level_name(row) for row in record.stages}
 
 
 def verdict(record: Record) -> tuple[str, str]:
-    """What became of the run: a tone (good or bad) and a sentence without its full stop."""
+    """Verdict about the run itself: a tone (good or bad) and a sentence without its full stop."""
     summary = record.summary
     if summary is None:
         return "bad", "Interrupted: the run was cut short"
@@ -94,7 +94,7 @@ def badge(record: Record) -> str:
 
 
 def same_model(one: Record, other: Record) -> bool:
-    """Whether two runs measured one model: by hash where both know it, else by name."""
+    """True if two runs measured one model: by hash where both know it, else by name."""
     first, second = one.header["model"], other.header["model"]
     if first["sha256"] and second["sha256"]:
         return bool(first["sha256"] == second["sha256"])
@@ -102,7 +102,7 @@ def same_model(one: Record, other: Record) -> bool:
 
 
 def model_name(record: Record) -> str:
-    """What a reader calls the model: the profile's name, else the id that the server gives; of a path its last part."""
+    """Name of the model for readers: the profile's, else the id that the server gives; of a path its last part."""
     name = _model_id(record)
     return name.rpartition("/")[2] if name.endswith(".gguf") else name
 
@@ -112,7 +112,7 @@ def _model_id(record: Record) -> str:
 
 
 def build_name(record: Record) -> str:
-    """What a reader calls the server's build: what the server says, else the release."""
+    """Name of the server's build for readers: as the server gives it, else the release."""
     server = record.header["server"]
     return str(server["build"] or server["release"] or "unknown")
 
@@ -125,7 +125,7 @@ def driver_name(record: Record) -> str | None:
 
 
 def slots(record: Record) -> int | None:
-    """How many requests the server works on at a time."""
+    """Number of requests that the server works on at a time; None where it does not say."""
     found: int | None = record.header["server"]["total_slots"]
     return found
 
@@ -185,13 +185,13 @@ def level(row: Mapping[str, Any]) -> float:
 
 
 def axis(record: Record) -> str:
-    """What differs from stage to stage: one of LEVELS."""
+    """The key that differs from stage to stage: one of LEVELS."""
     told = record.header["load"]["axis"]
     return str(told) if told else _axis((record.stages or record.header["load"]["planned"] or [{}])[0])
 
 
 def swept(record: Record) -> bool:
-    """Whether the levels of load were found by a sweep."""
+    """True if a sweep found the levels of load."""
     return str(record.header["load"]["mode"]) == "sweep"
 
 
@@ -210,7 +210,7 @@ _AROUND = {
 
 
 def _axis(row: Mapping[str, Any]) -> str:
-    """What a stage is named by: its prompts where their length is its level, else its rate, else its users."""
+    """The key that names a stage: its prompts where their length is its level, else its rate, else its users."""
     return next((key for key in ("prompt_tokens", "rate_per_s") if row.get(key)), "concurrency")
 
 

@@ -1,4 +1,4 @@
-"""What the rows of run records are made of. Older ones are upgraded when they are read; the files stay as they are.
+"""Types of the rows of run records. Older rows are upgraded when they are read; the files stay as they are.
 
     header, rows = schema.upgrade(header, rows)
     schema.check("benchmark", rows[0])

@@ -71,7 +71,7 @@ REQUEST_COLUMNS = {
 
 @dataclass(frozen=True)
 class Change:
-    """How a median moved since the last comparable run.
+    """Change of a median since the last comparable run.
 
     ``distinct`` is True where a comparison calls the median better or worse (docs/compare.md), at each level of load;
     else the change may be noise.
@@ -154,7 +154,7 @@ def stages(record: Record) -> pd.DataFrame:
 
 
 def in_flight(record: Record) -> pd.DataFrame:
-    """How many requests were under way over the run: ``t_s`` (start of a bin) and ``in_flight``, the mean within it."""
+    """Requests in flight over the run: ``t_s`` (start of a bin) and ``in_flight``, the mean within it."""
     begun = np.sort([row["start_s"] for row in record.requests])
     # Latency counts from the intended start; what failed before it was sent was never under way.
     ends = [max(row["start_s"], row["intended_s"] + (row["total_ms"] or 0.0) / 1000) for row in record.requests]
@@ -306,7 +306,7 @@ def _request(row: Row) -> Row:
 
 
 def _arrivals_s(row: Row) -> Floats:
-    """When each token of a request came, in seconds after the run began; latency counts from the intended start."""
+    """Arrival of each token of a request, in seconds after the run began; latency counts from the intended start."""
     if row.get("ttft_ms") is None:
         return np.empty(0)
     gaps_ms = np.concatenate([[row["ttft_ms"]], row.get("itl_ms") or []])
@@ -369,7 +369,7 @@ def run(record: Record) -> Row:
 
 
 def likely(stats: Row) -> tuple[float, float]:
-    """Where the true median is: its interval at 95 % of confidence, else (too few points for one) the range."""
+    """Bounds of the true median: its 95 % confidence interval, else (too few points for one) the range."""
     low, high = (stats.get("ci") or {}).get("median") or (stats["min"], stats["max"])
     return float(low), float(high)
 

@@ -50,7 +50,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Options:
-    """How pages are rendered: notebook parameters as typed, whether up-to-date pages too, and who hears of it.
+    """Options of rendering: notebook parameters as typed, whether up-to-date pages too, and who hears of it.
 
     Each parameter goes to the notebooks that have it. ``say`` gets progress lines, ``warn`` a line for each record that
     can't be read and each page that can't be rendered; the others are rendered all the same.

@@ -40,7 +40,7 @@ LATEST_SHOWN = 5
 
 @dataclass(frozen=True)
 class Folders:
-    """Where records are looked for, where pages go, and the notebooks that make them."""
+    """Folders of the records that are read, of the pages that are made, and of the notebooks that make them."""
 
     results: Path = store.ROOT
     reports: Path = REPORTS

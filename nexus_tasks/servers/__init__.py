@@ -1,1 +1,1 @@
-"""What answers at an address: identity, limits, slots and metrics."""
+"""Servers that answer at an address: identity, limits, slots and metrics."""

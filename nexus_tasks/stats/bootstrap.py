@@ -1,4 +1,4 @@
-"""How sure a figure is: bootstrap intervals in which the points of one request stay together.
+"""Confidence intervals by bootstrap, in which the points of one request stay together.
 
     bootstrap.interval([gaps of one request, gaps of the next, ...], "p95")    (11.8, 12.4), or None
 
@@ -163,6 +163,6 @@ def _usual_draw(blocks: int, resamples: int) -> Floats:
 
 
 def _draw(blocks: int, resamples: int, rng: np.random.Generator) -> Floats:
-    """How often each block is drawn in each resample, shape (resamples, blocks)."""
+    """Counts of each block in each resample, shape (resamples, blocks)."""
     drawn = rng.integers(0, blocks, size=(resamples, blocks)) + np.arange(resamples)[:, None] * blocks
     return np.bincount(drawn.ravel(), minlength=resamples * blocks).reshape(resamples, blocks).astype(np.float64)

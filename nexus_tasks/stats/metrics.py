@@ -31,7 +31,7 @@ STATISTICS: Mapping[str, float | None] = {
 
 
 class Source(enum.Enum):
-    """Where the points of a metric come from."""
+    """Source of the points of a metric."""
 
     REQUEST = "the key of a request's row: one point a request"
     GAPS = "the key of a request's row: a list, of one point a gap between two tokens"
@@ -64,14 +64,14 @@ class Metric:
     title: str
     """For headings and axes: ``Time to first token``."""
     label: str
-    """Where there is little room, and within sentences: ``TTFT``, ``decode``."""
+    """Name where there is little room, and within sentences: ``TTFT``, ``decode``."""
     unit: str
     better: Literal["lower", "higher"]
     tolerance: Tolerance
     """Of its median, or of the only figure that it has."""
     source: Source = Source.REQUEST
     slo_names: tuple[str, ...] = ()
-    """What ``--slo`` may bound within a request."""
+    """Statistic that ``--slo`` may bound within a request."""
     slo_label: str = ""
     """In objectives, where the label says too little."""
 
@@ -94,7 +94,7 @@ class Metric:
         return TAIL if statistic in ("p90", "p95", "p99", "max") else self.tolerance
 
     def name_of(self, statistic: str) -> str:
-        """What :func:`parse` reads: ``itl_p95_ms``; of medians, and of metrics that have one figure, the key."""
+        """Name that :func:`parse` reads: ``itl_p95_ms``; of medians, and of metrics that have one figure, the key."""
         if statistic == "median" or self.source not in _WITH_POINTS:
             return self.key
         stem, _, unit = self.key.rpartition("_")
@@ -146,7 +146,7 @@ MAIN: tuple[Metric, ...] = (TTFT, ITL, TOTAL, DECODE, PREFILL)
 SLO_NAMES: tuple[str, ...] = tuple(
     name for source in _WITH_POINTS for one in METRICS.values() if one.source is source for name in one.slo_names
 )
-"""What ``--slo`` takes: first what each request has one of."""
+"""Names that ``--slo`` takes: first those of which each request has one value."""
 
 
 def parse(name: str, statistics: Collection[str] = tuple(STATISTICS)) -> tuple[Metric, str | None]:

@@ -62,7 +62,7 @@ def value(row: Row, name: str) -> float | None:
 
 
 def meets(row: Row, limits: Mapping[str, float]) -> bool:
-    """Whether a request succeeded and kept every objective; one without the value didn't, but for gaps."""
+    """True if a request succeeded and kept every objective; one without the value didn't, but for gaps."""
     if not row["ok"]:
         return False
     for name, limit in limits.items():

@@ -23,13 +23,13 @@ NEXT_LOOK = 1.1
 
 
 class Measured(Protocol):
-    """What :func:`enough` asks of a collector. ``next_look`` is its to keep, and :func:`enough`'s to set."""
+    """Interface of a collector for :func:`enough`. ``next_look`` is its to keep, and :func:`enough`'s to set."""
 
     next_look: int
 
     @property
     def counted(self) -> int:
-        """How many requests the figures are made of."""
+        """Number of requests that the figures are made of."""
 
     def points(self, metric: str, most: int | None = None) -> tuple[Floats, Integers]:
         """The points of a metric, and how many of them each request has; at most ``most`` of them, drawn evenly."""
@@ -53,7 +53,7 @@ def parse(text: str) -> tuple[str, float]:
 
 
 def enough(collector: Measured, name: str, percent: float) -> bool:
-    """Whether a metric is known well enough: half of its 95 % interval is at most ``percent`` of it.
+    """True if a metric is known well enough: half of its 95 % confidence interval is at most ``percent`` of it.
 
     It is cheap, for it may be asked while requests are under way: a few milliseconds, and only looks again when a
     tenth more requests are there. A look can be lucky; seldom looking, and never at fewer than MIN_REQUESTS

@@ -1,4 +1,4 @@
-"""What measurements come to: the one place that turns points and request rows into summary figures.
+"""Summaries of measurements: the one place that turns points and request rows into figures.
 
 summarise([12.1, 12.4, 12.2])  ->  {"n": 3, "min": 12.1, ..., "p90": None, "points": [12.1, 12.4, 12.2], "ci": {...}}
 
@@ -89,7 +89,7 @@ class Collector:
         self.stalls = 0
         self.next_look = 0
         self.counted = 0
-        """How many requests the figures are made of."""
+        """Number of requests that the figures are made of."""
         self._slo = dict(slo or {})
         self._good = 0
         self._tried = 0

@@ -142,7 +142,7 @@ def breakdown(record: Record) -> Block:
 
 
 def _every_request(frame: pd.DataFrame) -> Block:
-    """When each request was sent and how long it took: one mark each, those that failed or stalled in their own."""
+    """Durations of requests by the time they were sent: a mark each, those that failed or stalled in their own."""
     shown = frame.dropna(subset=["total_ms"])
     if shown.empty:
         return note("No request got as far as an answer, so there is no time to show.", "bad")
