@@ -67,11 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         naming.check_name(given.tag, "a tag")
     plan = from_options.plan(given)
     console = Console(stderr=True) if given.json else Console()
-    found = targets.find(given.targets)
+    measured = targets.find(given.targets)
     if given.model:
-        found = [dataclasses.replace(target, model=given.model) for target in found]
-    _check_targets(given, found)
-    paths, errors = _measure(given, plan, found, console)
+        measured = [dataclasses.replace(target, model=given.model) for target in measured]
+    _check_targets(given, measured)
+    paths, errors = _measure(given, plan, measured, console)
     records = [store.load(path) for path in paths]
     if given.json:
         sys.stdout.write(json.dumps([_as_json(record) for record in records], indent=2) + "\n")
@@ -88,31 +88,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0 if good else 1
 
 
-def _check_targets(given: argparse.Namespace, found: Sequence[Target]) -> None:
+def _check_targets(given: argparse.Namespace, measured: Sequence[Target]) -> None:
     if given.engine != "http":
-        if any(target.instance is None and not target.lost for target in found):
+        if any(target.instance is None and not target.lost for target in measured):
             raise UsageError(f"--engine {given.engine} needs instances of the inventory", hint="name HOST/INSTANCE")
         from_options.refuse_for_tools(given)
-    if given.interleave and len(found) != 2:
-        names = ", ".join(target.name for target in found)
-        raise UsageError(f"--interleave needs two targets, not {len(found)}: {names}", hint="name the two of them")
-    if given.save_baseline and len(found) > 1:
+    if given.interleave and len(measured) != 2:
+        names = ", ".join(target.name for target in measured)
+        raise UsageError(f"--interleave needs two targets, not {len(measured)}: {names}", hint="name the two of them")
+    if given.save_baseline and len(measured) > 1:
         raise UsageError(
-            f"--save-baseline needs one target, not {len(found)}", hint="name one, or save each with nox -s compare"
+            f"--save-baseline needs one target, not {len(measured)}", hint="name one, or save each with nox -s compare"
         )
     if given.stop_server and given.engine == "http":
         raise UsageError("--stop-server needs an engine that works without the server", hint="add --engine llama-bench")
 
 
 def _measure(
-    given: argparse.Namespace, plan: Plan, found: Sequence[Target], console: Console
+    given: argparse.Namespace, plan: Plan, measured: Sequence[Target], console: Console
 ) -> tuple[list[Path], list[NexusError]]:
-    declared = exporters.beside(found)
+    declared = exporters.beside(measured)
     if given.interleave:
-        return http_engine.run_interleaved(found, plan, exporters=declared, root=given.results, console=console), []
+        return http_engine.run_interleaved(measured, plan, exporters=declared, root=given.results, console=console), []
     paths: list[Path] = []
     errors: list[NexusError] = []
-    for target in found:
+    for target in measured:
         try:
             target.must_be_there()
             if target.instance and given.engine != "http":

@@ -75,10 +75,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         _print(verb, rows, outcome, console)
     # A status says all of a host in its table; of what failed elsewhere, the end of the log is in the message.
-    told = {row["host"] for row in rows if row["error"]} if verb in LOOKING else set()
-    untold = [f"{host}: {message}" for host, message in outcome.failures.items() if host not in told]
-    if untold:
-        raise DeployError("\n".join(untold), hint=f"mend it and {verb} again; nox -s status shows what runs")
+    in_table = {row["host"] for row in rows if row["error"]} if verb in LOOKING else set()
+    elsewhere = [f"{host}: {message}" for host, message in outcome.failures.items() if host not in in_table]
+    if elsewhere:
+        raise DeployError("\n".join(elsewhere), hint=f"mend it and {verb} again; nox -s status shows what runs")
     return 1 if outcome.status != 0 or any(row.get("trouble") for row in rows) else 0
 
 

@@ -39,7 +39,7 @@ def records() -> set[Path]:
 
 def summary(outcome: Outcome, *, check: bool) -> list[tuple[str, str]]:
     """By host what became of it, in a word or two, and for how long a server was away."""
-    said = []
+    lines = []
     for host in outcome.hosts:
         rows = outcome.rows.get(host, [])
         gaps = [row.get("downtime_seconds") or 0.0 for row in rows]
@@ -53,8 +53,8 @@ def summary(outcome: Outcome, *, check: bool) -> list[tuple[str, str]]:
             verdict = "would change" if check else "changed"
         else:
             verdict = "unchanged"
-        said.append((host, f"{verdict}, {max(gaps):.1f} s without service" if any(gaps) else verdict))
-    return said
+        lines.append((host, f"{verdict}, {max(gaps):.1f} s without service" if any(gaps) else verdict))
+    return lines
 
 
 def _parser() -> argparse.ArgumentParser:

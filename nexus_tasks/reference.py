@@ -142,13 +142,13 @@ def _value(spec: Mapping[str, Any]) -> str:
     """The values of an option, whether it must be set, and its default."""
     kinds = {"str": "text", "int": "number", "float": "number", "bool": "true, false", "dict": "dict"}
     if "options" in spec:
-        said = f"list of {{{', '.join(spec['options'])}}}"
+        kind = f"list of {{{', '.join(spec['options'])}}}"
     else:
-        said = ", ".join(map(str, spec.get("choices", []))) or kinds[spec.get("elements", spec["type"])]
-        said = f"list of {said}" if spec["type"] == "list" else said
+        kind = ", ".join(map(str, spec.get("choices", []))) or kinds[spec.get("elements", spec["type"])]
+        kind = f"list of {kind}" if spec["type"] == "list" else kind
     if spec.get("required"):
-        return f"{said}; required"
-    return f"{said}; default {spec['default']}" if "default" in spec else said
+        return f"{kind}; required"
+    return f"{kind}; default {spec['default']}" if "default" in spec else kind
 
 
 def _meaning(spec: Mapping[str, Any]) -> str:
@@ -167,8 +167,8 @@ def ask(server: Path) -> tuple[str, str]:
             for flag in ("--help", "--version")
         )
     except (OSError, subprocess.CalledProcessError) as error:
-        said = error.strerror if isinstance(error, OSError) else f"exit status {error.returncode}"
-        raise UsageError(f"{server} can't be run ({said})", hint="name the llama-server of a release") from error
+        reason = error.strerror if isinstance(error, OSError) else f"exit status {error.returncode}"
+        raise UsageError(f"{server} can't be run ({reason})", hint="name the llama-server of a release") from error
     pinned = yaml.safe_load((ROOT / "roles" / "llama_cpp" / "defaults" / "main.yml").read_text(encoding="utf-8"))
     if pinned[COMMIT][:9] not in version.stdout + version.stderr:
         raise UsageError(

@@ -182,11 +182,11 @@ def _model(record: Record) -> str:
 
 def differences(one: Record, other: Record) -> list[str]:
     """Changes between two runs that were made on purpose: model, build, command line; a line each."""
-    found = []
+    changes = []
     if not runs.same_model(one, other):
-        found.append(f"model: {_model(one)} → {_model(other)}")
+        changes.append(f"model: {_model(one)} → {_model(other)}")
     first, second = one.header["server"], other.header["server"]
-    found += [
+    changes += [
         f"{key}: {_short(first.get(key))} → {_short(second.get(key))}"
         for key in ("build", "release", "n_ctx", "total_slots")
         if first.get(key) != second.get(key)
@@ -195,8 +195,8 @@ def differences(one: Record, other: Record) -> list[str]:
         gone = _without(first["argv"], second["argv"])
         new = _without(second["argv"], first["argv"])
         if gone or new:
-            found.append("argv: " + " ".join([*(f"-[{word}]" for word in gone), *(f"+[{word}]" for word in new)]))
-    return found
+            changes.append("argv: " + " ".join([*(f"-[{word}]" for word in gone), *(f"+[{word}]" for word in new)]))
+    return changes
 
 
 def _options(argv: Sequence[str]) -> list[str]:
@@ -211,25 +211,25 @@ def _without(argv: Sequence[str], other: Sequence[str]) -> list[str]:
 
 def warnings(a: Sequence[Record], b: Sequence[Record], dropped: Iterable[str] = ()) -> list[str]:
     """Reasons to doubt a comparison, a line each: other machines, drivers or limits, and runs that are not whole."""
-    found = []
+    doubts = []
     for name, of in _PROVENANCE.items():
         values = [[of(record) for record in side] for side in (a, b)]
         known = [list(dict.fromkeys(_short(value) for value in side if value not in (None, [], ""))) for side in values]
         if known[0] and known[1] and known[0] != known[1]:
-            found.append(f"{name} differs: {', '.join(known[0])} against {', '.join(known[1])}")
+            doubts.append(f"{name} differs: {', '.join(known[0])} against {', '.join(known[1])}")
     for record in (*a, *b):
         tone, sentence = runs.verdict(record)
         if tone == "bad":
-            found.append(f"{record.run_id}: {sentence[0].lower()}{sentence[1:]}")
+            doubts.append(f"{record.run_id}: {sentence[0].lower()}{sentence[1:]}")
         throttled = {reason for row in record.samples for gpu in row["gpus"] for reason in gpu.get("throttled") or []}
         if throttled:
-            found.append(f"{record.run_id}: a GPU was throttled ({', '.join(sorted(throttled))})")
+            doubts.append(f"{record.run_id}: a GPU was throttled ({', '.join(sorted(throttled))})")
     if levels := list(dict.fromkeys(dropped)):
-        found.append(f"not measured in all runs, and left out: {', '.join(levels)}")
+        doubts.append(f"not measured in all runs, and left out: {', '.join(levels)}")
     slos = {json.dumps(record.header["load"]["slo"], sort_keys=True) for record in (*a, *b)}
     if len(slos) > 1:
-        found.append("the objectives (--slo) differ, so goodput is left out")
-    return found
+        doubts.append("the objectives (--slo) differ, so goodput is left out")
+    return doubts
 
 
 def _short(value: Any) -> str:

@@ -69,9 +69,9 @@ def by_name(record: Record) -> dict[str, Level]:
 
 def points(level: Level, metric: Metric) -> tuple[Floats, Integers]:
     """The points of a metric of good requests, and how many each request has."""
-    found = [row[metric.key] for row in level.rows if row["ok"] and row.get(metric.key) is not None]
+    values = [row[metric.key] for row in level.rows if row["ok"] and row.get(metric.key) is not None]
     if metric.source is not Source.GAPS:
-        return np.array(found, dtype=np.float64), np.ones(len(found), dtype=np.int64)
-    found = [gaps for gaps in found if len(gaps)]
-    sizes = np.array([len(gaps) for gaps in found], dtype=np.int64)
-    return np.concatenate([np.asarray(gaps, dtype=np.float64) for gaps in found] or [np.empty(0)]), sizes
+        return np.array(values, dtype=np.float64), np.ones(len(values), dtype=np.int64)
+    values = [gaps for gaps in values if len(gaps)]
+    sizes = np.array([len(gaps) for gaps in values], dtype=np.int64)
+    return np.concatenate([np.asarray(gaps, dtype=np.float64) for gaps in values] or [np.empty(0)]), sizes

@@ -54,15 +54,15 @@ def share(level: Level, quantity: Quantity, slo: Mapping[str, float]) -> Share:
         limits = {name: limit / (1 + drifted * _drift_percent(name) / 100) for name, limit in slo.items()}
         return np.array([meets(row, limits) for row in part.rows], dtype=np.float64)
 
-    found = hits(level)
-    value = float(found.mean())
+    counted = hits(level)
+    value = float(counted.mean())
     # Failures and slow answers come in bursts: a burst says as much as a few requests.
-    left = batch_sums(level, found - value)
-    alone = value * (1 - value) * len(found)
+    left = batch_sums(level, counted - value)
+    alone = value * (1 - value) * len(counted)
     bunched = float((left**2).sum()) * len(left) / (len(left) - 1) / alone if alone and len(left) > 1 else 1.0
     drift = 0.0 if quantity == FAILED else float(hits(level, -1).mean() - hits(level, 1).mean()) / 2
     by_round = {number: float(hits(part).mean()) for number, part in level.rounds().items()}
-    return Share(value, len(found), len(found) / max(1.0, bunched), drift, by_round)
+    return Share(value, len(counted), len(counted) / max(1.0, bunched), drift, by_round)
 
 
 def difference(a: Sequence[Share], b: Sequence[Share], confidence: float, *, interleaved: bool) -> Difference:

@@ -136,13 +136,14 @@ def simulate(
     equal = [verdicts.judge(*pair(rng, noise, design)) for _ in range(trials)]
     slower = [verdicts.judge(*pair(rng, noise, design, loss_percent=loss_percent)) for _ in range(trials)]
     different = [
-        any(finding.verdict in (verdicts.BETTER, verdicts.WORSE) for finding in found.findings) for found in equal
+        any(finding.verdict in (verdicts.BETTER, verdicts.WORSE) for finding in comparison.findings)
+        for comparison in equal
     ]
     return Rates(
         design,
         called_different=sum(different) / trials,
-        called_same=sum(_decoding(found) == verdicts.SAME for found in equal) / trials,
-        loss_found=sum(_decoding(found) == verdicts.WORSE for found in slower) / trials,
+        called_same=sum(_decoding(comparison) == verdicts.SAME for comparison in equal) / trials,
+        loss_found=sum(_decoding(comparison) == verdicts.WORSE for comparison in slower) / trials,
     )
 
 
@@ -171,8 +172,8 @@ def show(trials: int, console: Console) -> int:
     return 0 if right else 1
 
 
-def _decoding(found: Comparison) -> str:
-    return next(finding.verdict for finding in found.findings if finding.name == DECODE.name)
+def _decoding(comparison: Comparison) -> str:
+    return next(finding.verdict for finding in comparison.findings if finding.name == DECODE.name)
 
 
 def _drift(rng: np.random.Generator, noise: Noise, moments: Floats) -> Floats:

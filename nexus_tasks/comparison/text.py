@@ -18,20 +18,20 @@ _NOISE = {
 }
 
 
-def show(found: Comparison, console: Console) -> None:
+def show(comparison: Comparison, console: Console) -> None:
     """Print a comparison: what was compared, a row for each finding, the verdict, and what to do if it can't tell."""
-    for letter, side in (("A", found.a), ("B", found.b)):
+    for letter, side in (("A", comparison.a), ("B", comparison.b)):
         console.print(f"{letter}: {names(side)}", soft_wrap=True, highlight=False, markup=False)
-    for line in found.differences:
+    for line in comparison.differences:
         console.print(f"   {line}", soft_wrap=True, highlight=False, markup=False)
-    for line in found.warnings:
+    for line in comparison.warnings:
         console.print(f"warning: {line}", soft_wrap=True, highlight=False, markup=False, style="yellow")
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in ("", "A", "B", "change", "between", "verdict"):
         table.add_column(heading, justify="left" if heading in ("", "verdict") else "right", no_wrap=True)
-    several = len({finding.level for finding in found.findings}) > 1
+    several = len({finding.level for finding in comparison.findings}) > 1
     level = None
-    for finding in found.findings:
+    for finding in comparison.findings:
         if several and finding.level != level:
             table.add_row(Text(finding.level, style="bold"))
         level = finding.level
@@ -48,32 +48,34 @@ def show(found: Comparison, console: Console) -> None:
             Text(finding.verdict, style=_STYLES[finding.verdict]),
         )
     console.print(table)
-    for sentence in sentences(found):
+    for sentence in sentences(comparison):
         console.print(sentence, highlight=False, markup=False)
 
 
-def sentences(found: Comparison) -> list[str]:
+def sentences(comparison: Comparison) -> list[str]:
     """The verdict in words, where the noise is known from, and what to do where it can't tell."""
     by_verdict = {
-        verdict: [one.label.rpartition(",")[0] or one.label for one in found.findings if one.verdict == verdict]
+        verdict: [one.label.rpartition(",")[0] or one.label for one in comparison.findings if one.verdict == verdict]
         for verdict in (WORSE, BETTER, CANT_TELL)
     }
     words = {WORSE: "worse", BETTER: "better", CANT_TELL: "can't be told"}
     parts = [
         f"{words[verdict]}: {', '.join(dict.fromkeys(labels))}" for verdict, labels in by_verdict.items() if labels
     ]
-    if found.missing:
-        parts.append(f"not measured in B: {', '.join(found.missing)}")
-    said = [f"B against A: {'; '.join(parts) or 'the same, within the margins'}.", _NOISE[found.noise]]
-    needed = [finding.rounds_needed for finding in found.findings if finding.rounds_needed]
+    if comparison.missing:
+        parts.append(f"not measured in B: {', '.join(comparison.missing)}")
+    texts = [f"B against A: {'; '.join(parts) or 'the same, within the margins'}.", _NOISE[comparison.noise]]
+    needed = [finding.rounds_needed for finding in comparison.findings if finding.rounds_needed]
     if needed:
-        said.append(f"To tell: measure about {max(needed)} rounds, nox -s benchmark -- A B --interleave {max(needed)}.")
+        texts.append(
+            f"To tell: measure about {max(needed)} rounds, nox -s benchmark -- A B --interleave {max(needed)}."
+        )
     elif by_verdict[CANT_TELL]:
-        said.append(
+        texts.append(
             "To tell: repeat each run and compare the tags, or measure both in turn, "
             f"nox -s benchmark -- A B --interleave {ADVISED_ROUNDS}."
         )
-    return said
+    return texts
 
 
 def _number(value: float) -> str:

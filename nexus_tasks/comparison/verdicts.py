@@ -80,8 +80,8 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """Worse when anything is worse, else can't tell when anything can't be told, else better or same."""
-        found = {finding.verdict for finding in self.findings} | ({CANT_TELL} if self.missing else set())
-        return next((verdict for verdict in (WORSE, CANT_TELL, BETTER) if verdict in found), SAME)
+        verdicts = {finding.verdict for finding in self.findings} | ({CANT_TELL} if self.missing else set())
+        return next((verdict for verdict in (WORSE, CANT_TELL, BETTER) if verdict in verdicts), SAME)
 
     def as_row(self) -> Row:
         """All of it, for JSON."""

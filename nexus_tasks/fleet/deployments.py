@@ -202,8 +202,8 @@ def cause(row: Row) -> str:
     if row.get("error"):
         return _line(row["error"])
     for check in failed_checks(row):
-        found = f"{check.get('check')}: expected {check.get('expected')}, found {check.get('found')}"
-        return _line(f"{found} ({check['cause']})" if check.get("cause") else found)
+        difference = f"{check.get('check')}: expected {check.get('expected')}, found {check.get('found')}"
+        return _line(f"{difference} ({check['cause']})" if check.get("cause") else difference)
     return "no reason was given"
 
 
@@ -235,22 +235,22 @@ def device_memory_mib(row: Row) -> dict[str, float]:
 
     Mapped weights and buffers pinned for a GPU (``CPU_Mapped``, ``CUDA_Host``) are the host's memory.
     """
-    found: dict[str, float] = {}
+    by_device: dict[str, float] = {}
     for name, parts in (row.get("buffers_mib") or {}).items():
         device = "CPU" if is_host(name) else name
-        found[device] = found.get(device, 0.0) + sum(size for size in parts.values() if size)
-    return found or {name: size for name, size in (row.get("gpu_processes_mib") or {}).items() if size is not None}
+        by_device[device] = by_device.get(device, 0.0) + sum(size for size in parts.values() if size)
+    return by_device or {name: size for name, size in (row.get("gpu_processes_mib") or {}).items() if size is not None}
 
 
 def causes(record: Record) -> list[str]:
     """The failures of a run, a line for each instance or host."""
-    found = []
+    lines = []
     for host in record.hosts:
         broken = [row for row in reported(host) if row["state"] in BROKEN]
-        found += [f"{host['host']}/{row['name']} {row['state']}: {cause(row)}" for row in broken]
+        lines += [f"{host['host']}/{row['name']} {row['state']}: {cause(row)}" for row in broken]
         if not broken and not host["ok"]:
-            found.append(f"{host['host']}: {_line(_said(host)[1])}")
-    return found
+            lines.append(f"{host['host']}: {_line(_said(host)[1])}")
+    return lines
 
 
 def _trouble(host: Row, record: Record) -> Trouble | None:
@@ -285,8 +285,8 @@ def _deployment(record: Record) -> Deployment:
         would = sum(1 for host in record.hosts if host["changed"])
         tone, verdict = "muted", f"check: {plural(would, 'host')} would change"
     else:
-        told = list(outcomes.values())
-        parts = [f"{told.count(one)} {one}" for one in OUTCOMES if one in told]
+        results = list(outcomes.values())
+        parts = [f"{results.count(one)} {one}" for one in OUTCOMES if one in results]
         tone, verdict = ("good", ", ".join(parts)) if parts else ("muted", "no instance was deployed")
     return Deployment(record, outcomes, tone, verdict)
 
@@ -303,19 +303,19 @@ def _proof(fleet: Fleet) -> str:
     states = [instance.state for instance in fleet.instances]
     wanted = [state for state in states if state in ("verified", *BROKEN)]
     others = [
-        f"{states.count(state)} {'is' if states.count(state) == 1 else 'are'} {said}"
-        for state, said in (("stopped", "stopped"), ("undeclared", "no longer declared"))
+        f"{states.count(state)} {'is' if states.count(state) == 1 else 'are'} {words}"
+        for state, words in (("stopped", "stopped"), ("undeclared", "no longer declared"))
         if state in states
     ]
     if not wanted:
-        told = "no instance is meant to run" if others else "no instance has been verified"
+        verified = "no instance is meant to run" if others else "no instance has been verified"
     elif wanted.count("verified") == len(wanted):
-        told = "the one instance is verified" if len(wanted) == 1 else f"all {len(wanted)} instances are verified"
-        told = told if not others else f"{plural(len(wanted), 'instance')} of {len(states)} verified"
+        verified = "the one instance is verified" if len(wanted) == 1 else f"all {len(wanted)} instances are verified"
+        verified = verified if not others else f"{plural(len(wanted), 'instance')} of {len(states)} verified"
     else:
         broken = ", ".join(f"{wanted.count(state)} {state}" for state in BROKEN if state in wanted)
-        told = f"{wanted.count('verified')} of {plural(len(wanted), 'instance')} verified, {broken}"
-    sentence = ", ".join([told, *others])
+        verified = f"{wanted.count('verified')} of {plural(len(wanted), 'instance')} verified, {broken}"
+    sentence = ", ".join([verified, *others])
     return f"{sentence[0].upper()}{sentence[1:]}."
 
 

@@ -52,13 +52,13 @@ def declared(pattern: str) -> dict[str, Exporter]:
     return {host["host"]: _exporter(host) for host in hosts if host["exporter"]}
 
 
-def beside(found: Sequence[Target]) -> dict[str, Exporter]:
+def beside(measured: Sequence[Target]) -> dict[str, Exporter]:
     """The exporters of the targets' hosts, by host; without this machine, which tells of itself.
 
     Raises:
         DeployError: Ansible failed for every host.
     """
-    hosts = dict.fromkeys(target.instance.host for target in found if target.instance and not target.instance.here)
+    hosts = dict.fromkeys(target.instance.host for target in measured if target.instance and not target.instance.here)
     return declared(",".join(hosts)) if hosts else {}
 
 

@@ -59,14 +59,14 @@ class Outcome:
 
     ``stats`` is Ansible's: ``{"changed": {"localhost": 2}, "ok": {...}, ...}``. ``rows`` has by host what the modules
     of role llama_server said of each instance last. ``failures`` has the message of each host that was lost, and not
-    of those that recovered; ``said`` is what Ansible said last where it failed without a host.
+    of those that recovered; ``error`` is what Ansible said last where it failed without a host.
     """
 
     status: int
     stats: dict[str, dict[str, int]]
     rows: dict[str, list[Row]]
     failures: dict[str, str]
-    said: str = ""
+    error: str = ""
 
     @property
     def hosts(self) -> list[str]:
@@ -78,7 +78,7 @@ class Outcome:
 
     def problem(self) -> str:
         """The reason for a failure: a line or more for each host that did."""
-        return "\n".join(f"{host}: {message}" for host, message in self.failures.items()) or self.said
+        return "\n".join(f"{host}: {message}" for host, message in self.failures.items()) or self.error
 
 
 @dataclass
@@ -135,8 +135,8 @@ class Narrator:
             case "runner_on_start":
                 trouble = self.hosts.get(data["host"], Activity()).trouble
                 self.hosts[data["host"]] = Activity(_name(data), since=self.clock(), busy=True, trouble=trouble)
-            case "verbose" if told := PROGRESS.fullmatch(text):
-                self._progress(told[1], told[2])
+            case "verbose" if step := PROGRESS.fullmatch(text):
+                self._progress(step[1], step[2])
             case "warning":
                 self._warn("", text.strip().removeprefix("[WARNING]: "))
             case "runner_on_file_diff" if text:
@@ -186,12 +186,12 @@ class Narrator:
 
     def _keep_rows(self, host: str, result: Mapping[str, Any]) -> None:
         judged = (result.get("ansible_facts") or {}).get("llama_server_rows")
-        found = result.get("instances") if judged is None else judged
-        if isinstance(found, list) and all(isinstance(row, dict) and {"name", "state"} <= row.keys() for row in found):
+        rows = result.get("instances") if judged is None else judged
+        if isinstance(rows, list) and all(isinstance(row, dict) and {"name", "state"} <= row.keys() for row in rows):
             kept = self.rows.setdefault(host, {})
             if judged is not None:
                 kept.clear()
-            kept |= {row["name"]: row for row in found}
+            kept |= {row["name"]: row for row in rows}
 
     def _keep_failure(self, data: Mapping[str, Any]) -> None:
         message = _reason(data["res"])
@@ -289,7 +289,7 @@ def run(
             stats=stats,
             rows={host: list(rows.values()) for host, rows in narrator.rows.items()},
             failures={host: message for host, message in narrator.failures.items() if host in lost},
-            said="" if result.rc == 0 else _with_remedy(_last_words(stream, log)),
+            error="" if result.rc == 0 else _with_remedy(_last_words(stream, log)),
         )
     if check and outcome.status != 0:
         where = f"; Ansible's output is in {log}" if log else ""
@@ -312,8 +312,8 @@ def run_on(
     """
     outcome = run(playbook, "--limit", pattern, *arguments, console=console, narrate=narrate, check=False)
     if not outcome.hosts:
-        if outcome.status != 0 and "no hosts to target" not in outcome.said:
-            raise DeployError(outcome.said, hint=f"ansible-playbook {playbook} -l {pattern} says more")
+        if outcome.status != 0 and "no hosts to target" not in outcome.error:
+            raise DeployError(outcome.error, hint=f"ansible-playbook {playbook} -l {pattern} says more")
         raise UsageError(
             f"the inventory has no host that matches {pattern}",
             hint="ansible-inventory --graph shows its groups and hosts",
@@ -386,16 +386,16 @@ def _interrupts() -> Iterator[_Interrupts]:
 def _reason(result: Mapping[str, Any]) -> str:
     """The reason for which a task failed, with what the program said that could not even be started for it."""
     # Facts are gathered by modules of their own, and the task only tells which of them failed.
-    for found in (result.get("failed_modules") or {}).values():
-        result = found
-    said = [str(result.get("msg", "it gave no reason")).replace("\n>>> Standard Error\n", " ").strip()]
-    said += str(result.get("module_stderr") or "").strip().splitlines()[:1]
-    return _with_remedy(" ".join(said))
+    for module in (result.get("failed_modules") or {}).values():
+        result = module
+    lines = [str(result.get("msg", "it gave no reason")).replace("\n>>> Standard Error\n", " ").strip()]
+    lines += str(result.get("module_stderr") or "").strip().splitlines()[:1]
+    return _with_remedy(" ".join(lines))
 
 
 def _with_remedy(text: str) -> str:
     """Ansible's message, and where it wanted a password, how it gets one."""
-    variable = next((name for said, name in PASSWORDS.items() if re.search(said, text)), None)
+    variable = next((name for pattern, name in PASSWORDS.items() if re.search(pattern, text)), None)
     return f"{text.rstrip('.')}: put it into a file, and export {variable}=FILE" if variable else text
 
 
@@ -406,11 +406,11 @@ def _last_words(stream: IO[str], log: Path | None) -> str:
     else:
         stream.seek(0)
         text = stream.read()
-    said = re.findall(r"^(?:\[ERROR\]|ERROR!):? (.+(?:\n(?!Origin:).+)*)", text, re.MULTILINE)
-    said += re.findall(r"^ansible-playbook: error: (.+)", text, re.MULTILINE)  # with pages of usage around it
+    errors = re.findall(r"^(?:\[ERROR\]|ERROR!):? (.+(?:\n(?!Origin:).+)*)", text, re.MULTILINE)
+    errors += re.findall(r"^ansible-playbook: error: (.+)", text, re.MULTILINE)  # with pages of usage around it
     lines = [line for line in text.splitlines() if line.strip()]
     return (
-        " ".join(said[-1].split())
-        if said
+        " ".join(errors[-1].split())
+        if errors
         else (lines[-1] if lines else "ansible-playbook failed before its first task")
     )

@@ -68,10 +68,10 @@ ANYWHERE = ("version", "commit")
 
 def differences(own: Row, other: Row, names: Iterable[str]) -> list[str]:
     """Differences of the inputs of a release from another's, in words; what one of them does not say is none."""
-    said = []
+    changes = []
     for name in names:
         label, text = ASPECTS[name]
         mine, theirs = text(own), text(other)
         if mine and theirs and mine != theirs and not (name == "commit" and own["ref"] != other["ref"]):
-            said.append(f"{label} {mine} instead of {theirs}".strip())
-    return said
+            changes.append(f"{label} {mine} instead of {theirs}".strip())
+    return changes

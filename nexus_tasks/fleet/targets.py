@@ -73,17 +73,17 @@ def find(texts: Sequence[str] = (), environment: Mapping[str, str] = os.environ)
     Raises:
         UsageError, DeployError: as :func:`inventory.deployed` does for all that is named, or a key is missing.
     """
-    found: list[Target] = []
+    targets: list[Target] = []
     failures: list[DeployError] = []
     for text in texts or (None,):
         try:
-            found += _find(text, environment)
+            targets += _find(text, environment)
         except DeployError as error:  # the others may well be there
             failures.append(error)
-            found.append(Target(text or "", "", lost=" ".join(error.message.split())))
-    if failures and len(failures) == len(found):
+            targets.append(Target(text or "", "", lost=" ".join(error.message.split())))
+    if failures and len(failures) == len(targets):
         raise failures[0]
-    return list({target.name: target for target in found}.values())
+    return list({target.name: target for target in targets}.values())
 
 
 def _find(text: str | None, environment: Mapping[str, str]) -> list[Target]:
@@ -96,9 +96,9 @@ def _find(text: str | None, environment: Mapping[str, str]) -> list[Target]:
         raise UsageError(
             f"an address must begin with http:// or https://, which {text} lacks", hint=f"write http://{text}"
         )
-    found = inventory.deployed(text)
-    there = [Target(instance.target, instance.base_url, instance.api_key, instance) for instance in found.instances]
-    return there + [Target(name, "", lost=why) for name, why in found.lost.items()]
+    deployed = inventory.deployed(text)
+    there = [Target(instance.target, instance.base_url, instance.api_key, instance) for instance in deployed.instances]
+    return there + [Target(name, "", lost=why) for name, why in deployed.lost.items()]
 
 
 def _external(name: str, environment: Mapping[str, str]) -> Target:
@@ -165,9 +165,9 @@ def tunnel(ssh: Sequence[str], there: str, host: str) -> Iterator[int]:
     # A group of its own: Ctrl-C is for the measurement, which ends the tunnel when it has written its record.
     # What it says goes to a file: in a pipe that nobody reads, a line for each broken connection would stop it.
     with (
-        tempfile.TemporaryFile() as said,
+        tempfile.TemporaryFile() as stderr,
         subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True
         ) as process,
     ):
         try:
@@ -176,8 +176,8 @@ def tunnel(ssh: Sequence[str], there: str, host: str) -> Iterator[int]:
             while not (_accepts(here) and _listens(process.pid, here)):
                 if process.poll() is not None or time.monotonic() > deadline:
                     _end(process)
-                    said.seek(0)
-                    lines = said.read().decode(errors="replace").strip().splitlines()
+                    stderr.seek(0)
+                    lines = stderr.read().decode(errors="replace").strip().splitlines()
                     why = lines[-1] if lines else f"ssh was not there within {TUNNEL_SECONDS:g} s"
                     raise EndpointDown(
                         f"no ssh tunnel to {host}: {why}",

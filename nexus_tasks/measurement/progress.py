@@ -215,8 +215,8 @@ def _print_failures(record: store.Record, console: Console) -> None:
         console.print(f"  request {row['index']}: {row['error']['kind']}: {row['error']['message']}", markup=False)
     if len(failed) > FAILURES_SHOWN:
         kinds = [row["error"]["kind"] for row in failed]
-        told = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
-        console.print(f"  in all: {told}", markup=False)
+        totals = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+        console.print(f"  in all: {totals}", markup=False)
 
 
 def number(value: float | None) -> str:

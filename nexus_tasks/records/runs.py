@@ -25,10 +25,10 @@ def metrics(record: Record) -> dict[str, Row]:
     A run that was cut short has no summary: its requests so far are summarised the same way.
     """
     if record.summary is not None:
-        found = record.summary["metrics"]
+        figures = record.summary["metrics"]
     else:
-        found = of_requests(record.requests, window_s=1.0)["metrics"]
-    return {name: stats for name, stats in found.items() if stats}
+        figures = of_requests(record.requests, window_s=1.0)["metrics"]
+    return {name: stats for name, stats in figures.items() if stats}
 
 
 def stages(record: Record) -> list[Row]:
@@ -119,15 +119,15 @@ def build_name(record: Record) -> str:
 
 def driver_name(record: Record) -> str | None:
     """The driver that the server's GPUs ran with, where it is known."""
-    told = record.header["host_state"]["driver"]
+    declared = record.header["host_state"]["driver"]
     gpus = record.header["gpus"] if record.header["client"]["local"] else []
-    return told or next((gpu["driver"] for gpu in gpus if gpu.get("driver")), None)
+    return declared or next((gpu["driver"] for gpu in gpus if gpu.get("driver")), None)
 
 
 def slots(record: Record) -> int | None:
     """Number of requests that the server works on at a time; None where it does not say."""
-    found: int | None = record.header["server"]["total_slots"]
-    return found
+    number: int | None = record.header["server"]["total_slots"]
+    return number
 
 
 def tokens(length: Mapping[str, Any] | None) -> str:
@@ -186,8 +186,8 @@ def level(row: Mapping[str, Any]) -> float:
 
 def axis(record: Record) -> str:
     """The key that differs from stage to stage: one of LEVELS."""
-    told = record.header["load"]["axis"]
-    return str(told) if told else _axis((record.stages or record.header["load"]["planned"] or [{}])[0])
+    declared = record.header["load"]["axis"]
+    return str(declared) if declared else _axis((record.stages or record.header["load"]["planned"] or [{}])[0])
 
 
 def swept(record: Record) -> bool:

@@ -261,16 +261,16 @@ def paths(kind: str, root: Path = ROOT, *, required: bool = True) -> list[Path]:
     """
     folder = root / kind
     try:
-        found = sorted(entry for entry in folder.iterdir() if entry.suffix == ".jsonl")
+        of_kind = sorted(entry for entry in folder.iterdir() if entry.suffix == ".jsonl")
     except FileNotFoundError:
-        found = []
+        of_kind = []
     except OSError as error:
         raise RecordError(
             f"cannot list {folder}: {error.strerror}", hint="check the folder's owner and permissions"
         ) from error
-    if required and not found:
+    if required and not of_kind:
         raise RecordError(f"no {kind} records in {folder}", hint=MADE_BY[kind])
-    return found
+    return of_kind
 
 
 def load_all(kind: str, root: Path = ROOT) -> Iterator[Record]:

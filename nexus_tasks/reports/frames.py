@@ -145,9 +145,9 @@ def stages(record: Record) -> pd.DataFrame:
             "valid": bool(watch.get("valid", True)),
         }
         for name in OF_REQUESTS:
-            found = row["metrics"].get(name) or {}
-            low, high = (found.get("ci") or {}).get("median") or (None, None)
-            parts = {part: found.get(part) for part in ("median", "p95", "p99", "max")} | {"low": low, "high": high}
+            stats = row["metrics"].get(name) or {}
+            low, high = (stats.get("ci") or {}).get("median") or (None, None)
+            parts = {part: stats.get(part) for part in ("median", "p95", "p99", "max")} | {"low": low, "high": high}
             flat |= {f"{name}_{part}": _float(value) for part, value in parts.items()}
         rows.append(flat)
     return pd.DataFrame(rows).sort_values("level", kind="stable", ignore_index=True)
@@ -202,8 +202,8 @@ def samples(record: Record) -> pd.DataFrame:
         flat: dict[str, Any] = {key: row.get(key) for key in ("source", "t_s", "cpu_percent", "memory_used_mib")}
         flat |= {key: (row.get("server") or {}).get(key) for key in ("slots_busy", "waiting")}
         for gpu in row.get("gpus") or []:
-            told = {key: value for key, value in gpu.items() if key not in ("index", "throttled")}
-            flat |= {f"gpu{gpu['index']}_{key}": value for key, value in told.items()}
+            figures = {key: value for key, value in gpu.items() if key not in ("index", "throttled")}
+            flat |= {f"gpu{gpu['index']}_{key}": value for key, value in figures.items()}
             flat[f"gpu{gpu['index']}_throttled"] = ", ".join(gpu.get("throttled") or [])
         rows.append(flat)
     columns = ["source", "t_s", "cpu_percent", "memory_used_mib", "slots_busy", "waiting"]
@@ -214,9 +214,9 @@ def samples(record: Record) -> pd.DataFrame:
 
 def history(record: Record, root: Path, limit: int = 10) -> History:
     """This run and up to ``limit`` earlier ones of the same target; later runs never show."""
-    found, unread = [record], []
+    records, unread = [record], []
     for path in reversed(_same_target(record, root)):
-        if len(found) > limit:
+        if len(records) > limit:
             break
         try:
             other = store.load(path)
@@ -224,8 +224,8 @@ def history(record: Record, root: Path, limit: int = 10) -> History:
             unread.append(error.message)
             continue
         if other.header["target"] == record.header["target"] and other.started_at < record.started_at:
-            found.append(other)
-    found.sort(key=lambda one: one.started_at, reverse=True)
+            records.append(other)
+    records.sort(key=lambda one: one.started_at, reverse=True)
     rows = pd.DataFrame(
         [
             {
@@ -233,10 +233,10 @@ def history(record: Record, root: Path, limit: int = 10) -> History:
                 "comparable": comparable.measured_alike(other, record),
                 "argv_changed": other.header["server"]["argv_sha256"] != record.header["server"]["argv_sha256"],
             }
-            for other in found
+            for other in records
         ]
     )
-    return History(rows, _changes(record, found[1:]), unread)
+    return History(rows, _changes(record, records[1:]), unread)
 
 
 def target(records: Iterable[Record]) -> pd.DataFrame:
@@ -322,12 +322,12 @@ def _same_target(record: Record, root: Path) -> list[Path]:
     time, _, rest = stem.partition("-")
     slug = rest.rpartition("-")[0]
     try:
-        found = store.paths(kind, root)
+        paths = store.paths(kind, root)
     except RecordError:  # a record that was read from elsewhere has no history
         return []
     return [
         path
-        for path in found
+        for path in paths
         if path.stem != stem
         and path.stem.partition("-")[0] <= time
         and path.stem.partition("-")[2].rpartition("-")[0] == slug
@@ -361,9 +361,9 @@ def run(record: Record) -> Row:
     row |= {str(name): float(best) for name, best in throughput.items()}
     measured = runs.metrics(record)
     for name in (metric.key for metric in MAIN):
-        found = measured.get(name) or {}
-        low, high = likely(found) if found else (None, None)
-        parts = {part: found.get(part) for part in ("median", "min", "max")} | {"low": low, "high": high}
+        stats = measured.get(name) or {}
+        low, high = likely(stats) if stats else (None, None)
+        parts = {part: stats.get(part) for part in ("median", "min", "max")} | {"low": low, "high": high}
         row |= {f"{name}_{part}": _float(value) for part, value in parts.items()}
     return row
 

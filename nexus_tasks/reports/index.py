@@ -59,8 +59,8 @@ def meta(page: Path, name: str) -> str | None:
     except OSError:
         return None
     for tag in re.findall(r"<meta [^>]*>", head):
-        if f'name="{name}"' in tag and (found := re.search(r"""content=(["'])(.*?)\1""", tag)):
-            return html.unescape(found[2])
+        if f'name="{name}"' in tag and (content := re.search(r"""content=(["'])(.*?)\1""", tag)):
+            return html.unescape(content[2])
     return None
 
 
@@ -81,8 +81,8 @@ def write(results_dir: Path, reports_dir: Path, records: Iterable[Record] | None
     Raises:
         ReportError: the folder cannot be written.
     """
-    found = _records(results_dir) if records is None else records
-    shown = [record for record in found if _page(record, reports_dir).is_file()]
+    listed = _records(results_dir) if records is None else records
+    shown = [record for record in listed if _page(record, reports_dir).is_file()]
     shown.sort(key=lambda record: record.started_at, reverse=True)
     body = markup.fill(
         "index.html",
@@ -142,7 +142,7 @@ def _page(record: Record, reports_dir: Path) -> Path:
 
 def _told(results_dir: Path, reports_dir: Path) -> list[Told]:
     """The pages of all deployments, of those that there are."""
-    told = []
+    notes = []
     for name in ("fleet", "builds"):
         page = reports_dir / name / f"{name}.html"
         if not page.is_file():
@@ -156,8 +156,8 @@ def _told(results_dir: Path, reports_dir: Path) -> list[Told]:
                 tone, sentences = builds.tone(made), builds.sentences(made)
         except RecordError:
             continue
-        told.append(Told(name.capitalize(), link(page, reports_dir), tone, sentences))
-    return told
+        notes.append(Told(name.capitalize(), link(page, reports_dir), tone, sentences))
+    return notes
 
 
 def _targets(records: Sequence[Record], reports_dir: Path) -> str:
@@ -235,12 +235,12 @@ def _chosen(reports_dir: Path) -> str:
         with page.open(encoding="utf-8", errors="replace") as stream:
             text = stream.read(TOLD_BYTES)
         title = re.search(r"<title>(.*?)</title>", text, re.DOTALL)
-        said = re.search(r'<p class="note (\w+)"><b>(.*?)</b>', text, re.DOTALL)
+        note = re.search(r'<p class="note (\w+)"><b>(.*?)</b>', text, re.DOTALL)
         rows.append(
             [
                 CHOSEN[kind],
                 Cell(html.unescape(title[1]) if title else page.stem, link=link(page, reports_dir)),
-                Cell(html.unescape(said[2]), said[1]) if said else "",
+                Cell(html.unescape(note[2]), note[1]) if note else "",
             ]
         )
     return markup.table(columns, rows).html if rows else ""

@@ -38,9 +38,9 @@ def knee_of(record: Record, stages: pd.DataFrame) -> Level:
     """The level at which throughput stops growing: as the summary says, else the first within 5 % of the most."""
     named = (record.summary or {}).get("knee")
     rate = stages[throughput(stages).key]
-    found = [level for level in rows(stages) if level["stage"] == named]
-    found = found or rows(stages[rate >= 0.95 * rate.max()]) or rows(stages)
-    return found[0]
+    levels = [level for level in rows(stages) if level["stage"] == named]
+    levels = levels or rows(stages[rate >= 0.95 * rate.max()]) or rows(stages)
+    return levels[0]
 
 
 def rows(stages: pd.DataFrame) -> list[Level]:
@@ -85,7 +85,7 @@ def listed(record: Record) -> Block:
     ]
     table_rows: Rows = []
     for row in rows(stages):
-        said = [
+        remarks = [
             "the knee" if row["stage"] == knee else "",
             f"{row['failed']} failed" if row["failed"] else "",
             f"{row['short']} short" if row["short"] else "",
@@ -104,7 +104,7 @@ def listed(record: Record) -> Block:
                 f"{row['requests']:,}",
                 *cells,
                 *([Cell(f"{share:.0f}" if share == share else "", "good" if share >= 95 else "bad")] if goals else []),
-                Cell(", ".join(filter(None, said)), "bad" if amiss else ""),
+                Cell(", ".join(filter(None, remarks)), "bad" if amiss else ""),
             ]
         )
     return table(columns, table_rows)

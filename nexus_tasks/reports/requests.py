@@ -23,11 +23,11 @@ def counted_rows(record: Record) -> list[Row]:
 
 def answers_by_prompt(record: Record) -> dict[tuple[str, int], Row]:
     """The first counted row of each prompt that has an answer, by the prompt's key and turn."""
-    found: dict[tuple[str, int], Row] = {}
+    answers: dict[tuple[str, int], Row] = {}
     for row in counted_rows(record):
         if row.get("key") is not None and row.get("answer") is not None:
-            found.setdefault((str(row["key"]), row["turn"]), row)
-    return found
+            answers.setdefault((str(row["key"]), row["turn"]), row)
+    return answers
 
 
 def failures(record: Record) -> Block:

@@ -45,15 +45,15 @@ def tiles(record: Record, past: History) -> list[dict[str, Any]]:
     several = len(stages) > 1
     stage = levels.headline(record)
     at = f"at {stage['level']}"
-    found = stage["metrics"] if several else runs.metrics(record)
-    found = {name: stats for name, stats in found.items() if stats}
+    figures = stage["metrics"] if several else runs.metrics(record)
+    figures = {name: stats for name, stats in figures.items() if stats}
     rates = stage["throughput"] or {}
     rate = next((metric for metric in (OUTPUT, REQUESTS) if (rates.get(metric.key) or 0) > 0), None)
     made = [_tile(f"{rate.title}, all requests", number(rates[rate.key]), rate.unit, at)] if rate else []
-    shown = [(metric, metric.heading) for metric in TILES if metric.key in found] or [(TOTAL, TOTAL.title)]
+    shown = [(metric, metric.heading) for metric in TILES if metric.key in figures] or [(TOTAL, TOTAL.title)]
     for metric, label in shown:
-        if metric.key in found:
-            stats = found[metric.key]
+        if metric.key in figures:
+            stats = figures[metric.key]
             sure = interval((stats.get("ci") or {}).get("median"))
             count = f"n{SPACE}={SPACE}{stats['n']}"
             tail = f"p99{SPACE}{number(stats['p99'])}" if stats["p99"] is not None else count

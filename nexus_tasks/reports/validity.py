@@ -19,15 +19,15 @@ HELD_BACK_MAX_PERCENT = 5.0  # a few wait for the rest of a character; more were
 
 def generator(record: Record) -> Block:
     """The load generator's watch over itself at each level, against its bounds: whether it was the bottleneck."""
-    found = [row for row in runs.stages(record) if row["watch"]]
+    watched = [row for row in runs.stages(record) if row["watch"]]
     if record.header["load"]["engine"] != "http":
         return note("llama.cpp's own tool measured on the host itself, so there was no load generator to be too slow.")
-    if not found:
+    if not watched:
         return note(
             "This record is older than the generator's watch over itself, or was cut short before a level ended."
         )
     rows: Rows = []
-    for row in found:
+    for row in watched:
         watch = row["watch"]
         asked = watch["in_flight_asked"]
         late = (watch["lag_ms"]["p99"] or 0) > MAX_LAG_P99_MS and not watch["valid"]
@@ -63,9 +63,9 @@ def generator(record: Record) -> Block:
         f"core in each process, and at most {MAX_LAG_P99_MS:g} ms of lag. Late is from the moment at which a request "
         "was due to that at which it was sent; its latency counts from the former."
     )
-    reasons = [f"{row['level']}: {reason}." for row in found for reason in row["watch"]["reasons"]]
-    said = fill("blocks/tally.html", lines=[(reason, "bad") for reason in reasons]).html if reasons else ""
-    return Block(said + table(columns, rows, caption).html)
+    reasons = [f"{row['level']}: {reason}." for row in watched for reason in row["watch"]["reasons"]]
+    reasons_html = fill("blocks/tally.html", lines=[(reason, "bad") for reason in reasons]).html if reasons else ""
+    return Block(reasons_html + table(columns, rows, caption).html)
 
 
 def tally(record: Record) -> Block:
@@ -97,10 +97,10 @@ def tally(record: Record) -> Block:
     cached = int((counted["cached_tokens"] > 0).sum())
     if cached:
         share = counted["cached_tokens"].sum() / counted["prompt_tokens"].sum() * 100
-        told = (
+        text = (
             f"{cached:,} of {len(counted):,} prompts came from the server's cache in part ({share:.0f} % of all tokens)"
         )
-        lines.append((f"{told}: they count in every figure but the prefill rate.", "muted"))
+        lines.append((f"{text}: they count in every figure but the prefill rate.", "muted"))
     drafts = [row["draft"] for row in counted_rows(record) if row.get("draft") and row["draft"]["n"]]
     if drafts:
         share = sum(draft["accepted"] for draft in drafts) / sum(draft["n"] for draft in drafts) * 100
@@ -114,8 +114,8 @@ def tally(record: Record) -> Block:
         lines.append((f"A GPU was slowed down in {share * 100:.0f} % of the samples: {', '.join(why)}.", "bad"))
     backends = counted["backend"].dropna().value_counts()
     if len(backends):
-        told = ", ".join(f"{name} ({plural(count, 'request')})" for name, count in backends.items())
-        lines.append((f"Answered by: {told}.", "muted"))
+        text = ", ".join(f"{name} ({plural(count, 'request')})" for name, count in backends.items())
+        lines.append((f"Answered by: {text}.", "muted"))
     return fill("blocks/tally.html", lines=lines) if lines else Block("")
 
 

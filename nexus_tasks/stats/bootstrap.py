@@ -65,8 +65,8 @@ def interval(
     arrays = [np.asarray(group, dtype=np.float64) for group in groups]
     sizes = np.array([len(array) for array in arrays], dtype=np.int64)
     values = np.concatenate(arrays) if arrays else np.empty(0)
-    found = intervals(values, sizes, (statistic,), confidence=confidence, resamples=resamples, rng=rng)
-    return found[statistic]
+    by_statistic = intervals(values, sizes, (statistic,), confidence=confidence, resamples=resamples, rng=rng)
+    return by_statistic[statistic]
 
 
 def intervals(
@@ -112,13 +112,13 @@ def intervals(
         low, high = np.quantile(weights @ sums / drawn_counts, tails)
         return (estimate - float(low)) * wider, (float(high) - estimate) * wider
 
-    found: dict[str, Interval | None] = {}
+    by_statistic: dict[str, Interval | None] = {}
     for name in statistics:
         rank = STATISTICS[name]
         if rank is None:
             too_high, too_low = errors(np.add.reduceat(values, starts))
             mean = float(values.mean())
-            found[name] = (mean - too_high, mean + too_low)
+            by_statistic[name] = (mean - too_high, mean + too_low)
             continue
         at = quantile(ordered, rank)
         # Points that are the quantile itself count half: without that, an odd number of points would lean to a side.
@@ -126,8 +126,8 @@ def intervals(
         too_high, too_low = errors(below)
         low_rank, high_rank = rank - too_low, rank + too_high
         bounded = low_rank >= 0 and high_rank <= 1
-        found[name] = (quantile(ordered, low_rank), quantile(ordered, high_rank)) if bounded else None
-    return found
+        by_statistic[name] = (quantile(ordered, low_rank), quantile(ordered, high_rank)) if bounded else None
+    return by_statistic
 
 
 def quantile(ordered: Floats, rank: float) -> float:

@@ -41,15 +41,15 @@ def parse(text: str) -> tuple[str, float]:
     Raises:
         UsageError: it is written otherwise, or there is no such metric.
     """
-    found = re.fullmatch(r"(?:(?P<metric>\w+):)?ci=(?P<percent>\d+(?:\.\d+)?)%?", text)
-    if not found or not float(found["percent"]):
+    match = re.fullmatch(r"(?:(?P<metric>\w+):)?ci=(?P<percent>\d+(?:\.\d+)?)%?", text)
+    if not match or not float(match["percent"]):
         raise UsageError(
             f"--until must be ci=PERCENT or METRIC:ci=PERCENT, not {text}",
             hint="write --until ci=2%, or itl_p95_ms:ci=2%",
         )
-    name = found["metric"] or metrics.DECODE.key
+    name = match["metric"] or metrics.DECODE.key
     metrics.parse(name, bootstrap.BOUNDED)
-    return name, float(found["percent"])
+    return name, float(match["percent"])
 
 
 def enough(collector: Measured, name: str, percent: float) -> bool:

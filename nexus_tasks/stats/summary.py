@@ -54,8 +54,8 @@ def summarise(
     ordered = np.sort(values)
     enough = len(values) >= ENOUGH_FOR_PERCENTILES
     names = IN_INTERVALS if enough else IN_INTERVALS[:2]
-    found = bootstrap.intervals(values, sizes, names, ordered=ordered)
-    within = {name: found.get(name) for name in IN_INTERVALS}
+    intervals = bootstrap.intervals(values, sizes, names, ordered=ordered)
+    within = {name: intervals.get(name) for name in IN_INTERVALS}
     return {
         "n": len(values),
         "min": float(ordered[0]),

@@ -176,8 +176,8 @@ def test_who_lacks_a_password_reads_where_to_put_it(play: tuple[str, ...], tmp_p
     with_password = ["--vault-password-file", str(password)]
     subprocess.run(["ansible-vault", "encrypt", *with_password, variables], check=True, capture_output=True)
     outcome = playbook.run(*play, "-e", f"@{variables}", check=False)
-    assert outcome.said.endswith("put it into a file, and export ANSIBLE_VAULT_PASSWORD_FILE=FILE")
-    assert playbook.run(*play, "-e", f"@{variables}", *with_password, "--limit", "good").said == ""
+    assert outcome.error.endswith("put it into a file, and export ANSIBLE_VAULT_PASSWORD_FILE=FILE")
+    assert playbook.run(*play, "-e", f"@{variables}", *with_password, "--limit", "good").error == ""
 
 
 def test_a_host_that_can_not_be_looked_at_says_why(play: tuple[str, ...], tmp_path: Path) -> None:

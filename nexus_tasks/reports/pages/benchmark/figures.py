@@ -155,22 +155,25 @@ def _every_request(frame: pd.DataFrame) -> Block:
     )
     with drawing(WIDE_IN, 2.8) as figure:
         axes = figure.subplots()
-        said = []
+        drawn_kinds = []
         for label, rows, marker, colour, face in kinds:
             if len(rows):
                 large = 3.2 if marker == "o" else 6
                 axes.plot(rows["start_s"], rows["total_ms"] / 1000, marker, color=colour, markerfacecolor=face,
                           markersize=large, markeredgewidth=0.8, linestyle="none", label=label)  # fmt: skip
-                said.append(f"{len(rows)} {label}")
+                drawn_kinds.append(f"{len(rows)} {label}")
         axes.set_ylim(0, float(drawn["total_ms"].max()) / 1000 * 1.08)
         axes.set_xlim(*spread(drawn["start_s"]))
         axes.set_xlabel("seconds since the run began, when the request was sent")
         axes.set_title("Whole request, s")
-        axes.legend(loc="lower right", ncols=len(said), bbox_to_anchor=(1, 1), borderaxespad=0, handletextpad=0.1)
+        axes.legend(
+            loc="lower right", ncols=len(drawn_kinds), bbox_to_anchor=(1, 1), borderaxespad=0, handletextpad=0.1
+        )
         return block(
             figure,
             "breakdown",
-            alt=f"Durations of {len(shown)} requests ({', '.join(said)} drawn), up to {span(shown['total_ms'].max())}.",
+            alt=f"Durations of {len(shown)} requests ({', '.join(drawn_kinds)} drawn), "
+            f"up to {span(shown['total_ms'].max())}.",
             caption="One mark a request; none is dropped for being slow." + left_out(shown, drawn),
         )
 

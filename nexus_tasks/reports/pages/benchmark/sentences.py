@@ -35,9 +35,9 @@ def opening(record: Record) -> list[str]:
 
 def outcome(record: Record) -> str:
     """The verdict, with the reasons of a run that is not valid; without a full stop."""
-    _, said = runs.verdict(record)
+    _, verdict = runs.verdict(record)
     reasons = _worst_reasons((record.summary or {}).get("reasons") or [])
-    return f"{said} ({'; '.join(reasons)})" if reasons else said.removesuffix(", warm-up included")
+    return f"{verdict} ({'; '.join(reasons)})" if reasons else verdict.removesuffix(", warm-up included")
 
 
 def _worst_reasons(reasons: Sequence[str]) -> list[str]:
@@ -65,15 +65,15 @@ def _output(record: Record, stages: pd.DataFrame) -> str:
     shown = ("output_tps", "requests_per_s") if stage["output_tps"] > 0 else ("requests_per_s", "prompt_tps")
     units = {"output_tps": "output tokens/s", "requests_per_s": "requests/s", "prompt_tps": "prompt tokens/s"}
     rates = [number(stage[name], units[name]) for name in shown if stage[name] > 0]
-    said = AND.join(rates)
-    if not said:  # an old record, which knows no throughput
+    text = AND.join(rates)
+    if not text:  # an old record, which knows no throughput
         speed = runs.metrics(record).get("decode_tps")
         return f"one request at a time decoded {number(speed['median'], 'tokens/s')}" if speed else load
     if asked and stage["requests_per_s"] > 0:
         share = stage["requests_per_s"] / asked * 100
         answered = f"{number(stage['requests_per_s'])} a second were answered ({share:.0f}{SPACE}%)"
         return f"of {number(asked, 'requests/s')} asked, {answered}, with {rates[0]}"
-    return f"at {load} the server gave {said}"
+    return f"at {load} the server gave {text}"
 
 
 def _growth(record: Record, stages: pd.DataFrame) -> str:
@@ -138,41 +138,45 @@ def _tail(stats: Row) -> str:
 def _obstacles(record: Record, stages: pd.DataFrame) -> str:
     """The third sentence: what stood in the way of more, the heaviest first; else that nothing was seen to."""
     summary = record.summary or {}
-    found = []
+    obstacles = []
     slots = runs.slots(record)
     if record.header["load"]["slo"] and stages["goodput_share"].notna().any():
         share = float((summary.get("goodput") or {}).get("share") or stages["goodput_share"].min())
         wanted = AND.join(runs.objective_text(name, limit) for name, limit in record.header["load"]["slo"].items())
-        found.append(f"{share * 100:.0f}{SPACE}% of the requests met {wanted}")
+        obstacles.append(f"{share * 100:.0f}{SPACE}% of the requests met {wanted}")
     asked = max((row.get("concurrency") or 0 for row in record.header["load"]["planned"]), default=0)
     if slots and asked > slots:
-        found.append(f"the server has {plural(slots, 'slot')}, so of {asked} requests at a time {asked - slots} waited")
+        obstacles.append(
+            f"the server has {plural(slots, 'slot')}, so of {asked} requests at a time {asked - slots} waited"
+        )
     flying = float(stages["in_flight"].max())
     if slots and not asked and flying > slots:  # a rate, at which requests begin whether there is a slot or not
-        found.append(f"{number(flying)} requests were under way on average, more than the server has slots ({slots})")
+        obstacles.append(
+            f"{number(flying)} requests were under way on average, more than the server has slots ({slots})"
+        )
     share, why = frames.throttled(record)
     if share >= 0.01:
-        found.append(f"a GPU was slowed down in {share * 100:.0f}{SPACE}% of the samples ({', '.join(why)})")
+        obstacles.append(f"a GPU was slowed down in {share * 100:.0f}{SPACE}% of the samples ({', '.join(why)})")
     stalls, short = int(stages["stalls"].sum()), int(stages["short"].sum())
     if stalls:
-        found.append(f"{plural(stalls, 'gap')} between tokens {'was a stall' if stalls == 1 else 'were stalls'}")
+        obstacles.append(f"{plural(stalls, 'gap')} between tokens {'was a stall' if stalls == 1 else 'were stalls'}")
     if short:
-        found.append(f"{plural(short, 'answer')} ended before the tokens asked for")
+        obstacles.append(f"{plural(short, 'answer')} ended before the tokens asked for")
     counted = frames.counted(frames.requests(record))
     cached = int((counted["cached_tokens"] > 0).sum())
     if cached:
-        found.append(
+        obstacles.append(
             f"{cached} of {plural(len(counted), 'prompt')} came from the prompt cache in part and are no prefill"
         )
-    if not found:
+    if not obstacles:
         cpu, lag = stages["cpu"].max(), stages["lag_p99_ms"].max()
         if cpu != cpu or not stages["valid"].all():
             return "No stall and no short answer was seen."
-        found.append(
+        obstacles.append(
             f"nothing was seen to stand in the way: no stall, no short answer, and the generator used {number(cpu)} of "
             f"a core with {span(lag)} of lag (p99)"
         )
-    return sentence(found[:3])
+    return sentence(obstacles[:3])
 
 
 def _first_error(record: Record) -> str:

@@ -29,19 +29,19 @@ def head(record: Record, past: History) -> Block:
 
 def summary(record: Record) -> Block:
     """The statistics of each metric, as the record's trailer has them, with intervals."""
-    found = runs.metrics(record)
-    if not found:
+    figures = runs.metrics(record)
+    if not figures:
         return note("No statistics: no request succeeded.", "bad")
     parts = ("min", "median", "mean", "p90", "p95", "p99", "max", "stdev")
     columns = [Column("Metric", numeric=False), Column("n"), *(Column(part) for part in parts)]
     rows: Rows = []
-    if (found.get("ttft_visible_ms") or {}).get("mean") == (found.get("ttft_ms") or {}).get("mean"):
-        found.pop("ttft_visible_ms", None)  # every token was visible: the line would be the same
-    if not (found.get("late_ms") or {}).get("max"):
-        found.pop("late_ms", None)  # in a closed loop a request is due when it is sent
+    if (figures.get("ttft_visible_ms") or {}).get("mean") == (figures.get("ttft_ms") or {}).get("mean"):
+        figures.pop("ttft_visible_ms", None)  # every token was visible: the line would be the same
+    if not (figures.get("late_ms") or {}).get("max"):
+        figures.pop("late_ms", None)  # in a closed loop a request is due when it is sent
     for metric in OF_REQUESTS.values():
-        if metric.key in found:
-            stats, sure = found[metric.key], found[metric.key].get("ci") or {}
+        if metric.key in figures:
+            stats, sure = figures[metric.key], figures[metric.key].get("ci") or {}
             values = [Cell(number(stats.get(part)), detail=interval(sure.get(part))) for part in parts]
             rows.append([f"{metric.title}, {metric.unit}", f"{stats['n']:,}", *values])
     several = " Requests of all levels together." if len(runs.stages(record)) > 1 else ""

@@ -50,12 +50,12 @@ def build_times(state: Builds, limit: int) -> Block:
         keys = [Patch(color=GREEN, label="from the cache"), Patch(color=GREEN, alpha=0.2, label="compiled")]
         if cached:
             figure.legend(handles=keys, loc="outside lower right", ncols=2, handlelength=1)
-        told = [f"{build.release} on {build.place} {duration(build.seconds)}" for build in shown[:BUILDS_NAMED]]
+        named = [f"{build.release} on {build.place} {duration(build.seconds)}" for build in shown[:BUILDS_NAMED]]
         left_out = len(state.builds) - len(shown)
         return block(
             figure,
             "build-times",
-            alt=f"{plural(len(shown), 'build')}: {', '.join(told)}{' and more' if len(shown) > len(told) else ''}.",
+            alt=f"{plural(len(shown), 'build')}: {', '.join(named)}{' and more' if len(shown) > len(named) else ''}.",
             caption="From the fetching of the source to the release in place, times in UTC. A build that was cut off "
             "and taken up again counts its last try."
             + (f" {left_out} earlier ones are not drawn." if left_out else ""),

@@ -59,17 +59,17 @@ def effects(compared: Compared) -> Block:
             ends = [
                 abs(end) for each in findings for end in (each.low, each.high, each.margin_percent) if end is not None
             ]
-            told = max(abs(one.change or 0.0) for one in findings), max(one.margin_percent for one in findings)
+            extremes = max(abs(one.change or 0.0) for one in findings), max(one.margin_percent for one in findings)
             reach = min(
-                max(ends) * 1.1, max(1.5 * told[0], 2.5 * told[1])
+                max(ends) * 1.1, max(1.5 * extremes[0], 2.5 * extremes[1])
             )  # one wide interval must not hide the others
             axes.set_xlim(-reach, reach)
             axes.grid(False, axis="y")
             axes.set_xlabel(f"change from A to {letter(place)}, % (of shares: percentage points)")
-            said = ", ".join(f"{name} {percent(each.change)}" for name, each in zip(names, findings, strict=True))
+            changes = ", ".join(f"{name} {percent(each.change)}" for name, each in zip(names, findings, strict=True))
             plots.append(
                 block(
-                    figure, f"effects-{place}", alt=f"Changes from A to {letter(place)}: {said}.",
+                    figure, f"effects-{place}", alt=f"Changes from A to {letter(place)}: {changes}.",
                     caption="Lines are intervals at 95 % of confidence of all changes together, grey is the margin; a "
                     "line may leave the frame. More is better for rates, less for times.",
                 ).html
@@ -121,5 +121,5 @@ def _curve_axes(axes: Axes, title: str, drawn: Sequence[Floats]) -> None:
 def _points(side: Sequence[Record], metric: Metric) -> Floats:
     if metric is ITL:
         return np.concatenate([frames.inter_token_ms(record) for record in side])
-    found = [row.get(metric.key) for record in side for row in counted_rows(record)]
-    return np.array([value for value in found if value is not None], dtype=np.float64)
+    values = [row.get(metric.key) for record in side for row in counted_rows(record)]
+    return np.array([value for value in values if value is not None], dtype=np.float64)

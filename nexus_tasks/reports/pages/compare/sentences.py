@@ -12,32 +12,32 @@ from nexus_tasks.reports.pages.compare.sides import Compared, letter, with_lette
 
 def opening(compared: Compared) -> list[str]:
     """Runs against the first: what is worse or better, what is not, and how far to trust that."""
-    said = []
+    clauses = []
     for place, one in enumerate(compared.comparisons, start=1):
         who = letter(place)
         if isinstance(one, str):
-            said.append(f"{who} can't be compared with A: {with_letters(one, compared.sides)}")
+            clauses.append(f"{who} can't be compared with A: {with_letters(one, compared.sides)}")
             continue
         parts = [f"{verdict} in {listing(names)}" for verdict in (WORSE, BETTER) if (names := movements(one, verdict))]
-        said.append(f"{who} is {', '.join(parts)}" if parts else f"{who} is the same as A where it can be told")
-    return [sentence(said), _unmoved(compared), trust(compared)]
+        clauses.append(f"{who} is {', '.join(parts)}" if parts else f"{who} is the same as A where it can be told")
+    return [sentence(clauses), _unmoved(compared), trust(compared)]
 
 
 def movements(one: Comparison, verdict: str) -> list[str]:
     """The figures with this verdict, the largest change first: ``decode (-5.2 %, between -5.9 and -4.6)``."""
     several = len({finding.level for finding in one.findings}) > 1
-    found = sorted(
+    moved = sorted(
         (finding for finding in one.findings if finding.verdict == verdict and finding.change is not None),
         key=lambda finding: -abs(finding.change or 0.0),
     )
     texts = []
-    for finding in found[:3]:
+    for finding in moved[:3]:
         unit = "points" if finding.is_share else "%"
         sure = finding.low is not None and finding.high is not None
         ends = f", between {finding.low:+.1f} and {finding.high:+.1f}" if sure else ""
         level = f" at {finding.level}" if several else ""
         texts.append(f"{_plain(finding)}{level} ({finding.change:+.1f}{SPACE}{unit}{ends})")
-    return [*texts, f"{len(found) - 3} more"] if len(found) > 3 else texts
+    return [*texts, f"{len(moved) - 3} more"] if len(moved) > 3 else texts
 
 
 def _plain(finding: Finding) -> str:

@@ -50,8 +50,8 @@ def read(sides: Sequence[Sequence[str]], across: Collection[str] = ()) -> Compar
 
 def worst_verdict(compared: Compared) -> str:
     """The worst of all, in the words of a gate."""
-    said = [one.verdict if isinstance(one, Comparison) else "not comparable" for one in compared.comparisons]
-    return next((word for word in ("not comparable", WORSE, CANT_TELL, BETTER) if word in said), SAME)
+    outcomes = [one.verdict if isinstance(one, Comparison) else "not comparable" for one in compared.comparisons]
+    return next((word for word in ("not comparable", WORSE, CANT_TELL, BETTER) if word in outcomes), SAME)
 
 
 def side_names(compared: Compared) -> list[str]:

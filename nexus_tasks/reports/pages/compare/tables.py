@@ -30,7 +30,7 @@ def head(compared: Compared) -> Block:
     return page_head(compared, sentences.opening(compared), "Comparison")
 
 
-def page_head(compared: Compared, told: Sequence[str], kind: str) -> Block:
+def page_head(compared: Compared, texts: Sequence[str], kind: str) -> Block:
     """The top of a page that holds runs against one another: ``kind`` is Comparison, Tuning or Models."""
     first, count = compared.sides[0][0], len(compared.records)
     models = list(dict.fromkeys(runs.model_name(side[0]) for side in compared.sides))
@@ -49,7 +49,7 @@ def page_head(compared: Compared, told: Sequence[str], kind: str) -> Block:
         subject=f"{runs.sizes(first)} tokens, {runs.load_name(first)}",
         tone="muted" if kind == "Models" else TONES.get(verdict, "bad") or "muted",
         badge=f"{count} {'models' if len(models) == count else 'runs'}" if kind == "Models" else verdict,
-        sentences=told,
+        sentences=texts,
         tiles=tiles,
         since="",
     )

@@ -36,7 +36,7 @@ def read(paths: Sequence[str]) -> Past:
 
 def marks(runs: pd.DataFrame) -> list[Row]:
     """Changes from one run to the next, as in :class:`Past`; what a record doesn't know is taken as unchanged."""
-    found: list[Row] = []
+    changes: list[Row] = []
     known: dict[str, object] = {}
     for row in runs.to_dict("records"):
         changed: list[str] = []
@@ -50,6 +50,6 @@ def marks(runs: pd.DataFrame) -> list[Row]:
                 )
             known[key] = value
         if changed:
-            letter = chr(ord("a") + len(found)) if len(found) < 26 else str(len(found) + 1)
-            found.append({"at": row["started_at"], "what": ", ".join(changed), "letter": letter})
-    return found
+            letter = chr(ord("a") + len(changes)) if len(changes) < 26 else str(len(changes) + 1)
+            changes.append({"at": row["started_at"], "what": ", ".join(changed), "letter": letter})
+    return changes

@@ -37,10 +37,10 @@ def speeds(compared: Compared) -> Block:
     rows: Rows = []
     best = {metric: _best(compared, metric) for metric in shown}
     for label, record in zip(model_names(compared.records), compared.records, strict=True):
-        found = runs.metrics(record)
+        figures = runs.metrics(record)
         cells = []
         for metric in shown:
-            stats = found.get(metric.key) or {}
+            stats = figures.get(metric.key) or {}
             sure = interval((stats.get("ci") or {}).get("median"))
             cells.append(Cell(number(stats.get("median")), "good" if record is best[metric] else "", detail=sure))
         stage, size = levels.headline(record), record.header["model"]["size_bytes"]
@@ -88,7 +88,7 @@ def answers(compared: Compared, limit: int = ANSWERS) -> Block:
     names = model_names(compared.records)
     prompts = []
     for key, turn in common[:limit]:
-        rows = [found[key, turn] for found in by_run]
+        rows = [by_key[key, turn] for by_key in by_run]
         asked = rows[0].get("prompt") or ""
         prompts.append(
             {

@@ -58,13 +58,13 @@ def against_latency(record: Record) -> Block:
             axes.set_title(f"{metric.title}, {part}, {metric.unit}")
             axes.set_xlabel(f"throughput, {rate.unit}")
         queueing = any(_beyond(record, value) for value in stages["level"])
-        said = " Purple diamonds are levels beyond the server's slots: what is added there waits." if queueing else ""
+        more = " Purple diamonds are levels beyond the server's slots: what is added there waits." if queueing else ""
         return block(
             figure,
             "against-latency",
             alt=f"Throughput against latency at {len(stages)} levels; the knee is at {knee['name']}, with "
             f"{number(knee[rate.key], rate.unit)}.",
-            caption=f"Each mark is a level, named by its {AXES[runs.axis(record)]}; the orange ring is the knee.{said}",
+            caption=f"Each mark is a level, named by its {AXES[runs.axis(record)]}; the orange ring is the knee.{more}",
         )
 
 
