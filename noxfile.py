@@ -123,7 +123,7 @@ def restart(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def rollback(session: nox.Session) -> None:
-    """Go back to what was proven before, host by host."""
+    """Go back to the generation proven before, host by host."""
     task(session, "control", "rollback", *session.posargs)
 
 

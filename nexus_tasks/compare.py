@@ -56,13 +56,14 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME=PERCENT",
         action="append",
         default=[],
-        help="changes up to this don't matter: "
+        help="equivalence margin, up to which changes don't matter: "
         + ", ".join(f"{one.name}={one.margin_percent:g}" for one in QUANTITIES),
     )
     made.add_argument("--json", action="store_true", help="print JSON and nothing else")
     made.add_argument(
-        "--simulate", metavar="TRIALS", nargs="?", type=int, const=2000, help="show how often verdicts are right (2000)"
-    )
+        "--simulate", metavar="TRIALS", nargs="?", type=int, const=2000,
+        help="show the statistical power of comparisons, and how often they are wrong (2000)",
+    )  # fmt: skip
     made.add_argument(
         "--results", type=Path, default=store.ROOT, metavar="DIR", help="where records are (default: %(default)s)"
     )

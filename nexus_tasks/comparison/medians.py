@@ -3,7 +3,7 @@
     medians.verdicts_of(before, after)["itl_ms"]             "better", "worse", "same" or "can't tell"
 
 They are judged as comparisons are (:mod:`nexus_tasks.comparison.verdicts`): the same errors, margins and drift,
-and intervals that allow for how much is judged.
+and confidence intervals that allow for how much is judged.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Difference:
-    """Two shares, and the interval of their difference, from 0 to 1."""
+    """Two shares, and the confidence interval of their difference, from 0 to 1."""
 
     first: float
     second: float
@@ -66,7 +66,7 @@ def share(level: Level, quantity: Quantity, slo: Mapping[str, float]) -> Share:
 
 
 def difference(a: Sequence[Share], b: Sequence[Share], confidence: float, *, interleaved: bool) -> Difference:
-    """B less A: the interval of their difference is Newcombe's, made of Wilson's, and what drifts."""
+    """B less A: the confidence interval of their difference is Newcombe's, made of Wilson's, and what drifts."""
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     first, second = (sum(one.value * one.tried for one in side) / sum(one.tried for one in side) for side in (a, b))
     low_a, high_a = _wilson(first, sum(one.independent for one in a), z)

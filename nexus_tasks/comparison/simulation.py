@@ -1,4 +1,4 @@
-"""Simulation of how often verdicts are right: made-up runs of a known noise and difference, judged as real ones are.
+"""Simulation of statistical power: made-up runs of a known noise and difference, judged as real ones are.
 
     nox -s compare -- --simulate                           # 2000 trials of each kind
 

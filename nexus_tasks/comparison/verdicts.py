@@ -29,7 +29,7 @@ from nexus_tasks.stats import bootstrap
 BETTER, WORSE, SAME, CANT_TELL = "better", "worse", "same", "can't tell"
 
 CONFIDENCE = 0.95
-"""Of all intervals of one comparison together: each alone is wider (Bonferroni)."""
+"""Of all confidence intervals of one comparison together: each alone is wider (Bonferroni)."""
 DECODE_WEIGHT = 3
 """The decode speed may be wrong so many times as often as another quantity: it is what comparisons are mostly for."""
 WIDEST = math.log(100)

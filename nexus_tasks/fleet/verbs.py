@@ -24,9 +24,9 @@ VERBS = {
     "status": "Show what runs.",
     "logs": "Show the ends of the logs.",
     "start": "Start servers, and prove them.",
-    "stop": "Stop servers, until they are started or deployed again.",
-    "restart": "Restart servers, host by host, and prove each.",
-    "rollback": "Go back to what was proven before, host by host, and prove it.",
+    "stop": "Drain and stop servers, until they are started or deployed again.",
+    "restart": "Drain and restart servers, host by host, and prove each.",
+    "rollback": "Go back to the generation proven before, host by host, and prove it.",
 }
 LOOKING = ("status", "logs")
 GOES_ON = "what was begun on the hosts goes on there, up to a proven server: nox -s status shows it"

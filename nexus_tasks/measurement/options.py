@@ -83,9 +83,13 @@ def _add_workload(group: argparse._ArgumentGroup) -> None:
 
 def _add_load(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--concurrency", metavar="N,N,...", help="requests in flight; several numbers are stages (default: 1)"
+        "--concurrency",
+        metavar="N,N,...",
+        help="closed loop: requests in flight; several numbers are stages (default: 1)",
     )
-    group.add_argument("--rate", metavar="N,N,...", help="requests that begin per second, whether others ended or not")
+    group.add_argument(
+        "--rate", metavar="N,N,...", help="open loop: requests that begin per second, whether others ended or not"
+    )
     group.add_argument("--poisson", action="store_true", help="with --rate: at random moments, not at equal distances")
     group.add_argument("--burst", type=int, metavar="N", help="with --rate: N at a time")
     group.add_argument(
@@ -93,7 +97,7 @@ def _add_load(group: argparse._ArgumentGroup) -> None:
         nargs="?",
         const="concurrency",
         choices=AXES,
-        help="find the %(choices)s at which throughput stops growing",
+        help="find the %(choices)s at saturation, where throughput stops growing",
     )
     group.add_argument("--most", type=float, metavar="N", help="the highest level of a sweep")
     group.add_argument("--requests", type=int, metavar="N", help="requests that count, of each stage")
@@ -127,7 +131,7 @@ def _add_ends(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--until",
         metavar="[METRIC:]ci=P%",
-        help="end a stage when the median is known to P per cent, such as decode_tps:ci=2%%",
+        help="end a stage when the median's confidence interval is within P per cent, such as decode_tps:ci=2%%",
     )
     group.add_argument(
         "--slo",

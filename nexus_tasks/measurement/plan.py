@@ -27,8 +27,8 @@ class Plan:
     """A workload and the load under which it is asked. Lengths in tokens.
 
     ``stages`` are the levels of load, one after another; a sweep has one, which is the pattern of all. ``axis`` says
-    what differs between them. ``until`` ends a stage when the 95 % interval of a metric's median is within so many per
-    cent of it. ``rounds`` is for interleaved runs.
+    what differs between them. ``until`` ends a stage when the 95 % confidence interval of a metric's median is within
+    so many per cent of it. ``rounds`` is for interleaved runs.
     """
 
     spec: Spec

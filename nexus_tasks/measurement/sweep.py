@@ -1,4 +1,4 @@
-"""Sweep: the level of load to measure next, until the knee is known, where throughput stops growing.
+"""Sweep: the level of load to measure next, until the knee is known, where the server is saturated.
 
     while (level := sweep.next_level(measured, first=1, max_level=256, whole=True)) is not None:
         measured[level] = throughput_at(level)

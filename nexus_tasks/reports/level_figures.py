@@ -130,7 +130,7 @@ def _latency(axes: Axes, record: Record, stages: pd.DataFrame, metric: Metric) -
 
 
 def _line(axes: Axes, stages: pd.DataFrame, metric: Metric, colour: str) -> None:
-    """Medians with their intervals; levels that are not valid are hollow."""
+    """Medians with their confidence intervals; levels that are not valid are hollow."""
     level, median = stages["level"], stages[f"{metric.key}_median"]
     axes.plot(level, median, "-", color=colour)
     for valid, face in ((True, colour), (False, "none")):

@@ -35,7 +35,7 @@ def headline(record: Record) -> Row:
 
 
 def knee_of(record: Record, stages: pd.DataFrame) -> Level:
-    """The level at which throughput stops growing: as the summary says, else the first within 5 % of the most."""
+    """The level at saturation: as the summary says, else the first whose throughput is within 5 % of the most."""
     named = (record.summary or {}).get("knee")
     rate = stages[throughput(stages).key]
     levels = [level for level in rows(stages) if level["stage"] == named]

@@ -1,1 +1,1 @@
-"""From points to figures: summaries and bootstrap intervals."""
+"""From points to figures: summaries, and confidence intervals by bootstrap."""

@@ -37,7 +37,7 @@ BLOCKS = 1000
 LEAST_GROUPS = 5
 """Fewer requests than this say nothing about how much requests differ."""
 BOUNDED = ("mean", "median", "p90", "p95", "p99")
-"""The statistics that have intervals; nothing bounds a maximum."""
+"""The statistics that have confidence intervals; nothing bounds a maximum."""
 SEED = 20261122
 """Intervals of one record are the same whenever they are computed."""
 
@@ -49,7 +49,7 @@ def interval(
     resamples: int = RESAMPLES,
     rng: np.random.Generator | None = None,
 ) -> Interval | None:
-    """The bootstrap interval of one statistic of all points together.
+    """The confidence interval of one statistic of all points together, by bootstrap.
 
     Args:
         groups: the points of each request, in any unit.
@@ -79,7 +79,7 @@ def intervals(
     resamples: int = RESAMPLES,
     rng: np.random.Generator | None = None,
 ) -> dict[str, Interval | None]:
-    """The intervals of several statistics, from the same draws.
+    """The confidence intervals of several statistics, from the same draws.
 
     Args:
         values: all points, those of one request beside one another, shape (n,).

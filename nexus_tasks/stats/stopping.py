@@ -1,7 +1,7 @@
 """Stopping rule: a stage ends once a metric is known well enough (``--until``).
 
 metric, percent = stopping.parse("itl_p95_ms:ci=2%")
-stopping.enough(collector, metric, percent)             True once half of its interval is at most 2 % of it
+stopping.enough(collector, metric, percent)             True once half of its confidence interval is at most 2 % of it
 """
 
 from __future__ import annotations

@@ -44,8 +44,8 @@ def summarise(
     Returns:
         ``n``, ``min``, ``max``, ``mean``, ``median``; ``stdev`` of the sample (None for one point); ``p90``,
         ``p95``, ``p99`` by linear interpolation between the nearest points (None below 20 points); ``points``
-        in the order measured (None from 20 points on); ``ci``, the 95 % intervals of ``median``, ``mean``, ``p95`` and
-        ``p99`` as [low, high] by :func:`bootstrap.intervals` (None where there are too few points).
+        in the order measured (None from 20 points on); ``ci``, the 95 % confidence intervals of ``median``, ``mean``,
+        ``p95`` and ``p99`` as [low, high] by :func:`bootstrap.intervals` (None where there are too few points).
     """
     values = np.asarray(points, dtype=np.float64)
     if not len(values):

@@ -1,4 +1,4 @@
-"""Figures of a comparison's page: the changes with their intervals, and all requests of each side.
+"""Figures of a comparison's page: the changes with their confidence intervals, and all requests of each side.
 
 figures.effects(compared)
 figures.curves(compared)
@@ -30,7 +30,7 @@ QUANTILES = np.linspace(0, 1, 201)
 
 
 def effects(compared: Compared) -> Block:
-    """The change of each quantity with its interval, around the margin within which it matters to nobody."""
+    """The change of each quantity with its confidence interval, around the equivalence margin."""
     plots = []
     for place, one in enumerate(compared.comparisons, start=1):
         findings = [finding for finding in getattr(one, "findings", []) if finding.change is not None]

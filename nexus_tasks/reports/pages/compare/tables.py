@@ -68,7 +68,7 @@ def _tile(finding: Finding) -> Row:
 
 
 def judged(compared: Compared) -> Block:
-    """The verdict on each quantity, with the interval of its change; a table for each side that is compared with A."""
+    """The verdict on each quantity, with its change's confidence interval; a table for each side against A."""
     parts = []
     for place, one in enumerate(compared.comparisons, start=1):
         if isinstance(one, str):

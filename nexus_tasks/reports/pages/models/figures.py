@@ -15,7 +15,7 @@ from nexus_tasks.stats.metrics import DECODE, PREFILL, TTFT
 
 
 def dots(compared: Compared) -> Block:
-    """The main medians of each model as marks with their intervals, beneath one another."""
+    """The main medians of each model as marks with their confidence intervals, beneath one another."""
     shown = [metric for metric in (DECODE, TTFT, PREFILL)
              if any(metric.key in runs.metrics(record) for record in compared.records)]  # fmt: skip
     if not shown:
