@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     if not 0.1 <= options.interval <= threading.TIMEOUT_MAX:
         raise UsageError(
-            f"--interval must be from 0.1 to {threading.TIMEOUT_MAX:g}, not {options.interval:g}",
+            f"--interval must be 0.1 or more, and short enough to wait for, not {options.interval:g}",
             hint="give it in seconds",
         )
     shown = watching.of_targets(options.targets)

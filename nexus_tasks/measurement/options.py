@@ -97,7 +97,7 @@ def _add_load(group: argparse._ArgumentGroup) -> None:
         nargs="?",
         const="concurrency",
         choices=AXES,
-        help="find the %(choices)s at saturation, where throughput stops growing",
+        help="find the level of load at saturation, where throughput stops growing",
     )
     group.add_argument("--most", type=float, metavar="N", help="the highest level of a sweep")
     group.add_argument("--requests", type=int, metavar="N", help="requests that count, of each stage")
