@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     own, arguments = _parser().parse_known_args(argv)
     if asking := [argument for argument in arguments if ASKS.fullmatch(argument)]:
         raise UsageError(
-            f"nox -s deploy takes only options that don't ask; {asking[0]} does",
+            f"{asking[0]} would ask where nobody sees it",
             hint="use ansible-playbook deploy.yml, or a file: --become-password-file, --vault-password-file",
         )
     console = Console(stderr=own.json)

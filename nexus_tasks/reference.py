@@ -80,7 +80,7 @@ class Flag:
     value: str
 
 
-def parse_help(text: str) -> list[Flag]:
+def flags_of_help(text: str) -> list[Flag]:
     """The flags that ``llama-server --help`` lists, in its order."""
     return [Flag(spellings, value) for spellings, value in llama_server_help.parse_help(text)]
 
@@ -93,7 +93,7 @@ def for_extra_args(flags: Sequence[Flag], rules: Rules) -> list[Flag]:
 
 def page(help_text: str, version: str, rules: Rules) -> str:
     """The page as Markdown."""
-    return "\n".join([HEAD.format(version=version), *_sections(parse_help(help_text), rules)]) + "\n"
+    return "\n".join([HEAD.format(version=version), *_sections(flags_of_help(help_text), rules)]) + "\n"
 
 
 def _sections(flags: Sequence[Flag], rules: Rules) -> Iterator[str]:

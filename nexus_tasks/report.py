@@ -6,7 +6,7 @@
     python -m nexus_tasks.report compare RUN RUN       a page of chosen records: compare, tuning or models
     python -m nexus_tasks.report history TARGET        the history of one target
 
-Which pages there are, and when one is up to date, is said in :mod:`nexus_tasks.reports.site`.
+:mod:`nexus_tasks.reports.site` says which pages there are, :mod:`nexus_tasks.reports.rendering` when one is up to date.
 """
 
 from __future__ import annotations

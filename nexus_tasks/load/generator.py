@@ -111,6 +111,7 @@ class _Stopping:
         allowed = self._max_error_rate
         if allowed is not None and self._counted >= _BEFORE_ERRORS_COUNT and self._failed > allowed * self._counted:
             self.reason = "errors"
+            return self.reason
         now = time.perf_counter()
         if self._enough and now - self._asked > max(_ENOUGH_EVERY_S, 10 * self._cost_s):
             if self._enough():

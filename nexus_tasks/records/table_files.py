@@ -23,7 +23,7 @@ CHUNK = 50_000  # rows that are held before they are written
 
 
 class Sink(Protocol):
-    """Where the rows of a table go."""
+    """A file that takes the rows of a table."""
 
     def write_table(self, table: pa.Table) -> None: ...
     def close(self) -> None: ...

@@ -29,7 +29,7 @@ HELP = """\
 
 
 def test_the_help_is_read_with_all_spellings_and_the_name_of_the_argument() -> None:
-    assert reference.parse_help(HELP) == [
+    assert reference.flags_of_help(HELP) == [
         Flag(("-h", "--help", "--usage"), ""),
         Flag(("-t", "--threads"), "N"),
         Flag(("-fa", "--flash-attn"), "[on|off|auto]"),
@@ -41,7 +41,7 @@ def test_the_help_is_read_with_all_spellings_and_the_name_of_the_argument() -> N
 
 
 def test_a_new_flag_is_one_for_extra_args() -> None:
-    flags = [*reference.parse_help(HELP), Flag(("-nf", "--new-flag"), "N")]
+    flags = [*reference.flags_of_help(HELP), Flag(("-nf", "--new-flag"), "N")]
     left = reference.for_extra_args(flags, server_options.rules())
     assert [flag.spellings[-1] for flag in left] == ["--control-vector-layer-range", "--new-flag"]
 
