@@ -59,4 +59,4 @@ def test_a_folder_that_cannot_be_written_is_an_error(
 def test_the_record_of_a_deployment_is_no_run_to_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = deployment_records.write(tmp_path)
     assert export.main([str(path), "--results", str(tmp_path), "--to", str(tmp_path / "out")]) == 1
-    assert "is a deployment" in capsys.readouterr().err
+    assert "not of a deployment" in capsys.readouterr().err
