@@ -46,7 +46,7 @@ import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.hostlib.files import read_text, write_file
+from ..module_utils.hostlib.files import read_text, reason_of, write_file
 from ..module_utils.hostlib.process import begin
 from ..module_utils.hostlib.processes import last_lines
 
@@ -67,6 +67,22 @@ def make_environment(module: AnsibleModule, path: str) -> None:
         f"(apt-get install python3-venv). It said: {'; '.join(attempts)}",
         lacks_venv=True,
     )
+
+
+def install(module: AnsibleModule, path: str, name: str, requirements: str) -> None:
+    """Install one set of requirements into the environment."""
+    with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as listing:
+        listing.write(requirements)
+        listing.flush()
+        code, out, err = module.run_command(
+            [os.path.join(path, "bin", "python"), "-m", "pip", "install", "--disable-pip-version-check", "--no-input",
+             "--quiet", "--no-cache-dir", "--require-hashes", "-r", listing.name],
+        )  # fmt: skip
+    if code != 0:
+        module.fail_json(
+            msg=f"pip could not install the {name} tools into {path}: check that this host reaches a package "
+            f"index (pip config list). It said: {last_lines(out + err)}"
+        )
 
 
 def main() -> None:
@@ -92,23 +108,15 @@ def main() -> None:
     if not due or module.check_mode:
         module.exit_json(**result)
 
-    if not usable:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        make_environment(module, path)
-    for name, requirements, stamp, wanted in due:
-        with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as listing:
-            listing.write(requirements)
-            listing.flush()
-            code, out, err = module.run_command(
-                [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--quiet",
-                 "--no-cache-dir", "--require-hashes", "-r", listing.name],
-            )  # fmt: skip
-        if code != 0:
-            module.fail_json(
-                msg=f"pip could not install the {name} tools into {path}: check that this host reaches a package "
-                f"index (pip config list). It said: {last_lines(out + err)}"
-            )
-        write_file(stamp, wanted)
+    try:
+        if not usable:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            make_environment(module, path)
+        for name, requirements, stamp, wanted in due:
+            install(module, path, name, requirements)
+            write_file(stamp, wanted)
+    except OSError as error:
+        module.fail_json(msg=reason_of(error))
     module.exit_json(**result)
 
 

@@ -171,6 +171,7 @@ log:
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils.hostlib.files import reason_of
 from ..module_utils.hostlib.process import begin
 from ..module_utils.llama_cpp.build import build
 from ..module_utils.llama_cpp.credentials import secrets_of
@@ -212,6 +213,8 @@ def main() -> None:
         module.exit_json(**{**result, "changed": True, "manifest": manifest, "log": log})
     except (ReleaseError, NvidiaError) as error:
         module.fail_json(msg=str(error))
+    except OSError as error:
+        module.fail_json(msg=reason_of(error))
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.hostlib.files import write_line
+from ..module_utils.hostlib.files import reason_of, write_line
 from ..module_utils.hostlib.process import begin
 from ..module_utils.hostlib.processes import ProgramError
 from ..module_utils.nvidia.driver_apply import apply
@@ -74,10 +74,12 @@ def main() -> None:
 
     try:
         result = apply(Settings(**params), say, rebooted=rebooted)
+        if progress and os.path.exists(progress):
+            os.unlink(progress)
     except (NvidiaError, DriverError, ProgramError) as error:
         module.fail_json(msg=str(error))
-    if progress and os.path.exists(progress):
-        os.unlink(progress)
+    except OSError as error:
+        module.fail_json(msg=reason_of(error))
     module.exit_json(changed=bool(result["done"]), **result)
 
 

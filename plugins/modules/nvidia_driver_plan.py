@@ -47,6 +47,7 @@ notes:
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils.hostlib.files import reason_of
 from ..module_utils.hostlib.process import begin
 from ..module_utils.hostlib.processes import ProgramError
 from ..module_utils.nvidia.driver_plan import ARGUMENTS, Plan, Settings
@@ -60,6 +61,8 @@ def main() -> None:
         plan = Plan(Settings(**module.params)).made()
     except (NvidiaError, DriverError, ProgramError) as error:
         module.fail_json(msg=str(error))
+    except OSError as error:
+        module.fail_json(msg=reason_of(error))
     for note in plan.notes:
         if plan.gpus:
             module.warn(note)

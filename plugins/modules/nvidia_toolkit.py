@@ -58,7 +58,7 @@ import platform
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.hostlib.files import write_line
+from ..module_utils.hostlib.files import reason_of, write_line
 from ..module_utils.hostlib.process import begin
 from ..module_utils.hostlib.processes import ProgramError
 from ..module_utils.nvidia import host as nvidia_host
@@ -132,6 +132,8 @@ def main() -> None:
         module.exit_json(changed=changed, nvcc=nvcc, packages=list(packages), root=root)
     except (NvidiaError, DriverError, ProgramError) as error:
         module.fail_json(msg=str(error))
+    except OSError as error:
+        module.fail_json(msg=reason_of(error))
 
 
 if __name__ == "__main__":

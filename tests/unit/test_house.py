@@ -16,6 +16,7 @@ OF_THE_WHOLE = {
     "test_docs",
     "test_house",
     "test_module_utils",  # what any code for hosts may import
+    "test_modules",  # errors that any module catches
     "test_page",  # a page of the reports with all its blocks, in the page's folder
     "test_workers",  # the workers of the tests themselves
 }

@@ -86,6 +86,13 @@ def read_json(path: str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+def reason_of(error: OSError) -> str:
+    """An error of a file for people, in one line: its path, where one is known, and the system's reason."""
+    if error.filename is None or error.strerror is None:
+        return " ".join(str(error).split()) or type(error).__name__
+    return f"{error.filename}: {error.strerror}"
+
+
 def sha256_of(path: str, done: Callable[[int], None] = lambda count: None) -> str:
     """A file's checksum, a sha256 in hexadecimal, read block by block.
 

@@ -96,3 +96,11 @@ def test_the_hash_is_that_of_all_bytes_and_each_block_is_told_of(
 def test_a_line_for_followers_makes_the_folders_above_it(tmp_path: Path) -> None:
     files.write_line(str(tmp_path / "state" / "job.progress"), "compiling 3 of 9")
     assert (tmp_path / "state" / "job.progress").read_text() == "compiling 3 of 9\n"
+
+
+def test_an_error_of_a_file_is_told_in_one_line() -> None:
+    assert files.reason_of(OSError(errno.ENOSPC, "No space left on device", "/opt/x")) == (
+        "/opt/x: No space left on device"
+    )
+    assert files.reason_of(OSError(errno.ENOSPC, "No space left on device")) == "[Errno 28] No space left on device"
+    assert files.reason_of(OSError("a\nb")) == "a b"
