@@ -208,7 +208,7 @@ def run_with_gpu(image: str, gpu: str) -> tuple[int, str]:
 def image_of_host() -> str:
     """Make an image that holds this host's C library and nothing else, and return its id.
 
-    What the driver brings runs there as on the host, and no registry is needed.
+    What the driver brings runs there as on the host, and no registry is needed. Raises EngineError.
     """
     with tempfile.TemporaryFile() as stream:
         with tarfile.open(fileobj=stream, mode="w") as archive:
@@ -227,14 +227,16 @@ def image_of_host() -> str:
                     entry.size, entry.mode = os.fstat(content.fileno()).st_size, 0o755
                     archive.addfile(entry, content)
         stream.seek(0)
-        done = subprocess.run(
-            ["docker", "import", "--change", "ENV PATH=/usr/bin:/bin", "-"], stdin=stream, capture_output=True,
-            timeout=120, check=False,
-        )  # fmt: skip
-    if done.returncode != 0:
-        errors = " ".join(done.stderr.decode(errors="replace").split())
-        raise EngineError(f"docker can't make an image: {errors}")
-    return done.stdout.decode().split()[-1]
+        try:
+            done = processes.run(
+                ["docker", "import", "--change", "ENV PATH=/usr/bin:/bin", "-"], timeout=120, given=stream,
+                stderr=subprocess.PIPE,
+            )  # fmt: skip
+        except processes.ProgramError as error:
+            raise EngineError(f"docker can't make an image: {error}") from error
+    if done.status != 0:
+        raise EngineError(f"docker can't make an image: {' '.join(done.errors.split())}")
+    return done.output.split()[-1]
 
 
 def remove_image(image: str) -> None:

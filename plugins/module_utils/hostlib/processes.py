@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 TIMEOUT_SECONDS = 60
 
@@ -53,7 +53,7 @@ def run(
     *,
     timeout: float = TIMEOUT_SECONDS,
     env: Mapping[str, str] | None = None,
-    given: str = "",
+    given: str | IO[bytes] = "",
     stderr: int = subprocess.STDOUT,
 ) -> Finished:
     """Run a program that may fail.
@@ -61,13 +61,16 @@ def run(
     Args:
         timeout: seconds after which it is killed.
         env: its whole environment; None: this process's.
-        given: what it reads from stdin.
+        given: what it reads from stdin: a text, or an open file from where it stands.
         stderr: as in the module subprocess: ``STDOUT`` puts it among the output, ``PIPE`` keeps it apart, ``DEVNULL``
             drops it.
 
     Raises NotStarted and TookTooLong.
     """
-    feed: dict[str, Any] = {"input": given.encode()} if given else {"stdin": subprocess.DEVNULL}
+    if isinstance(given, str):
+        feed: dict[str, Any] = {"input": given.encode()} if given else {"stdin": subprocess.DEVNULL}
+    else:
+        feed = {"stdin": given}
     try:
         done = subprocess.run(
             list(argv), stdout=subprocess.PIPE, stderr=stderr, timeout=timeout, env=env, check=False, **feed

@@ -35,6 +35,13 @@ def test_it_reads_what_it_is_given_and_nothing_else() -> None:
     assert processes.run(["cat"]).output == ""
 
 
+def test_it_reads_an_open_file_from_where_that_stands(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"head body")
+    with (tmp_path / "file").open("rb") as stream:
+        os.lseek(stream.fileno(), 5, os.SEEK_SET)
+        assert processes.run(["cat"], given=stream).output == "body"
+
+
 def test_its_environment_is_the_one_given() -> None:
     assert processes.run(["/usr/bin/env"], env={"A": "1"}).output == "A=1\n"
     assert processes.with_environment(A="1") == {**os.environ, "A": "1"}
