@@ -119,9 +119,5 @@ def have_user(name: str) -> tuple[int, int]:
 
 
 def is_root() -> bool:
+    """True where this process may manage units, users and files of others."""
     return os.geteuid() == 0
-
-
-def has_systemd() -> bool:
-    """True where systemd is PID 1, as sd_booted(3) tells."""
-    return os.path.isdir("/run/systemd/system")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 
+from ...hostlib.systemd import is_pid_1
 from ..errors import HostError
 from ..folder import Folder
-from .base import Runtime, Settings, has_systemd, is_root
+from .base import Runtime, Settings, is_root
 from .docker import Docker
 from .supervisor import Supervisor
 from .systemd import Systemd
@@ -20,8 +21,8 @@ def resolve(runtime: str) -> str:
     Raises HostError where the wanted runtime can't be used.
     """
     if runtime == "auto":
-        return "systemd" if has_systemd() and is_root() else "supervisor"
-    if runtime == "systemd" and not has_systemd():
+        return "systemd" if is_pid_1() and is_root() else "supervisor"
+    if runtime == "systemd" and not is_pid_1():
         raise HostError("systemd does not run here: set llama_server_runtime to auto, supervisor or docker")
     if runtime == "systemd" and not is_root():
         raise HostError("systemd units need root: set ansible_become, or llama_server_runtime: supervisor")
