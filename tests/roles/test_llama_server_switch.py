@@ -22,6 +22,7 @@ import httpx
 import pytest
 
 from plugins.module_utils.hostlib.files import read_json
+from plugins.module_utils.hostlib.pids import argv_of
 from plugins.module_utils.llama_server.commands import run
 from plugins.module_utils.llama_server.control import start, stop
 from plugins.module_utils.llama_server.converge import converge
@@ -30,7 +31,6 @@ from plugins.module_utils.llama_server.errors import HostError
 from plugins.module_utils.llama_server.failures import failure_message
 from plugins.module_utils.llama_server.folder import folders, used_releases
 from plugins.module_utils.llama_server.plan import plan
-from plugins.module_utils.llama_server.processes import cmdline
 from plugins.module_utils.llama_server.runtimes.docker import Docker
 from plugins.module_utils.llama_server.runtimes.supervisor import Supervisor
 from plugins.module_utils.llama_server.status import status as instance_status
@@ -62,7 +62,7 @@ def test_a_first_deployment_that_was_killed_is_taken_up_by_the_next_run(machine:
     [row] = deploy(changed)
     assert (row["state"], row["error"]) == ("verified", None)
     assert row["pid"] != left
-    assert not cmdline(left)
+    assert not argv_of(left)
     assert [row["changed"] for row in plan(changed)] == [False]
 
 
@@ -140,7 +140,7 @@ def test_a_killed_trial_leaves_the_server_alone_and_the_next_run_removes_it(mach
     # Who thinks better of it gets rid of the trial, and the server is not even restarted.
     [row] = deploy(host)
     assert (row["state"], row["changed"], row["pid"]) == ("verified", False, serving)
-    assert not cmdline(tried)
+    assert not argv_of(tried)
     assert [row["changed"] for row in plan(host)] == [False]
 
 
@@ -158,7 +158,7 @@ def test_servers_that_outlived_supervisord_are_taken_up_one_by_one(machine: Mach
     assert {row["name"]: (row["state"], row["error"]) for row in rows} == dict.fromkeys(
         ("main", "chat"), ("verified", None)
     )
-    assert not any(cmdline(pid) for pid in outlived.values())
+    assert not any(argv_of(pid) for pid in outlived.values())
 
 
 def test_a_runtime_that_is_gone_from_the_host_can_be_left(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 from ..hostlib import processes, systemd
 from ..hostlib.argv import values_of
 from ..hostlib.files import read_json, read_text
+from ..hostlib.pids import argv_of
 from ..nvidia import host as nvidia_host
 from .decisions import RUNTIME, HostFacts, devices
 
@@ -147,7 +148,7 @@ def _daemon_process() -> int | None:
 def configuration_path() -> str:
     """The configuration file of the dockerd that runs, else the usual one."""
     process = _daemon_process()
-    words = (read_text(f"/proc/{process}/cmdline") or "").split("\0") if process else []
+    words = argv_of(process) if process else []
     return next(iter(values_of(words, {"--config-file"})), CONFIGURATION)
 
 

@@ -1,4 +1,4 @@
-"""Processes of this host, as /proc tells: their arguments, their children, what they compute and who they are."""
+"""Processes of this host, as /proc tells: their children, what they compute and who they are."""
 
 from __future__ import annotations
 
@@ -9,17 +9,10 @@ import pwd
 import signal
 import time
 
+from ..hostlib.pids import argv_of
+
 TICKS = os.sysconf("SC_CLK_TCK")
 BUSY_SHARE = 0.01  # of one core: a server that waits for requests needs less, one that computes many times more
-
-
-def cmdline(pid: int) -> list[str]:
-    """The arguments of a process; none where it ended."""
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as stream:
-            return [word.decode(errors="replace") for word in stream.read().split(b"\0")[:-1]]
-    except OSError:
-        return []
 
 
 def family(pid: int | None) -> set[int]:
@@ -48,13 +41,13 @@ def described(pid: int | None, uid: int = 0) -> str:
 
 
 def end(pids: list[int], seconds: float) -> None:
-    """End processes: politely, and after so many seconds by force."""
+    """End processes: politely, and after so many seconds by force, since one that computes may not listen."""
     for signum in (signal.SIGTERM, signal.SIGKILL):
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signum)
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and any(map(cmdline, pids)):
+        while time.monotonic() < deadline and any(map(argv_of, pids)):
             time.sleep(0.1)
 
 

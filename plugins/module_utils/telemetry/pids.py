@@ -1,4 +1,4 @@
-"""Processes of this host, found by their arguments, and ended. Python 3.9's standard library only."""
+"""Exporters among the processes of this host, by their arguments, and their end. Python 3.9's standard library only."""
 
 from __future__ import annotations
 
@@ -8,18 +8,10 @@ import signal
 import time
 from collections.abc import Iterable
 
+from ..hostlib.pids import argv_of
 from .errors import ExporterError
 
 STOP_SECONDS = 20
-
-
-def argv_of(process: int) -> list[str]:
-    """Its arguments; none where it ended."""
-    try:
-        with open(f"/proc/{process}/cmdline", "rb") as stream:
-            return stream.read().decode(errors="replace").split("\0")[:-1]
-    except OSError:
-        return []
 
 
 def exporters(place: str, *words: str) -> list[int]:
@@ -34,7 +26,10 @@ def exporters(place: str, *words: str) -> list[int]:
 
 
 def end(processes: Iterable[int]) -> None:
-    """End processes and wait for it."""
+    """End processes and wait for it. Raises ExporterError where one goes on.
+
+    None is killed, unlike a server that hangs (``llama_server/processes.py``): supervisord would leave its exporter.
+    """
     pids = list(processes)
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):

@@ -8,6 +8,7 @@ from typing import Union
 
 from ..hostlib import supervisor
 from ..hostlib.files import read_text
+from ..hostlib.pids import argv_of
 from ..hostlib.processes import Finished, ProgramError, last_lines, run
 from . import pids
 from .errors import ExporterError
@@ -121,9 +122,7 @@ class Supervisor:
     def remove(self) -> None:
         # Without supervisorctl: its environment may be broken, and is about to go.
         pids.end(
-            process
-            for process in pids.exporters(self.configuration)
-            if "supervisor.supervisord" in pids.argv_of(process)
+            process for process in pids.exporters(self.configuration) if "supervisor.supervisord" in argv_of(process)
         )
         pids.end(pids.exporters(self.root))
 

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from typing import Any
 
 from ...hostlib.instances import Instance
+from ...hostlib.pids import argv_of
 from ..client import Hidden, Server, Stranger, Unanswered
 from ..errors import HostError
 from ..folder import Folder
-from ..processes import cmdline
 from ..runtimes.base import RuntimeView
 from .checks import Checks
 from .decode import prove_answer, prove_decode
@@ -111,7 +111,7 @@ def _check(subject: Subject, *, speed_counts: bool, load: bool) -> None:
     """All checks that apply to the instance, in their order."""
     config, server, status, checks = subject.config, subject.server, subject.status, subject.checks
     subject.row["pid"] = status.pid
-    argv = list(status.argv) if status.argv else cmdline(status.pid or 0)
+    argv = list(status.argv) if status.argv else argv_of(status.pid or 0)
     checks.compare("command line", list(config.argv), argv, "an older server is still running; deploy again")
     try:
         if server.is_listening():  # else the descriptors of another user's process can't be read

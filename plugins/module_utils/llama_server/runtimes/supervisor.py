@@ -12,11 +12,12 @@ from typing import Any
 
 from ...hostlib.files import read_text, write_file
 from ...hostlib.instances import Instance
+from ...hostlib.pids import argv_of
 from ...hostlib.supervisor import command, value
 from ..commands import attempt, cause
 from ..errors import HostError
 from ..folder import folders
-from ..processes import cmdline, end
+from ..processes import end
 from .base import STOP_SECONDS, Runtime, Settings, Status
 from .supervisord import ShuttingDown, connect
 
@@ -213,6 +214,6 @@ class Supervisor(Runtime):
                     started = json.load(stream)
             except (OSError, ValueError):
                 continue
-            if cmdline(started["pid"]) == started["argv"]:  # else the number has passed to another process
+            if argv_of(started["pid"]) == started["argv"]:  # else the number has passed to another process
                 pids.append(started["pid"])
         return pids
