@@ -157,7 +157,7 @@ def _address(host: Mapping[str, Any], name: str, config: Mapping[str, Any]) -> s
 
 
 def _on_loopback(config: Mapping[str, Any]) -> bool:
-    return endpoint.is_loopback(config["host"])
+    return endpoint.leads_to_loopback(config["host"])
 
 
 def ssh_to(host: Mapping[str, Any]) -> tuple[str, ...]:

@@ -119,7 +119,7 @@ def is_local(target: Target, server: Endpoint) -> bool:
         addresses = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
     except OSError:
         return False
-    if not all(endpoint.is_loopback(a) or a in own for a in addresses):
+    if not all(endpoint.leads_to_loopback(a) or a in own for a in addresses):
         return False
     # A tunnel of somebody else's ends on this machine as well, but then the model's file is elsewhere.
     path = _model_path(target, server)

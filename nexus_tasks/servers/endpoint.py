@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import socket
 import ssl
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import Any
 import httpx
 
 from nexus_tasks.core.errors import EndpointDown, EndpointError, NotOpenAI, Unauthorized, UsageError
+from nexus_tasks.hostlib.addresses import is_loopback
 
 API_KEY_VARIABLE = "LLAMA_NEXUS_API_KEY"
 LLAMA_CPP = "llama.cpp"
@@ -102,16 +102,15 @@ def connect(
         timeout=httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S),
         limits=httpx.Limits(max_keepalive_connections=None if keep_alive else 0),
         # A proxy of the environment cannot reach this machine's loopback; elsewhere it may be the only way.
-        trust_env=not is_loopback(httpx.URL(address).host),
+        trust_env=not leads_to_loopback(httpx.URL(address).host),
     )
 
 
-def is_loopback(host: str) -> bool:
-    """True for a host name or address of this machine's loopback."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+def leads_to_loopback(host: str) -> bool:
+    """True for a host name or address by which a client gets to its own machine's loopback: names below localhost too,
+    which RFC 6761 has resolvers keep there.
+    """
+    return is_loopback(host) or host.endswith(".localhost")
 
 
 def probe(client: httpx.Client, *, model: str | None = None, api_path: str = API_PATH) -> Endpoint:

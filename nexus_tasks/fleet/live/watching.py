@@ -142,7 +142,7 @@ def of_targets(texts: Sequence[str]) -> WatchedFleet:
     for host, instance in sorted(deployed.items()):
         if host in declared:
             hosts.append(Watch(host, host, _to_exporter(declared[host])))
-        elif instance.ssh is None and endpoint.is_loopback(httpx.URL(instance.base_url).host):
+        elif instance.ssh is None and endpoint.leads_to_loopback(httpx.URL(instance.base_url).host):
             hosts.append(Watch(host, host, _to_this_machine))
         else:
             without.append(host)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ...module_utils.hostlib.addresses import is_loopback
 from .flags import flags_by_option
-from .options import is_loopback, parsed
+from .options import parsed
 from .rules import instance_spec
 
 

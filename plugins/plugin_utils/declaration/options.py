@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -90,10 +89,3 @@ def uses_gpu(values: Options, backend: str) -> bool:
     """True where a model's layers are to be on a GPU: said so, or what a CUDA release does by itself."""
     layers = values.get("n_gpu_layers")
     return bool(values.get("device") != "none" and (layers != 0 if layers is not None else backend == "cuda"))
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

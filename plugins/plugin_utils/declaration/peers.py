@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .options import is_loopback
+from ...module_utils.hostlib.addresses import is_loopback
 
 
 def listening(instances: Any) -> list[tuple[str, int | None, bool]]:

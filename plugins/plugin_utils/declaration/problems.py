@@ -6,11 +6,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from ...module_utils.hostlib.addresses import is_loopback
 from .environment import environment_problems
 from .flags import argument_problems, release_problems
 from .keys import key_problems
 from .models import mode_problems, router_problems, single_problems
-from .options import given, is_loopback, parsed
+from .options import given, parsed
 from .peers import peer_problems, port_problems
 from .rules import REFERENCE, Options, Settings, instance_spec
 from .settings import floor_problems, settings_problems
