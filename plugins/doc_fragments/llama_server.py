@@ -1,4 +1,4 @@
-"""Documentation that the modules of role llama_server share; their arguments stand in llama_server_compare.py."""
+"""Documentation that modules of role llama_server share; their arguments are in module_utils/llama_server/host.py."""
 
 from __future__ import annotations
 

@@ -206,7 +206,7 @@ class State(Stored):
     restored: str | None = None
     """The reason why the old one does not serve either."""
     runtime: str | None = None
-    """The path of the log of one that was never proven."""
+    """The runtime of one that was never proven, where its log is."""
 
 
 # ---- proof.json

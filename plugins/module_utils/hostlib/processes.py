@@ -99,7 +99,6 @@ def stream(
     argv: Sequence[str],
     each: Callable[[bytes], None],
     *,
-    cwd: str | None = None,
     env: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
 ) -> int:
@@ -113,7 +112,7 @@ def stream(
     """
     try:
         process = subprocess.Popen(
-            list(argv), cwd=cwd, env=env, pass_fds=pass_fds, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            list(argv), env=env, pass_fds=pass_fds, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )  # fmt: skip
     except OSError as error:

@@ -16,7 +16,7 @@ from .folder import Folder, folders, used_releases
 from .host import Host, Row
 from .plan import reason
 from .proof.prove import prove
-from .runtimes.choice import RUNTIMES, remove_trial
+from .runtimes.choice import remove_trial
 from .runtimes.images import prune_images
 from .switch import Switch
 from .trial import has_room_for_both, try_beside
@@ -68,8 +68,7 @@ def _switched(host: Host, folder: Folder, declaration: Declaration, own: bytes) 
             return {**row, "changed": False, "state": "verified"}
         if not row["restart"]:
             return {**row, "changed": False, "state": "failed"}
-    runtime_class = RUNTIMES[declaration.config.runtime]
-    owner = runtime_class(host.settings).owner()
+    owner = host.runtime(declaration.config).owner()
     if folder.differs(declaration, identity):
         config = folder.write(declaration, identity, owner)
     else:

@@ -19,7 +19,7 @@ def read_keys(config: Instance) -> dict[str, str]:
 
 
 def old_keys(config: Instance | None) -> dict[str, str]:
-    """The keys of what ran before. None where they can't be read: that must not keep a new server from being tried."""
+    """The keys of what ran before; empty where they can't be read: that must not keep a new server from being tried."""
     try:
         return read_keys(config) if config else {}
     except HostError:
