@@ -115,6 +115,7 @@ def status_table(rows: Sequence[Row], width: int = WIDTH) -> str:
 
 
 def status_cells(row: Row) -> list[str]:
+    """The cells of an instance in the table of a status; what is wrong stands in capitals."""
     wrong = bool(row.get("trouble", trouble(row)))
     speed, context, slots, busy = (row.get(key) for key in ("tokens_per_second", "n_ctx", "slots", "busy"))
     return [
@@ -128,6 +129,7 @@ def status_cells(row: Row) -> list[str]:
 
 
 def model_of(row: Row) -> str:
+    """The name of its model, the number of a router's, or "-"."""
     if row.get("model"):
         return str(row["model"]["name"])
     models = (row.get("config") or {}).get("models")
@@ -135,6 +137,7 @@ def model_of(row: Row) -> str:
 
 
 def offload(row: Row) -> str | None:
+    """The layers on the GPU out of all, for people; None where no proof found them in the log."""
     if not row.get("offloaded"):
         return None
     done, layers = row["offloaded"]
@@ -149,6 +152,7 @@ def proof_table(rows: Sequence[Row], width: int = WIDTH) -> str:
 
 
 def proof_lines(row: Row, width: int) -> list[str]:
+    """The lines about the proof of an instance, and about that of the server that was restored."""
     lines = wrapped(f"{named(row)}: {proof_verdict(row)}", 0, width)
     if row.get("reason"):
         lines += wrapped(f"because {row['reason']}", 2, width)

@@ -46,6 +46,7 @@ def argument(option: str, value: Any, files: Mapping[str, Any]) -> str:
 
 
 def text(value: Any) -> str:
+    """A value as an argument's text: JSON of a dict, commas between a list's items."""
     if isinstance(value, Mapping):
         return json.dumps(value, sort_keys=True)
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -17,6 +17,7 @@ VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def environment_problems(values: Options) -> Iterator[str]:
+    """Problems of an instance's environment, one line each."""
     own = {**OWN_ENVIRONMENT, **(ROUTER_ENVIRONMENT if mode_of(values) == "router" else {})}
     for name, value in values.get("environment", {}).items():
         if not VARIABLE.fullmatch(str(name)):
@@ -34,6 +35,7 @@ def environment_problems(values: Options) -> Iterator[str]:
 
 
 def environment_of(values: Options, runtime: str) -> dict[str, str]:
+    """The variables that a server is started with: the declared, its GPUs' and the role's own."""
     environment = {str(name): str(value) for name, value in values.get("environment", {}).items()}
     if "gpus" in values and runtime != "docker":  # a container is given its devices
         environment |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(values["gpus"])}

@@ -37,6 +37,7 @@ def key_problems(keys: Any) -> Iterator[str]:
 
 
 def key_problem(key: Any) -> str | None:
+    """The first problem of a key, without the key itself; None where it is right."""
     draw = "draw one, as with openssl rand -hex 24"
     if isinstance(key, bool | list | Mapping):
         return f"is no text: {draw}"

@@ -38,6 +38,7 @@ def router_problems(values: Options, settings: Settings) -> Iterator[str]:
 
 
 def router_model_problems(name: str, options: Any, settings: Settings) -> Iterator[str]:
+    """Problems of one of a router's models, one line each."""
     if not MODEL_NAME.fullmatch(name) or name == "default":
         yield "its name can't be that of a section: use letters, digits and . _ / -, and not default"
     if not isinstance(options, Mapping):
@@ -61,6 +62,7 @@ def router_model_problems(name: str, options: Any, settings: Settings) -> Iterat
 
 
 def choice_problems(values: Options, settings: Settings) -> Iterator[str]:
+    """Problems of a model's options that don't go together, or not with the host's release."""
     preset, presets = values.get("sampling_preset"), settings["sampling_presets"]
     if preset is not None and preset not in presets:
         known = ", ".join(sorted(presets)) or "none"
@@ -76,6 +78,7 @@ def choice_problems(values: Options, settings: Settings) -> Iterator[str]:
 
 
 def mode_problems(values: Options, settings: Settings) -> Iterator[str]:
+    """Problems of options that don't go with what an instance serves."""
     mode = mode_of(values)
     if values.get("embeddings") and values.get("reranking"):
         yield "it can't serve both embeddings and reranking: make two instances"

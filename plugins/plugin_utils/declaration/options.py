@@ -74,10 +74,12 @@ def misfit(value: object, entry: Mapping[str, Any]) -> str | None:
 
 
 def one_line(message: object) -> str:
+    """A message without line breaks and without its last full stop."""
     return " ".join(str(message).split()).rstrip(".")
 
 
 def mode_of(options: Options) -> str:
+    """The kind of what an instance serves: router, embedding, reranking or completion."""
     if options.get("models"):
         return "router"
     if options.get("embeddings"):

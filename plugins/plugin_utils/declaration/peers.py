@@ -23,6 +23,7 @@ def listening(instances: Any) -> list[tuple[str, int | None, bool]]:
 
 
 def port_problems(instances: Mapping[str, Any], host: str) -> Iterator[str]:
+    """Problems of instances of one host that share a port, one line each."""
     for (one, port, _), (other, same, _) in itertools.combinations(listening(instances), 2):
         if port and port == same:
             yield f"instances {one} and {other} on {host} share port {port}: give one of them another"

@@ -47,6 +47,7 @@ def host_problems(
 
 
 def instance_problems(name: str, options: Any, settings: Settings) -> Iterator[str]:
+    """Everything wrong with one instance, one line each."""
     if not INSTANCE_NAME.fullmatch(str(name)):
         yield "its name can't be that of a file and a service: use lower-case letters, digits and hyphens"
     if not isinstance(options, Mapping):
@@ -79,6 +80,7 @@ def instance_problems(name: str, options: Any, settings: Settings) -> Iterator[s
 
 
 def address_problems(values: Options, has_keys: bool) -> Iterator[str]:
+    """Problems of an instance's address and port, and of one that is open to all."""
     host, port = values.get("host", "127.0.0.1"), values.get("port")
     if isinstance(port, int) and not 1 <= port <= 65535:
         yield f"port {port} is none: use a number from 1 to 65535"
@@ -92,6 +94,7 @@ def address_problems(values: Options, has_keys: bool) -> Iterator[str]:
 
 
 def gpu_problems(gpus: list[str] | None) -> Iterator[str]:
+    """Problems of the choice of GPUs, one line each."""
     if gpus is None:
         return
     if not gpus:

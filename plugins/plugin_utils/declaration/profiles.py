@@ -45,6 +45,7 @@ def beside(values: Options, files: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def file_of(profile: str, files: Mapping[str, Any]) -> dict[str, Any]:
+    """The name, path, size and hash of a profile's file. Raises AnsibleFilterError where it is not known."""
     try:
         return {"name": profile, **{key: files[profile][key] for key in ("path", "size_bytes", "sha256")}}
     except KeyError:

@@ -68,6 +68,7 @@ def image_problem(image: Any) -> str | None:
 
 
 def preset_problems(name: str, preset: Any) -> Iterator[str]:
+    """Problems of one sampling preset, one line each."""
     where = f"sampling preset {name} in llama_sampling_presets"
     if not isinstance(preset, Mapping):
         yield f"{where} is no dict: write options such as temperature under its name"

@@ -16,5 +16,6 @@ def probe_of(mode: str, tokens: int) -> tuple[str, str, dict[str, Any]]:
 
 
 def error_message(answer: object) -> str:
+    """The message of a server's answer that is an error, or a hint at its log."""
     error = answer.get("error") if isinstance(answer, dict) else None
     return str(error.get("message", "see the log")) if isinstance(error, dict) else "see the log"

@@ -47,11 +47,14 @@ class Settings:
 class RuntimeView(Protocol):
     """As much of a runtime as a proof needs: what runs, and what it wrote."""
 
-    def status(self, name: str) -> Status: ...
+    def status(self, name: str) -> Status:
+        """As ``Runtime.status``."""
 
-    def log(self, name: str, lines: int | None = None) -> list[str]: ...
+    def log(self, name: str, lines: int | None = None) -> list[str]:
+        """As ``Runtime.log``."""
 
-    def where_log(self, name: str) -> str: ...
+    def where_log(self, name: str) -> str:
+        """As ``Runtime.where_log``."""
 
 
 class Runtime(ABC):
