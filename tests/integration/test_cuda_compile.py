@@ -6,7 +6,6 @@ import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -74,13 +73,13 @@ def test_one_unit_is_compiled_for_every_architecture(job: Job, toolkit: Path) ->
     assert set(re.findall(r"sm_(\w+)\.cubin", listing)) == {blackwell.get(one, one) for one in ARCHITECTURES}
 
 
-def test_kernels_are_configured_for_the_declared_cache_types_and_no_others(build: Any) -> None:
-    plan = Path(build.objects, "build.ninja").read_text()
+def test_kernels_are_configured_for_the_declared_cache_types_and_no_others(job: Job) -> None:
+    plan = Path(job.objects, "build.ninja").read_text()
     assert set(re.findall(r"fattn-vec-instance-([\w-]+)\.cu\.o:", plan)) == {"f16-f16", "q8_0-q4_0"}
 
 
-def test_what_happens_to_be_installed_is_no_part_of_the_build(build: Any) -> None:
-    cache = Path(build.objects, "CMakeCache.txt").read_text()
+def test_what_happens_to_be_installed_is_no_part_of_the_build(job: Job) -> None:
+    cache = Path(job.objects, "CMakeCache.txt").read_text()
     for option, value in {
         "GGML_CUDA_NCCL": "OFF", "GGML_NATIVE": "OFF", "GGML_BACKEND_DL": "ON", "LLAMA_OPENSSL": "OFF"
     }.items():  # fmt: skip
