@@ -274,8 +274,15 @@ CASES: dict[str, Case] = {
     ),
     "autoload without a router": refused(one(models_autoload=True), r".*: models_autoload is for routers: set models"),
     # the role's variables
-    "a prefix with a space": refused(
-        one(), r"the prefix '/opt/my llamas' on localhost holds a character .*: use letters", prefix="/opt/my llamas"
+    "a prefix with a quote": refused(
+        one(),
+        r"the prefix '/opt/it's' on localhost holds a character that is special to supervisor: .* and spaces only",
+        prefix="/opt/it's",
+    ),
+    "a prefix with a space for units": refused(
+        one(runtime="systemd"),
+        r"the prefix '/opt/my llamas' on localhost holds .* special to supervisor or systemd: use .* \+ only",
+        prefix="/opt/my llamas",
     ),
     "a runtime": refused(one(), r"llama_server_runtime of localhost is upstart: use one of auto", runtime="upstart"),
     "a floor of the role": refused(one(), r"llama_server_max_regression is 3: use a part from 0", max_regression=3),
