@@ -19,7 +19,7 @@ from rich.console import Console
 
 from nexus_tasks.core.errors import DeployError
 from nexus_tasks.fleet import playbook
-from tests.conftest import wait_for
+from tests.conftest import ROOT, wait_for
 
 SLEEP = f"61.{os.getpid()}"  # seconds, of no other process on this machine
 
@@ -244,3 +244,18 @@ def test_ansible_that_does_not_end_is_killed_by_a_second_ctrl_c(play: tuple[str,
     with pytest.raises(KeyboardInterrupt):
         playbook.run(*play)
     assert time.monotonic() - begun[0] < playbook.GRACE_SECONDS
+
+
+def test_jobs_run_where_the_environment_lies_below_a_folder_with_a_space(tmp_path: Path) -> None:
+    python = tmp_path / "a checkout" / "python"
+    python.parent.mkdir()
+    python.symlink_to(sys.executable)
+    task = {"name": "Try", "ansible.builtin.command": "true", "async": 60, "poll": 1}
+    play = {"name": "Try", "hosts": "local", "gather_facts": False, "tasks": [task]}
+    (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
+    done = subprocess.run(
+        [python, "-m", "ansible", "playbook", "-i", ROOT / "inventory", tmp_path / "play.yml"], cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "ANSIBLE_ASYNC_DIR": str(tmp_path / "async")},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
