@@ -24,9 +24,8 @@ nox.options.default_venv_backend = "none"
 ROOT = Path(__file__).parent
 VENV = ROOT / ".venv"
 LOCK = ROOT / "requirements.lock"
-runpy.run_path(str(ROOT / "plugins" / "module_utils" / "hostlib" / "process.py"))[
-    "have_a_home"
-]()  # uv and pip want one, too
+PROCESS = ROOT / "plugins" / "module_utils" / "hostlib" / "process.py"
+runpy.run_path(str(PROCESS))["have_a_home"]()  # uv and pip want one, too
 
 
 def environment(session: nox.Session) -> None:
@@ -34,9 +33,8 @@ def environment(session: nox.Session) -> None:
     if sys.version_info < (3, 11):
         session.error(f"Python 3.11 or newer is needed, nox runs on {sys.version.split()[0]}: {sys.executable}")
     python, stamp = VENV / "bin" / "python", VENV / "made-of.sha256"
-    made_of = (
-        str(ROOT).encode() + LOCK.read_bytes() + (ROOT / "pyproject.toml").read_bytes()
-    )  # scripts name their folder
+    # Scripts in there name their folder.
+    made_of = str(ROOT).encode() + LOCK.read_bytes() + (ROOT / "pyproject.toml").read_bytes()
     wanted = hashlib.sha256(made_of).hexdigest()
     if not python.exists() or not stamp.exists() or stamp.read_text() != wanted:
         session.log("making .venv from requirements.lock: up to three minutes the first time")

@@ -55,7 +55,7 @@ def doing(do: Callable[[], Any]) -> Iterator[None]:
 @contextlib.contextmanager
 def holding(path: Path | str) -> Iterator[None]:
     """Another user holds the lock of a file that he has opened for reading, wherever it lies."""
-    with open(path, "rb") as stream, doing(lambda: fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)):  # noqa: PTH123
+    with open(path, "rb") as stream, doing(lambda: fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)):  # noqa: PTH123 - a text
         # What this process has open is the same description, and would be held as well.
         stream.close()
         yield

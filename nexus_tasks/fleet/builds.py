@@ -19,7 +19,6 @@ from pathlib import Path
 
 import yaml
 
-from nexus_tasks.core.errors import RecordError
 from nexus_tasks.core.provenance import ROOT
 from nexus_tasks.core.text import duration, moment, plural
 from nexus_tasks.fleet import deployments
@@ -167,13 +166,7 @@ def read(root: Path = store.ROOT) -> Builds:
     Raises:
         RecordError: there are none, or the folder cannot be listed.
     """
-    records, unread = [], []
-    for path in store.paths("deployment", root):
-        try:
-            records.append(store.load(path))
-        except RecordError as error:
-            unread.append(error.message)
-    return tell(records, unread)
+    return tell(*store.load_readable("deployment", root))
 
 
 def tell(records: Sequence[Record], unread: Sequence[str] = ()) -> Builds:

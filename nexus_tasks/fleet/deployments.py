@@ -15,7 +15,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from nexus_tasks.core.errors import RecordError
 from nexus_tasks.core.text import moment, plural
 from nexus_tasks.hostlib.buffers import is_host
 from nexus_tasks.records import store
@@ -117,13 +116,7 @@ def read(root: Path = store.ROOT) -> Fleet:
     Raises:
         RecordError: there are none, or the folder cannot be listed.
     """
-    records, unread = [], []
-    for path in store.paths("deployment", root):
-        try:
-            records.append(store.load(path))
-        except RecordError as error:
-            unread.append(error.message)
-    return tell(records, unread)
+    return tell(*store.load_readable("deployment", root))
 
 
 def tell(records: Sequence[Record], unread: Sequence[str] = ()) -> Fleet:

@@ -287,3 +287,18 @@ def _damaged(path: Path, number: int, why: str) -> RecordError:
         f"{path}, line {number}: {why}",
         hint=_MOVE_IT,
     )
+
+
+def load_readable(kind: str, root: Path = ROOT) -> tuple[list[Record], list[str]]:
+    """All records of a kind that can be read, oldest first, and a line for each that can't.
+
+    Raises:
+        RecordError: there are none, or the folder cannot be listed.
+    """
+    records, unread = [], []
+    for path in paths(kind, root):
+        try:
+            records.append(load(path))
+        except RecordError as error:
+            unread.append(error.message)
+    return records, unread

@@ -104,7 +104,7 @@ def test_the_launcher_starts_what_was_verified_unless_the_switch_to_another_is_a
         assert launched(instance, user=user) == "new"
         os.kill(process.pid, signal.SIGKILL)
         process.join()
-        assert os.path.islink(instance.file("pending"))  # noqa: PTH114
+        assert os.path.islink(instance.file("pending"))  # noqa: PTH114 - a text
         assert launched(instance, user=user) == "old"
     # What a killed switch left pending does not count for the next one, which only stops or tries something else.
     with switching(instance):

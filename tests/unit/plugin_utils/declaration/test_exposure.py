@@ -9,7 +9,7 @@ from plugins.plugin_utils.declaration.exposure import exposure
 
 @pytest.mark.parametrize(
     ("host", "expected"),
-    [(None, False), ("127.0.0.1", False), ("::1", False), ("localhost", False), ("0.0.0.0", True), ("rig-1", True)],  # noqa: S104
+    [(None, False), ("127.0.0.1", False), ("::1", False), ("localhost", False), ("0.0.0.0", True), ("rig-1", True)],  # noqa: S104 - not bound
 )
 def test_an_address_beyond_loopback_exposes_a_server(host: str | None, expected: bool) -> None:
     (server,) = exposure({"main": {"model": "tiny", "port": 8600, "host": host}}, "rig-1")

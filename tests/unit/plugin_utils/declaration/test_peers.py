@@ -25,7 +25,7 @@ def test_two_names_of_one_machine_need_two_ports() -> None:
 
 
 def test_machines_behind_one_address_share_only_what_listens_beyond_loopback() -> None:
-    beyond = {"main": {"port": 8600, "host": "0.0.0.0"}}  # noqa: S104
+    beyond = {"main": {"port": 8600, "host": "0.0.0.0"}}  # noqa: S104 - not bound
     pods = {f"pod-{port}": host("192.0.2.3", ansible_port=port) for port in (1, 2)}
     assert list(peer_problems(pods["pod-1"]["llama_server_instances"], "pod-1", pods)) == []
     pods = {name: {**pod, "llama_server_instances": beyond} for name, pod in pods.items()}
