@@ -24,8 +24,8 @@ nox.options.default_venv_backend = "none"
 ROOT = Path(__file__).parent
 VENV = ROOT / ".venv"
 LOCK = ROOT / "requirements.lock"
-PROCESS = ROOT / "plugins" / "module_utils" / "hostlib" / "process.py"
-runpy.run_path(str(PROCESS))["have_a_home"]()  # uv and pip want one, too
+ENVIRONMENT = ROOT / "plugins" / "module_utils" / "hostlib" / "environment.py"
+runpy.run_path(str(ENVIRONMENT))["have_a_home"]()  # uv and pip want one, too
 
 
 def environment(session: nox.Session) -> None:

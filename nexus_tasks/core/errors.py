@@ -20,7 +20,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from nexus_tasks.hostlib import process
+from nexus_tasks.hostlib import environment
 
 
 class NexusError(Exception):
@@ -84,7 +84,7 @@ def command_line(main: Callable[[Sequence[str] | None], int]) -> Main:
 
     @functools.wraps(main)
     def wrapped(argv: Sequence[str] | None = None) -> int:
-        process.have_a_home()
+        environment.have_a_home()
         try:
             return main(argv)
         except NexusError as error:

@@ -242,14 +242,14 @@ def causes(record: Record) -> list[str]:
         broken = [row for row in reported(host) if row["state"] in BROKEN]
         lines += [f"{host['host']}/{row['name']} {row['state']}: {cause(row)}" for row in broken]
         if not broken and not host["ok"]:
-            lines.append(f"{host['host']}: {_line(_said(host)[1])}")
+            lines.append(f"{host['host']}: {_line(_failure_of(host)[1])}")
     return lines
 
 
 def _trouble(host: Row, record: Record) -> Trouble | None:
     states = {row["state"] for row in reported(host)}
     if not host["ok"] and states.isdisjoint(BROKEN):
-        what, message = _said(host)
+        what, message = _failure_of(host)
     elif host["ok"] and not states and interrupted(record):
         what, message = "interrupted", "the run was interrupted before it came to an instance"
     else:
@@ -257,7 +257,7 @@ def _trouble(host: Row, record: Record) -> Trouble | None:
     return Trouble(host["host"], record.started_at, record.run_id, what, message)
 
 
-def _said(host: Row) -> tuple[str, str]:
+def _failure_of(host: Row) -> tuple[str, str]:
     """The task at which a host failed, and its message."""
     task = host["failed_task"] or {}
     if host["unreachable"]:

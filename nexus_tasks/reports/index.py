@@ -37,7 +37,7 @@ FINGERPRINT = 12  # letters of it that go into a link
 
 
 @dataclass(frozen=True)
-class Told:
+class Summary:
     """A page made of all deployments, as the index opens with it."""
 
     title: str
@@ -86,7 +86,7 @@ def write(results_dir: Path, reports_dir: Path, records: Iterable[Record] | None
     shown.sort(key=lambda record: record.started_at, reverse=True)
     body = markup.fill(
         "index.html",
-        told=_told(results_dir, reports_dir),
+        told=_fleet_summaries(results_dir, reports_dir),
         targets=_targets(shown, reports_dir),
         chosen=_chosen(reports_dir),
         table=_runs(shown, reports_dir),
@@ -140,7 +140,7 @@ def _page(record: Record, reports_dir: Path) -> Path:
     return reports_dir / "benchmark" / f"{record.path.stem}.html"
 
 
-def _told(results_dir: Path, reports_dir: Path) -> list[Told]:
+def _fleet_summaries(results_dir: Path, reports_dir: Path) -> list[Summary]:
     """The pages of all deployments, of those that there are."""
     notes = []
     for name in ("fleet", "builds"):
@@ -156,7 +156,7 @@ def _told(results_dir: Path, reports_dir: Path) -> list[Told]:
                 tone, sentences = builds.tone(made), builds.sentences(made)
         except RecordError:
             continue
-        notes.append(Told(name.capitalize(), link(page, reports_dir), tone, sentences))
+        notes.append(Summary(name.capitalize(), link(page, reports_dir), tone, sentences))
     return notes
 
 

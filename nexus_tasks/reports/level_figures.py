@@ -72,7 +72,7 @@ def by_level(record: Record) -> Block:
             alt=f"Throughput at {len(stages)} levels, at most {number(best, rate.unit)}; median "
             f"{first.title.lower()} from {span(stages[f'{first.key}_median'].min())} to "
             f"{span(stages[f'{first.key}_median'].max())}.",
-            caption="The band around a median is its interval at 95 % of confidence. A hollow mark: a level that is "
+            caption="The band around a median is its 95 % confidence interval. A hollow mark: a level that is "
             "not valid.",
         )
 
@@ -105,7 +105,7 @@ def _by_length(record: Record, stages: pd.DataFrame) -> Block:
             "by-level",
             alt=f"Median time to first token from {span(first['ttft_ms_median'])} at {first['name']} to "
             f"{span(last['ttft_ms_median'])} at {last['name']}.",
-            caption="Medians, with their intervals at 95 % of confidence where there are enough requests.",
+            caption="Medians, with their 95 % confidence intervals where there are enough requests.",
         )
 
 

@@ -39,12 +39,12 @@ class FileSource:
         outputs = output_limits(self.spec)
         for entry in itertools.cycle(self.file.entries):
             if self.spec.kind == "conversations":
-                turns = [[_said(message) for message in turn] for turn in entry.turns]
+                turns = [[_content_of(message) for message in turn] for turn in entry.turns]
                 limits = [entry.output_tokens or output for output in itertools.islice(outputs, len(turns))]
                 requests = self.form.conversation(turns, limits)
                 asked = [turn[-1].content for turn in entry.turns]
             else:
-                value = b"[" + b",".join(map(_said, entry.messages)) + b"]"
+                value = b"[" + b",".join(map(_content_of, entry.messages)) + b"]"
                 if self.spec.api == "completion":
                     value = bodies.encode(entry.text)
                 output = entry.output_tokens or next(outputs)
@@ -64,7 +64,7 @@ def prepare(client: httpx.Client, server: Endpoint, spec: Spec, file: PromptFile
     return FileSource(spec, form, file)
 
 
-def _said(message: Message) -> bytes:
+def _content_of(message: Message) -> bytes:
     return bodies.message(message.role, bodies.encode(message.content))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ansible.plugins.callback import CallbackBase
 
-from ..module_utils.hostlib.process import have_a_home
+from ..module_utils.hostlib.environment import have_a_home
 
 DOCUMENTATION = """
 name: home_folder

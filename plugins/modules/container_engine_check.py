@@ -42,10 +42,12 @@ import json
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.container_engine.decisions import cause, devices
-from ..module_utils.container_engine.host import EngineError, image_of_host, look, remove_image, run_with_gpu
+from ..module_utils.container_engine.engine import EngineError
+from ..module_utils.container_engine.facts import look
+from ..module_utils.container_engine.gpu_check import image_of_host, remove_image, run_with_gpu
+from ..module_utils.hostlib.environment import begin
 from ..module_utils.hostlib.files import write_file
-from ..module_utils.hostlib.process import begin
-from ..module_utils.nvidia import host as nvidia_host
+from ..module_utils.nvidia import facts as nvidia_facts
 
 
 def check(image: str, gpus: list[str]) -> str:
@@ -77,7 +79,7 @@ def main() -> None:
     facts = look(state)
     seen = facts.checkable()
     if not facts.gpus:
-        why = nvidia_host.look().problem or "nvidia-smi shows none"
+        why = nvidia_facts.look().problem or "nvidia-smi shows none"
         module.fail_json(msg=f"a container can't be given a GPU, because none works on this host: {why}")
     try:
         gpu = check(module.params["image"], facts.gpus)

@@ -35,9 +35,9 @@ EXAMPLES = r"""
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils.hostlib.environment import begin
 from ..module_utils.hostlib.files import write_file
 from ..module_utils.hostlib.http_client import basic_authorization, open_address, without_user
-from ..module_utils.hostlib.process import begin
 from ..module_utils.openpgp import OpenPgpError, armored, binary, fingerprint
 
 LONGEST = 1 << 20  # of a key, in bytes

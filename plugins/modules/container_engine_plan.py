@@ -98,8 +98,8 @@ from dataclasses import asdict
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.container_engine.decisions import DOCKER_FINGERPRINT, TOOLKIT_FINGERPRINT, Wanted, decide
-from ..module_utils.container_engine.host import look
-from ..module_utils.hostlib.process import begin
+from ..module_utils.container_engine.facts import look
+from ..module_utils.hostlib.environment import begin
 
 
 def main() -> None:

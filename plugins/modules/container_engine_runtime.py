@@ -29,9 +29,9 @@ import tempfile
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.container_engine.decisions import RUNTIME, ConfigurationError, with_runtime
-from ..module_utils.container_engine.host import EngineError, configuration_path, engine_info, reload
+from ..module_utils.container_engine.engine import EngineError, configuration_path, engine_info, reload
+from ..module_utils.hostlib.environment import begin
 from ..module_utils.hostlib.files import read_text
-from ..module_utils.hostlib.process import begin
 
 
 def main() -> None:

@@ -111,8 +111,8 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.gguf_model.errors import ModelError, no_space, one_line
 from ..module_utils.gguf_model.model_file import ModelFile
+from ..module_utils.hostlib.environment import begin
 from ..module_utils.hostlib.locks import LockError
-from ..module_utils.hostlib.process import begin
 
 ARGUMENTS = {
     "name": {"type": "str", "required": True},

@@ -46,9 +46,9 @@ import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils.hostlib.environment import begin
 from ..module_utils.hostlib.files import read_text, reason_of, write_file
-from ..module_utils.hostlib.process import begin
-from ..module_utils.hostlib.processes import last_lines
+from ..module_utils.hostlib.programs import last_lines
 
 
 def make_environment(module: AnsibleModule, path: str) -> None:

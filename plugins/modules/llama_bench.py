@@ -57,8 +57,8 @@ measured:
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils.hostlib.environment import begin
 from ..module_utils.hostlib.locks import LockError
-from ..module_utils.hostlib.process import begin
 from ..module_utils.llama_bench.errors import Refused
 from ..module_utils.llama_bench.runs import end, measure
 

@@ -171,8 +171,8 @@ log:
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils.hostlib.environment import begin
 from ..module_utils.hostlib.files import reason_of
-from ..module_utils.hostlib.process import begin
 from ..module_utils.llama_cpp.build import build
 from ..module_utils.llama_cpp.credentials import secrets_of
 from ..module_utils.llama_cpp.errors import ReleaseError

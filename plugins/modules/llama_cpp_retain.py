@@ -50,7 +50,7 @@ import shutil
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.hostlib import locks
-from ..module_utils.hostlib.process import begin
+from ..module_utils.hostlib.environment import begin
 from ..module_utils.llama_cpp.build import LOCK
 from ..module_utils.llama_cpp.release import releases, set_aside
 
@@ -63,7 +63,7 @@ def remove(prefix: str, names: list[str]) -> None:
 
 def clear(prefix: str) -> None:
     """Remove what cut-off runs left, unless a build is going on: it holds the lock until its last process has ended."""
-    with contextlib.suppress(locks.Busy), locks.held(os.path.join(prefix, LOCK), "removal of old builds", wait=0):
+    with contextlib.suppress(locks.LockHeld), locks.held(os.path.join(prefix, LOCK), "removal of old builds", wait=0):
         for folder, halves in (("build", False), ("releases", True)):
             path = os.path.join(prefix, folder)
             for name in os.listdir(path) if os.path.isdir(path) else ():

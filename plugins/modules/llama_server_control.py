@@ -60,10 +60,10 @@ wrong:
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils.hostlib.environment import begin
 from ..module_utils.hostlib.files import write_line
-from ..module_utils.hostlib.process import begin
 from ..module_utils.llama_server.control import restart, rollback, start, stop
-from ..module_utils.llama_server.declaration import TRIAL
+from ..module_utils.llama_server.desired_state import TRIAL
 from ..module_utils.llama_server.errors import HostError
 from ..module_utils.llama_server.failures import failure_message
 from ..module_utils.llama_server.folder import folders

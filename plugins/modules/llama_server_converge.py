@@ -58,8 +58,8 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils.hostlib.environment import begin
 from ..module_utils.hostlib.files import write_line
-from ..module_utils.hostlib.process import begin
 from ..module_utils.llama_server.converge import converge
 from ..module_utils.llama_server.errors import HostError
 from ..module_utils.llama_server.failures import failure_message

@@ -51,7 +51,7 @@ runtimes:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.hostlib.process import begin
+from ..module_utils.hostlib.environment import begin
 from ..module_utils.llama_server.difference import difference
 from ..module_utils.llama_server.errors import HostError
 from ..module_utils.llama_server.failures import failure_message

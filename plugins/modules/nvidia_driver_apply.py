@@ -47,9 +47,9 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils.hostlib.environment import begin
 from ..module_utils.hostlib.files import reason_of, write_line
-from ..module_utils.hostlib.process import begin
-from ..module_utils.hostlib.processes import ProgramError
+from ..module_utils.hostlib.programs import ProgramError
 from ..module_utils.nvidia.driver_apply import apply
 from ..module_utils.nvidia.driver_plan import ARGUMENTS, Settings
 from ..module_utils.nvidia.errors import DriverError, NvidiaError

@@ -58,10 +58,10 @@ import platform
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils.hostlib.environment import begin
 from ..module_utils.hostlib.files import reason_of, write_line
-from ..module_utils.hostlib.process import begin
-from ..module_utils.hostlib.processes import ProgramError
-from ..module_utils.nvidia import host as nvidia_host
+from ..module_utils.hostlib.programs import ProgramError
+from ..module_utils.nvidia import facts as nvidia_facts
 from ..module_utils.nvidia.errors import DriverError, NvidiaError
 from ..module_utils.nvidia.packages import Manager, Say, manager_of
 from ..module_utils.nvidia.repositories import repository
@@ -107,10 +107,10 @@ def main() -> None:
             write_line(params["progress"], line[:200])
 
     try:
-        nvcc = nvidia_host.toolkits().get(params["version"], "")
+        nvcc = nvidia_facts.toolkits().get(params["version"], "")
         if nvcc:
             module.exit_json(changed=False, nvcc=nvcc, packages=[], root=root)
-        os_release = nvidia_host.os_release()
+        os_release = nvidia_facts.os_release()
         system = system_of(os_release)
         packages = toolkit_packages(system, params["version"])
         manager = manager_of(system, os_release, platform.machine())
@@ -122,7 +122,7 @@ def main() -> None:
                     f"{' '.join(packages)} from {address}"
                 )
             install(manager, packages, address, params["repository_fingerprint"], say)
-            nvcc = nvidia_host.toolkits().get(params["version"], "")
+            nvcc = nvidia_facts.toolkits().get(params["version"], "")
             if not nvcc:
                 raise DriverError(
                     f"{' '.join(packages)} is installed, but there is no nvcc of CUDA {params['version']} in "

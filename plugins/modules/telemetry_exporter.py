@@ -74,7 +74,7 @@ url:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.hostlib.process import begin
+from ..module_utils.hostlib.environment import begin
 from ..module_utils.telemetry.errors import ExporterError
 from ..module_utils.telemetry.exporter import absent, present
 

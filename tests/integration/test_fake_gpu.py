@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from plugins.module_utils.nvidia import host as nvidia_host
+from plugins.module_utils.nvidia import facts as nvidia_facts
 from tests import pin
 from tests.conftest import RunningServer, ansible, run_server
 from tests.fakes import tiny_moe
@@ -302,7 +302,7 @@ def test_the_role_finds_the_gpus_and_takes_that_release_for_its_own(
     make_gpus: MakeGpus, release: Path, tmp_path: Path
 ) -> None:
     gpus, prefix = make_gpus(Gpu(), Gpu("NVIDIA T4", "7.5", 15360)), tmp_path / "prefix"
-    made = gpus.release(prefix, release, next(iter(nvidia_host.toolkits()), None))
+    made = gpus.release(prefix, release, next(iter(nvidia_facts.toolkits()), None))
     assert made.name.startswith(f"{pin.REF}-cuda75-89-")
     (prefix / "current").unlink()
     done = ansible(

@@ -18,7 +18,7 @@ import pytest
 
 from plugins.module_utils.hostlib.files import sha256_of
 from plugins.module_utils.llama_cpp.recipe import release_name
-from plugins.module_utils.nvidia import host as nvidia_host
+from plugins.module_utils.nvidia import facts as nvidia_facts
 from tests.conftest import ROOT, cache_folder
 from tests.fakes.fixtures import MakeGpus
 from tests.fakes.gpus import Gpu
@@ -116,7 +116,7 @@ def test_with_a_gpu_every_step_comes_to_its_end(
     gpus = make_gpus(
         Gpu("Test GPU 0", "8.9", 24576), Gpu("Test GPU 1", "8.9", 24576), arithmetic="none", driver_version="580.65.06"
     )
-    install(gpus.release(tmp_path / "made", release, next(iter(nvidia_host.toolkits()), None)), packed, tmp_path)
+    install(gpus.release(tmp_path / "made", release, next(iter(nvidia_facts.toolkits()), None)), packed, tmp_path)
     environment = {"PATH": gpus.environment["PATH"], "LD_LIBRARY_PATH": str(tmp_path / "nvml")}
     status, found, said = run_check(packed, tmp_path, nodes=True, **environment)
     # What this machine can't have, and what the second GPU does not tell.

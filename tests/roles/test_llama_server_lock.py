@@ -23,7 +23,7 @@ import pytest
 from plugins.module_utils.hostlib.instances import Instance
 from plugins.module_utils.llama_server.control import restart, rollback, start, stop
 from plugins.module_utils.llama_server.converge import converge
-from plugins.module_utils.llama_server.declaration import Declaration
+from plugins.module_utils.llama_server.desired_state import Declaration
 from plugins.module_utils.llama_server.folder import Folder
 from plugins.module_utils.llama_server.host import LOCK_SECONDS
 from tests import strangers

@@ -24,10 +24,10 @@ from rich.console import Console
 from nexus_tasks.core.errors import DeployError
 from nexus_tasks.fleet import playbook
 from nexus_tasks.fleet.inventory import Instance
-from nexus_tasks.measurement.llama_bench import header, host, parsing, rows
+from nexus_tasks.measurement.llama_bench import header, parsing, playbooks, rows
 from nexus_tasks.measurement.llama_bench.guard import left_as_it_was, warn
-from nexus_tasks.measurement.llama_bench.host import Place
 from nexus_tasks.measurement.llama_bench.parsing import Sample
+from nexus_tasks.measurement.llama_bench.playbooks import Place
 from nexus_tasks.measurement.llama_bench.tool_plan import BENCH, ToolPlan
 from nexus_tasks.records import store
 from nexus_tasks.telemetry import sampling
@@ -108,16 +108,16 @@ def _run_tool(place: Place, asked: ToolPlan, console: Console) -> _ToolRun:
     started_at, began_at, origin = store.utc_now(), time.monotonic(), time.perf_counter()
     with sampling.Gpus() as gpus, sampling.Sampler(gpus, origin=origin) as sampler:
         if place.starts:
-            host.move("stop", place, console)
+            playbooks.move("stop", place, console)
         try:
-            answer = host.play(place, console, raw_commands=asked.commands)
+            answer = playbooks.play(place, console, raw_commands=asked.commands)
         except KeyboardInterrupt:
             interrupted = True
-            answer = host.end(place, console)
+            answer = playbooks.end(place, console)
         except DeployError:
             # A job goes on when the way to it is lost: not beside a server that is about to be started.
             with contextlib.suppress(DeployError):
-                host.end(place, console)
+                playbooks.end(place, console)
             raise
         wall_s = time.perf_counter() - origin
         sampler.stop()

@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from nexus_tasks.core.errors import NexusError, command_line
-from nexus_tasks.measurement.llama_bench import host
-from nexus_tasks.measurement.llama_bench.host import Place
+from nexus_tasks.measurement.llama_bench import playbooks
+from nexus_tasks.measurement.llama_bench.playbooks import Place
 
 
 @contextlib.contextmanager
@@ -47,7 +47,7 @@ def left_as_it_was(place: Place, console: Console) -> Iterator[None]:
             except NexusError as error:
                 failure = error
             if place.starts:
-                host.move("start", place, console)
+                playbooks.move("start", place, console)
             pipe.write("done\n")
             if failure:
                 raise failure
@@ -81,10 +81,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     _end_playbooks(place)
     try:
-        host.end(place, None)
+        playbooks.end(place, None)
     finally:
         if place.starts:
-            host.move("start", place, None)
+            playbooks.move("start", place, None)
     return 0
 
 

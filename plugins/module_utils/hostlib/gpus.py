@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from . import processes
+from . import programs
 
 PROGRAM = "nvidia-smi"
 
@@ -33,10 +33,10 @@ def query(fields: Sequence[str], *, table: str = "gpu") -> list[dict[str, str]]:
     Raises SmiMissing and SmiError; also where it ends well and prints something else than a table.
     """
     try:
-        done = processes.run([PROGRAM, f"--query-{table}={','.join(fields)}", "--format=csv,noheader,nounits"])
-    except processes.NotStarted as error:
+        done = programs.run([PROGRAM, f"--query-{table}={','.join(fields)}", "--format=csv,noheader,nounits"])
+    except programs.NotStarted as error:
         raise (SmiMissing if error.is_missing else SmiError)(str(error)) from error
-    except processes.ProgramError as error:
+    except programs.ProgramError as error:
         raise SmiError(str(error)) from error
     rows = parse(done.output, fields)
     if done.status != 0 or (not rows and done.output.strip()):

@@ -49,7 +49,7 @@ class LockError(Exception):
     """A lock that can't be taken: why and what to do, in one line."""
 
 
-class Busy(LockError):
+class LockHeld(LockError):
     """Another run holds the lock, and was waited for long enough."""
 
     def __init__(self, path: str, holder: Holder) -> None:
@@ -71,12 +71,12 @@ def held(
         waiting: is told for whom, at once and whenever that changes.
         formerly: the lock of the same thing in former versions. A run of theirs is waited for, then it is removed.
 
-    Raises Busy, and LockError where another user owns the file, or it is no plain one.
+    Raises LockHeld, and LockError where another user owns the file, or it is no plain one.
     """
     deadline, announced = time.monotonic() + wait, None
     while not isinstance(lock := _taken(path, formerly), int):
         if time.monotonic() >= deadline:
-            raise Busy(path, lock)
+            raise LockHeld(path, lock)
         if lock != announced:
             waiting(f"waiting for {lock}")
             announced = lock

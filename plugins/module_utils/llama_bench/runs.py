@@ -24,7 +24,7 @@ def measure(params: dict[str, Any]) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
         try:
             lock = stack.enter_context(_locked(params["folder"], params["run"], wait=0))
-        except locks.Busy as error:
+        except locks.LockHeld as error:
             raise Refused(
                 f"another llama-bench or llama-batched-bench measures on this host, {error.holder}: wait until it has "
                 "ended"
@@ -69,7 +69,7 @@ def end(params: dict[str, Any]) -> dict[str, Any]:
                 os.kill(holder.pid, signal.SIGKILL)  # and the tool with it
             with _locked(folder, run, wait=END_SECONDS):
                 pass
-    except locks.Busy as error:
+    except locks.LockHeld as error:
         raise Refused(f"the tool of run {run} does not end: look at the host") from error
     try:
         with open(os.path.join(folder, "lines.jsonl"), encoding="utf-8") as stream:

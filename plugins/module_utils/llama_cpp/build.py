@@ -16,7 +16,7 @@ from typing import Any
 
 from ..hostlib import locks
 from ..hostlib.files import write_line
-from ..hostlib.processes import output_of
+from ..hostlib.programs import output_of
 from .compilation import bundle_cuda, cache_hits, compile_programs, require_web_page
 from .errors import ReleaseError
 from .job import Job, objects_of

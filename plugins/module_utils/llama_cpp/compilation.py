@@ -13,8 +13,8 @@ import shlex
 import shutil
 from typing import Any
 
-from ..hostlib.processes import output_of, with_environment
-from ..nvidia.host import toolkit_folder
+from ..hostlib.programs import output_of, with_environment
+from ..nvidia.facts import toolkit_folder
 from .errors import ReleaseError
 from .job import Job
 from .recipe import build_number

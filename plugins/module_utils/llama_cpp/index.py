@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..hostlib.http_client import basic_authorization, open_address, without_user
-from ..hostlib.processes import output_of, with_environment
+from ..hostlib.programs import output_of, with_environment
 from .credentials import public_url
 from .errors import ReleaseError
 

@@ -7,7 +7,7 @@ import re
 from collections import deque
 
 from ..hostlib.files import write_line
-from ..hostlib.processes import NotStarted, stream, with_environment
+from ..hostlib.programs import NotStarted, stream, with_environment
 from .errors import ReleaseError
 from .space import free_mib, no_space
 

@@ -10,7 +10,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..nvidia import host as nvidia_host
+from ..nvidia import facts as nvidia_facts
 from ..nvidia import toolkits
 from ..nvidia.versions import version
 from .build import require_room
@@ -40,7 +40,7 @@ def probe(params: Mapping[str, Any], *, check_mode: bool) -> Probe:
         params: those of the module llama_cpp_release. With ``inputs`` this is the host that builds for others.
     """
     prefix, tools_path, recipe = params["prefix"], params["tools_path"], params["recipe"]
-    here = nvidia_host.toolkits(tools_path)
+    here = nvidia_facts.toolkits(tools_path)
     gpus: Gpus = []
     if params["inputs"] is None:
         gpus = find_gpus(recipe, platform.node(), check_mode=check_mode)
@@ -88,7 +88,7 @@ def probe(params: Mapping[str, Any], *, check_mode: bool) -> Probe:
 
 def find_gpus(recipe: Mapping[str, Any], host: str, *, check_mode: bool) -> Gpus:
     """The GPUs that work; in check mode, where a driver would be installed, those on the bus."""
-    seen = nvidia_host.look()
+    seen = nvidia_facts.look()
     if seen.problem and check_mode and all(gpu["compute_cap"] for gpu in seen.bus):
         return seen.bus
     if seen.problem and recipe["require_gpu"]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..hostlib.files import sha256_of, write_file
 from ..hostlib.llama_server_help import flags_of
-from ..hostlib.processes import NotStarted, ProgramError, run
+from ..hostlib.programs import NotStarted, ProgramError, run
 from .errors import ReleaseError
 
 MANIFEST = "manifest.json"

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..hostlib.files import sha256_of
-from ..hostlib.processes import output_of
+from ..hostlib.programs import output_of
 from .credentials import git_environment, open_archive, public_url
 from .errors import ReleaseError
 from .index import PackageIndex

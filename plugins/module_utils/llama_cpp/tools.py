@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 
-from ..hostlib.processes import output_of
+from ..hostlib.programs import output_of
 
 
 def find_tool(name: str, tools_path: str | None) -> str | None:

@@ -10,7 +10,7 @@ import re
 import subprocess
 from typing import Any
 
-from ..hostlib import processes
+from ..hostlib import programs
 from .errors import HostError
 
 TIMEOUT_SECONDS = 300
@@ -36,12 +36,12 @@ def attempt(
     return done.status, done.output.splitlines()
 
 
-def _finished(argv: tuple[str, ...], timeout: float, **options: Any) -> processes.Finished:
+def _finished(argv: tuple[str, ...], timeout: float, **options: Any) -> programs.Finished:
     try:
-        return processes.run(argv, timeout=timeout, **options)
-    except processes.NotStarted as error:
+        return programs.run(argv, timeout=timeout, **options)
+    except programs.NotStarted as error:
         raise HostError(f"{argv[0]} can't be run ({error.reason}): install it, or choose another runtime") from error
-    except processes.TookTooLong as error:
+    except programs.TookTooLong as error:
         raise HostError(f"{error}: look at the host") from error
 
 

@@ -9,7 +9,7 @@ import contextlib
 import functools
 
 from ..hostlib.instances import Instance
-from .declaration import TRIAL, Declaration, salt
+from .desired_state import TRIAL, Declaration, salt
 from .drain import drain
 from .errors import HostError
 from .folder import Folder, folders, used_releases

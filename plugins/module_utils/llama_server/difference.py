@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from ..hostlib.instances import Instance, to_json
-from .declaration import Declaration, salt
+from .desired_state import Declaration, salt
 from .host import Host
 from .keys import named_keys, old_keys
 

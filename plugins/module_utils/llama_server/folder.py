@@ -25,7 +25,7 @@ from typing import Any
 from ..hostlib import locks
 from ..hostlib.files import read_json, write_file
 from ..hostlib.instances import Instance, ProofRecord, State, to_json
-from .declaration import Declaration
+from .desired_state import Declaration
 from .errors import HostError
 
 LINKS = ("verified", "previous", "pending")
@@ -170,7 +170,7 @@ class Folder:
             )
             try:
                 stack.enter_context(lock)
-            except locks.Busy as error:
+            except locks.LockHeld as error:
                 raise HostError(
                     f"another run has been switching instance {self.name} for {wait:.0f} s, {error.holder}: wait for "
                     "it to end"

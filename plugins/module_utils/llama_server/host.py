@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..hostlib.instances import Instance
-from .declaration import TRIAL, Declaration
+from .desired_state import TRIAL, Declaration
 from .errors import HostError
 from .folder import LINKS, Folder, folders
 from .runtimes.base import Runtime, Settings

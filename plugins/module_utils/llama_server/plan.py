@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 
 from ..hostlib.instances import Instance
-from .declaration import Declaration, salt
+from .desired_state import Declaration, salt
 from .folder import Folder
 from .host import Host, Row
 from .preconditions import require_arguments, require_no_system_configuration, require_ports, require_reach

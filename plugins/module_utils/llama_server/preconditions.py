@@ -8,7 +8,7 @@ import tempfile
 
 from ..hostlib.instances import Instance
 from .commands import attempt, cause
-from .declaration import Declaration
+from .desired_state import Declaration
 from .errors import HostError
 from .folder import folders
 from .host import Host

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from ..hostlib.instances import Instance
-from .declaration import TRIAL, Declaration
+from .desired_state import TRIAL, Declaration
 from .errors import HostError
 from .folder import Folder
 from .gpus import MIB, free_memory

@@ -9,7 +9,7 @@ import os
 from typing import Any
 
 from . import driver_state
-from . import host as nvidia_host
+from . import facts as nvidia_facts
 from .driver_plan import Plan, Settings
 from .errors import DriverError, RebootDue
 from .kernel_modules import UVM, kernel_log
@@ -44,9 +44,9 @@ def apply(settings: Settings, say: Say, *, rebooted: bool = False) -> dict[str, 
         return _result(done, now)
 
 
-def verify(plan: Plan) -> nvidia_host.Seen:
+def verify(plan: Plan) -> nvidia_facts.Seen:
     """Verify the driver: the facts as they are now; DriverError unless nvidia-smi shows every GPU of the bus, by it."""
-    now = nvidia_host.look()
+    now = nvidia_facts.look()
     there = [gpu for gpu in now.bus if gpu["bound"] != "vfio-pci"]
     if now.problem or len(now.gpus) < len(there):
         reason = now.problem or f"nvidia-smi shows {len(now.gpus)} of the {len(there)} GPUs on the PCI bus"
@@ -59,5 +59,5 @@ def verify(plan: Plan) -> nvidia_host.Seen:
     return now
 
 
-def _result(done: list[str], seen: nvidia_host.Seen) -> dict[str, Any]:
+def _result(done: list[str], seen: nvidia_facts.Seen) -> dict[str, Any]:
     return {"done": done, "reboot": "", "gpus": seen.gpus, "driver": seen.gpus[0]["driver"] if seen.gpus else None}

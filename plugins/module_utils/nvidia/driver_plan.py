@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import driver_state, kernel_modules, repositories, services
-from . import host as nvidia_host
+from . import facts as nvidia_facts
 from .chips import why_not
 from .drivers import check_secure_boot, driver_for, mok
 from .errors import DriverError
@@ -54,9 +54,9 @@ class Plan:
     """The steps from what a host has to a driver that serves."""
 
     settings: Settings
-    seen: nvidia_host.Seen = field(default_factory=nvidia_host.look)
+    seen: nvidia_facts.Seen = field(default_factory=nvidia_facts.look)
     kernel: str = field(default_factory=platform.release)
-    container: str | None = field(default_factory=nvidia_host.container)
+    container: str | None = field(default_factory=nvidia_facts.container)
     state: dict[str, Any] = field(default_factory=driver_state.read)
     steps: list[Step] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -129,7 +129,7 @@ class Plan:
     # --- a driver that is to be had
 
     def _get(self) -> None:
-        installed = nvidia_host.on_disk(self.kernel)
+        installed = nvidia_facts.on_disk(self.kernel)
         broken = self._against(installed) if installed else None
         if installed and not broken and not self.settings.upgrade and not self.unfinished:
             self._settle(again=not self.ours)  # it is installed, and only has to be loaded
@@ -140,12 +140,12 @@ class Plan:
                 f"driver {installed.version} was installed by NVIDIA's own installer, beside the packages, and "
                 f"{broken or 'is to be replaced'}: run nvidia-uninstall first, then this again"
             )
-        os_release, machine = nvidia_host.os_release(), platform.machine()
+        os_release, machine = nvidia_facts.os_release(), platform.machine()
         system = system_of(os_release)
         manager = manager_of(system, os_release, machine)
         driver = driver_for(
             system, machine, self.gpus, kernel=self.kernel, kernel_metas=_kernel_metas(manager),
-            branch=self.settings.branch, flavour=self.settings.flavour, nvswitch=nvidia_host.nvswitch(),
+            branch=self.settings.branch, flavour=self.settings.flavour, nvswitch=nvidia_facts.nvswitch(),
         )  # fmt: skip
         suits = (
             installed is not None
@@ -167,16 +167,16 @@ class Plan:
         )  # fmt: skip
         install = bool(newer) or not suits or lacks
         if install:
-            check_secure_boot(driver, system, nvidia_host.secure_boot(mok(system)))
+            check_secure_boot(driver, system, nvidia_facts.secure_boot(mok(system)))
             self.steps += self.installation.steps(installed, newer, in_use=self.seen.loaded is not None)
         self._settle(again=True)
         self._add_load(installed, replaced=install)
-        if nvidia_host.nvswitch():
+        if nvidia_facts.nvswitch():
             self.steps.append(
                 Step("start the fabric manager, without which CUDA can't use these GPUs", services.start_fabric_manager)
             )
 
-    def _against(self, installed: nvidia_host.OnDisk) -> str | None:
+    def _against(self, installed: nvidia_facts.OnDisk) -> str | None:
         """The reason why the installed driver can't serve the GPUs, whoever installed it; None if it can."""
         branch = branch_of(installed.version)
         reasons = (why_not(branch, installed.flavour, gpu) for gpu in self.gpus)
@@ -208,7 +208,7 @@ class Plan:
 
     # --- loading
 
-    def _add_load(self, installed: nvidia_host.OnDisk | None, *, replaced: bool = False) -> None:
+    def _add_load(self, installed: nvidia_facts.OnDisk | None, *, replaced: bool = False) -> None:
         rivals = kernel_modules.loaded_rivals()
         swapped = self.seen.loaded and (replaced or (installed and installed.version != self.seen.loaded))
         text = "load the driver"

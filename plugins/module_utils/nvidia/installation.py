@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from . import driver_state
 from .drivers import Driver
 from .errors import DriverError
-from .host import OnDisk
+from .facts import OnDisk
 from .packages import Apt, Manager, Say
 from .steps import Step
 from .versions import of_branch

@@ -11,8 +11,8 @@ import shutil
 
 from ..hostlib import systemd
 from ..hostlib.files import read_text, write_file
-from ..hostlib.processes import output_of
-from . import host as nvidia_host
+from ..hostlib.programs import output_of
+from . import facts as nvidia_facts
 from . import services
 from .errors import DriverError, RebootDue
 from .packages import Say, run
@@ -30,7 +30,7 @@ options nouveau modeset=0
 # A unit may start before anything else asks for them, and in its sandbox it can't load them.
 AT_BOOT_TEXT = "nvidia\nnvidia-uvm\n"
 STACK = ("nvidia_uvm", "nvidia_drm", "nvidia_modeset", "nvidia_peermem", "nvidia")  # each before what it stands on
-UVM = nvidia_host.NODES[1]
+UVM = nvidia_facts.NODES[1]
 
 
 def load_at_boot(say: Say) -> None:
@@ -61,14 +61,14 @@ def are_rivals_blacklisted() -> bool:
 
 def loaded_rivals() -> list[str]:
     """Those of the kernel's own modules that are loaded."""
-    return [name for name in nvidia_host.RIVALS if os.path.isdir(f"{nvidia_host.MODULES}/{name}")]
+    return [name for name in nvidia_facts.RIVALS if os.path.isdir(f"{nvidia_facts.MODULES}/{name}")]
 
 
 def replace_loaded(kernel: str, say: Say) -> None:
     """Load what is on the disk for the running kernel; RebootDue where that takes a boot."""
-    installed = nvidia_host.on_disk(kernel)
+    installed = nvidia_facts.on_disk(kernel)
     if installed is None:
-        others = [other for other in _kernels() if other != kernel and nvidia_host.on_disk(other)]
+        others = [other for other in _kernels() if other != kernel and nvidia_facts.on_disk(other)]
         if others:
             raise RebootDue(f"the driver's modules are for kernel {' and '.join(others)}, and {kernel} runs")
         raise DriverError(
@@ -77,11 +77,11 @@ def replace_loaded(kernel: str, say: Say) -> None:
         )
     for rival in loaded_rivals():
         _unload(rival, f"{rival} holds the GPUs")
-    loaded, flavour = nvidia_host.loaded_module()
+    loaded, flavour = nvidia_facts.loaded_module()
     if loaded and (loaded != installed.version or (flavour and flavour != installed.flavour)):
         with services.stopped():
             for module in STACK:
-                if os.path.isdir(f"{nvidia_host.MODULES}/{module}"):
+                if os.path.isdir(f"{nvidia_facts.MODULES}/{module}"):
                     _unload(module, f"driver {loaded} is in use, {installed.version} is installed")
             load(say)
     else:

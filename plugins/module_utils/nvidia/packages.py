@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from http.client import HTTPException
 from typing import NamedTuple, Union
 
-from ..hostlib import locks, processes
+from ..hostlib import locks, programs
 from ..hostlib.files import read_text, write_file
 from ..hostlib.http_client import basic_authorization, open_address, without_user
 from ..openpgp import OpenPgpError, binary, fingerprint
@@ -54,8 +54,8 @@ def run(argv: Sequence[str], say: Say | None = None, ok: Sequence[int] = (0,), *
 
     calm = {"LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive", **environment}
     try:
-        status = processes.stream(argv, take, env=processes.with_environment(**calm))
-    except processes.NotStarted as error:
+        status = programs.stream(argv, take, env=programs.with_environment(**calm))
+    except programs.NotStarted as error:
         raise DriverError(str(error)) from error
     if status not in ok:
         error_lines = [line for line in lines if line.startswith(("E:", "Error", "dpkg: error", "No match"))] or [
@@ -204,7 +204,7 @@ class Apt:
         ]  # fmt: skip
 
     def _is_newer(self, version: str, than: str) -> bool:
-        return processes.run(["dpkg", "--compare-versions", version, "gt", than]).status == 0
+        return programs.run(["dpkg", "--compare-versions", version, "gt", than]).status == 0
 
     def installable(self, names: Sequence[str]) -> bool:
         """True where what these depend on can be had, too, and for all of them together."""

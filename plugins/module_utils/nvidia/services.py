@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator
 
-from ..hostlib import processes, systemd
+from ..hostlib import programs, systemd
 from ..hostlib.files import write_file
 from .errors import DriverError
 from .packages import Say, run
@@ -70,4 +70,4 @@ def start_fabric_manager(say: Say) -> None:
 
 
 def _is_active(service: str) -> bool:
-    return processes.run(["systemctl", "is-active", "--quiet", service]).status == 0
+    return programs.run(["systemctl", "is-active", "--quiet", service]).status == 0

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..hostlib import systemd
 from ..hostlib.files import read_text, write_file
-from ..hostlib.processes import last_lines
+from ..hostlib.programs import last_lines
 from . import pids
 from .errors import ExporterError
 from .runtimes import Runtime, Supervisor, Systemd

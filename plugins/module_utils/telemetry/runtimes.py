@@ -9,7 +9,7 @@ from typing import Union
 from ..hostlib import supervisor
 from ..hostlib.files import read_text
 from ..hostlib.pids import argv_of
-from ..hostlib.processes import Finished, ProgramError, last_lines, run
+from ..hostlib.programs import Finished, ProgramError, last_lines, run
 from . import pids
 from .errors import ExporterError
 

@@ -11,7 +11,7 @@ from typing import Any
 from nexus_tasks.model_store import tiny_model
 from plugins.module_utils.llama_cpp.release import read_manifest
 from plugins.module_utils.llama_cpp.tools import find_compiler
-from plugins.module_utils.nvidia import host as nvidia_host
+from plugins.module_utils.nvidia import facts as nvidia_facts
 from tests.conftest import free_port
 from tests.gpu.rows import NotRun, Report
 from tests.gpu.steps.place import Place, instance_log, require_model
@@ -23,7 +23,7 @@ def build(place: Place, report: Report) -> None:
     """Build the pinned version for this machine's GPU, through the role."""
     place.declare()
     if not any((place.prefix / "releases").glob("*")):
-        here = nvidia_host.toolkits()
+        here = nvidia_facts.toolkits()
         if place.gpus and not here:
             raise NotRun("there is no CUDA compiler (nvcc) on PATH or in /usr/local/cuda*, and none was brought along")
         if not find_compiler():

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import yaml
 
-from plugins.module_utils.hostlib.processes import output_of
+from plugins.module_utils.hostlib.programs import output_of
 from plugins.module_utils.llama_cpp.tools import find_compiler
-from plugins.module_utils.nvidia import host as nvidia_host
+from plugins.module_utils.nvidia import facts as nvidia_facts
 from plugins.module_utils.nvidia import toolkits
 from tests.conftest import ROOT
 from tests.gpu.rows import NOT_RUN, Report
@@ -27,7 +27,7 @@ def machine(place: Place, report: Report) -> None:
     """What is there, as the roles see it."""
     keep(place, "nvidia-smi-q.txt", "nvidia-smi", "-q")
     keep(place, "cpu.txt", "lscpu")
-    seen = nvidia_host.look()
+    seen = nvidia_facts.look()
     for gpu in seen.gpus:
         found = f"{gpu['name']}, {gpu['compute_cap']}, driver {gpu['driver']}, {gpu['memory_mib']} MiB"
         report.add("GPU", True, found)
@@ -43,11 +43,11 @@ def machine(place: Place, report: Report) -> None:
             "its chip by the bus is the driver's", NOT_RUN, "the PCI bus shows no GPU here, as in some sandboxes"
         )
     report.add("kernel module", bool(seen.loaded) or NOT_RUN, f"{seen.loaded} ({seen.flavour})")
-    absent = [node for node in nvidia_host.NODES if not Path(node).exists()]  # a server's launcher waits for them
+    absent = [node for node in nvidia_facts.NODES if not Path(node).exists()]  # a server's launcher waits for them
     report.add(
-        "device nodes", not absent or NOT_RUN, f"no {', '.join(absent)}" if absent else ", ".join(nvidia_host.NODES)
+        "device nodes", not absent or NOT_RUN, f"no {', '.join(absent)}" if absent else ", ".join(nvidia_facts.NODES)
     )
-    here = nvidia_host.toolkits()
+    here = nvidia_facts.toolkits()
     architectures = sorted({gpu["compute_cap"].replace(".", "") for gpu in seen.gpus})
     driver = seen.gpus[0]["driver"] if seen.gpus else None
     fitting = [version for version in here if toolkits.fits(version, architectures, driver)]

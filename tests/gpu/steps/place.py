@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from nexus_tasks.model_store import tiny_model
-from plugins.module_utils.nvidia import host as nvidia_host
+from plugins.module_utils.nvidia import facts as nvidia_facts
 from tests.conftest import ROOT, free_port
 from tests.gpu.rows import NotRun
 
@@ -68,7 +68,7 @@ class Place:
     @cached_property
     def gpus(self) -> list[dict[str, Any]]:
         """Those that the driver shows, as the roles see them."""
-        gpus: list[dict[str, Any]] = nvidia_host.driver_gpus()[0]
+        gpus: list[dict[str, Any]] = nvidia_facts.driver_gpus()[0]
         return gpus
 
     @property

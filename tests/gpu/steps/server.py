@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 
 from plugins.module_utils.hostlib.buffers import is_host
-from plugins.module_utils.hostlib.processes import output_of
+from plugins.module_utils.hostlib.programs import output_of
 from plugins.module_utils.llama_server.gpus import held_memory
 from plugins.module_utils.llama_server.proof.memory_log import placement
 from tests.conftest import RunningServer, run_server

@@ -130,7 +130,7 @@ def test_a_run_of_a_former_version_is_waited_for_and_named(folder: Path, moved: 
         {"path": str(folder / "switch.lock"), "formerly": str(path)} if moved else {"path": str(path)}
     )
     with running(hold_as_formerly(path)) as former:
-        with pytest.raises(locks.Busy) as busy, locks.held(what="restart", wait=0, **where):
+        with pytest.raises(locks.LockHeld) as busy, locks.held(what="restart", wait=0, **where):
             pass
         assert str(busy.value.holder) == f"process {former.pid} (a run of another version)"
 
@@ -151,7 +151,10 @@ def test_what_a_killed_run_of_a_former_version_started_is_waited_for(folder: Pat
         fcntl.flock(stream, fcntl.LOCK_EX)
         with subprocess.Popen(["sleep", "600"], pass_fds=[stream.fileno()]) as compiler:
             stream.close()
-            with pytest.raises(locks.Busy, match=f"process {compiler.pid} "), locks.held(str(path), "build", wait=0):
+            with (
+                pytest.raises(locks.LockHeld, match=f"process {compiler.pid} "),
+                locks.held(str(path), "build", wait=0),
+            ):
                 pass
             compiler.kill()
     with locks.held(str(path), "build", wait=0):
@@ -164,7 +167,7 @@ def test_who_waits_is_told_at_once_for_whom_and_since_when(folder: Path) -> None
     with running(hold(path)) as holder:
         begun = time.monotonic()
         with (
-            pytest.raises(locks.Busy, match="wait for its end"),
+            pytest.raises(locks.LockHeld, match="wait for its end"),
             locks.held(str(path), "x", wait=1, waiting=told.append),
         ):
             pass
@@ -193,7 +196,7 @@ def test_a_lock_is_held_as_long_as_a_child_that_was_to_hold_it_lives(folder: Pat
     with running(build) as builder:
         builder.kill()
         builder.join()
-        with pytest.raises(locks.Busy) as busy, locks.held(str(path), "x", wait=0):
+        with pytest.raises(locks.LockHeld) as busy, locks.held(str(path), "x", wait=0):
             pass
         assert f"process {builder.pid} (build of b1, which has ended; what it started has not)" in str(
             busy.value.holder

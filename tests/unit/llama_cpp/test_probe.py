@@ -6,15 +6,17 @@ import pytest
 
 from plugins.module_utils.llama_cpp import probe
 from plugins.module_utils.llama_cpp.errors import ReleaseError
-from plugins.module_utils.nvidia import host as nvidia_host
+from plugins.module_utils.nvidia import facts as nvidia_facts
 from plugins.module_utils.nvidia.errors import NvidiaError
 from plugins.module_utils.nvidia.toolkits import TOOLKITS
 
 
 def test_in_check_mode_the_gpus_on_the_bus_say_what_would_be_built(monkeypatch: pytest.MonkeyPatch) -> None:
-    bare = nvidia_host.Seen(bus=[{"name": "NVIDIA AD104", "compute_cap": "8.9", "driver": None}], problem="it has none")
+    bare = nvidia_facts.Seen(
+        bus=[{"name": "NVIDIA AD104", "compute_cap": "8.9", "driver": None}], problem="it has none"
+    )
     recipe = {"require_gpu": True, "backend": "auto", "cuda_architectures": [], "cuda_toolkit": "", "portable": False}
-    monkeypatch.setattr(nvidia_host, "look", lambda: bare)
+    monkeypatch.setattr(nvidia_facts, "look", lambda: bare)
     found = probe.find_gpus(recipe, "rig", check_mode=True)
     assert probe.choose_backend(recipe, found) == "cuda"
     assert probe.choose_architectures(recipe, found, "rig") == ["89"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from plugins.module_utils.nvidia import host as nvidia_host
+from plugins.module_utils.nvidia import facts as nvidia_facts
 from tests.unit.nvidia.machine import Machine
 
 
@@ -23,7 +23,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
         "BUS": "bus", "MODULES": "modules", "MODULE_VERSION": "modules/nvidia/version", "PROC_VERSION": "proc/version",
         "SECURE_BOOT": "efi/SecureBoot", "SHIM_IS_LAX": "efi/MokSBStateRT", "OS_RELEASE": "os-release",
     }.items():  # fmt: skip
-        monkeypatch.setattr(nvidia_host, name, str(tmp_path / place))
-    monkeypatch.setattr(nvidia_host, "NODES", (str(tmp_path / "dev/nvidiactl"), str(tmp_path / "dev/nvidia-uvm")))
-    monkeypatch.setattr(nvidia_host, "MARKS", {str(tmp_path / "dockerenv"): "docker"})
+        monkeypatch.setattr(nvidia_facts, name, str(tmp_path / place))
+    monkeypatch.setattr(nvidia_facts, "NODES", (str(tmp_path / "dev/nvidiactl"), str(tmp_path / "dev/nvidia-uvm")))
+    monkeypatch.setattr(nvidia_facts, "MARKS", {str(tmp_path / "dockerenv"): "docker"})
     return made

@@ -48,7 +48,7 @@ def summary(record: Record) -> Block:
     return table(
         columns,
         rows,
-        "Below a figure is its interval at 95 % of confidence, by bootstrap over the requests. Percentiles are given "
+        "Below a figure is its 95 % confidence interval, by bootstrap over the requests. Percentiles are given "
         f"from 20 points on. Warm-up, ramp and failures don't count.{several}",
     )
 

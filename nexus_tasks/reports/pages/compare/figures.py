@@ -70,7 +70,7 @@ def effects(compared: Compared) -> Block:
             plots.append(
                 block(
                     figure, f"effects-{place}", alt=f"Changes from A to {letter(place)}: {changes}.",
-                    caption="Lines are intervals at 95 % of confidence of all changes together, grey is the margin; a "
+                    caption="Lines are 95 % confidence intervals of all changes together, grey is the margin; a "
                     "line may leave the frame. More is better for rates, less for times.",
                 ).html
             )  # fmt: skip

@@ -43,5 +43,5 @@ def dots(compared: Compared) -> Block:
                    for name, one in zip(names, compared.records, strict=True)]  # fmt: skip
         return block(
             figure, "dots", alt=f"{shown[0].title}: {', '.join(speeds_)} {shown[0].unit}.",
-            caption="Medians with their intervals at 95 % of confidence (with few requests: their range).",
+            caption="Medians with their 95 % confidence intervals (with few requests: their range).",
         )  # fmt: skip

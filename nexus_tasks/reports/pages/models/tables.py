@@ -62,8 +62,8 @@ def speeds(compared: Compared) -> Block:
     return table(
         columns,
         rows,
-        "Green is the best of a column, where its interval overlaps no other. Below a median is its interval at 95 % "
-        "of confidence.",
+        "Green is the best of a column, where its interval overlaps no other. Below a median is its 95 % "
+        "confidence interval.",
     )
 
 

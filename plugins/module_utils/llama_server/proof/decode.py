@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..client import REQUEST_SECONDS
 from .probe import error_message, probe_of
-from .slots import NOT_MEASURED, Busy, SlotRequest
+from .slots import NOT_MEASURED, ServerBusy, SlotRequest
 from .subject import Subject
 
 SPEED_TRIES = 3  # a busy moment is not a slow server
@@ -16,7 +16,7 @@ def prove_answer(subject: Subject) -> None:
     try:
         code, answer = SlotRequest(subject.server, subject.key, check).ask(path, body, REQUEST_SECONDS)
         subject.checks.compare(check, 200, code, error_message(answer))
-    except Busy as error:
+    except ServerBusy as error:
         subject.checks.warn("busy", str(error), NOT_MEASURED)
 
 
@@ -32,7 +32,7 @@ def prove_decode(subject: Subject, *, speed_counts: bool) -> None:
         request = SlotRequest(subject.server, subject.key, "completion")
         try:
             code, answer = request.ask("/completion", body, REQUEST_SECONDS)
-        except Busy as error:
+        except ServerBusy as error:
             if speeds:
                 break
             checks.warn("busy", str(error), NOT_MEASURED)

@@ -9,7 +9,7 @@ from ..client import REQUEST_SECONDS, Server
 from .model_files import file_sha256
 from .placement import prove_router_placement
 from .probe import error_message, probe_of
-from .slots import NOT_MEASURED, Busy, SlotRequest
+from .slots import NOT_MEASURED, ServerBusy, SlotRequest
 from .subject import Subject
 
 
@@ -33,7 +33,7 @@ def prove_router(subject: Subject, *, load: bool) -> None:
             limit = max(wanted["start_timeout"], REQUEST_SECONDS)
             code, answer = request.ask(f"{path}?autoload=true", {"model": name, **body}, limit)
             checks.compare(f"{name} {check}", 200, code, error_message(answer))
-        except Busy as error:
+        except ServerBusy as error:
             code = 200
             checks.warn(f"{name} busy", str(error), NOT_MEASURED)
         if code == 200:

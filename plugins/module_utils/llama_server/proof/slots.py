@@ -14,7 +14,7 @@ SLOT_SECONDS = 10  # how long a request of the proof waits for a slot, where oth
 NOT_MEASURED = "others' requests have all of them and are getting on: nothing was measured"
 
 
-class Busy(Exception):
+class ServerBusy(Exception):
     """Users' requests have all slots, and are getting on. Says how many."""
 
 
@@ -44,7 +44,7 @@ class SlotRequest:
     def ask(self, path: str, body: dict[str, Any], limit: float) -> tuple[int, Any]:
         """The status and the answer.
 
-        Raises Busy where others' requests keep it waiting and the slots move, and NotProven where it takes longer than
+        Raises ServerBusy where others' requests keep it waiting and the slots move, and NotProven where it takes longer than
         ``limit`` seconds all the same.
         """
         self._limit = limit
@@ -80,11 +80,11 @@ class SlotRequest:
         busy = f"{self._working} of {self.total} slots"
         getting_on = self._moves > 0 and now - self._moved < REQUEST_SECONDS
         if getting_on and self._working == self.total and now - self._began > SLOT_SECONDS:
-            raise Busy(busy)
+            raise ServerBusy(busy)
         if now - self._began < self._limit:
             return
         if getting_on and self._working:
-            raise Busy(busy)
+            raise ServerBusy(busy)
         idle = self._activity.idle()
         doing = "its process does nothing" if idle else "its process is at work"
         if self._seen is None:

@@ -10,9 +10,9 @@ from rich.console import Console
 
 from nexus_tasks.core.errors import DeployError
 from nexus_tasks.fleet import playbook
-from nexus_tasks.measurement.llama_bench import engine, host, rows
-from nexus_tasks.measurement.llama_bench.host import Place
+from nexus_tasks.measurement.llama_bench import engine, playbooks, rows
 from nexus_tasks.measurement.llama_bench.parsing import Sample
+from nexus_tasks.measurement.llama_bench.playbooks import Place
 from tests.llama_bench_runs import instance, planned
 
 
@@ -72,8 +72,8 @@ def test_a_tool_whose_host_was_lost_is_ended_before_the_server_is_started(
             raise DeployError("the way there was lost", hint="")
         return {"lines": []}
 
-    monkeypatch.setattr(host, "play", play)
-    monkeypatch.setattr(host, "move", lambda verb, *_: done.append(verb))
+    monkeypatch.setattr(playbooks, "play", play)
+    monkeypatch.setattr(playbooks, "move", lambda verb, *_: done.append(verb))
     monkeypatch.setattr(playbook, "run_on", lambda *_, **__: playbook.Outcome(0, {}, {"rig": [row("main")]}, {}))
     with pytest.raises(DeployError, match="the way there was lost"):
         engine.run(

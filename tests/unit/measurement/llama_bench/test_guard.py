@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from nexus_tasks.measurement.llama_bench import guard
-from nexus_tasks.measurement.llama_bench.host import Place
+from nexus_tasks.measurement.llama_bench.playbooks import Place
 
 
 def test_after_ctrl_c_a_server_that_did_not_come_back_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from ..hostlib import gpus
 from ..hostlib.files import read_text
-from ..hostlib.processes import ProgramError, output_of, run, with_environment
+from ..hostlib.programs import ProgramError, output_of, run, with_environment
 from .chips import chip_of
 from .versions import version as version_key
 

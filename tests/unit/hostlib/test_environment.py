@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-PROCESS = ROOT / "plugins/module_utils/hostlib/process.py"
+ENVIRONMENT = ROOT / "plugins/module_utils/hostlib/environment.py"
 PYTHON = shutil.which("python3", path="/usr/bin:/usr/local/bin") or "python3"  # of the system: others may run it, too
 SHOW = (
     "import os; have_a_home(); print(*(os.environ.get(name) for name in ('HOME', 'USER', 'XDG_CACHE_HOME')), sep='\\n')"
@@ -23,7 +23,7 @@ HOME = pwd.getpwuid(os.geteuid()).pw_dir
 def settled(user: int | None = None, **environment: str) -> list[str]:
     """HOME, USER and XDG_CACHE_HOME as they are afterwards; None is one that is not set."""
     done = subprocess.run(
-        [PYTHON, "-c", f"{PROCESS.read_text()}\n{SHOW}"], env=environment, user=user, group=user,
+        [PYTHON, "-c", f"{ENVIRONMENT.read_text()}\n{SHOW}"], env=environment, user=user, group=user,
         extra_groups=[] if user is not None else None, capture_output=True, text=True, check=False, cwd="/",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from plugins.module_utils.nvidia import host as nvidia_host
+from plugins.module_utils.nvidia import facts as nvidia_facts
 from tests.fakes.gpus import FakeGpus, Gpu
 from tests.unit.nvidia.machine import Machine, bus_only, in_docker, nothing, nouveau, unknown
 
@@ -22,12 +22,12 @@ def test_gpus_of_the_bus_are_told_from_their_audio_usb_and_switches(machine: Mac
     machine.gpu("0000:02:00.0", "0x22a3", "0x068000")
     (machine.folder / "vfio-pci").mkdir()
     (machine.gpu("0000:03:00.0", "0x1db6", "0x030000") / "driver").symlink_to(machine.folder / "vfio-pci")
-    found = nvidia_host.bus_gpus()
+    found = nvidia_facts.bus_gpus()
     assert [(gpu["address"], gpu["chip"], gpu["compute_cap"], gpu["bound"]) for gpu in found] == [
         ("0000:01:00.0", "GH100", "9.0", None),
         ("0000:03:00.0", "GV100", "7.0", "vfio-pci"),
     ]
-    assert nvidia_host.nvswitch()
+    assert nvidia_facts.nvswitch()
 
 
 def test_a_driver_that_works_has_no_problem(machine: Machine, tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_a_driver_that_works_has_no_problem(machine: Machine, tmp_path: Path) ->
     machine.nodes()
     gpus = FakeGpus.make(tmp_path / "gpus", None, [Gpu("NVIDIA L4", "8.9", 23034)], driver_version="580.95.05")
     (machine.bin / "nvidia-smi").symlink_to(gpus.folder / "nvidia-smi")
-    seen = nvidia_host.look()
+    seen = nvidia_facts.look()
     assert seen.problem is None
     assert seen.gpus == [{"name": "NVIDIA L4", "compute_cap": "8.9", "driver": "580.95.05", "memory_mib": 23034}]
     assert (seen.loaded, seen.flavour) == ("580.95.05", "open")
@@ -52,7 +52,7 @@ def test_a_driver_that_works_has_no_problem(machine: Machine, tmp_path: Path) ->
 )
 def test_the_loaded_module_says_its_version_and_kind(machine: Machine, kind: str, version: str, flavour: str) -> None:
     machine.loaded(version, kind)
-    assert nvidia_host.loaded_module() == (version, flavour)
+    assert nvidia_facts.loaded_module() == (version, flavour)
 
 
 def nova(machine: Machine) -> None:
@@ -117,7 +117,7 @@ def in_docker_without_driver(machine: Machine) -> None:
 )
 def test_one_line_says_why_no_gpu_works_and_what_to_do(machine: Machine, prepare: Any, words: list[str]) -> None:
     prepare(machine)
-    problem = nvidia_host.look().problem or ""
+    problem = nvidia_facts.look().problem or ""
     assert "\n" not in problem
     for word in words:
         assert word in problem
@@ -149,18 +149,18 @@ def test_secure_boot_is_read_from_the_firmware_and_the_key_from_mokutils_words(
         machine.file("mok.pub", "certificate")
     if mokutil:
         machine.program("mokutil", *mokutil)
-    assert nvidia_host.secure_boot(str(machine.folder / "mok.pub")) == state
+    assert nvidia_facts.secure_boot(str(machine.folder / "mok.pub")) == state
 
 
 @pytest.mark.parametrize(
     ("license_", "flavour"), [("Dual MIT/GPL", "open"), ("NVIDIA", "proprietary")]
 )  # fmt: skip
 def test_the_module_on_the_disk_may_differ_from_the_loaded_one(machine: Machine, license_: str, flavour: str) -> None:
-    assert nvidia_host.on_disk("6.1.0-50-amd64") is None
+    assert nvidia_facts.on_disk("6.1.0-50-amd64") is None
     script = f'#!/bin/sh\ncase "$4" in version) echo 580.178.04;; license) echo {license_};; esac\n'
     (machine.bin / "modinfo").write_text(script)
     (machine.bin / "modinfo").chmod(0o755)
-    assert nvidia_host.on_disk("6.1.0-50-amd64") == ("580.178.04", flavour)
+    assert nvidia_facts.on_disk("6.1.0-50-amd64") == ("580.178.04", flavour)
 
 
 @pytest.mark.parametrize(
@@ -175,12 +175,12 @@ def test_containers_are_known_by_what_systemd_says_and_pods_by_their_service(
     if kubernetes:
         monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     machine.program("systemd-detect-virt", says, 0 if says != "none" else 1)
-    assert nvidia_host.container() == kind
+    assert nvidia_facts.container() == kind
 
 
 def test_the_system_is_read_as_a_shell_would(machine: Machine) -> None:
     machine.file("os-release", 'PRETTY_NAME="Rocky Linux 9.6 (Blue Onyx)"\n# comment\nID="rocky"\nVERSION_ID=9.6\n')
-    found = nvidia_host.os_release()
+    found = nvidia_facts.os_release()
     assert (found["ID"], found["VERSION_ID"], found["PRETTY_NAME"]) == ("rocky", "9.6", "Rocky Linux 9.6 (Blue Onyx)")
 
 
@@ -198,8 +198,8 @@ def real_nvcc(folder: Path) -> Path:
 def test_the_toolkit_of_a_compiler_is_the_folder_that_it_names(tmp_path: Path) -> None:
     nvcc = real_nvcc(tmp_path / "cuda-13.0")
     (tmp_path / "cuda").symlink_to("cuda-13.0")
-    assert nvidia_host.toolkit_folder(str(nvcc)) == str(tmp_path / "cuda-13.0")
-    assert nvidia_host.toolkit_folder(str(tmp_path / "cuda/bin/nvcc")) == str(tmp_path / "cuda-13.0")
+    assert nvidia_facts.toolkit_folder(str(nvcc)) == str(tmp_path / "cuda-13.0")
+    assert nvidia_facts.toolkit_folder(str(tmp_path / "cuda/bin/nvcc")) == str(tmp_path / "cuda-13.0")
 
 
 def test_a_script_on_the_path_leads_to_the_toolkit_of_the_compiler_that_it_runs(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_a_script_on_the_path_leads_to_the_toolkit_of_the_compiler_that_it_runs(
     script.parent.mkdir(parents=True)
     script.write_text(f'#!/bin/sh\nexec {nvcc} "$@"\n')
     script.chmod(0o755)
-    assert nvidia_host.toolkit_folder(str(script)) == str(tmp_path / "opt/cuda-12.9")
+    assert nvidia_facts.toolkit_folder(str(script)) == str(tmp_path / "opt/cuda-12.9")
 
 
 @pytest.mark.parametrize("text", [None, "#!/bin/sh\necho something else\n"])
@@ -218,4 +218,4 @@ def test_of_a_compiler_that_names_none_it_is_the_folder_above(tmp_path: Path, te
         nvcc.write_text(text)
         nvcc.chmod(0o755)
     (tmp_path / "nvcc").symlink_to(nvcc)
-    assert nvidia_host.toolkit_folder(str(tmp_path / "nvcc")) == str(tmp_path / "cuda")
+    assert nvidia_facts.toolkit_folder(str(tmp_path / "nvcc")) == str(tmp_path / "cuda")
