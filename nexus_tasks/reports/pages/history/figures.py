@@ -44,7 +44,8 @@ def trends(past: Past) -> Block:
                     figure, f"trend-{place}",
                     alt=f"{axis_title(shown[0])}: from {number(first)} to {number(last)} over {len(rows)} runs.",
                     caption=f"{one['workload']}, {one['load']}, {one['model']}: medians with their 95 % "
-                    "confidence intervals. Hollow: a run that is not ok. Dashed: something was changed, see its letter.",
+                    "confidence intervals. Hollow: a run that is not ok. Dashed: something was changed, see its "
+                    "letter.",
                 ).html
             )  # fmt: skip
     left_out = len(several) - SERIES_DRAWN

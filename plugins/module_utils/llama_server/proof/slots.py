@@ -44,8 +44,8 @@ class SlotRequest:
     def ask(self, path: str, body: dict[str, Any], limit: float) -> tuple[int, Any]:
         """The status and the answer.
 
-        Raises ServerBusy where others' requests keep it waiting and the slots move, and NotProven where it takes longer than
-        ``limit`` seconds all the same.
+        Raises ServerBusy where others' requests keep it waiting and the slots move, and NotProven where it takes longer
+        than ``limit`` seconds all the same.
         """
         self._limit = limit
         self._began = self._moved = time.monotonic()
