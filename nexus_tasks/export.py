@@ -20,8 +20,9 @@ from rich.console import Console
 from nexus_tasks.comparison import selection
 from nexus_tasks.comparison.naming import LAST
 from nexus_tasks.core.errors import command_line
-from nexus_tasks.records import store, table_files
-from nexus_tasks.records.table_files import FORMATS
+from nexus_tasks.records import store
+from nexus_tasks.views import table_files
+from nexus_tasks.views.table_files import FORMATS
 
 EXPORTS = Path("exports")
 

@@ -16,8 +16,9 @@ from nexus_tasks.comparison import comparable
 from nexus_tasks.comparison.comparable import KIND, pairs
 from nexus_tasks.comparison.naming import check_name
 from nexus_tasks.core.errors import RecordError, UsageError
-from nexus_tasks.records import runs, store
+from nexus_tasks.records import store
 from nexus_tasks.records.store import Record
+from nexus_tasks.views import runs
 
 BASELINES = "baselines.json"
 

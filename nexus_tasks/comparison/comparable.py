@@ -15,8 +15,8 @@ from typing import Any
 
 from nexus_tasks.core.errors import UsageError
 from nexus_tasks.hostlib.argv import options
-from nexus_tasks.records import runs
 from nexus_tasks.records.store import Record
+from nexus_tasks.views import runs
 
 KIND = "benchmark"
 WHAT_MAY_DIFFER = ("model",)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nexus_tasks.records import runs
 from nexus_tasks.records.store import Record, Row
 from nexus_tasks.stats.bootstrap import Floats, Integers
 from nexus_tasks.stats.metrics import Metric, Source
+from nexus_tasks.views import runs
 
 
 @dataclass(frozen=True)

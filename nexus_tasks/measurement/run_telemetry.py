@@ -10,9 +10,10 @@ from typing import Any, Self
 from nexus_tasks.core.errors import EndpointDown
 from nexus_tasks.fleet.exporters import Exporter
 from nexus_tasks.fleet.targets import Target
+from nexus_tasks.measurement import energy
 from nexus_tasks.servers import endpoint, scrape
 from nexus_tasks.servers.endpoint import Endpoint
-from nexus_tasks.telemetry import energy, sampling
+from nexus_tasks.telemetry import sampling
 
 Row = dict[str, Any]
 

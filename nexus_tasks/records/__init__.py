@@ -1,1 +1,1 @@
-"""Run records: typed rows, upgrades of older schemas, the one reader and writer, and views of them."""
+"""Run records: typed rows, upgrades of older schemas, the one reader and writer."""

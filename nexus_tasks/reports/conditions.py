@@ -11,9 +11,9 @@ from typing import Any
 
 from nexus_tasks.core.text import MISSING, whole
 from nexus_tasks.hostlib.argv import options
-from nexus_tasks.records import runs
 from nexus_tasks.records.store import Record
 from nexus_tasks.reports.markup import Block, fill
+from nexus_tasks.views import runs
 
 Facts = dict[str, Any]
 """Name of a fact -> its value as text; None where it is not known."""

@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 from nexus_tasks.comparison import comparable, medians
 from nexus_tasks.comparison.verdicts import BETTER, WORSE
 from nexus_tasks.core.errors import RecordError
-from nexus_tasks.records import runs, store
+from nexus_tasks.records import store
 from nexus_tasks.records.store import Record, Row
 from nexus_tasks.stats import slo
 from nexus_tasks.stats.metrics import MAIN, OF_REQUESTS, OUTPUT, REQUESTS
+from nexus_tasks.views import runs
 
 Floats = NDArray[np.float64]
 

@@ -21,11 +21,12 @@ from pathlib import Path
 from nexus_tasks.core.errors import RecordError, ReportError
 from nexus_tasks.core.text import minute, number
 from nexus_tasks.fleet import builds, deployments
-from nexus_tasks.records import runs, store
+from nexus_tasks.records import store
 from nexus_tasks.records.store import Record
 from nexus_tasks.reports import markup
 from nexus_tasks.reports.markup import Cell, Column, Rows
 from nexus_tasks.stats.metrics import DECODE, OUTPUT, REQUESTS, TTFT
+from nexus_tasks.views import runs
 
 CHOSEN = {"compare": "Comparison", "tuning": "Tuning", "models": "Models"}  # pages of records that somebody chose
 HEAD_BYTES = 16_384  # what a page says of itself is among its first lines

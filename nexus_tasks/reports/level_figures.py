@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
 from nexus_tasks.core.text import number, span
-from nexus_tasks.records import runs
 from nexus_tasks.records.store import Record
 from nexus_tasks.reports import frames, levels
 from nexus_tasks.reports.drawing import (
@@ -29,6 +28,7 @@ from nexus_tasks.reports.drawing import (
 )
 from nexus_tasks.reports.markup import Block
 from nexus_tasks.stats.metrics import DECODE, ITL, PREFILL, TOTAL, TTFT, Metric, parse
+from nexus_tasks.views import runs
 
 LOG_RANGE = 16  # levels that span more than this stand on a logarithmic axis
 AXES = {

@@ -12,11 +12,11 @@ from typing import Any
 import pandas as pd
 
 from nexus_tasks.core.text import number, plural
-from nexus_tasks.records import runs
 from nexus_tasks.records.store import Record, Row
 from nexus_tasks.reports import frames
 from nexus_tasks.reports.markup import Block, Cell, Column, Rows, table
 from nexus_tasks.stats.metrics import DECODE, ITL, OUTPUT, PREFILL, REQUESTS, TOTAL, TTFT, Metric
+from nexus_tasks.views import runs
 
 Level = dict[Any, Any]  # a row of frames.stages
 

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from nexus_tasks.core.text import SPACE, interval, moment, number
-from nexus_tasks.records import runs
 from nexus_tasks.records.store import Record
 from nexus_tasks.reports import levels
 from nexus_tasks.reports.earlier_runs import change_cell
 from nexus_tasks.reports.frames import History
 from nexus_tasks.reports.markup import Block, Cell, fill
 from nexus_tasks.stats.metrics import DECODE, ITL, OUTPUT, PREFILL, REQUESTS, TOTAL, TTFT
+from nexus_tasks.views import runs
 
 TILES = (TTFT, ITL, DECODE, PREFILL)
 

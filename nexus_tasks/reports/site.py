@@ -25,10 +25,11 @@ from nexus_tasks.comparison.naming import LAST_GOOD
 from nexus_tasks.core.errors import RecordError, UsageError
 from nexus_tasks.core.provenance import ROOT
 from nexus_tasks.core.text import minute, moment, plural
-from nexus_tasks.records import runs, store
+from nexus_tasks.records import store
 from nexus_tasks.records.store import Record
 from nexus_tasks.reports import index, rendering
 from nexus_tasks.reports.rendering import Options, Page
+from nexus_tasks.views import runs
 
 NOTEBOOKS = ROOT / "notebooks"
 REPORTS = Path("reports")

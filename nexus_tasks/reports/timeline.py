@@ -15,11 +15,11 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from nexus_tasks.core.text import number
-from nexus_tasks.records import runs
 from nexus_tasks.records.store import Record, Row
 from nexus_tasks.reports import frames
 from nexus_tasks.reports.drawing import BAD, BLUE, INK, LABELLED_ROWS, ORANGE, SERIES, WIDE_IN, block, drawing
 from nexus_tasks.reports.markup import Block, note
+from nexus_tasks.views import runs
 
 STAGES_NAMED = 12  # more levels than this, and their names run into each other
 REQUESTS_PANEL = "Requests in flight, slots and queue"

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from nexus_tasks.core.text import number, plural
 from nexus_tasks.load.health import MAX_CPU, MAX_LAG_P99_MS, MIN_IN_FLIGHT
-from nexus_tasks.records import runs
 from nexus_tasks.records.store import Record
 from nexus_tasks.reports import frames
 from nexus_tasks.reports.markup import Block, Cell, Column, Rows, fill, note, table
 from nexus_tasks.reports.requests import counted_rows
+from nexus_tasks.views import runs
 
 HELD_BACK_MAX_PERCENT = 5.0  # a few wait for the rest of a character; more were lost on the way
 

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from nexus_tasks.core.text import span
-from nexus_tasks.records import runs
 from nexus_tasks.records.store import Record
 from nexus_tasks.reports import frames
 from nexus_tasks.reports.drawing import (
@@ -25,6 +24,7 @@ from nexus_tasks.reports.drawing import (
     thinned,
 )
 from nexus_tasks.reports.markup import Block, note
+from nexus_tasks.views import runs
 
 
 def before_first_token(record: Record) -> Block:

@@ -18,10 +18,11 @@ from nexus_tasks import benchmark, report
 from nexus_tasks.comparison import verdicts
 from nexus_tasks.core import text
 from nexus_tasks.core.errors import ReportError
-from nexus_tasks.records import runs, store
+from nexus_tasks.records import store
 from nexus_tasks.reports import frames, index, site
 from nexus_tasks.reports.pages.compare import sentences
 from nexus_tasks.reports.pages.compare.sides import Compared
+from nexus_tasks.views import runs
 from tests import browser
 from tests.conftest import RunningServer
 from tests.report_records import NOON, failure, fixed, request, simulate, write

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 from nexus_tasks import export
-from nexus_tasks.records import store, tables
-from nexus_tasks.records.table_files import FORMATS
+from nexus_tasks.records import store
+from nexus_tasks.views import tables
+from nexus_tasks.views.table_files import FORMATS
 from tests import deployment_records
 from tests.report_records import NOON, write
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from nexus_tasks.core.errors import ReportError
-from nexus_tasks.records import runs, store
+from nexus_tasks.records import store
 from nexus_tasks.reports import earlier_runs, frames, index
+from nexus_tasks.views import runs
 from tests.report_records import NOON, failure, fixed, request, sample, write
 
 HOUR = timedelta(hours=1)

@@ -15,7 +15,6 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from nexus_tasks.core.text import SPACE, number, percent, span
-from nexus_tasks.records import runs
 from nexus_tasks.records.store import Record, Row
 from nexus_tasks.reports import frames
 from nexus_tasks.reports.drawing import (
@@ -38,6 +37,7 @@ from nexus_tasks.reports.drawing import (
 from nexus_tasks.reports.frames import Floats
 from nexus_tasks.reports.markup import Block, note
 from nexus_tasks.stats.metrics import ITL, TOTAL, TTFT, Metric, parse
+from nexus_tasks.views import runs
 
 LABEL_ROOM = 0.7  # of a half-wide axis: a label that begins further right would leave it
 LOG_SPREAD = 8.0  # a linear axis whose longest value is this many medians hides the rest

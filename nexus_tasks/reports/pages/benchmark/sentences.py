@@ -13,9 +13,9 @@ from collections.abc import Sequence
 import pandas as pd
 
 from nexus_tasks.core.text import SPACE, number, plural, sentence, span
-from nexus_tasks.records import runs
 from nexus_tasks.records.store import Record, Row
 from nexus_tasks.reports import frames, levels
+from nexus_tasks.views import runs
 
 AND = " and "
 NOTABLE_SHARE = 0.05  # of a time to first token that was not prefill: less is what a network costs

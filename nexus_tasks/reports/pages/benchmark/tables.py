@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from nexus_tasks.core.text import MISSING, interval, moment, number, percent, plural, span, whole
-from nexus_tasks.records import runs
 from nexus_tasks.records.store import Record
 from nexus_tasks.reports import frames, run_page
 from nexus_tasks.reports.frames import History
@@ -20,6 +19,7 @@ from nexus_tasks.reports.pages.benchmark import sentences
 from nexus_tasks.reports.requests import LISTED_REQUESTS, counted_rows
 from nexus_tasks.stats import slo
 from nexus_tasks.stats.metrics import DECODE, OF_REQUESTS, parse
+from nexus_tasks.views import runs
 
 
 def head(record: Record, past: History) -> Block:

@@ -13,7 +13,6 @@ from matplotlib.axes import Axes
 
 from nexus_tasks.comparison.verdicts import BETTER, CANT_TELL, SAME, WORSE
 from nexus_tasks.core.text import number, percent
-from nexus_tasks.records import runs
 from nexus_tasks.records.store import Record
 from nexus_tasks.reports import frames
 from nexus_tasks.reports.drawing import BAD, GREEN, INK, ORANGE, SERIES, WIDE_IN, axis_title, block, drawing
@@ -22,6 +21,7 @@ from nexus_tasks.reports.markup import Block
 from nexus_tasks.reports.pages.compare.sides import Compared, letter, side_names
 from nexus_tasks.reports.requests import counted_rows
 from nexus_tasks.stats.metrics import ITL, TOTAL, TTFT, Metric
+from nexus_tasks.views import runs
 
 MARKS = {BETTER: ("^", GREEN, True), WORSE: ("v", BAD, True), SAME: ("o", INK, True), CANT_TELL: ("D", ORANGE, False)}
 CURVES = (TTFT, ITL, TOTAL)

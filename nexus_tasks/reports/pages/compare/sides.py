@@ -15,8 +15,9 @@ from pathlib import Path
 from nexus_tasks.comparison import verdicts
 from nexus_tasks.comparison.verdicts import BETTER, CANT_TELL, SAME, WORSE, Comparison
 from nexus_tasks.core.errors import UsageError
-from nexus_tasks.records import runs, store
+from nexus_tasks.records import store
 from nexus_tasks.records.store import Record
+from nexus_tasks.views import runs
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 from nexus_tasks.comparison.verdicts import BETTER, CANT_TELL, SAME, WORSE, Comparison, Finding
 from nexus_tasks.core.text import MISSING, moment, number
-from nexus_tasks.records import runs
 from nexus_tasks.records.store import Row
 from nexus_tasks.reports.markup import Block, Cell, Column, Rows, fill, note, table
 from nexus_tasks.reports.pages.compare import sentences
 from nexus_tasks.reports.pages.compare.sides import Compared, letter, with_letters, worst_verdict
+from nexus_tasks.views import runs
 
 TONES = {BETTER: "good", WORSE: "bad", SAME: "muted", CANT_TELL: ""}
 TILES = 5  # a row of them

@@ -6,12 +6,12 @@ figures.dots(compared)
 from __future__ import annotations
 
 from nexus_tasks.core.text import number
-from nexus_tasks.records import runs
 from nexus_tasks.reports import frames
 from nexus_tasks.reports.drawing import BLUE, WIDE_IN, axis_title, block, drawing
 from nexus_tasks.reports.markup import Block
 from nexus_tasks.reports.pages.compare.sides import Compared, model_names
 from nexus_tasks.stats.metrics import DECODE, PREFILL, TTFT
+from nexus_tasks.views import runs
 
 
 def dots(compared: Compared) -> Block:

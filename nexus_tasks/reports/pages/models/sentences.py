@@ -6,9 +6,9 @@ sentences.opening(compared)
 from __future__ import annotations
 
 from nexus_tasks.core.text import number, plural, span
-from nexus_tasks.records import runs
 from nexus_tasks.reports.pages.compare.sides import Compared, model_names
 from nexus_tasks.reports.requests import answers_by_prompt
+from nexus_tasks.views import runs
 
 
 def opening(compared: Compared) -> list[str]:

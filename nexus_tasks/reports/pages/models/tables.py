@@ -7,7 +7,6 @@ tables.answers(compared, 12)
 from __future__ import annotations
 
 from nexus_tasks.core.text import MISSING, interval, number
-from nexus_tasks.records import runs
 from nexus_tasks.records.store import Record, Row
 from nexus_tasks.reports import frames, levels
 from nexus_tasks.reports.markup import Block, Cell, Column, Rows, fill, note, table
@@ -16,6 +15,7 @@ from nexus_tasks.reports.pages.compare.tables import page_head
 from nexus_tasks.reports.pages.models import sentences
 from nexus_tasks.reports.requests import answers_by_prompt
 from nexus_tasks.stats.metrics import DECODE, ITL, OUTPUT, PREFILL, TOTAL, TTFT, Metric
+from nexus_tasks.views import runs
 
 ANSWERS, ASKED = 12, 600  # more prompts, or more characters of one, and nobody reads on
 

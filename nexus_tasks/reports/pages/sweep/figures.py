@@ -11,7 +11,6 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from nexus_tasks.core.text import number
-from nexus_tasks.records import runs
 from nexus_tasks.records.store import Record
 from nexus_tasks.reports import frames, levels
 from nexus_tasks.reports.drawing import BLUE, INK, ORANGE, PURPLE, WIDE_IN, block, drawing, log_ticks
@@ -19,6 +18,7 @@ from nexus_tasks.reports.frames import Floats
 from nexus_tasks.reports.level_figures import AXES, slo_line
 from nexus_tasks.reports.markup import Block
 from nexus_tasks.stats.metrics import ITL, TOTAL, TTFT, parse
+from nexus_tasks.views import runs
 
 POINT = 100 / 72  # pixels of a figure that is drawn at matplotlib's resolution
 

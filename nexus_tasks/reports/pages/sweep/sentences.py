@@ -8,11 +8,11 @@ from __future__ import annotations
 import pandas as pd
 
 from nexus_tasks.core.text import SPACE, number, plural, sentence, span
-from nexus_tasks.records import runs
 from nexus_tasks.records.store import Record
 from nexus_tasks.reports import frames, levels
 from nexus_tasks.reports.levels import Level
 from nexus_tasks.reports.pages.benchmark import sentences as benchmark
+from nexus_tasks.views import runs
 
 
 def opening(record: Record) -> list[str]:

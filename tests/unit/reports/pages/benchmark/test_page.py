@@ -7,7 +7,6 @@ from datetime import timedelta
 from pathlib import Path
 
 from nexus_tasks.records import store
-from nexus_tasks.records import tables as record_tables
 from nexus_tasks.reports import (
     conditions,
     earlier_runs,
@@ -22,6 +21,7 @@ from nexus_tasks.reports import (
 )
 from nexus_tasks.reports.pages.benchmark import figures, tables
 from nexus_tasks.reports.requests import LISTED_REQUESTS
+from nexus_tasks.views import tables as record_tables
 from tests.report_pages import SIZES
 from tests.report_records import NOON, failure, request, simulate, write
 

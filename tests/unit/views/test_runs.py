@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nexus_tasks.core.text import SPACE
-from nexus_tasks.records import runs
+from nexus_tasks.views import runs
 from tests.report_pages import SIZES, stored
 from tests.report_records import simulate
 

@@ -15,8 +15,8 @@ import pyarrow as pa
 from pyarrow import csv, parquet
 
 from nexus_tasks.core.errors import ReportError
-from nexus_tasks.records import tables
 from nexus_tasks.records.store import Record, Row
+from nexus_tasks.views import tables
 
 FORMATS = ("parquet", "csv", "json")
 CHUNK = 50_000  # rows that are held before they are written

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from nexus_tasks.records import store, tables
+from nexus_tasks.records import store
+from nexus_tasks.views import tables
 from tests.report_records import NOON, fixed, simulate, write
 
 

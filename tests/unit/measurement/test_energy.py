@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nexus_tasks.telemetry.energy import energy
+from nexus_tasks.measurement.energy import energy
 
 Row = dict[str, Any]
 

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping
 
 import pyarrow as pa
 
-from nexus_tasks.records import runs
 from nexus_tasks.records.store import Record, Row
 from nexus_tasks.stats import slo
 from nexus_tasks.stats.metrics import OF_REQUESTS
+from nexus_tasks.views import runs
 
 TIMINGS = ("prompt_n", "prompt_ms", "predicted_n", "predicted_ms", "cache_n")
 

@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 
 from nexus_tasks.core.errors import RecordError, ReportError
-from nexus_tasks.records import store, table_files, tables
+from nexus_tasks.records import store
 from nexus_tasks.records.store import Record
+from nexus_tasks.views import table_files, tables
 from tests.report_records import NOON, failure, fixed, request, simulate, write
 
 
