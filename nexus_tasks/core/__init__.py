@@ -1,1 +1,1 @@
-"""The ground floor, which every room may use: errors, numbers as text, masking of secrets, and provenance."""
+"""The ground floor, which every room may use: errors, numbers as text, and provenance."""

@@ -24,7 +24,7 @@ from typing import Any
 
 import msgspec
 
-from nexus_tasks.core import masking
+from nexus_tasks.hostlib import masking
 from nexus_tasks.load.feed import Feed, Handed
 from nexus_tasks.load.health import Observer, Watch
 from nexus_tasks.load.interrupts import Interrupts

@@ -18,10 +18,10 @@ from typing import Any
 
 from rich.console import Console
 
-from nexus_tasks.core import masking
 from nexus_tasks.fleet import targets
 from nexus_tasks.fleet.exporters import Exporter
 from nexus_tasks.fleet.targets import Target
+from nexus_tasks.hostlib import masking
 from nexus_tasks.load import generator
 from nexus_tasks.load.requests import Stage
 from nexus_tasks.measurement import http_header, progress, sweep

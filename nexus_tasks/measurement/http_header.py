@@ -17,8 +17,8 @@ from typing import Any
 import httpx
 import psutil
 
-from nexus_tasks.core import masking
 from nexus_tasks.fleet.targets import Target
+from nexus_tasks.hostlib import masking
 from nexus_tasks.measurement.plan import Plan
 from nexus_tasks.records import header
 from nexus_tasks.servers import endpoint

@@ -6,11 +6,12 @@ What reaches a row holds no password, no signature of an address and nothing tha
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from ..module_utils.hostlib import masking
 
 # What reports instances; follow returns the result of the job that it waited for.
 REPORTERS = ("llama_server_plan", "llama_server_converge", "llama_server_control", "follow")
@@ -20,9 +21,6 @@ BUILDS = "llama_cpp"  # the role that they are in
 # What is recorded of a release's manifest, beside its inputs; never the list of files.
 BUILD_FACTS = ("compiler", "ccache", "built_on", "built_at", "build_seconds", "size")
 ARRIVED = ("there", "built", "taken")
-# Before the host of an address: user and password, or a token. After a question mark: signatures and tokens.
-CREDENTIALS = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)[^\s/'\"<>]*@", re.IGNORECASE)
-QUERY = re.compile(r"(?P<address>\b[a-z][a-z0-9+.-]*://[^\s?'\"<>]*)\?[^\s'\"<>]*", re.IGNORECASE)
 HEAD_LINES = 4
 TAIL_LINES = 20
 LINE_LENGTH = 500
@@ -131,16 +129,11 @@ class HostState:
 
 def excerpt(text: str) -> str:
     """The first and the last lines of a message, without the middle of a log."""
-    lines = [line[:LINE_LENGTH] for line in public(text).strip().splitlines()]
+    lines = [line[:LINE_LENGTH] for line in masking.addresses(text).strip().splitlines()]
     left_out = len(lines) - HEAD_LINES - TAIL_LINES
     if left_out > 0:
         lines[HEAD_LINES:-TAIL_LINES] = [f"({left_out} lines left out)"]
     return "\n".join(lines)
-
-
-def public(text: str) -> str:
-    """A text without what its addresses tell beside the place: passwords, tokens, signatures."""
-    return QUERY.sub(r"\g<address>?…", CREDENTIALS.sub(r"\g<scheme>", text))
 
 
 def message(result: Mapping[str, Any]) -> str:
@@ -163,7 +156,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     if isinstance(value, str):
-        return public(value)[:TEXT_LENGTH]
+        return masking.addresses(value)[:TEXT_LENGTH]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, bool | int):

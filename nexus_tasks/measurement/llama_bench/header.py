@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nexus_tasks.core import masking
 from nexus_tasks.fleet.inventory import Instance
+from nexus_tasks.hostlib import masking
 from nexus_tasks.measurement.llama_bench.tool_plan import BATCHED, ToolPlan
 from nexus_tasks.records import header
 from nexus_tasks.workloads import sizes

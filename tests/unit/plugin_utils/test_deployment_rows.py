@@ -7,23 +7,11 @@ from typing import Any
 
 import pytest
 
-from plugins.plugin_utils.deployment_rows import Deployment, excerpt, instances, message, plain, public
+from plugins.plugin_utils.deployment_rows import Deployment, excerpt, instances, message, plain
 
 INPUTS = {"ref": "b1"}
 MANIFEST = {"name": "b1-cpu-0a", "inputs": INPUTS, "compiler": "gcc", "files": {"x": "1"}}
 LOOK = {"name": "b1-cpu-0a", "inputs": INPUTS, "releases": []}
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("see https://ada:tok@host/x?sig=tok now", "see https://host/x?… now"),
-        ("http://host/x", "http://host/x"),
-        ("git+ssh://git@host/x", "git+ssh://host/x"),
-    ],
-)
-def test_addresses_keep_no_password_and_no_signature(text: str, expected: str) -> None:
-    assert public(text) == expected
 
 
 def test_of_a_long_message_the_beginning_and_the_end_are_kept() -> None:
