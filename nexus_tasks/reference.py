@@ -51,8 +51,9 @@ variables are in [roles/llama_server/defaults/main.yml](../roles/llama_server/de
 
 ## Options of an instance
 
-An option that is set, or has a default, becomes the flag beside it, and nothing else stands on the command line. Of two
-flags the first is for true and the second for false; one alone is left out for false.
+An option that is set, or has a default, becomes the flag beside it. Of two flags the first is for true and the second
+for false; one alone is left out for false. An instance without `api_keys` is started with `--cors-origins localhost`
+unless its `extra_args` hold that flag; nothing else stands on the command line.
 """
 
 ROUTER = """

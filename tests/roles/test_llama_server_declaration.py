@@ -184,6 +184,7 @@ def test_nothing_but_what_was_declared_reaches_the_command_line(declared: Declar
         str(release / "bin" / "llama-server"),
         "--model", declared.files["tiny"]["path"], "--alias", "tiny",
         "--host", "127.0.0.1", "--port", str(declared.instances["bare"]["port"]), "--log-verbosity", "4",
+        "--cors-origins", "localhost",
     ]  # fmt: skip
 
 
@@ -328,6 +329,18 @@ def test_keys_and_sampling_arrive(declared: Declared, tmp_path: Path) -> None:
     }
     expected["temperature"] = 0.25
     assert {name: sampling[name] for name in expected} == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("name", "read"), [("bare", False), ("main", True)])
+def test_a_page_of_another_origin_reads_only_what_needs_a_key(
+    declared: Declared, name: str, read: bool, tmp_path: Path
+) -> None:
+    with serving(declared, name, tmp_path) as client:
+        strange, own = (
+            client.get("/v1/models", headers={"Origin": origin}).headers.get("Access-Control-Allow-Origin")
+            for origin in ("https://page.example", "http://localhost:3000")
+        )
+    assert (strange == "https://page.example", own) == (read, "http://localhost:3000")
 
 
 def test_a_draft_and_adapters_are_loaded(declared: Declared, tmp_path: Path) -> None:

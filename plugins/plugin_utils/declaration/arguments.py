@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from ...module_utils.hostlib.llama_server_flags import canonical
 from .options import given
 from .profiles import file_of
 from .rules import PROFILES, RULES, Options, Settings
 
 # Options whose argument is a file that the host gets with the instance; the host replaces the word by its path.
 FILES = {"api_keys": "@keys", "chat_template": "@chat_template.jinja", "models": "@models.ini"}
+
+# llama-server lets pages of any origin read its answers. Without keys that is any page that a user visits on the
+# instance's own machine: only those that this machine itself serves may.
+ORIGINS, LOCAL_PAGES = "--cors-origins", "localhost"
 
 
 def with_preset(values: Options, settings: Settings) -> Options:
@@ -20,8 +25,8 @@ def with_preset(values: Options, settings: Settings) -> Options:
     return {**preset, **values}
 
 
-def arguments(values: Options, files: Mapping[str, Any]) -> list[str]:
-    """The words of the command line after the program."""
+def arguments(values: Options, files: Mapping[str, Any], known: Collection[str] = ()) -> list[str]:
+    """The words of the command line after the program. ``known``: the release's flags, none before there is one."""
     words = []
     if "model" in values:
         words += ["--model", file_of(values["model"], files)["path"], "--alias", values["model"]]
@@ -32,7 +37,10 @@ def arguments(values: Options, files: Mapping[str, Any]) -> list[str]:
             words += [entry, FILES.get(option) or argument(option, values[option], files)]
         elif chosen := entry[0] if values[option] else entry[1]:
             words.append(chosen)
-    return [*words, *values.get("extra_args", [])]
+    extra = values.get("extra_args", [])
+    if not values.get("api_keys") and ORIGINS not in map(canonical, extra) and (not known or ORIGINS in known):
+        words += [ORIGINS, LOCAL_PAGES]
+    return [*words, *extra]
 
 
 def argument(option: str, value: Any, files: Mapping[str, Any]) -> str:

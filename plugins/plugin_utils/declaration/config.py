@@ -66,7 +66,10 @@ def instance_declaration(
     config = {
         "name": name,
         "runtime": runtime,
-        "argv": [f"{release['path']}/bin/llama-server", *arguments(with_preset(values, settings), files)],
+        "argv": [
+            f"{release['path']}/bin/llama-server",
+            *arguments(with_preset(values, settings), files, settings["flags"]),
+        ],
         "environment": environment_of(values, runtime),
         "host": values["host"],
         "port": values["port"],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from ansible.errors import AnsibleFilterError
 
@@ -10,12 +12,43 @@ from plugins.plugin_utils.declaration.arguments import arguments, section, with_
 FILES = {name: {"path": f"/models/{name}.gguf", "size_bytes": 1, "sha256": "0"} for name in ("tiny", "adapter")}
 
 
+KEYS = {"api_keys": {"alice": "x"}}
+KEY_FILE = ["--api-key-file", "@keys"]
+LOCAL_PAGES = ["--cors-origins", "localhost"]
+KNOWN = {"--cors-origins": "ORIGINS", "--host": "HOST"}
+
+
 def test_nothing_but_what_is_set_becomes_a_word() -> None:
-    assert arguments({"model": "tiny"}, FILES) == ["--model", "/models/tiny.gguf", "--alias", "tiny"]
+    words = ["--model", "/models/tiny.gguf", "--alias", "tiny"]
+    assert arguments({"model": "tiny", **KEYS}, FILES) == [*words, *KEY_FILE]
 
 
 def test_a_boolean_has_a_flag_for_true_and_may_have_one_for_false() -> None:
-    assert arguments({"warmup": False, "metrics": False, "slots": True}, FILES) == ["--slots", "--no-warmup"]
+    values = {"warmup": False, "metrics": False, "slots": True, **KEYS}
+    assert arguments(values, FILES) == [*KEY_FILE, "--slots", "--no-warmup"]
+
+
+@pytest.mark.parametrize(
+    ("values", "known", "added"),
+    [
+        ({}, KNOWN, LOCAL_PAGES),
+        ({}, {}, LOCAL_PAGES),  # there is no release yet
+        ({"api_keys": {}}, KNOWN, LOCAL_PAGES),
+        ({"models": {"chat": {"model": "tiny"}}}, KNOWN, LOCAL_PAGES),
+        ({"extra_args": ["--seed", "7"]}, KNOWN, LOCAL_PAGES),
+        (KEYS, KNOWN, []),
+        ({"extra_args": ["--cors-origins", "https://chat.example"]}, KNOWN, []),
+        ({"extra_args": ["--cors_origins", "https://chat.example"]}, KNOWN, []),
+        ({}, {"--host": "HOST"}, []),  # a release that does not know it
+    ],
+)
+def test_without_keys_pages_of_other_origins_can_not_read_the_answers(
+    values: dict[str, Any], known: dict[str, str], added: list[str]
+) -> None:
+    extra = values.get("extra_args", [])
+    words = arguments(values, FILES, known)
+    assert words[len(words) - len(extra) :] == extra
+    assert [word for word in words[: len(words) - len(extra)] if word in LOCAL_PAGES] == added
 
 
 def test_files_stand_as_words_that_the_host_replaces_and_extra_args_come_last() -> None:
