@@ -98,7 +98,9 @@ class Download:
             headers.update({"Range": f"bytes={self._done}-", "If-Range": self._validator})
         where = urllib.parse.urlsplit(address)._replace(query="").geturl()  # a query may hold a signature
         try:
-            with open_address(address, headers, authorization=authorization, timeout=TIMEOUT_SECONDS) as response:
+            with open_address(
+                address, headers, authorization=authorization, timeout=TIMEOUT_SECONDS, max_bytes=None
+            ) as response:
                 self._take_answer(response)
         except urllib.error.HTTPError as error:
             if error.code == 416:

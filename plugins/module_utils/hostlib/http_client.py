@@ -3,18 +3,23 @@
     with open_address(url, {"Range": "bytes=10-"}, authorization="Bearer hf_…") as answer:
         answer.read()
 
-urllib repeats every header to whatever address it is redirected to. Python 3.9's standard library only.
+urllib repeats every header to whatever address it is redirected to, and waits for ever for a server that sends a byte
+now and then. Python 3.9's standard library only.
 """
 
 from __future__ import annotations
 
 import base64
+import http.client
 import re
+import ssl
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping, Sequence
 from http.client import HTTPMessage, HTTPResponse
-from typing import IO
+from typing import IO, Any
+
+from .limited_socket import MAX_BYTES, limit
 
 PORTS = {"http": 80, "https": 443}
 # What a redirect does not take along; each request gets its own, a proxy's from urllib.
@@ -50,6 +55,7 @@ def without_user(url: str) -> str:
 
 def open_address(
     url: str, headers: Mapping[str, str] | None = None, *, authorization: str | None = None, timeout: float = 60,
+    max_bytes: int | None = MAX_BYTES, context: ssl.SSLContext | None = None,
     handlers: Sequence[urllib.request.BaseHandler] = (),
 ) -> HTTPResponse:  # fmt: skip
     """Ask for an address and follow where it leads; the answer is to be closed.
@@ -58,12 +64,19 @@ def open_address(
         headers: what every server on the way gets.
         authorization: what the address's own origin gets, and no other. An address on the way that holds a user and a
             password has them for its origin.
-        handlers: of certificates and proxies, where they are not those of the environment.
+        timeout: seconds for each answer on the way, all of it.
+        max_bytes: how long an answer may be. None for a stream: it may be of any length and take its time, as long as
+            it goes on (limited_socket.py).
+        context: of certificates, where they are not those of the environment.
+        handlers: of proxies, likewise.
 
-    Raises OSError and http.client.HTTPException as urllib does, and ValueError for an address that can't be asked.
+    Raises OSError and http.client.HTTPException as urllib does, of the limits socket.timeout and AnswerTooLong, also
+    while the answer is read, and ValueError for an address that can't be asked.
     """
     held = {origin_of(url): authorization} if authorization else {}
-    answer: HTTPResponse = urllib.request.build_opener(_Redirects(held), *handlers).open(
+    limits = timeout, max_bytes
+    limited = (_LimitedHTTP(limits), _LimitedHTTPS(limits, context))
+    answer: HTTPResponse = urllib.request.build_opener(_Redirects(held), *limited, *handlers).open(
         _request(url, headers or {}, held), timeout=timeout
     )
     return answer
@@ -77,6 +90,39 @@ def _request(url: str, headers: Mapping[str, str], held: Mapping[tuple[str, str,
         # Not among the headers that urllib repeats: each request gets its own here.
         request.add_unredirected_header("Authorization", authorization)
     return request
+
+
+class _Limited(urllib.request.AbstractHTTPHandler):
+    """Opens connections that are limited from the request on; their opening has its own timeout."""
+
+    limits: tuple[float, int | None]
+
+    def do_open(self, http_class: Any, req: urllib.request.Request, **http_conn_args: Any) -> HTTPResponse:
+        def limited(host: str, **options: Any) -> http.client.HTTPConnection:
+            connection: http.client.HTTPConnection = http_class(host, **options)
+            connect = connection.connect
+
+            def connected() -> None:
+                connect()
+                limit(connection, *self.limits)
+
+            setattr(connection, "connect", connected)  # noqa: B010 - of plain and TLS, which urllib tells apart
+            return connection
+
+        opening: Any = limited  # in the place of a class, which is only called
+        return super().do_open(opening, req, **http_conn_args)
+
+
+class _LimitedHTTP(_Limited, urllib.request.HTTPHandler):
+    def __init__(self, limits: tuple[float, int | None]) -> None:
+        super().__init__()
+        self.limits = limits
+
+
+class _LimitedHTTPS(_Limited, urllib.request.HTTPSHandler):
+    def __init__(self, limits: tuple[float, int | None], context: ssl.SSLContext | None) -> None:
+        super().__init__(context=context)
+        self.limits = limits
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):

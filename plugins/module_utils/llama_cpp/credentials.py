@@ -38,8 +38,8 @@ def public_source(source: dict[str, Any]) -> dict[str, Any]:
 
 
 def open_archive(url: str) -> HTTPResponse:
-    """Open an address with the credentials that it holds."""
-    return open_address(without_user(url), authorization=basic_authorization(url))
+    """Open an address with the credentials that it holds, as a stream of any length."""
+    return open_address(without_user(url), authorization=basic_authorization(url), max_bytes=None)
 
 
 def git_environment(url: str) -> dict[str, str]:

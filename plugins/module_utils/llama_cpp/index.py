@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..hostlib.http_client import basic_authorization, open_address, without_user
+from ..hostlib.limited_socket import MAX_BYTES
 from ..hostlib.programs import output_of, with_environment
 from .credentials import public_url
 from .errors import ReleaseError
@@ -79,22 +80,26 @@ class PackageIndex:
         if path:
             with open(os.path.join(path, "index.html"), "rb") as stream:
                 return list(links_of(stream.read(), "text/html")), page
-        with self.open(page, Accept=ACCEPT) as answer:
+        with self.open(page, MAX_BYTES, Accept=ACCEPT) as answer:
             return list(links_of(answer.read(), answer.headers.get("Content-Type") or "")), answer.geturl()
 
-    def open(self, url: str, **headers: str) -> Any:
-        """Open an address of the index as pip would: with its certificates, its proxy and ~/.netrc."""
+    def open(self, url: str, max_bytes: int | None = None, **headers: str) -> Any:
+        """Open an address of the index as pip would: with its certificates, its proxy and ~/.netrc.
+
+        ``max_bytes``: as of ``http_client.open_address``; without, it is a stream.
+        """
         parts = urllib.parse.urlsplit(without_user(url))
         trusted = self._settings.get("trusted-host", "").split()
         context = ssl.create_default_context(cafile=self._settings.get("cert") or None)
         if parts.netloc in trusted or parts.hostname in trusted:  # what comes is held against its hash
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        handlers: list[urllib.request.BaseHandler] = [urllib.request.HTTPSHandler(context=context)]
         proxy = self._settings.get("proxy")
-        if proxy:
-            handlers.append(urllib.request.ProxyHandler({"http": proxy, "https": proxy}))
+        handlers = [urllib.request.ProxyHandler({"http": proxy, "https": proxy})] if proxy else []
         authorization = basic_authorization(url) or self._netrc(url)
-        return open_address(parts.geturl(), headers, authorization=authorization, handlers=handlers)
+        return open_address(
+            parts.geturl(), headers, authorization=authorization, max_bytes=max_bytes, context=context,
+            handlers=handlers,
+        )  # fmt: skip
 
     @staticmethod
     def _netrc(url: str) -> str | None:

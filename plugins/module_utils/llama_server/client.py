@@ -7,6 +7,9 @@ While a port is free for a moment, anybody on the host can listen there and answ
 in the kernel's table of sockets before anything is sent over it: its other end must be among the descriptors of the
 process that the runtime started. That holds for this very connection, whoever else listens on the port, at a more
 precise address or along with the process.
+
+A server that hangs or was taken over may answer without an end. Every answer has one, in seconds and in bytes, so that
+a drain, a stop or a rollback comes to its own.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..hostlib.instances import Instance
+from ..hostlib.limited_socket import limit
 from . import sockets
 from .errors import HostError
 from .processes import Activity, described, family, stat_fields
@@ -30,6 +34,7 @@ REQUEST_SECONDS = 120
 LOOK_SECONDS = 5  # a server that is stuck must not keep whoever looks
 EVERY_SECONDS = 1  # how often it is looked what keeps an answer
 SETTLED_SECONDS = 2  # an accepted connection has an inode some microseconds before it has a descriptor
+MAX_DIGITS = 1000
 TRIES = 3  # connections that break off before anything is said
 
 
@@ -57,6 +62,13 @@ class Unanswered(OSError):
         self.idle = idle
 
 
+def _integer(digits: str) -> int:
+    """A number of an answer. To read one of millions of digits takes Python minutes."""
+    if len(digits) > MAX_DIGITS:
+        raise ValueError("a number that is too long")
+    return int(digits)
+
+
 class Server:
     """An instance's server, as who asks it sees it.
 
@@ -82,13 +94,14 @@ class Server:
             path: behind the address; where it is redirected to is not asked.
             key: sent only to the instance's own process.
             body: makes it a POST.
-            timeout: seconds. With ``meanwhile`` it is that which ends a request that takes longer.
+            timeout: seconds until all of the answer is there; with ``meanwhile`` from its first byte on.
             meanwhile: called each second in which no answer comes; what it raises ends the request.
 
         Raises:
             Stranger: another process answers; nothing was sent to it.
             Hidden: there is a key, and it can't be told who would get it.
             Unanswered: time is up.
+            AnswerTooLong: it has no end, or one that is far away.
             OSError: nobody answers.
             HTTPException: who answers does not speak HTTP.
         """
@@ -99,13 +112,15 @@ class Server:
                     raise Hidden(self._hidden())
                 headers["Authorization"] = f"Bearer {key}"
             connection.request("POST" if body else "GET", path, json.dumps(body) if body else None, headers)
-            while meanwhile and not select.select([connection.sock], [], [], EVERY_SECONDS)[0]:
-                meanwhile()
+            if meanwhile:
+                while not select.select([connection.sock], [], [], EVERY_SECONDS)[0]:
+                    meanwhile()
+                limit(connection, timeout)
             answer = connection.getresponse()
             status, raw = answer.status, answer.read()
         try:
-            return status, json.loads(raw)
-        except ValueError:
+            return status, json.loads(raw, parse_int=_integer)
+        except (ValueError, RecursionError):
             return status, {}
 
     def is_listening(self) -> bool:
@@ -123,12 +138,14 @@ class Server:
     @contextlib.contextmanager
     def _connected(self, timeout: float) -> Iterator[tuple[http.client.HTTPConnection, bool]]:
         """A connection, and whether its other end is known to be the process's."""
-        activity = Activity(self.pid)
+        activity, began = Activity(self.pid), time.monotonic()
         # No proxy: the server is on this host, whatever the environment says.
         connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout)
         connection.auto_open = 0  # a second connection could be to somebody else
         try:
-            yield connection, self._taken(connection, timeout)
+            is_ours = self._taken(connection, timeout)
+            limit(connection, timeout - (time.monotonic() - began))
+            yield connection, is_ours
         except socket.timeout as error:  # of Python 3.9 it is no TimeoutError
             raise Unanswered(timeout, activity.idle()) from error
         finally:

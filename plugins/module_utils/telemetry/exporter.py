@@ -5,19 +5,20 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import http.client
 import json
 import os
 import re
 import shutil
 import socket
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from typing import Any
 
 from ..hostlib import systemd
 from ..hostlib.files import read_text, write_file
+from ..hostlib.http_client import open_address
 from ..hostlib.programs import last_lines
 from . import pids
 from .errors import ExporterError
@@ -118,11 +119,11 @@ def absent(root: str, *, check_mode: bool) -> dict[str, Any]:
 def running_configuration(host: str, port: int) -> str | None:
     """The configuration that the exporter which answers there was started with; None where none answers."""
     # Whatever a proxy variable of the user says, this is the host itself.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    direct = [urllib.request.ProxyHandler({})]
     try:
-        with opener.open(url_of(host, port), timeout=ANSWER_SECONDS) as answer:
+        with open_address(url_of(host, port), timeout=ANSWER_SECONDS, handlers=direct) as answer:
             match = re.search(r'^llama_nexus_exporter_info\{configuration="(\w*)"\}', answer.read().decode(), re.M)
-    except (OSError, ValueError, urllib.error.URLError):
+    except (OSError, ValueError, http.client.HTTPException):
         return None
     return match[1] if match else None
 

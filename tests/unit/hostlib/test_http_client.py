@@ -249,9 +249,10 @@ def test_gits_credentials_stay_with_their_server(tmp_path: Path) -> None:
     assert {given for port, _, given in asked if port == new.server_port} == {None}
 
 
-# Those that ask nobody but their own host, and follow no redirect there.
+# Those that ask their own host and follow no redirect; test_limited_socket.py looks that their answers end.
 LOCAL = {
-    "plugins/module_utils/telemetry/exporter.py",
+    "plugins/module_utils/llama_server/client.py",
+    "plugins/module_utils/llama_server/runtimes/supervisord.py",
 }
 ASKING = ("urllib.request", "http.client", "ansible.module_utils.urls", "requests", "httpx")
 OWN = "plugins/module_utils/hostlib/http_client.py"
@@ -268,8 +269,12 @@ def asks(source: str) -> set[str]:
             "urlretrieve",
         ):
             found.add(node.attr)
-        if isinstance(node, ast.ImportFrom) and node.module in ASKING and node.module != "http.client":
-            found.add(node.module)
+        made = [node.func] if isinstance(node, ast.Call) else node.bases if isinstance(node, ast.ClassDef) else []
+        connections = ("HTTPConnection", "HTTPSConnection", "ServerProxy", "create_connection")
+        found |= {one.attr for one in made if isinstance(one, ast.Attribute) and one.attr in connections}
+        if isinstance(node, ast.ImportFrom) and node.module in ASKING:
+            harmless = {"HTTPException", "HTTPMessage", "HTTPResponse"} if node.module == "http.client" else set()
+            found |= {node.module} if {name.name for name in node.names} - harmless else set()
         if isinstance(node, ast.Import):
             found |= {
                 name.name for name in node.names if name.name in ("requests", "httpx", "ansible.module_utils.urls")
@@ -297,7 +302,10 @@ def test_tasks_ask_no_address_by_ansibles_own_modules() -> None:
     [
         "import urllib.request\nurllib.request.urlopen('x')\n", "from urllib.request import urlopen\n",
         "from ansible.module_utils.urls import open_url\n", "import requests\n",
-        "import urllib.request as r\nr.build_opener()\n",
+        "import urllib.request as r\nr.build_opener()\n", "import http.client\nhttp.client.HTTPSConnection('x')\n",
+        "from http.client import HTTPSConnection\n", "import http.client\nclass A(http.client.HTTPConnection): pass\n",
+        "import socket\nsocket.create_connection(('x', 1))\n",
+        "import xmlrpc.client\nxmlrpc.client.ServerProxy('x')\n",
     ],
 )  # fmt: skip
 def test_another_way_to_ask_is_found(source: str) -> None:

@@ -8,6 +8,7 @@ import socket
 import xmlrpc.client
 from typing import Any
 
+from ...hostlib.limited_socket import limit
 from ..errors import HostError
 from .base import STOP_SECONDS
 
@@ -38,6 +39,7 @@ class _UnixConnection(http.client.HTTPConnection):
         except OSError:
             self.sock.close()
             raise
+        limit(self, STOP_SECONDS)
 
 
 class _UnixTransport(xmlrpc.client.Transport):
