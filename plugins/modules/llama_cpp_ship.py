@@ -59,10 +59,10 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.hostlib.environment import begin
-from ..module_utils.hostlib.files import sha256_of
+from ..module_utils.hostlib.files import put_in_place, sha256_of
 from ..module_utils.hostlib.programs import ProgramError, run, with_environment
 from ..module_utils.llama_cpp.errors import ReleaseError
-from ..module_utils.llama_cpp.release import MANIFEST, known_flags, put_in_place, read_manifest
+from ..module_utils.llama_cpp.release import MANIFEST, known_flags, read_manifest
 from ..module_utils.llama_cpp.space import free_mib, no_space
 
 TAR_SECONDS = 3600  # of gigabytes, on a disk that is slow

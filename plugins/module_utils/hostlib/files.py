@@ -1,4 +1,5 @@
-"""Files written atomically, whole or not at all, and their checksums (sha256). Python 3.9's standard library only.
+"""Files and folders put in place atomically, whole or not at all, and checksums (sha256). Python 3.9's standard library
+only.
 
 write_file("/etc/modules-load.d/nvidia.conf", "nvidia\\n")
 write_file(key_file, keys, mode=0o600, owner=(uid, gid))
@@ -9,13 +10,17 @@ sha256_of(path) == wanted
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from typing import Any
 
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of linux/fcntl.h and linux/fs.h
 BLOCK_BYTES = 1 << 20  # some libraries of CUDA are larger than a small host's memory
 
 
@@ -60,6 +65,49 @@ def write_file(
         if isinstance(error, OSError):
             raise OSError(error.errno, error.strerror, path) from error
         raise
+
+
+def put_in_place(draft: str, path: str) -> None:
+    """Give a complete folder its name at one stroke; what had the name is removed afterwards.
+
+    Whatever ends this process there is a whole folder of that name, the former one or this, and perhaps another one
+    under the name of ``draft``, which lies beside it. Only where the file system can't exchange two names (NFS) there
+    is a moment without one. Raises OSError.
+    """
+    try:
+        os.rename(draft, path)
+        return
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+    gone = draft
+    if not _exchanged(draft, path):
+        gone = f"{draft}.removed"
+        remove_tree(gone)
+        os.rename(path, gone)
+        os.rename(draft, path)
+    remove_tree(gone)
+
+
+def _exchanged(one: str, other: str) -> bool:
+    """Exchange two names; False where this system can't."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):  # a C library that has no such call
+        return False
+    if rename(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EINVAL, errno.ENOSYS, errno.EPERM):
+        return False
+    raise OSError(number, os.strerror(number), other)
+
+
+def remove_tree(path: str) -> None:
+    """Remove a folder with what is in it, or whatever has the name, as far as that can be done."""
+    shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        os.unlink(path)
 
 
 def write_line(path: str, line: str) -> None:

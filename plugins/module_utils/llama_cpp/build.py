@@ -15,12 +15,12 @@ import time
 from typing import Any
 
 from ..hostlib import locks
-from ..hostlib.files import write_line
+from ..hostlib.files import put_in_place, write_line
 from ..hostlib.programs import output_of
 from .compilation import bundle_cuda, cache_hits, compile_programs, require_web_page
 from .errors import ReleaseError
 from .job import Job, objects_of
-from .release import known_flags, put_in_place, read_manifest, write_manifest
+from .release import known_flags, read_manifest, write_manifest
 from .source import Source
 from .space import free_mib, no_space
 

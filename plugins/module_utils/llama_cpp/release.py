@@ -94,14 +94,6 @@ def known_flags(folder: str, targets: list[str]) -> dict[str, str]:
     return flags_of(text) if main_program(targets) == "llama-server" else {}
 
 
-def put_in_place(partial: str, final: str) -> None:
-    """Give a release its name. One that has it is damaged, or was made by another run in the meantime."""
-    gone = set_aside(final) if os.path.lexists(final) else None
-    os.rename(partial, final)
-    if gone:
-        shutil.rmtree(gone)
-
-
 def set_aside(path: str) -> str:
     """Take a release's name from it, at one stroke; where it is now, to be removed however long that takes."""
     gone = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.removed")

@@ -23,7 +23,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ..hostlib import locks
-from ..hostlib.files import read_json, write_file
+from ..hostlib.files import put_in_place, read_json, remove_tree, write_file
 from ..hostlib.instances import Instance, ProofRecord, State, to_json
 from .desired_state import Declaration
 from .errors import HostError
@@ -137,9 +137,7 @@ class Folder:
                 secret = name == "keys"
                 write_file(os.path.join(draft, name), text, 0o600 if secret else 0o644, owner if secret else None)
             write_file(os.path.join(draft, "instance.json"), to_json(config.as_json()))
-            if os.path.isdir(folder):  # altered by hand: what was declared replaces it
-                shutil.rmtree(folder)
-            os.rename(draft, folder)
+            put_in_place(draft, folder)  # one that was altered by hand may be what every start follows
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
             raise
@@ -154,7 +152,18 @@ class Folder:
                     shutil.rmtree(self.generation(name), ignore_errors=True)
 
     def remove(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Remove all of it; the lock is held, and goes last. Without it another run could begin anew in this folder,
+        and lose what it writes there.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            # As long as there are generations, the next run finds what is left of a removal that was cut off.
+            for name in sorted(os.listdir(self.path), key=lambda name: (name == "generations", name)):
+                if name != LOCK:
+                    remove_tree(self.file(name))
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.file(LOCK))
+            with contextlib.suppress(OSError):  # a run that waited has made it anew
+                os.rmdir(self.path)
 
     @contextlib.contextmanager
     def locked(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from plugins.module_utils.hostlib import files
+from tests.conftest import ROOT
 
 
 @pytest.mark.parametrize("content", ["a\r\nb\n", "€", b"\xff\x00", ""])
@@ -104,3 +105,20 @@ def test_an_error_of_a_file_is_told_in_one_line() -> None:
     )
     assert files.reason_of(OSError(errno.ENOSPC, "No space left on device")) == "[Errno 28] No space left on device"
     assert files.reason_of(OSError("a\nb")) == "a b"
+
+
+# Who else renames: what gets no name that something else may have.
+RENAMING = {
+    "plugins/module_utils/llama_cpp/release.py",  # takes a name away
+    "plugins/module_utils/llama_cpp/source.py",  # in the work folder of a build
+}
+
+
+def test_folders_get_their_names_in_one_place() -> None:
+    found = {
+        str(path.relative_to(ROOT))
+        for place in ("plugins/**/*.py", "roles/*/files/*.py")
+        for path in ROOT.glob(place)
+        if "os.rename(" in path.read_text() or "renames(" in path.read_text()
+    }
+    assert found - {"plugins/module_utils/hostlib/files.py"} == RENAMING
