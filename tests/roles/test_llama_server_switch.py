@@ -24,7 +24,7 @@ import pytest
 from plugins.module_utils.hostlib.files import read_json
 from plugins.module_utils.hostlib.pids import argv_of
 from plugins.module_utils.llama_server.commands import run
-from plugins.module_utils.llama_server.control import start, stop
+from plugins.module_utils.llama_server.control import restart, rollback, start, stop
 from plugins.module_utils.llama_server.converge import converge
 from plugins.module_utils.llama_server.difference import difference
 from plugins.module_utils.llama_server.errors import HostError
@@ -242,6 +242,43 @@ def test_a_start_leaves_alone_what_serves_and_is_proven(machine: Machine) -> Non
     assert row["error"].startswith("decode speed: ")
     assert failure_message([row]).splitlines()[0].endswith("; what ran before runs on")
     assert plan(host)[0]["changed"] is False
+
+
+@pytest.mark.parametrize("action", [restart, rollback])
+def test_a_server_is_not_stopped_for_one_that_can_not_start(machine: Machine, action: Any, tmp_path: Path) -> None:
+    release, model = tmp_path / "release", tmp_path / "tiny.gguf"
+    shutil.copytree(machine.release, release, symlinks=True)
+    shutil.copyfile(machine.model["path"], model)
+    mine = Machine(machine.folder, release, model)
+    mine.port = machine.port
+    keys = {"main": {"ops": "sesame-0b9f2c-4417"}}
+    declared = mine.instance("main", "--api-key-file", "@keys", key_names=["ops"])
+    host = mine.declaring(declared, keys=keys)
+    deploy(host)
+    if action is rollback:
+        deploy(machine.declaring(machine.instance("main", "--ctx-size", "512")))
+    folder, serving = host.folder("main"), status(host)
+    started = folder.linked("previous" if action is rollback else "verified")
+    assert started
+    binary = release / "bin/llama-server"
+    for missing in (binary, model, Path(started.folder) / "launch.py", Path(started.key_file or "")):
+        missing.rename(missing.with_suffix(".away"))
+        with pytest.raises(HostError, match=rf"^instance main can't be started, {missing} is missing: deploy it; what"):
+            action(host, folder, declared["proof"])
+        missing.with_suffix(".away").rename(missing)
+    binary.rename(binary.with_suffix(".away"))
+    binary.write_text("#!/bin/sh\necho 'error: libllama.so is missing' >&2\nexit 1\n")
+    binary.chmod(0o755)
+    with pytest.raises(HostError, match=r"refuses the command line: error: libllama\.so is missing; nothing was"):
+        action(host, folder, declared["proof"])
+    binary.with_suffix(".away").rename(binary)
+    settings = dataclasses.replace(host.settings, supervisor_python=str(tmp_path / "nothing/python"))
+    with pytest.raises(HostError, match="nothing/python is missing: deploy instance main"):
+        action(dataclasses.replace(host, settings=settings), folder, declared["proof"])
+    assert status(host) == serving
+    assert not folder.linked("pending")
+    row = action(host, folder, declared["proof"])
+    assert (row["state"], row["error"]) == ("verified", None)
 
 
 def test_supervisord_says_itself_why_it_does_not_start(machine: Machine) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 from typing import Any
 
 from ..hostlib.instances import Instance
@@ -30,8 +29,6 @@ def rollback(host: Host, folder: Folder, proof: dict[str, Any]) -> Row:
             folder.link("previous", previous)
         if previous is None or (verified and verified.id == previous.id):
             raise HostError(f"instance {folder.name} has no earlier generation to go back to")
-        if not os.path.exists(previous.argv[0]) and previous.runtime != "docker":
-            raise HostError(f"instance {folder.name}: release {previous.release.name} is gone from the host: deploy it")
         folder.have_launcher(previous, host.launcher)
         host.runtime(previous).prepare(previous)
         return Switch(host, folder, verified, proof).to(previous)

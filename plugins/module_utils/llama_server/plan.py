@@ -11,7 +11,7 @@ from ..hostlib.instances import Instance
 from .desired_state import Declaration, salt
 from .folder import Folder
 from .host import Host, Row
-from .preconditions import require_arguments, require_no_system_configuration, require_ports, require_reach
+from .preconditions import require_declared_arguments, require_no_system_configuration, require_ports, require_reach
 from .proof.kept import keep
 from .proof.prove import prove
 
@@ -59,7 +59,7 @@ def _planned(host: Host, declaration: Declaration, own: bytes, remember: bool) -
         return {**row, **proof, "changed": False, "state": "failed" if proof["error"] else "verified"}
     require_no_system_configuration(config)
     require_reach(config)
-    require_arguments(declaration)
+    require_declared_arguments(declaration)
     return row
 
 

@@ -40,27 +40,55 @@ def require_reach(config: Instance) -> None:
             )
 
 
-def require_arguments(declaration: Declaration) -> None:
-    """Have the release's own parser read the arguments, before anything is stopped.
+def require_startable(config: Instance) -> None:
+    """Refuse a generation that can't start: asked by each switch before anything is stopped for it (switch.py).
 
-    Raises HostError with what it says. ``--version`` at the end makes it stop after reading them.
+    Raises HostError with what is missing, closed or refused.
     """
-    binary = declaration.config.argv[0]
-    if not os.path.exists(binary):
-        return  # check mode before the first build, or an image that holds its own
+    require_no_system_configuration(config)
+    require_files(config)
+    require_reach(config)
+    require_arguments(config)
+
+
+def require_files(config: Instance) -> None:
+    """Refuse a generation of which the host lacks a file: the release's, the models' or its own."""
+    own = [word for word in config.argv if word.startswith(config.folder + os.sep)]
+    needed = [*own, *(file.path for file in config.model_files())]
+    if config.runtime != "docker":  # whose image holds the release, and which needs no launcher
+        needed = [config.argv[0], os.path.join(config.folder, "launch.py"), *needed]
+    missing = [path for path in dict.fromkeys(needed) if not os.path.exists(path)]
+    if missing:
+        raise HostError(
+            f"instance {config.name} can't be started, {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} "
+            "missing: deploy it; what runs was left alone"
+        )
+
+
+def require_declared_arguments(declaration: Declaration) -> None:
+    """The same as require_arguments, of what has no generation on the disk yet."""
     with tempfile.TemporaryDirectory() as scratch:
         for name, text in declaration.files.items():
             with open(
                 os.open(os.path.join(scratch, name), os.O_CREAT | os.O_WRONLY, 0o600), "w", encoding="utf-8"
             ) as out:
                 out.write(text)
-        argv = declaration.placed(scratch, "").argv
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("LLAMA_")}
-        code, output = attempt(*argv, "--version", env={**kept, **declaration.config.environment})
+        require_arguments(declaration.placed(scratch, ""))
+
+
+def require_arguments(config: Instance) -> None:
+    """Have the release's own parser read the arguments, before anything is stopped.
+
+    Raises HostError with what it says. ``--version`` at the end makes it stop after reading them.
+    """
+    if not os.path.exists(config.argv[0]):
+        return  # check mode before the first build, or an image that holds its own
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("LLAMA_")}
+    code, output = attempt(*config.argv, "--version", env={**kept, **config.environment})
     if code != 0:
         raise HostError(
-            f"instance {declaration.name}: llama-server of release {declaration.config.release.name} refuses the "
-            f"command line: {cause(output) or 'it says nothing'}; nothing was touched"
+            f"instance {config.name}: llama-server of release {config.release.name} refuses the command line: "
+            f"{cause(output) or 'it says nothing'}; nothing was touched"
         )
 
 

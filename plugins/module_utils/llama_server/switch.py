@@ -16,6 +16,7 @@ from .drain import drain
 from .errors import HostError
 from .folder import Folder
 from .host import Host, Row
+from .preconditions import require_startable
 from .proof.kept import keep
 from .proof.prove import prove
 
@@ -35,7 +36,11 @@ class Switch:
         self.host.progress(f"{self.folder.name}: {line}")
 
     def to(self, new: Instance) -> Row:
-        """Switch, prove, and keep the new generation or restore the old one."""
+        """Switch, prove, and keep the new generation or restore the old one.
+
+        Raises HostError where the new one can't start; nothing was touched then.
+        """
+        require_startable(new)
         folder, old = self.folder, self.old
         left = folder.linked("pending")
         if left and old and left.runtime == old.runtime:

@@ -43,7 +43,11 @@ class Supervisor(Runtime):
         return None
 
     def prepare(self, config: Instance) -> None:
-        """Nothing: the configuration comes with the start."""
+        """Refuse to start without supervisor; its configuration comes with the start."""
+        if not os.path.exists(self.settings.supervisor_python):
+            raise HostError(
+                f"supervisor's {self.settings.supervisor_python} is missing: deploy instance {config.name} again"
+            )
 
     def start(self, config: Instance) -> None:
         name = config.name
