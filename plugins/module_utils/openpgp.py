@@ -1,9 +1,11 @@
-"""The fingerprint of an OpenPGP key, and its two forms, without GnuPG: hosts need not have it.
+"""OpenPGP keys of repositories, held against their fingerprints, and their two forms, without GnuPG.
 
     data = open("key.asc", "rb").read()
-    if fingerprint(data) != "C95B321B61E88C1809C4F759DDCAE044F796ECB0":
-        raise ...
+    require_key(data, "C95B321B61E88C1809C4F759DDCAE044F796ECB0")
     apt_keyring.write(binary(data))
+
+Hosts need not have GnuPG. Whoever trusts a key asks ``require_key``, and compares no fingerprint itself: the end of
+one, such as the eight digits that name NVIDIA's files, is forged in minutes.
 
 Python 3.9's standard library only. Formats are those of RFC 9580.
 """
@@ -17,11 +19,38 @@ import re
 from collections.abc import Iterator
 
 BLOCK = re.compile(rb"-----BEGIN PGP PUBLIC KEY BLOCK-----(.*?)-----END PGP PUBLIC KEY BLOCK-----", re.DOTALL)
+MAX_BYTES = 1 << 20  # of a file of keys
+FINGERPRINT = re.compile(r"[0-9A-F]{40}|[0-9A-F]{64}")
 PUBLIC_KEY, SECRET_KEYS = 6, (5, 7)
 
 
 class OpenPgpError(Exception):
     """One line that says why something is not one public key."""
+
+
+class OtherKey(OpenPgpError):
+    """It is a key, and not the wanted one."""
+
+
+def whole_fingerprint(text: str) -> str:
+    """A fingerprint as ``fingerprint`` gives it, of one with spaces between its digits.
+
+    Raises OpenPgpError where it is only a part of one.
+    """
+    digits = re.sub(r"\s", "", text).upper()
+    if not FINGERPRINT.fullmatch(digits):
+        raise OpenPgpError(f"'{text}' is no whole fingerprint: write all of its 40 or 64 hexadecimal digits")
+    return digits
+
+
+def require_key(data: bytes, wanted: str) -> None:
+    """Refuse what is not the one key of a fingerprint, in either form of it.
+
+    Raises OtherKey for another key, and OpenPgpError for what is none or several, and for a part of a fingerprint.
+    """
+    digits, actual = whole_fingerprint(wanted), fingerprint(data)
+    if actual != digits:
+        raise OtherKey(f"key {actual}, not {digits}")
 
 
 def fingerprint(data: bytes) -> str:

@@ -38,17 +38,16 @@ from ansible.module_utils.basic import AnsibleModule
 from ..module_utils.hostlib.environment import begin
 from ..module_utils.hostlib.files import write_file
 from ..module_utils.hostlib.http_client import basic_authorization, open_address, without_user
-from ..module_utils.openpgp import OpenPgpError, armored, binary, fingerprint
-
-LONGEST = 1 << 20  # of a key, in bytes
+from ..module_utils.openpgp import MAX_BYTES, OpenPgpError, OtherKey, armored, binary, require_key, whole_fingerprint
 
 
 def is_there(path: str, wanted: str) -> bool:
     try:
         with open(path, "rb") as stream:
-            return fingerprint(stream.read()) == wanted
+            require_key(stream.read(), wanted)
     except (OSError, OpenPgpError):
         return False
+    return True
 
 
 def main() -> None:
@@ -62,23 +61,23 @@ def main() -> None:
         supports_check_mode=True,
     )
     url, path = module.params["url"], module.params["path"]
-    wanted = module.params["fingerprint"].replace(" ", "").upper()
+    try:
+        wanted = whole_fingerprint(module.params["fingerprint"])
+    except OpenPgpError as error:
+        module.fail_json(msg=f"the fingerprint of the key {url}: {error}")
     changed = not is_there(path, wanted)
     if changed and not module.check_mode:
         try:
             with open_address(without_user(url), authorization=basic_authorization(url)) as answer:
-                data = answer.read(LONGEST)
+                data = answer.read(MAX_BYTES)
         except Exception as error:  # urllib's and ssl's have no common one below this
             module.fail_json(msg=f"the repository's key {url} can't be fetched ({error}): name a mirror that has it")
         try:
-            actual = fingerprint(data)
+            require_key(data, wanted)
+        except OtherKey as error:
+            module.fail_json(msg=f"{url} holds {error}: nothing was trusted; verify a new key, and set its fingerprint")
         except OpenPgpError as error:
             module.fail_json(msg=f"{url} holds {error}, not one OpenPGP key: name the address of the repository's key")
-        if actual != wanted:
-            module.fail_json(
-                msg=f"{url} holds key {actual}, not {wanted}: nothing was trusted; verify a new key, and set its "
-                "fingerprint"
-            )
         try:
             write_file(path, armored(data) if path.endswith(".asc") else binary(data), parents=True)
         except OSError as error:

@@ -69,11 +69,11 @@ from ..module_utils.nvidia.systems import system_of
 from ..module_utils.nvidia.toolkits import toolkit_packages
 
 
-def install(manager: Manager, packages: tuple[str, ...], address: str, signer: str, say: Say) -> None:
+def install(manager: Manager, packages: tuple[str, ...], address: str, fingerprint: str, say: Say) -> None:
     """Add the repository and install from it."""
     if manager.repository_due(address, driver=False):
         say(f"add NVIDIA's repository {address}")
-        manager.add_repository(address, signer, driver=False)
+        manager.add_repository(address, fingerprint, driver=False)
     manager.unfinished(say)
     refresh_errors = manager.refresh(say)
     candidates = manager.candidates(packages)

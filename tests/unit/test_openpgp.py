@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
 import pytest
 
 from plugins.module_utils import openpgp
+from tests.conftest import ROOT
 
 DEBIAN = {
     "bookworm-stable": "4D64FEC119C2029067D6E791F8D2585B8783D481",
@@ -45,6 +47,41 @@ def test_what_is_not_one_public_key_is_no_key() -> None:
     ):
         with pytest.raises(openpgp.OpenPgpError, match=why):
             openpgp.fingerprint(data)
+
+
+def test_a_key_is_trusted_by_its_whole_fingerprint() -> None:
+    key = packet(6, b"\x04" + bytes(50))
+    digits = openpgp.fingerprint(key)
+    spaced = " ".join(digits[at : at + 4] for at in range(0, 40, 4))
+    for wanted in (digits, digits.lower(), spaced, f" {spaced}\n"):
+        openpgp.require_key(key, wanted)
+    with pytest.raises(openpgp.OtherKey, match=rf"key {digits}, not {'A' * 40}"):
+        openpgp.require_key(key, "A" * 40)
+    for part in (
+        "",
+        digits[-8:],
+        digits[-16:],
+        digits[1:],
+        digits[:-1],
+        digits + "0",
+        "0x" + digits,
+        digits[:-1] + "G",
+    ):
+        with pytest.raises(openpgp.OpenPgpError, match="is no whole fingerprint: write all of its 40 or 64"):
+            openpgp.require_key(key, part)
+
+
+def test_nobody_else_compares_fingerprints() -> None:
+    others = [path for path in (ROOT / "plugins").rglob("*.py") if path.name != "openpgp.py"]
+    imports = [
+        (path.name, alias.name)
+        for path in others
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and "openpgp" in f"{node.module} {[alias.name for alias in node.names]}"
+        for alias in node.names
+    ]
+    assert {name for name, _ in imports} == {"container_engine_key.py", "packages.py", "repositories.py"}
+    assert not {name for _, name in imports} & {"openpgp", "fingerprint", "fingerprints"}
 
 
 @pytest.mark.parametrize("size", [10, 191, 192, 300, 8383, 8384, 70000])

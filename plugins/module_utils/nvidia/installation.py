@@ -13,6 +13,7 @@ from .drivers import Driver
 from .errors import DriverError
 from .facts import OnDisk
 from .packages import Apt, Manager, Say
+from .repositories import signer
 from .steps import Step
 from .versions import of_branch
 
@@ -24,7 +25,8 @@ class Installation:
     driver: Driver
     manager: Manager
     address: str
-    signer: str
+    fingerprint: str
+    """The setting of the repository's key; empty for NVIDIA's."""
     kernel: str
     may_boot: bool
     """True where the driver may be one that serves only after a boot: none serves now, or a reboot is allowed."""
@@ -35,6 +37,7 @@ class Installation:
         if components := manager.components_due(driver.components):
             steps.append(Step(f"enable {', '.join(components)}", lambda say: manager.add_components(components)))
         if driver.source == "nvidia" and manager.repository_due(self.address, driver=True):
+            signer(self.address, manager.system, self.fingerprint)  # what is not known is told before anything is done
             steps.append(Step(f"add NVIDIA's repository {self.address}", self.add_repository))
         names = " ".join((*driver.pin, *driver.packages, *driver.follow))
         verb = "update" if newer else "replace" if installed else "install"
@@ -44,7 +47,7 @@ class Installation:
 
     def add_repository(self, say: Say) -> None:
         """Add NVIDIA's."""
-        self.manager.add_repository(self.address, self.signer, driver=True)
+        self.manager.add_repository(self.address, self.fingerprint, driver=True)
 
     def install(self, say: Say) -> None:
         """Pin the branch, look what would come, and install it."""

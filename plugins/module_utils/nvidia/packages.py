@@ -16,11 +16,11 @@ from typing import NamedTuple, Union
 from ..hostlib import locks, programs
 from ..hostlib.files import read_text, write_file
 from ..hostlib.http_client import basic_authorization, open_address, without_user
-from ..openpgp import OpenPgpError, binary, fingerprint
+from ..openpgp import MAX_BYTES, OpenPgpError, OtherKey, binary, require_key
 from .drivers import Driver
 from .errors import DriverError
-from .repositories import preferences
-from .systems import Key, System
+from .repositories import preferences, signer
+from .systems import System
 from .versions import branch_of
 from .versions import version as version_key
 
@@ -65,25 +65,24 @@ def run(argv: Sequence[str], say: Say | None = None, ok: Sequence[int] = (0,), *
     return "\n".join(lines)
 
 
-def fetch_key(address: str, key: Key, signer: str) -> bytes:
-    """The key that a repository is signed with, once its fingerprint is the known one, or that of a mirror's signer."""
-    wanted = re.sub(r"\s", "", signer).upper() or key.fingerprint
-    url = f"{address}/{key.file}"
+def fetch_key(address: str, system: System, setting: str) -> bytes:
+    """The key that a repository is signed with, once it is the one of ``signer()``."""
+    wanted, url = signer(address, system, setting), f"{address}/{system.key.file}"
     try:
         with open_address(without_user(url), authorization=basic_authorization(url)) as answer:
-            data: bytes = answer.read()
-        actual = fingerprint(data)
+            data: bytes = answer.read(MAX_BYTES)
+        require_key(data, wanted)
+    except OtherKey as error:
+        raise DriverError(
+            f"{url} holds {error}: whoever answers there is not NVIDIA; check nvidia_driver_repository_url, and "
+            "nvidia_driver_repository_fingerprint where a mirror signs by itself"
+        ) from error
     except OpenPgpError as error:
         raise DriverError(f"{url} is no OpenPGP key: {error}") from error
     except (OSError, ValueError, HTTPException) as error:
         raise DriverError(
             f"{url} can't be fetched: {error}; let the host reach it, or set nvidia_driver_repository_url to a mirror"
         ) from error
-    if not actual.endswith(wanted):
-        raise DriverError(
-            f"{url} has the fingerprint {actual}, not {wanted}: whoever answers there is not NVIDIA; check "
-            "nvidia_driver_repository_url, and nvidia_driver_repository_fingerprint where a mirror signs by itself"
-        )
     return data
 
 
@@ -114,11 +113,11 @@ class Apt:
             or read_text(self.PREFERENCES) != preferences(driver=self._for_driver(driver))
         )
 
-    def add_repository(self, address: str, signer: str, *, driver: bool) -> None:
+    def add_repository(self, address: str, fingerprint: str, *, driver: bool) -> None:
         """Add it; what may be taken from it is decided before anything can be."""
-        for_driver = self._for_driver(driver)
+        key, for_driver = fetch_key(address, self.system, fingerprint), self._for_driver(driver)
         write_file(self.PREFERENCES, preferences(driver=for_driver), parents=True)
-        write_file(self.KEY, binary(fetch_key(address, self.system.key, signer)), parents=True)
+        write_file(self.KEY, binary(key), parents=True)
         write_file(self.SOURCES, self._sources(address), parents=True)
 
     def _for_driver(self, driver: bool) -> bool:
@@ -262,8 +261,8 @@ class Dnf:
     def repository_due(self, address: str, *, driver: bool) -> bool:
         return not self._has_foreign(address) and read_text(self.REPOSITORY) != self._repository(address)
 
-    def add_repository(self, address: str, signer: str, *, driver: bool) -> None:
-        write_file(self.KEY, fetch_key(address, self.system.key, signer), parents=True)
+    def add_repository(self, address: str, fingerprint: str, *, driver: bool) -> None:
+        write_file(self.KEY, fetch_key(address, self.system, fingerprint), parents=True)
         write_file(self.REPOSITORY, self._repository(address), parents=True)
 
     def _has_foreign(self, address: str) -> bool:

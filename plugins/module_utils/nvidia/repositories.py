@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
+from ..openpgp import OpenPgpError, whole_fingerprint
 from .errors import NvidiaError
 from .systems import ARCHITECTURES, System
 
@@ -30,6 +31,22 @@ def repository(url: str, system: System, machine: str) -> str:
             "own), and name it here without"
         )
     return f"{url.rstrip('/')}/{system.folder}/{ARCHITECTURES[machine][0]}"
+
+
+def signer(address: str, system: System, setting: str) -> str:
+    """The whole fingerprint of the key that a repository must be signed with: NVIDIA's, or that of the setting.
+
+    Raises NvidiaError where it is not known, or the setting is only a part of one.
+    """
+    if not setting and not system.key.fingerprint:
+        raise NvidiaError(
+            f"the fingerprint of NVIDIA's key for {system.name} is not known here: have {address}/{system.key.file} "
+            "from two places, compare what gpg --show-keys says of it, and set nvidia_driver_repository_fingerprint"
+        )
+    try:
+        return whole_fingerprint(setting or system.key.fingerprint)
+    except OpenPgpError as error:
+        raise NvidiaError(f"nvidia_driver_repository_fingerprint: {error}") from error
 
 
 def preferences(*, driver: bool) -> str:

@@ -21,7 +21,7 @@ class Offer(NamedTuple):
 
 
 class Key(NamedTuple):
-    """The key of a repository: the file beside it, and its fingerprint, or as much of its end as is known."""
+    """The key of a repository: the file beside it, and its whole fingerprint, empty where only its end is known."""
 
     file: str
     fingerprint: str
@@ -63,7 +63,7 @@ SYSTEMS = (
     System("RHEL 9 and its family", RHEL_FAMILY, "9", "dnf", "rhel9",
            Key("D42D0685.pub", "610C7B14E068A878070DA4E99CD0A493D42D0685"), "11.7",
            {"x86_64": _rhel, "aarch64": _rhel}),
-    System("RHEL 10 and its family", RHEL_FAMILY, "10", "dnf", "rhel10", Key("CDF6BA43.pub", "CDF6BA43"), "13.0",
+    System("RHEL 10 and its family", RHEL_FAMILY, "10", "dnf", "rhel10", Key("CDF6BA43.pub", ""), "13.0",
            {"x86_64": _rhel, "aarch64": _rhel}),
 )  # fmt: skip
 SUPPORTED = (

@@ -6,11 +6,14 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from plugins.module_utils import openpgp
 from plugins.module_utils.nvidia import packages as nvidia_packages
-from plugins.module_utils.nvidia.systems import SYSTEMS
+from plugins.module_utils.nvidia.errors import DriverError, NvidiaError
+from plugins.module_utils.nvidia.systems import SYSTEMS, Key
 from tests.unit.nvidia.machine import Machine
 
 ONE_LINE = (
@@ -66,3 +69,26 @@ def test_components_are_added_wherever_the_distributions_main_is_and_nowhere_els
         first, *_, last = nvidia_packages.entries(nvidia_packages.with_components(text, "bookworm", added))
         assert (first.uris, first.components) == (["http://mirror.example.com/debian"], ["main", "contrib", "non-free"])
         assert last == (["http://other.example.com/apt"], ["stable"], ["main"])
+
+
+RHEL_9, RHEL_10 = (system for system in SYSTEMS if system.manager == "dnf")
+
+
+@pytest.mark.parametrize("part", [slice(-8, None), slice(-16, None), slice(1, None)])
+def test_a_key_that_only_ends_as_the_wanted_one_is_not_trusted(tmp_path: Path, part: slice) -> None:
+    body = b"\x04" + bytes(50)
+    key = bytes([0xC0 | 6, len(body)]) + body
+    for system in (RHEL_9, RHEL_10):
+        (tmp_path / system.key.file).write_bytes(key)
+    digits = openpgp.fingerprint(key)
+    address = tmp_path.as_uri()
+    assert nvidia_packages.fetch_key(address, RHEL_9, digits) == key
+    with pytest.raises(NvidiaError, match=r"nvidia_driver_repository_fingerprint: '.*' is no whole fingerprint"):
+        nvidia_packages.fetch_key(address, RHEL_9, digits[part])
+    ending = RHEL_9._replace(key=Key(RHEL_9.key.file, digits[part]))
+    with pytest.raises(NvidiaError, match="is no whole fingerprint"):
+        nvidia_packages.fetch_key(address, ending, "")
+    with pytest.raises(DriverError, match=f"holds key {digits}, not 610C7B14E068A878070DA4E99CD0A493D42D0685: whoever"):
+        nvidia_packages.fetch_key(address, RHEL_9, "")
+    with pytest.raises(NvidiaError, match="key for RHEL 10 and its family is not known here: have file://"):
+        nvidia_packages.fetch_key(address, RHEL_10, "")
