@@ -6,15 +6,20 @@ whatever is anything else one by one (``read``). Both give the same reading.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
 from nexus_tasks.load.event_stream import Event
 from nexus_tasks.load.reading import Reading, StreamError
+from nexus_tasks.servers.answers import EXCERPT, count_of, error_in, json_of, numbers_in, object_of, text_of, words
 
-ANSWER_EXCERPT = 300
-"""The most of an unexpected answer that goes into an error message, in characters."""
+BROKEN_OFF = (
+    "error", "abort", "aborted", "cancel", "cancelled", "canceled", "timeout", "insufficient_system_resource",
+    "network_error", "model_error", "server_error", "other_error",
+)  # fmt: skip
+"""Finish reasons by which servers say that an answer failed."""
+MAX_TOKENS_AT_ONCE = 1_000_000
 
 
 class Messages:
@@ -24,10 +29,12 @@ class Messages:
         self.reading = Reading()
         self._keep_text = keep_text
         self._texts: list[str] = []
+        self._idle_message: dict[str, Any] | None = None
+        """The last message that brought nothing, for the case that none does."""
 
     def text(self) -> str:
         """The text so far, without reasoning."""
-        return "".join(self._texts)
+        return text_of("".join(self._texts)) or ""
 
     def bulk(self, lines: list[bytes], times: list[float]) -> bool:
         """Read messages that only bring tokens; False, and nothing done, where one of them is anything else."""
@@ -36,23 +43,37 @@ class Messages:
     def read(self, event: Event) -> None:
         """Read any message."""
         reading = self.reading
-        if reading.failure or reading.end is not None or self._ended():
-            return
-        if event.data == "[DONE]":
+        if reading.failure or reading.end is not None or self._ended() or not event.data.strip():
+            return  # servers keep connections alive by events without data
+        if event.data.strip() == "[DONE]":
             self.done(event.time)
             return
         try:
-            message = msgspec.json.decode(event.data)
-        except (msgspec.DecodeError, UnicodeError):
+            message = json_of(event.data)
+        except ValueError:
             message = None
-        if not isinstance(message, dict) or not message:
-            shown = excerpt(event.data.encode("utf-8", errors="replace"))
+        told = error_in(message)
+        if told is None and event.type == "error":
+            told = words(event.data if message is None else message)
+        if told is not None:
+            reading.failure = StreamError("in_stream", told)
+        elif not isinstance(message, dict) or not message:
+            shown = " ".join(event.data.split())[:EXCERPT]
             reading.failure = StreamError("protocol", f"not a JSON object: {shown}")
-        elif message.get("error"):
-            reading.failure = StreamError("in_stream", error_text(message["error"]))
         else:
-            reading.backend = reading.backend or _text(message.get("system_fingerprint"))
+            reading.backend = reading.backend or text_of(message.get("system_fingerprint"))
             self.message(event.time, message)
+
+    def finish(self, *, complete: bool) -> None:
+        """Take the end of the stream; ``complete`` where it was the answer's own."""
+
+    def _tokens(self, moment: float, number: int) -> bool:
+        """Note that so many tokens arrived; False where there can't be as many."""
+        if number > MAX_TOKENS_AT_ONCE:
+            self.reading.failure = StreamError("protocol", f"{number} tokens are said to have come at once")
+            return False
+        self.reading.tokens.extend([moment] * number)
+        return True
 
     def _ended(self) -> bool:
         return False
@@ -108,23 +129,21 @@ class CompletionMessages(Messages):
     def message(self, moment: float, message: dict[str, Any]) -> None:
         reading = self.reading
         if self._keep_text:
-            self._texts.append(_text(message.get("content")) or "")
+            self._texts.append(text_of(message.get("content")) or "")
         if message.get("stop") is True:
             reading.end = moment
-            reading.finish_reason = _text(message.get("stop_type"))
-            reading.timings = _numbers(message.get("timings"))
-            reading.prompt_tokens = _count(message.get("tokens_evaluated"))
-            reading.output_tokens = _count(message.get("tokens_predicted"))
-            reading.cached_tokens = _count((reading.timings or {}).get("cache_n"))
+            reading.finish_reason = text_of(message.get("stop_type"))
+            reading.timings = numbers_in(message.get("timings"))
+            reading.prompt_tokens = count_of(message.get("tokens_evaluated"))
+            reading.output_tokens = count_of(message.get("tokens_predicted"))
+            reading.cached_tokens = count_of((reading.timings or {}).get("cache_n"))
             return
         # tokens_predicted counts tokens that were held back as well (half a character, a possible stop word):
         # they arrive with this event. Events before the first token carry none (prompt progress).
-        predicted = _count(message.get("tokens_predicted"))
+        predicted = count_of(message.get("tokens_predicted"))
         new = 1 if predicted is None else predicted - len(reading.tokens)
-        if new > 0:
-            reading.tokens.extend([moment] * new)
-            if reading.visible is None:
-                reading.visible = moment
+        if new > 0 and self._tokens(moment, new) and reading.visible is None:
+            reading.visible = moment
 
 
 class _Delta(msgspec.Struct, gc=False):
@@ -157,6 +176,8 @@ class OpenAIMessages(Messages):
 
     _decoder = msgspec.json.Decoder(_Chunk)
     _first = True
+    _last = 0.0
+    """The arrival of the last message."""
 
     def bulk(self, lines: list[bytes], times: list[float]) -> bool:
         reading = self.reading
@@ -189,80 +210,93 @@ class OpenAIMessages(Messages):
             self._texts.extend(texts)
         if self._first:
             self._first = False
-            reading.backend = _text(msgspec.json.decode(lines[0]).get("system_fingerprint"))
+            reading.backend = text_of(object_of(json_of(lines[0])).get("system_fingerprint"))
         return True
 
     def done(self, moment: float) -> None:
-        self.reading.end = moment
+        self._last = moment
+        self._end()
+
+    def finish(self, *, complete: bool) -> None:
+        # Not every server says [DONE]; with the reason and the number of tokens, nothing is missing.
+        reading = self.reading
+        whole = reading.finish_reason is not None and reading.output_tokens is not None
+        if complete and reading.end is None and reading.failure is None and (whole or self._is_empty()):
+            self._end()
+
+    def _end(self) -> None:
+        reading = self.reading
+        visible, reasoned = len(reading.tokens) - reading.reasoning_tokens, reading.reasoning_tokens
+        if reasoned and reading.output_tokens is not None and reading.output_tokens <= 1.1 * visible + 1:
+            reading.output_tokens += reasoned  # the server counts what can be read only
+        if self._is_empty():
+            told = f": {words(self._idle_message)}" if self._idle_message else ""
+            message = f"the stream ended without a token, a finish reason or usage{told}"
+            self.reading.failure = StreamError("protocol", message)
+        else:
+            self.reading.end = self._last
+
+    def _is_empty(self) -> bool:
+        reading = self.reading
+        return not reading.tokens and reading.finish_reason is None and not reading.output_tokens
 
     def message(self, moment: float, message: dict[str, Any]) -> None:
         reading = self.reading
+        self._last = moment
         choices = message.get("choices")
         for choice in choices if isinstance(choices, list) else ():
             if not isinstance(choice, dict):
                 continue
-            delta = _object(choice.get("delta")) or choice
+            delta = object_of(choice.get("delta")) or choice
             # Reasoning and tool calls are tokens as well; the first chunk of a chat only names the role.
             visible = any(delta.get(key) for key in ("content", "tool_calls", "text"))
             reasoned = any(delta.get(key) for key in ("reasoning_content", "reasoning"))
             if visible or reasoned:
-                reading.tokens.append(moment)
+                # Servers that count with every chunk say how many tokens it brings.
+                counted = count_of(object_of(message.get("usage")).get("completion_tokens"))
+                self._tokens(moment, max((counted or 0) - len(reading.tokens), 1))
             if visible:
                 reading.visible = moment if reading.visible is None else reading.visible
                 if self._keep_text:
-                    self._texts.append(_text(delta.get("content")) or _text(delta.get("text")) or "")
+                    self._texts.append(_str(delta.get("content")) or _str(delta.get("text")))
             elif reasoned:
                 reading.reasoning_tokens += 1
-            reading.finish_reason = _text(choice.get("finish_reason")) or reading.finish_reason
+            reason = text_of(choice.get("finish_reason"))
+            if reason and reason.casefold() in BROKEN_OFF:
+                reading.failure = StreamError("in_stream", f"the server broke the answer off: {reason}")
+            reading.finish_reason = reason or reading.finish_reason
         read_usage(message, reading)
+        if self._is_empty():
+            self._idle_message = message
 
 
 def read_usage(message: dict[str, Any], reading: Reading) -> None:
     """Take the numbers of tokens, and the timings of llama-server, where a message has them."""
-    usage = _object(message.get("usage"))
-    if usage is not None:
-        reading.prompt_tokens = _count(usage.get("prompt_tokens"))
-        reading.output_tokens = _count(usage.get("completion_tokens"))
-        cached = _count((_object(usage.get("prompt_tokens_details")) or {}).get("cached_tokens"))
+    usage = message.get("usage")
+    if isinstance(usage, dict):
+        reading.prompt_tokens = count_of(usage.get("prompt_tokens"))
+        reading.output_tokens = _generated(usage, reading.prompt_tokens)
+        cached = count_of(object_of(usage.get("prompt_tokens_details")).get("cached_tokens"))
         reading.cached_tokens = cached if cached is not None else reading.cached_tokens
-    timings = _numbers(message.get("timings"))
+    timings = numbers_in(message.get("timings"))
     if timings is not None:
         reading.timings = timings
-        cached = _count(timings.get("cache_n"))
+        cached = count_of(timings.get("cache_n"))
         reading.cached_tokens = cached if cached is not None else reading.cached_tokens
 
 
-def error_text(error: object) -> str:
-    """The text of an ``error`` object, or what came in place of one."""
-    text = error.get("message") if isinstance(error, dict) else error
-    return str(text or error)[:ANSWER_EXCERPT]
+def _generated(usage: dict[str, Any], prompt: int | None) -> int | None:
+    """The tokens that were generated. Some servers count those of reasoning beside ``completion_tokens``."""
+    tokens = count_of(usage.get("completion_tokens"))
+    if tokens is None:
+        return None
+    reasoning = count_of(object_of(usage.get("completion_tokens_details")).get("reasoning_tokens")) or 0
+    total = count_of(usage.get("total_tokens"))
+    if reasoning > tokens:
+        return tokens + reasoning
+    return tokens if total is None or prompt is None else max(tokens, total - prompt)
 
 
-def excerpt(answer: bytes) -> str:
-    """The message in an error answer, or the beginning of whatever else it is."""
-    text = answer.decode("utf-8", errors="replace")
-    try:
-        error = msgspec.json.decode(text)["error"]
-        text = error["message"] if isinstance(error, dict) else str(error)
-    except (ValueError, KeyError, TypeError):
-        pass
-    text = " ".join(str(text).split())
-    return text[:ANSWER_EXCERPT] or "an empty answer"
-
-
-def _object(value: object) -> dict[str, Any] | None:
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else None
-
-
-def _numbers(value: object) -> dict[str, float] | None:
-    """The numbers in an object; None where it holds none."""
-    numbers = {key: number for key, number in (_object(value) or {}).items() if type(number) in (int, float)}
-    return numbers or None
-
-
-def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
+def _str(value: object) -> str:
+    """The text of a message, whose halves of letters are put together at the end."""
+    return value if isinstance(value, str) else ""

@@ -12,22 +12,26 @@ unknown shapes) is read event by event by the exact rules. Both give the same re
 from __future__ import annotations
 
 import itertools
+import re
 
-import httptools
-import msgspec
 import numpy as np
 
-from nexus_tasks.load.event_stream import Events, events
-from nexus_tasks.load.messages import CompletionMessages, OpenAIMessages, error_text, excerpt, read_usage
+from nexus_tasks.load.event_stream import Event, Events, EventTooLongError, events
+from nexus_tasks.load.messages import CompletionMessages, OpenAIMessages, read_usage
 from nexus_tasks.load.reading import Reading, Segment, StreamError
+from nexus_tasks.load.sender.http_answer import HttpAnswer, NotHttpError, retry_after_s
+from nexus_tasks.servers import answers
 
 COMPLETION = "/completion"
 BACKEND_HEADERS = ("x-backend", "x-served-by", "served-by", "x-backend-server", "x-upstream")
 """Headers by which balancers say which server answered."""
+RESULTS = ("data", "results", "embeddings", "embedding")
+"""What holds the results in a document, one of them."""
 _OK = 200
 _TAIL = 4
 """So many last events of a segment are read one by one: the end of an answer is unlike the rest of it."""
-_EMPTY_HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+_HEAD_END = re.compile(rb"\r?\n\r?\n")
+_HEX = b"0123456789abcdefABCDEF"
 
 
 class Answer:
@@ -40,16 +44,19 @@ class Answer:
     """
 
     def __init__(self, path: str, *, stream: bool = True, keep_text: bool = False) -> None:
+        self._path = path
         self._stream = stream
         self._keep_text = keep_text
         self._messages = (CompletionMessages if path == COMPLETION else OpenAIMessages)(keep_text=keep_text)
-        self._head = _Head()
-        self._events: Events | None = None  # from the first segment on that is not ordinary
-        self._parser: httptools.HttpResponseParser | None = None
+        self._http = HttpAnswer(self._take)
+        self._head_size = 0
+        self._events = Events()
+        self._is_ordinary = True  # until a segment is not
         self._body = bytearray()  # of an answer that is no stream
+        self._size = 0  # of a body that is not in chunks, in bytes
         self._unread: list[Segment] = []  # before the head is whole
         self._last: float | None = None  # the arrival of the last byte
-        self._complete = False  # the message's own end came
+        self._last_chunk = False  # it was in an ordinary segment
         self._arrival = 0.0
         self._broken: StreamError | None = None
 
@@ -58,62 +65,76 @@ class Answer:
         if not len(segment.times) or self._broken:
             return
         self._last = float(segment.times[-1])
-        if self._head.status is None:
+        start = 0
+        if not self._http.status:
             self._unread.append(segment)
             segment = _joined(self._unread)
-            start = self._head.read(segment.raw)
-            if start is None:
+            self._read_head(segment.raw)
+            if not self._http.status:
                 return
+            start = self._head_size
             self._unread = []
-        else:
-            start = 0
-        if self._is_stream() and self._parser is None and self._events is None and self._ordinary(segment, start):
+        if self._is_stream() and self._is_ordinary and self._ordinary(segment, start):
             return
+        self._is_ordinary = False
         self._exactly(segment, start)
 
     def finish(self, broken: StreamError | None = None) -> Reading:
         """The reading. ``broken`` is what ended the transport, where that was no ordinary end."""
-        reading = self._messages.reading
-        reading.backend = self._head.backend or reading.backend
+        head, reading = self._http, self._messages.reading
+        served_by = next((head.headers[name] for name in BACKEND_HEADERS if head.headers.get(name)), None)
+        reading.backend = served_by or reading.backend
         if self._keep_text:
             reading.text = self._messages.text()
-        if self._parser is not None and not self._complete and broken is None:
-            # An answer without a length ends with its connection.
-            self._complete = self._head.until_closed
         broken = self._broken or broken
-        if self._head.status is None:
+        complete = self._is_complete() or (head.until_closed and broken is None)
+        if not head.status:
             reading.failure = broken or StreamError("disconnected", "the connection was closed before any answer")
-        elif self._head.status != _OK:
-            reading.failure = StreamError(
-                "http_status", f"HTTP {self._head.status}: {excerpt(bytes(self._body))}", self._head.retry_after_s
-            )
+        elif head.status != _OK:
+            shown = f"an answer in {head.coding}" if head.coding else answers.excerpt(bytes(self._body))
+            retry_s = retry_after_s(head.headers.get("retry-after"))
+            reading.failure = StreamError("http_status", f"HTTP {head.status}: {shown}", retry_s)
         elif not self._is_stream():
-            self._read_document(reading, broken)
-        elif reading.end is None and reading.failure is None:
-            # An answer that arrived whole has not failed, whatever became of the connection afterwards.
-            missing_end = f"the stream stopped without its end, after {len(reading.tokens)} tokens"
-            reading.failure = broken or StreamError("disconnected", missing_end)
+            self._read_document(reading, broken, complete=complete)
+        else:
+            self._messages.finish(complete=complete)
+            if reading.end is None and reading.failure is None:
+                # An answer that arrived whole has not failed, whatever became of the connection afterwards.
+                missing_end = f"the stream stopped without its end, after {len(reading.tokens)} tokens"
+                reading.failure = broken or StreamError("disconnected", missing_end)
+        head.close()
         return reading
 
     def _is_stream(self) -> bool:
-        return self._stream and self._head.status == _OK and self._head.may_be_events
+        return self._stream and self._http.is_stream
 
-    def _read_document(self, reading: Reading, broken: StreamError | None) -> None:
+    def _is_complete(self) -> bool:
+        """True where the answer's own end came."""
+        if self._http.chunked:
+            return self._http.complete or self._last_chunk
+        length = self._http.headers.get("content-length")
+        return self._http.complete or (length is not None and length.isdecimal() and self._size >= int(length))
+
+    def _read_document(self, reading: Reading, broken: StreamError | None, *, complete: bool) -> None:
         """An answer that is one JSON document: of embeddings, of reranking, or in place of a stream."""
-        if not self._complete:
+        if not complete:
             reading.failure = broken or StreamError("disconnected", "the answer stopped before its end")
             return
         try:
-            document = msgspec.json.decode(self._body)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+            document = answers.json_of(bytes(self._body))
+        except ValueError:
             document = None
-        error = document.get("error") if isinstance(document, dict) else None
+        error = answers.error_in(document)
+        kind = self._http.content_type or "something"
+        shown = answers.excerpt(bytes(self._body))
         if error:
-            reading.failure = StreamError("in_stream", error_text(error))
-        elif self._stream or not isinstance(document, (dict, list)):
-            kind = self._head.content_type or "something"
-            wanted = "a stream of events" if self._stream else "JSON"
-            reading.failure = StreamError("protocol", f"{kind} came instead of {wanted}: {excerpt(bytes(self._body))}")
+            reading.failure = StreamError("in_stream", error)
+        elif self._stream:
+            reading.failure = StreamError("protocol", f"{kind} came instead of a stream of events: {shown}")
+        elif not isinstance(document, (dict, list)):
+            reading.failure = StreamError("protocol", f"{kind} came instead of JSON: {shown}")
+        elif not (document if isinstance(document, list) else any(document.get(name) for name in RESULTS)):
+            reading.failure = StreamError("protocol", f"neither embeddings nor ranks came: {shown}")
         else:
             reading.end = self._last
             if isinstance(document, dict):
@@ -123,11 +144,18 @@ class Answer:
 
     def _ordinary(self, segment: Segment, start: int) -> bool:
         """Read a segment at once; False, and nothing done, where it has to be read exactly."""
-        body = _whole_chunks(segment.raw[start:]) if self._head.chunked else segment.raw[start:]
+        raw = segment.raw[start:]
+        body, last = _whole_chunks(raw) if self._http.chunked else (raw, False)
         if body is None or b"\r" in body:
             return False
-        if not body:
-            return True
+        if body and not self._read_lines(segment, start, body):
+            return False
+        self._size += len(body)
+        self._last_chunk = last
+        return True
+
+    def _read_lines(self, segment: Segment, start: int, body: bytes) -> bool:
+        """Read the events of a body at once, where each of them is one line of data."""
         if not (body.startswith(b"data: ") and body.endswith(b"\n\n")):
             return False
         # The end of an event is found among the raw bytes, so that its arrival is that of its very last byte.
@@ -141,99 +169,63 @@ class Answer:
         if not self._messages.bulk(lines[:bulk], times[:bulk]):
             return False
         for moment, line in zip(times[bulk:], lines[bulk:], strict=True):
+            if b"\n" not in line:
+                self._messages.read(Event(moment, line.decode("utf-8", errors="replace")))
+                continue
             for event in events([(moment, b"data: " + line + b"\n\n")]):
                 self._messages.read(event)
         return True
 
     # anything else
 
+    def _read_head(self, raw: bytes) -> None:
+        """Read heads, up to that of the answer itself; ``raw`` is all that came so far."""
+        while not self._http.status and not self._broken:
+            end = _HEAD_END.search(raw, self._head_size)
+            if end is None:
+                return
+            self._feed_http(raw[self._head_size : end.end()])
+            self._head_size = end.end()
+        if self._http.coding:
+            self._broken = StreamError("protocol", f"the answer is in {self._http.coding}, which nobody asked for")
+
     def _exactly(self, segment: Segment, start: int) -> None:
-        """Read a segment by the rules of HTTP and of event streams."""
-        if self._parser is None:
-            self._parser = httptools.HttpResponseParser(self)
-            # Segments read before were whole: what comes now continues the message at the begin of a chunk.
-            self._feed_parser(segment.raw[:start] if start else self._head.resumed)
-        if self._events is None:
-            self._events = Events()
+        """Read a segment by the rules of HTTP and of event streams.
+
+        Segments read before were whole: what comes now begins at the begin of a chunk, where the parser stands since
+        it read the head.
+        """
         at = start
         for moment, end in zip(segment.times.tolist(), segment.ends.tolist(), strict=True):
             if end > at:
                 self._arrival = moment
-                self._feed_parser(segment.raw[at:end])
+                if self._http.chunked:
+                    self._feed_http(segment.raw[at:end])
+                else:
+                    self._take(segment.raw[at:end])
+                    self._size += end - at
                 at = end
 
-    def _feed_parser(self, data: bytes) -> None:
-        if self._broken or self._complete or self._parser is None:
+    def _feed_http(self, data: bytes) -> None:
+        if self._broken:
             return
         try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._broken = StreamError("protocol", f"not HTTP: {error}")
+            self._http.feed(data)
+        except NotHttpError as error:
+            self._broken = StreamError("protocol", str(error))
 
-    def on_body(self, body: bytes) -> None:
-        """Called by the parser."""
+    def _take(self, body: bytes) -> None:
+        """Take a piece of the body."""
+        if self._broken:
+            return
         if not self._is_stream():
             self._body += body
             return
-        for event in self._events.feed(self._arrival, body) if self._events else ():
-            self._messages.read(event)
-
-    def on_message_complete(self) -> None:
-        """Called by the parser."""
-        self._complete = True
-
-
-class _Head:
-    """Status and headers of an answer, as far as they matter here."""
-
-    def __init__(self) -> None:
-        self.status: int | None = None
-        self.chunked = False
-        self.until_closed = False
-        self.content_type: str | None = None
-        self.retry_after_s: float | None = None
-        self.backend: str | None = None
-        self.resumed = _EMPTY_HEAD
-        self._headers: dict[str, str] = {}
-
-    @property
-    def may_be_events(self) -> bool:
-        return self.content_type in (None, "text/event-stream")
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Called by the parser."""
-        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1").strip()
-
-    def read(self, raw: bytes) -> int | None:
-        """Read the head; gives where the body begins, None while the head is not whole."""
-        end = raw.find(b"\r\n\r\n") + 4
-        if end < 4:
-            return None
-        parser = httptools.HttpResponseParser(self)
         try:
-            parser.feed_data(raw[:end])
-            self.status = parser.get_status_code()
-        except httptools.HttpParserError:
-            self.status = None
-            return None
-        headers = self._headers
-        self.chunked = "chunked" in headers.get("transfer-encoding", "").lower()
-        self.until_closed = not self.chunked and "content-length" not in headers
-        if not self.chunked:
-            self.resumed = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
-        self.content_type = headers.get("content-type", "").partition(";")[0].strip().lower() or None
-        self.retry_after_s = retry_after(headers.get("retry-after"))
-        self.backend = next((headers[name] for name in BACKEND_HEADERS if headers.get(name)), None)
-        return end
-
-
-def retry_after(value: str | None) -> float | None:
-    """The seconds of a Retry-After header; None where it is missing or a date, which would need a right clock."""
-    try:
-        seconds = float(value or "")
-    except ValueError:
-        return None
-    return seconds if 0 <= seconds < float("inf") else None
+            for event in self._events.feed(self._arrival, body):
+                self._messages.read(event)
+        except EventTooLongError:
+            self._broken = StreamError("protocol", "an event of the stream has no end within 16 MiB")
 
 
 def _joined(segments: list[Segment]) -> Segment:
@@ -247,20 +239,19 @@ def _joined(segments: list[Segment]) -> Segment:
     )
 
 
-def _whole_chunks(raw: bytes) -> bytes | None:
-    """The body of a row of whole chunks, None where it is anything else.
+def _whole_chunks(raw: bytes) -> tuple[bytes | None, bool]:
+    """The body of a row of whole chunks, and whether the last of all is among them; None where it is anything else.
 
     Split at CRLF, sizes and contents alternate. That each content has the size before it proves that the CRLFs
     were those of the framing.
     """
     pieces = raw.split(b"\r\n")
     if pieces.pop() or len(pieces) % 2:
-        return None
+        return None, False
     sizes, contents = pieces[::2], pieces[1::2]
-    try:
-        lengths = [int(size, 16) for size in sizes]
-    except ValueError:
-        return None
+    if not all(sizes) or b"".join(sizes).translate(None, _HEX):
+        return None, False
+    lengths = [int(size, 16) for size in sizes]
     if lengths != list(map(len, contents)) or 0 in lengths[:-1]:
-        return None
-    return b"".join(contents)
+        return None, False
+    return b"".join(contents), bool(lengths) and not lengths[-1]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from nexus_tasks.load.requests import Limits, Stage
-from tests.support.load_runs import drive, error, one
+from tests.support.load_runs import asked, drive, error, one
 from tests.support.raw_server import CHAT, DONE, EVENTS, FINISH, Peer, delta, serving, stop, token
 
 pytestmark = pytest.mark.alone
@@ -86,6 +86,97 @@ def test_a_request_longer_than_its_limit_is_a_timeout_though_tokens_come() -> No
                 peer.say(token(predicted))
 
     assert error(one(answer, limits=Limits(request_s=0.3))) == ("timeout", "not at its end after 0.3 s")
+
+
+def test_events_without_data_keep_a_connection_alive_and_are_no_news() -> None:
+    def answer(peer: Peer) -> None:
+        peer.raw(EVENTS)
+        peer.say(b"data:\n\n", token(1), b"event: ping\ndata:\n\n", stop(1))
+        peer.end()
+
+    row = one(answer)
+    assert (row["ok"], row["output_tokens"]) == (True, 1)
+
+    def forever(peer: Peer) -> None:
+        peer.raw(EVENTS)
+        with contextlib.suppress(OSError):
+            while True:
+                peer.say(b"data:\n\n")
+                time.sleep(0.02)
+
+    assert error(one(forever, limits=Limits(token_s=1))) == ("timeout", "nothing but keep-alive comments for 1 s")
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        [b"0\r\nServer-Timing: total;dur=1\r\n\r\n"],
+        [b"0\r\n", b"Server-Timing: total;dur=1\r\n", b"\r\n"],
+        [b"000;last\r\n\r", b"\n"],
+        [],  # it has said [DONE], and forgets to end its answer
+    ],
+)
+def test_a_user_goes_on_when_the_answer_has_ended_whatever_its_end_is(end: list[bytes]) -> None:
+    def answer(peer: Peer) -> bool:
+        peer.raw(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + EVENTS)
+        peer.say(delta(content="a"), FINISH, DONE)
+        peer.raw(*end)
+        if not end:
+            peer.line.recv(1)
+        return True
+
+    began = time.monotonic()
+    with serving(answer) as address:
+        rows, _ = drive(address, Stage("closed", concurrency=1, requests=3), Limits(token_s=60), asked(CHAT))
+    assert [row["ok"] for row in rows] == [True] * 3
+    assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize("status", [b"200 OK", b"500 Oh"])
+def test_a_body_that_never_ends_is_given_up(status: bytes) -> None:
+    def answer(peer: Peer) -> None:
+        peer.raw(b"HTTP/1.1 %s\r\nContent-Type: application/json\r\n\r\n" % status)
+        with contextlib.suppress(OSError):
+            while True:
+                peer.line.sendall(b"x" * (1 << 20))
+
+    kind, message = error(one(answer, limits=Limits(token_s=60)))
+    expected = "the answer is larger than 64 MiB, and goes on" if b"200" in status else "HTTP 500: xxxxxxxx"
+    assert (kind, message[: len(expected)]) == ("protocol" if b"200" in status else "http_status", expected)
+    assert len(message) < 400
+
+
+def test_a_body_that_drips_is_given_up() -> None:
+    def answer(peer: Peer) -> None:
+        peer.raw(b"HTTP/1.1 500 Oh\r\nContent-Length: 1000000\r\n\r\n")
+        with contextlib.suppress(OSError):
+            while True:
+                peer.raw(b"x")
+                time.sleep(0.05)
+
+    assert error(one(answer, limits=Limits(token_s=1)))[0] == "http_status"
+
+
+def test_a_letter_in_two_halves_is_put_together() -> None:
+    def answer(peer: Peer) -> None:
+        peer.raw(EVENTS)
+        peer.say(delta(content="\ud83e"), delta(content="\udd99 \ud83e"), FINISH, DONE)
+        peer.end()
+
+    assert one(answer, CHAT, limits=Limits(keep_answers=True))["answer"] == "🦙 \ufffd"
+
+
+def test_numbers_that_are_none_make_no_figures() -> None:
+    def answer(peer: Peer) -> None:
+        peer.raw(EVENTS)
+        usage = {"prompt_tokens": -1, "completion_tokens": 10**30}
+        timings = {"prompt_n": 1e300, "prompt_ms": 1e-300, "predicted_n": float("nan"), "predicted_ms": float("-inf")}
+        peer.say(delta(content="a"), FINISH, {"choices": [], "usage": usage, "timings": timings}, DONE)
+        peer.end()
+
+    row = one(answer, CHAT)
+    assert (row["prompt_tokens"], row["output_tokens"], row["prefill_tps"]) == (None, None, None)
+    assert json.loads(json.dumps(row, allow_nan=False))
 
 
 def test_a_stall_is_counted() -> None:

@@ -1,6 +1,7 @@
 """A connection to the server: one HTTP request at a time, each piece of its answer stamped and kept.
 
-Of HTTP it reads the head, and looks at a piece's last bytes for the end.
+llhttp says where the answer ends. It reads the pieces when one of them may be the last, many at once: an answer in the
+chunked coding ends with two line ends, or in a piece of a few bytes.
 """
 
 from __future__ import annotations
@@ -8,23 +9,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import ssl
 from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-import httptools
-
+from nexus_tasks.load.sender.http_answer import HttpAnswer, NotHttpError, retry_after_s
 from nexus_tasks.load.sender.protocol import Ask
 
 if TYPE_CHECKING:
     from nexus_tasks.load.sender.pool import Pool
 
 NO_ANSWER = "the server closed the connection without an answer"
-_END = b"0\r\n\r\n"
+MAX_STREAM_BYTES = 256 << 20
+MAX_DOCUMENT_BYTES = 64 << 20
+MAX_ERROR_BYTES = 1 << 20
+"""The largest answers that are taken: of a stream, of any other answer, and of one with an error's status."""
+_MAY_END = b"\r\n\r\n"
 _HANGS_UP_S = 1.0
 """A connection that is closed so soon after an answer shows that the server always does it."""
-_UNTIL_CLOSED, _CHUNKED = -1, -2
+_DONE = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\][\r\n]+$")
+_DONE_S = 1.0
+"""A server that has said ``[DONE]`` and sends nothing more for so long has forgotten to end its answer."""
+_KEEP_ALIVE = re.compile(
+    # Sizes of chunks, and of an event stream the lines that bring nothing: comments, empty data, other fields.
+    rb"(?:(?:[0-9A-Fa-f]+[ \t]*(?:;[^\r\n]*)?|:[^\r\n]*|data:? ?|(?:event|id|retry)(?::[^\r\n]*)?)?(?:\r\n|\r|\n))+"
+)
 
 
 class Failure(Exception):
@@ -55,18 +66,16 @@ class Connection(asyncio.Protocol):
         self.pool = pool
         self.transport: asyncio.WriteTransport | None = None
         self.transfer: Transfer | None = None
+        self.answer = HttpAnswer()
         self.times: list[float] = []
         self.parts: list[bytes] = []
         self.used = 0  # answers that it brought
         self.freed = 0.0  # when the last of them ended
         self.packed = 0  # pieces of the present answer that were handed on already
-        self.last = 0.0  # arrival of the last of those
-        self.status = 0
-        self.keeps_alive = False
+        self.begun = 0.0  # arrival of the first piece
+        self.last = 0.0  # arrival of the last of those that were handed on
         self.closing = False
-        self.retry_after = 0.0
-        self._missing = _UNTIL_CLOSED  # or the length of the body, in bytes
-        self._seen = 0
+        self._read = 0  # pieces of ``parts`` that llhttp has read
         vars(self)["data_received"] = self._receiver()  # a closure is the cheapest there is
         self.look_closely = True
 
@@ -76,7 +85,7 @@ class Connection(asyncio.Protocol):
         def data_received(data: bytes) -> None:
             stamp(perf_counter())
             keep(data)
-            if data.endswith(_END) or len(data) < 5 or self.look_closely:
+            if data.endswith(_MAY_END) or len(data) < 5 or self.look_closely:
                 self._look()
 
         return data_received
@@ -88,10 +97,10 @@ class Connection(asyncio.Protocol):
     def send(self, transfer: Transfer) -> None:
         """Send a request; the connection must be idle."""
         self.transfer = transfer
+        self.answer.begin()
         self.times.clear()
         self.parts.clear()
-        self.packed, self._seen, self._missing = 0, 0, _UNTIL_CLOSED
-        self.status = 0
+        self.packed, self._read, self.begun = 0, 0, 0.0
         self.look_closely = True
         ask = transfer.ask
         config = self.pool.config
@@ -104,68 +113,70 @@ class Connection(asyncio.Protocol):
             self.transport.write(message)
 
     def silent_since(self) -> float:
-        """The moment of the last news; comments, which keep connections alive, are none."""
+        """The moment of the last news; what only keeps connections alive is none."""
         for moment, part in zip(reversed(self.times), reversed(self.parts), strict=True):
-            if not is_comment(part):
+            if not is_keep_alive(part):
                 return moment
         if self.packed:
             return self.last
         return self.transfer.sent if self.transfer else 0.0
 
-    def check_end(self) -> None:
-        """Look for the end where nothing called for it: an end may come in two pieces."""
-        if self.parts and not self.look_closely:
-            self._look()
+    @property
+    def is_unfinished_since(self) -> float | None:
+        """When what has to come at once began to come: a head, or a body that is no stream. None for a stream."""
+        return None if self.answer.is_stream or not self.begun else self.begun
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Called by the parser of heads."""
-        name = name.lower()
-        if name == b"content-length":
-            with contextlib.suppress(ValueError):
-                self._missing = int(value)
-        elif name == b"transfer-encoding" and b"chunked" in value.lower():
-            self._missing = _CHUNKED
-        elif name == b"retry-after":
-            with contextlib.suppress(ValueError):
-                self.retry_after = max(float(value), 0.0)
+    @property
+    def retry_after_s(self) -> float:
+        """The pause that the server asks for, in seconds."""
+        if self.answer.status not in (429, 503):
+            return 0.0
+        return retry_after_s(self.answer.headers.get("retry-after")) or 0.0
+
+    def check_end(self) -> None:
+        """Read what came since the last look, where nothing called for it: an end may come in pieces, or never."""
+        if self.transfer is None or not self.parts:
+            return
+        if self._read < len(self.parts):
+            self._look()
+        elif self.answer.is_stream and perf_counter() - self.times[-1] > _DONE_S and _DONE.search(self.parts[-1]):
+            self._ended()  # the connection serves no other: the answer is not complete
+
+    def cut(self, end: int) -> tuple[list[float], list[bytes]]:
+        """Give away the first pieces; all of them must have been read."""
+        cut = self.times[:end], self.parts[:end]
+        del self.times[:end], self.parts[:end]
+        self._read -= end
+        self.packed += end
+        self.last = cut[0][-1]
+        return cut
 
     def _look(self) -> None:
-        """Note the end of the answer where it is there."""
+        """Read on, and note the end of the answer where it is there."""
         if self.transfer is None:
             if self.transport:
                 self.transport.abort()  # bytes that nobody asked for
             return
-        if self.look_closely and self.status == 0 and not self._read_head():
-            return
-        if self._missing >= 0:
-            if sum(map(len, self.parts)) - self._seen >= self._missing:
-                self._ended()
-        elif self._missing == _CHUNKED and b"".join(self.parts[-4:]).endswith(b"\r\n" + _END):
-            self._ended()
-
-    def _read_head(self) -> bool:
-        """Read status and headers once they are whole; True then."""
-        raw = b"".join(self.parts)
-        end = raw.find(b"\r\n\r\n") + 4
-        if end < 4:
-            if len(raw) > 1 << 20:
-                self.fail(Failure("protocol", "no HTTP head within a megabyte"))
-            return False
-        self.retry_after = 0.0
-        parser = httptools.HttpResponseParser(self)
+        answer, parts = self.answer, self.parts
+        self.begun = self.begun or self.times[0]
         try:
-            parser.feed_data(raw[:end])
-            self.status = parser.get_status_code()
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self.fail(Failure("protocol", f"not HTTP: {error}"))
-            return False
-        self.keeps_alive = parser.should_keep_alive() and self._missing != _UNTIL_CLOSED
-        self._seen = end
-        self.look_closely = self._missing >= 0
-        return True
+            answer.feed(parts[-1] if self._read == len(parts) - 1 else b"".join(parts[self._read :]))
+        except NotHttpError as error:
+            self.fail(Failure("protocol", str(error)))
+            return
+        self._read = len(parts)
+        if answer.complete:
+            self._ended()
+        elif answer.status:
+            self.look_closely = not (answer.is_stream and answer.chunked)
+            is_error = answer.status >= 400
+            limit = MAX_STREAM_BYTES if answer.is_stream else MAX_ERROR_BYTES if is_error else MAX_DOCUMENT_BYTES
+            if answer.fed > limit:
+                self.fail(Failure("protocol", f"the answer is larger than {limit >> 20} MiB, and goes on"))
 
     def _ended(self) -> None:
         transfer, self.transfer = self.transfer, None
+        self.look_closely = True  # whatever comes now is nobody's
         self.used += 1
         self.freed = perf_counter()
         if transfer:
@@ -177,7 +188,6 @@ class Connection(asyncio.Protocol):
         if self.transport:
             self.transport.abort()
         if transfer:
-            self.keeps_alive = False
             self.pool.ended(self, transfer, failure)
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -187,6 +197,7 @@ class Connection(asyncio.Protocol):
         pool.forget(self)
         with contextlib.suppress(KeyError):
             del vars(self)["data_received"]  # the closure knows this connection: they would never be freed
+        self.answer.close()
         if self.used and not self.closing and not self.times and perf_counter() - self.freed < _HANGS_UP_S:
             pool.hangs_up = True
         if transfer is None:
@@ -203,10 +214,9 @@ class Connection(asyncio.Protocol):
             pool.ended(self, transfer, Failure("disconnected", error_text(error)))
 
 
-def is_comment(part: bytes) -> bool:
-    """True for a comment of an event stream, in a chunk or without."""
-    _size, _, rest = part.partition(b"\r\n")
-    return part.startswith(b":") or rest.startswith(b":") or part == b"\r\n"
+def is_keep_alive(part: bytes) -> bool:
+    """True for a piece that brings no news: comments of an event stream, events without data, in chunks or without."""
+    return _KEEP_ALIVE.fullmatch(part) is not None
 
 
 def error_text(error: BaseException) -> str:

@@ -88,14 +88,13 @@ class Pool:
     def ended(self, connection: Connection, transfer: Transfer, failure: Failure | None) -> None:
         """A request ended: its connection may serve another, its user as well."""
         self._active.pop(connection, None)
-        retry_after_s = connection.retry_after if connection.status in (429, 503) else 0.0
         kind = failure.kind if failure else None
-        waits_s = pause_s(kind, retry_after_s, answered=bool(connection.times))
+        waits_s = pause_s(kind, connection.retry_after_s, answered=bool(connection.times))
         times, parts = connection.times[:], connection.parts[:]
         connection.times.clear()
         connection.parts.clear()
         if connection.transport is not None and not connection.transport.is_closing():
-            if connection.keeps_alive and not self.hangs_up and self._keeps and failure is None:
+            if connection.answer.keeps_connection and not self.hangs_up and self._keeps and failure is None:
                 self._idle.append(connection)
             else:
                 connection.closing = True
@@ -113,24 +112,22 @@ class Pool:
         now = perf_counter()
         limits = self.config
         for connection in list(self._active):
+            connection.check_end()
             transfer = connection.transfer
             if transfer is None:
                 continue
             parts = connection.parts
+            begun = connection.is_unfinished_since
             if now - connection.silent_since() > limits.token_s:
-                comments = bool(parts) and now - connection.times[-1] <= limits.token_s
-                what = "nothing but keep-alive comments" if comments else "nothing arrived"
+                keeps = bool(parts) and now - connection.times[-1] <= limits.token_s
+                what = "nothing but keep-alive comments" if keeps else "nothing arrived"
                 connection.fail(Failure("timeout", f"{what} for {limits.token_s:g} s"))
+            elif begun is not None and now - begun > limits.token_s:
+                connection.fail(Failure("timeout", f"the answer was not whole {limits.token_s:g} s after it began"))
             elif limits.request_s is not None and now - transfer.begun > limits.request_s:
                 connection.fail(Failure("timeout", f"not at its end after {limits.request_s:g} s"))
             elif len(parts) > 2 * SLICE and not connection.look_closely and not line.is_packing:
-                end = boundary(parts, len(parts) - SLICE)
-                connection.last = connection.times[end - 1]
-                connection.packed += end
-                line.hand_on([PART, transfer.ask.id], connection.times[:end], parts[:end])
-                del connection.times[:end], parts[:end]
-            else:
-                connection.check_end()
+                line.hand_on([PART, transfer.ask.id], *connection.cut(boundary(parts, len(parts) - SLICE)))
 
     def close_idle(self) -> None:
         """Keep no connection for later requests any more."""

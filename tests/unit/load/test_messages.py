@@ -50,7 +50,7 @@ def test_a_connection_that_breaks_after_the_end_is_no_failure() -> None:
     [
         ({"error": {"code": 500, "message": "out of\nmemory"}}, "out of memory"),
         ({"error": "out of memory"}, "out of memory"),
-        ({"error": {"code": 500}}, "{'code': 500}"),
+        ({"error": {"code": 500}}, '{"code": 500}'),
     ],
 )
 @pytest.mark.parametrize("path", ["/completion", "/v1/chat/completions"])

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from nexus_tasks.load.event_stream import Chunk
 from nexus_tasks.load.reading import Reading
-from nexus_tasks.load.response import Answer, retry_after
-from tests.support.answers import STOP, USAGE, chat, failure, http, read, segment, sse, token
+from nexus_tasks.load.response import Answer
+from tests.support.answers import END, HEAD, STOP, USAGE, chat, failure, http, read, segment, sse, token
 
 LLAMA = [token(n, content=f"{n} ") for n in range(1, 41)]
 CHAT = [chat({"role": "assistant", "content": None}), *(chat({"reasoning_content": "r"}) for _ in range(9)),
@@ -111,9 +113,93 @@ def test_a_carriage_return_ends_a_line_wherever_it_stands() -> None:
     assert len(reading.tokens) == 20
 
 
+def chunked(chunks: list[Chunk], size: bytes = b"%x", extension: bytes = b"", end: bytes = END) -> list[Chunk]:
+    """An answer in the chunked coding, in a form of its own."""
+    coded = [(moment, size % len(chunk) + extension + b"\r\n" + chunk + b"\r\n") for moment, chunk in chunks]
+    return [(-1.0, HEAD), *coded, (99.0, end)]
+
+
+def bytewise(chunks: list[Chunk]) -> list[Chunk]:
+    """Each byte in a chunk of its own."""
+    return [(moment, bytes([byte])) for moment, chunk in chunks for byte in chunk]
+
+
+def said(chunks: list[Chunk], old: bytes, new: bytes) -> list[Chunk]:
+    return [(moment, chunk.replace(old, new)) for moment, chunk in chunks]
+
+
+EARLY = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+CLOSED = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+FORMS: dict[str, Callable[[list[Chunk]], list[Chunk]]] = {
+    "trailers": lambda chunks: chunked(chunks, end=b"0\r\nServer-Timing: a;dur=1\r\nX-Sum: 1\r\n\r\n"),
+    "an extension": lambda chunks: chunked(chunks, extension=b';a="b c"'),
+    "sizes with zeros": lambda chunks: chunked(chunks, size=b"000%X", end=b"0000\r\n\r\n"),
+    "a byte in each chunk": lambda chunks: chunked(bytewise(chunks)),
+    "an early answer": lambda chunks: [(-2.0, EARLY), *http(chunks)],
+    "an early answer in the same piece": lambda chunks: [(-1.0, EARLY + HEAD), *http(chunks)[1:]],
+    "the end of the connection": lambda chunks: [(-1.0, CLOSED), *chunks],
+    "a length": lambda chunks: [
+        (-1.0, CLOSED[:-2] + b"Content-Length: %d\r\n\r\n" % sum(len(chunk) for _, chunk in chunks)), *chunks
+    ],
+    "CRLF": lambda chunks: http(said(chunks, b"\n", b"\r\n")),
+    "CR": lambda chunks: http(said(chunks, b"\n", b"\r")),
+    "no blank": lambda chunks: http(said(chunks, b"data: ", b"data:")),
+    "types": lambda chunks: http(said(chunks, b"data: ", b"event: message\nid: 7\nretry: 5\ndata: ")),
+    "empty events": lambda chunks: http(said(chunks, b"data: ", b"data:\n\ndata: ")),
+    "comments": lambda chunks: http(said(chunks, b"data: ", b": ping\n\ndata: ")),
+    "two lines of data": lambda chunks: http(said(chunks, b", ", b",\ndata: ")),
+    "a byte order mark": lambda chunks: http([(chunks[0][0], b"\xef\xbb\xbf" + chunks[0][1]), *chunks[1:]]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("path", ANSWERS)
+def test_an_answer_says_the_same_in_every_form_that_the_standards_have(path: str, form: str) -> None:
+    chunks, _ = ANSWERS[path]
+    expected = facts(read(path, chunks, keep_text=True))
+    pieces = FORMS[form](chunks)
+    answer = Answer(path, keep_text=True)
+    answer.feed(segment(pieces))
+    assert facts(answer.finish()) == expected
+    answer = Answer(path, keep_text=True)
+    answer.feed(segment(bytewise(pieces)))
+    assert facts(answer.finish()) == expected
+
+
+@pytest.mark.parametrize("coding", [b"Content-Encoding: gzip", b"Transfer-Encoding: gzip, chunked"])
+def test_an_answer_in_a_coding_that_nobody_asked_for_is_a_failure(coding: bytes) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n%s\r\n\r\n" % coding
+    answer = Answer("/completion")
+    answer.feed(segment([(0.0, head), (1.0, b"5\r\n\x1f\x8b\x08..\r\n0\r\n\r\n")]))
+    kind, message = failure(answer.finish())
+    assert kind == "protocol"
+    assert message == f"the answer is in {coding.partition(b': ')[2].decode()}, which nobody asked for"
+
+
+def document(body: bytes, status: bytes = b"200 OK") -> Reading:
+    answer = Answer("/v1/embeddings", stream=False)
+    head = b"HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (status, len(body))
+    answer.feed(segment([(0.0, head), (1.0, body)]))
+    return answer.finish()
+
+
 @pytest.mark.parametrize(
-    ("value", "seconds"),
-    [("3", 3.0), ("0.5", 0.5), (None, None), ("-1", None), ("Wed, 21 Oct 2026", None), ("inf", None)],
+    ("body", "message"),
+    [
+        (b'{"object": "error", "message": "no such model", "code": 404}', "no such model"),
+        (b'{"detail": [{"msg": "field required"}]}', "field required"),
+        (b'{"error_code": 50001, "text": "out of memory"}', "out of memory"),
+        (b'{"errors": ["too long"]}', "too long"),
+        (b'{"message": "quota", "code": "E1"}', "quota"),
+        (b"{}", "neither embeddings nor ranks came: {}"),
+        (b'{"data": [], "object": "list"}', 'neither embeddings nor ranks came: {"data": [], "object": "list"}'),
+    ],
 )
-def test_retry_after_is_taken_in_seconds_and_never_as_a_date(value: str | None, seconds: float | None) -> None:
-    assert retry_after(value) == seconds
+def test_a_document_without_results_is_a_failure_in_the_servers_words(body: bytes, message: str) -> None:
+    assert failure(document(body))[1] == message
+    assert failure(document(body, b"500 Oh"))[0] == "http_status"
+
+
+def test_a_document_has_numbers_that_json_does_not_know() -> None:
+    reading = document(b'{"data": [{"embedding": [NaN, -Infinity, 1e999]}], "usage": {"prompt_tokens": 9}}')
+    assert (reading.failure, reading.prompt_tokens) == (None, 9)

@@ -21,6 +21,11 @@ class Line:
 
     def __init__(self) -> None:
         self.written = b""
+        self.aborted = False
+
+    def abort(self) -> None:
+        """Note it."""
+        self.aborted = True
 
     def write(self, data: bytes) -> None:
         """Keep it."""
@@ -64,7 +69,7 @@ def test_an_answer_has_ended_with_the_piece_that_ends_it(end: list[bytes]) -> No
     assert ends.seen == []
     receive(connection, end[-1])
     assert ends.seen == [None]
-    assert connection.keeps_alive
+    assert connection.answer.keeps_connection
 
 
 def test_an_end_in_the_piece_of_the_last_token_is_seen() -> None:
@@ -75,7 +80,7 @@ def test_an_end_in_the_piece_of_the_last_token_is_seen() -> None:
 
 def test_a_text_that_looks_like_the_end_is_none() -> None:
     connection, _, ends = sending()
-    receive(connection, HEAD, b"6\r\ndata 0\r\n\r\n", b"4\r\n10\r\n\r\n", b"3\r\na\n\n\r\n")
+    receive(connection, HEAD, b"5\r\n0\r\n\r\n\r\n", b"4\r\n10\r\n\r\n", b"3\r\na\n\n\r\n")
     assert ends.seen == []
 
 
@@ -85,19 +90,110 @@ def test_an_answer_with_a_length_ends_with_its_last_byte() -> None:
     assert ends.seen == []
     receive(connection, b"lo")
     assert ends.seen == [None]
-    assert not connection.keeps_alive
+    assert not connection.answer.keeps_connection
+
+
+TRAILERS = [
+    [b"0\r\nServer-Timing: total;dur=1\r\n\r\n"],
+    [b"0\r\n", b"Server-Timing: total;dur=1\r\n", b"\r\n"],
+    [b"000;last=yes\r\nX-One: 1\r\nX-Two: 2\r", b"\n\r\n"],
+]
+
+
+@pytest.mark.parametrize("end", TRAILERS)
+def test_an_answer_with_trailers_has_ended_with_the_piece_that_ends_them(end: list[bytes]) -> None:
+    connection, _, ends = sending()
+    receive(connection, HEAD, b"5;a=b\r\nhello\r\n", *end[:-1])
+    assert ends.seen == []
+    receive(connection, end[-1])
+    assert ends.seen == [None]
+    assert connection.answer.keeps_connection
+
+
+def test_an_end_is_seen_with_its_last_byte_wherever_the_pieces_are_cut() -> None:
+    raw = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + HEAD + b"5\r\nhello\r\n0\r\nX-Trailer: 1\r\n\r\n"
+    for at in range(1, len(raw)):
+        connection, _, ends = sending()
+        receive(connection, raw[:at])
+        assert ends.seen == [], at
+        receive(connection, raw[at:])
+        assert ends.seen == [None], at
+
+
+def test_a_connection_serves_one_answer_after_another() -> None:
+    connection, _, ends = sending()
+    for status in (b"200 OK", b"503 Busy"):
+        receive(connection, b"HTTP/1.1 %s\r\nRetry-After: 2\r\nContent-Length: 2\r\n\r\n{}" % status)
+        assert connection.answer.keeps_connection
+        assert connection.retry_after_s == (2.0 if b"503" in status else 0.0)
+        connection.send(Transfer(Ask(2, "/completion", b"{}"), 0.0))
+        assert connection.retry_after_s == 0.0
+    assert ends.seen == [None, None]
+
+
+def test_what_follows_an_answer_ends_the_connection() -> None:
+    connection, line, ends = sending()
+    receive(connection, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}HTTP/1.1 200 OK\r\n\r\n")
+    assert ends.seen == [None]
+    assert not connection.answer.keeps_connection
+    receive(connection, b"more that nobody asked for")
+    assert line.aborted
+
+
+@pytest.mark.parametrize("value", [b"nan", b"-1", b"inf", b"1e999", b"soon", b"Wed, 21 Oct 2026 07:28:00 GMT"])
+def test_a_pause_that_is_none_is_not_waited_for(value: bytes) -> None:
+    connection, _, _ = sending()
+    receive(connection, b"HTTP/1.1 503 Busy\r\nRetry-After: %s\r\nContent-Length: 0\r\n\r\n" % value)
+    assert connection.retry_after_s == 0.0
 
 
 @pytest.mark.parametrize(
-    ("piece", "is_comment"),
+    ("head", "limit"),
+    [
+        (b"HTTP/1.1 500 Oh\r\n\r\n", connection.MAX_ERROR_BYTES),
+        (b"HTTP/1.1 500 Oh\r\nContent-Length: 99999999999\r\n\r\n", connection.MAX_ERROR_BYTES),
+        (b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n", connection.MAX_DOCUMENT_BYTES),
+        (b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n", connection.MAX_STREAM_BYTES),
+    ],
+)
+def test_an_answer_without_an_end_is_given_up(head: bytes, limit: int) -> None:
+    connection, line, ends = sending()
+    receive(connection, head)
+    piece = b": nothing\n\n" * (1 << 17)
+    for _ in range(limit // len(piece)):
+        receive(connection, piece)
+        assert ends.seen == []
+        connection.cut(len(connection.parts))
+    receive(connection, piece)
+    assert [failure.message for failure in ends.seen if failure] == [
+        f"the answer is larger than {limit >> 20} MiB, and goes on"
+    ]
+    assert line.aborted
+
+
+def test_a_head_without_an_end_is_given_up() -> None:
+    connection, _, ends = sending()
+    for _ in range(1 << 5):
+        receive(connection, b"HTTP/1.1 102 Processing\r\n\r\n" * (1 << 11))
+    assert [failure.kind for failure in ends.seen if failure] == ["protocol"]
+
+
+@pytest.mark.parametrize(
+    ("piece", "brings_nothing"),
     [
         (b": ping\n\n", True),
         (b"8\r\n: ping\n\n\r\n", True),
+        (b"8;a=b\r\n: ping\n\n\r\n8\r\n: ping\n\n\r\n", True),
         (b":\r\n\r\n", True),
+        (b"data:\n\n", True),
+        (b"data: \r\r", True),
+        (b"7\r\ndata:\n\n\r\n", True),
+        (b"event: ping\ndata:\nid: 7\nretry: 5\n\n", True),
         (b"data: {}\n\n", False),
         (b"a\r\ndata: {}\n\n\r\n", False),
+        (b"event: ping\ndata: {}\n\n", False),
         (b'"content": "half an event', False),
     ],
 )
-def test_a_comment_is_told_from_news(piece: bytes, is_comment: bool) -> None:
-    assert connection.is_comment(piece) is is_comment
+def test_what_keeps_a_connection_alive_is_told_from_news(piece: bytes, brings_nothing: bool) -> None:
+    assert connection.is_keep_alive(piece) is brings_nothing
