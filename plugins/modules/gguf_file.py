@@ -112,6 +112,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ..module_utils.gguf_model.errors import ModelError, no_space, one_line
 from ..module_utils.gguf_model.model_file import ModelFile
 from ..module_utils.hostlib.environment import begin
+from ..module_utils.hostlib.gguf import GgufError
 from ..module_utils.hostlib.locks import LockError
 
 ARGUMENTS = {
@@ -157,7 +158,7 @@ def main() -> None:
         elif not present:
             changed, why = wanted.have()
             present, _, record = wanted.probe()
-    except (ModelError, LockError) as error:
+    except (ModelError, GgufError, LockError) as error:
         module.fail_json(msg=f"model {wanted.name}: {error}")
     except OSError as error:
         problem = one_line(error)

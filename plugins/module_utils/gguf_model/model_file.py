@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ..hostlib import locks
 from ..hostlib.files import read_json, sha256_of, write_file
-from ..hostlib.gguf import GgufError, Header, read_header
+from ..hostlib.gguf import GgufError, read_header
 from .download import Download, Resolve, drop
 from .errors import ModelError, check_space
 from .hub import Hub
@@ -112,7 +112,7 @@ class ModelFile:
 
     def _adopt(self, path: str) -> str:
         """Verify a file where it lies and record it."""
-        whole_header(path)
+        read_header(path)
         digest = self._hash(path)
         _check_sha256(digest, self._wanted_sha256, path)
         self._write_record(digest)
@@ -146,15 +146,15 @@ class ModelFile:
         """Verify what lies in ``partial`` and give it its name."""
         try:
             _check_sha256(digest, expected or self._wanted_sha256, self._source())
-            parts = whole_header(self._partial).split_count
+            parts = read_header(self._partial, self._source()).split_count
             if parts > 1:
                 raise ModelError(
                     f"the file is one of {parts} that make up the model: "
                     "merge them with llama-gguf-split --merge and use a path source"
                 )
-        except ModelError as error:
+        except (ModelError, GgufError):
             drop(self._partial)
-            raise ModelError(str(error).replace(self._partial, self._source())) from error
+            raise
         os.chmod(self._partial, 0o644)
         os.replace(self._partial, self._own)
         drop(self._partial)
@@ -176,20 +176,6 @@ class ModelFile:
         stat = os.stat(self.path)
         record = {"spec": self._spec, "sha256": digest, "size_bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
         write_file(self._record_path, json.dumps(record, indent=1) + "\n")
-
-
-def whole_header(path: str) -> Header:
-    """The header of a GGUF file; ModelError for what is none, or not a whole one."""
-    try:
-        header = read_header(path)
-    except GgufError as error:
-        raise ModelError(str(error)) from error
-    if header.size_bytes < header.end_bytes:
-        raise ModelError(
-            f"{path} is truncated: header says {header.end_bytes} bytes, file has {header.size_bytes}; "
-            "copy or download it again"
-        )
-    return header
 
 
 def _check_sha256(digest: str, expected: str | None, what: str) -> None:
