@@ -92,7 +92,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.print()
         terminal.show(console, server_tables.proof_table(proven, terminal.width(console)))
     places = summary(outcome, check=any(map(CHECKS.fullmatch, arguments)))
-    places += [("record", str(path)) for path in sorted(records() - before)[-1:]]
+    written = sorted(records() - before)
+    if written or outcome.hosts:  # else it failed before it came to a host
+        places.append(("record", str(written[-1]) if written else "none was written: a warning above says why"))
     console.print()
     for line in columns([*places, ("log", str(log))]):
         console.print(line, soft_wrap=True, highlight=False, markup=False)

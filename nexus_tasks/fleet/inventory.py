@@ -116,11 +116,14 @@ def answer(pattern: str, play: str, variable: str) -> tuple[Any, dict[str, str]]
     with tempfile.TemporaryDirectory(prefix="llama-nexus-") as folder:
         file = Path(folder) / "answer.json"
         outcome = playbook.run_on(pattern, play, "--extra-vars", json.dumps({variable: str(file)}))
-        if outcome.status == 0:
-            return json.loads(file.read_text(encoding="utf-8")), {}
-        if not file.exists() or not outcome.failures:
+        try:
+            written = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            problem = outcome.problem() or f"{play} did not write what it found out: {error}"
+            raise DeployError(problem, hint="nox -s status shows how its servers are") from error
+        if outcome.status != 0 and not outcome.failures:
             raise DeployError(outcome.problem(), hint="nox -s status shows how its servers are")
-        return json.loads(file.read_text(encoding="utf-8")), dict(outcome.failures)
+        return written, dict(outcome.failures)
 
 
 def _of_host(host: Mapping[str, Any], wanted: str) -> list[Instance]:

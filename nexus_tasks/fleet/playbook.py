@@ -35,11 +35,13 @@ from rich.text import Text
 
 from nexus_tasks.core.errors import DeployError, UsageError
 from nexus_tasks.core.provenance import ROOT
-from nexus_tasks.records import store
+from nexus_tasks.fleet import ansible_environment
+from nexus_tasks.hostlib.task_results import reasons
 
 LOGS = Path("logs")
 LONG_SECONDS = 2.0
 TELLING = ("debug", "set_fact")
+STDERR_LINES = 5  # of what failed: its last ones
 WAITS_SECONDS = 1.0  # without a task: less is the time between two
 GRACE_SECONDS = 10.0  # for Ansible to end by itself after Ctrl-C
 # What Ansible says where it can't ask, and the variable that names a file with the answer.
@@ -75,6 +77,20 @@ class Outcome:
     @property
     def unreachable(self) -> set[str]:
         return set(self.stats.get("dark", {}))
+
+    def must_be_read(self) -> Outcome:
+        """This, where the instances of every host are known that did not fail.
+
+        Raises:
+            DeployError: of a host nothing came: what runs there is not known, which is not that nothing does.
+        """
+        unread = [host for host in self.hosts if host not in self.rows and host not in self.failures]
+        if unread:
+            raise DeployError(
+                f"what Ansible found out about {', '.join(unread)} could not be read: nobody knows what runs there",
+                hint="ansible-playbook playbooks/status.yml shows it; something keeps ansible-runner from its events",
+            )
+        return self
 
     def problem(self) -> str:
         """The reason for a failure: a line or more for each host that did."""
@@ -118,6 +134,7 @@ class Narrator:
     def __post_init__(self) -> None:
         self.started = self.clock()
         self._told: set[tuple[str, str]] = set()
+        self._log_is_broken = False
         self._spinner, self._beginning = Spinner("dots"), Spinner("dots", "starting ansible-playbook")
         terminal = self.console is not None and self.console.is_terminal and not self.console.is_dumb_terminal
         self.live = Live(get_renderable=self.now, console=self.console, transient=True) if terminal else None
@@ -126,8 +143,7 @@ class Narrator:
         """Handle one event. True, else ansible-runner drops it from its statistics."""
         text = (event.get("stdout") or "").replace("\r\n", "\n")
         if text:
-            self.log.write(f"{text}\n")
-            self.log.flush()
+            self._log(text)
         data = event.get("event_data", {})
         match event["event"]:
             case "playbook_on_play_start":
@@ -143,9 +159,18 @@ class Narrator:
                 self._show_diff(data["host"], text)
             case "runner_on_ok" | "runner_on_skipped" | "runner_on_failed" | "runner_on_unreachable" as kind:
                 self._ended(kind.removeprefix("runner_on_"), data)
-            case "runner_item_on_failed":
-                self._keep_failure(data)
         return True
+
+    def _log(self, text: str) -> None:
+        """Write to the log as long as that works: a disk that is full is no reason to leave a play halfway."""
+        if self._log_is_broken:
+            return
+        try:
+            self.log.write(f"{text}\n")
+            self.log.flush()
+        except OSError as error:
+            self._log_is_broken = True
+            self._warn("", f"no more of Ansible's output is kept: {error.strerror}")
 
     def now(self) -> RenderableType:
         """The lines at the bottom of a terminal, one a host."""
@@ -173,7 +198,7 @@ class Narrator:
         for warning in result.get("warnings") or ():
             self._warn(host, str(warning))
         if how in ("failed", "unreachable") and not data.get("ignore_errors"):
-            self._keep_failure(data)
+            self.failures[host] = _reason(result)
             activity.trouble = f"{how}: {' '.join(self.failures[host].split())}"
         elif how == "ok":
             # A host that does more after a failure was rescued; one that only tells of it was not.
@@ -192,12 +217,6 @@ class Narrator:
             if judged is not None:
                 kept.clear()
             kept |= {row["name"]: row for row in rows}
-
-    def _keep_failure(self, data: Mapping[str, Any]) -> None:
-        message = _reason(data["res"])
-        # A loop fails once for each item, and then as a whole to say that items failed.
-        if data["host"] not in self.failures or "items completed" not in message:
-            self.failures[data["host"]] = message
 
     def _progress(self, host: str, line: str) -> None:
         activity = self.hosts.setdefault(host, Activity(since=self.clock(), busy=True))
@@ -259,27 +278,24 @@ def run(
         DeployError: the playbook failed; the message is that of each host's failed task.
         KeyboardInterrupt: it was interrupted; Ansible has ended. Jobs that it started on hosts go on there.
     """
-    if log:
-        log.parent.mkdir(parents=True, exist_ok=True)
     # A folder a run: ansible-runner would otherwise find the variables and output of the run before.
-    with (
-        tempfile.TemporaryDirectory(prefix="llama-nexus-") as private,
-        log.open("w", encoding="utf-8") if log else tempfile.TemporaryFile("w+", encoding="utf-8") as stream,
-    ):
+    with tempfile.TemporaryDirectory(prefix="llama-nexus-") as private, _opened(log) as stream:
         narrator = Narrator(console, stream, narrate)
-        with _interrupts() as interrupts, narrator.live or contextlib.nullcontext():
-            result = ansible_runner.run(
-                private_data_dir=private,
-                project_dir=str(ROOT),
-                playbook=playbook,
-                envvars=_environment(),
-                cmdline=shlex.join(arguments),  # which ansible-runner splits again
-                event_handler=narrator,
-                cancel_callback=interrupts.too_late,
-                quiet=True,
-                suppress_env_files=True,
-            )
-        stream.flush()
+        with _interrupts() as interrupts:
+            with _environment():
+                result = ansible_runner.interface.init_runner(
+                    private_data_dir=private,
+                    project_dir=str(ROOT),
+                    playbook=playbook,
+                    cmdline=shlex.join(arguments),  # which ansible-runner splits again
+                    event_handler=narrator,
+                    cancel_callback=interrupts.too_late,
+                    fact_cache_type="memory",
+                    quiet=True,
+                    suppress_env_files=True,
+                )
+            with narrator.live or contextlib.nullcontext():
+                result.run()
         if interrupts.count:
             raise KeyboardInterrupt
         stats = {key: dict(value) for key, value in (result.stats or {}).items() if isinstance(value, dict)}
@@ -314,6 +330,10 @@ def run_on(
     if not outcome.hosts:
         if outcome.status != 0 and "no hosts to target" not in outcome.error:
             raise DeployError(outcome.error, hint=f"ansible-playbook {playbook} -l {pattern} says more")
+        if outcome.status == 0 and not outcome.stats:
+            raise DeployError(
+                "what Ansible did could not be read", hint=f"try ansible-playbook {playbook} -l {pattern}"
+            )
         raise UsageError(
             f"the inventory has no host that matches {pattern}",
             hint="ansible-inventory --graph shows its groups and hosts",
@@ -321,21 +341,54 @@ def run_on(
     return outcome
 
 
+@contextlib.contextmanager
+def _opened(log: Path | None) -> Iterator[IO[str]]:
+    """The file for Ansible's output. What of it can't be written at the end is lost, and that was told."""
+    try:
+        if log:
+            log.parent.mkdir(parents=True, exist_ok=True)
+        stream = log.open("w", encoding="utf-8") if log else tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - closed below, which may fail
+    except OSError as error:
+        raise DeployError(
+            f"{log.absolute() if log else tempfile.gettempdir()} must be writable: {error.strerror}",
+            hint="Ansible's output goes there; mend the folder, or work in another one",
+        ) from error
+    try:
+        yield stream
+    finally:
+        with contextlib.suppress(OSError):
+            stream.close()
+
+
 def new_log() -> Path:
     """The file for the output of a deployment that begins now."""
     return LOGS / f"deploy-{datetime.now():%Y%m%dT%H%M%S}.log"
 
 
-def _environment() -> dict[str, str]:
-    """The environment in which Ansible works under ansible-runner as it does without."""
-    return {
-        # Without an activated environment, too, its own Ansible is the one that runs.
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-        # ansible-runner sets it to False, past ansible.cfg.
-        "ANSIBLE_HOST_KEY_CHECKING": os.environ.get("ANSIBLE_HOST_KEY_CHECKING", "True"),
-        "ANSIBLE_NOCOLOR": "1",  # it would colour for ansible-runner's pseudo-terminal
-        "NEXUS_RESULTS": str(store.ROOT.resolve()),  # one folder of records, whoever writes them
-    }
+@contextlib.contextmanager
+def _environment() -> Iterator[None]:
+    """The environment that ansible-runner is to begin with: it can be added to there, and nothing left out."""
+    made = ansible_environment.made(os.environ)
+    warning = made.warning()
+    if warning and warning not in _told:
+        _told.add(warning)
+        sys.stderr.write(f"note: {warning}\n")
+    kept = dict(os.environ)
+    _set(made.variables)
+    try:
+        yield
+    finally:
+        _set(kept)
+
+
+def _set(variables: Mapping[str, str]) -> None:
+    """Have these variables in the environment, and no others; at no moment without those that stay."""
+    os.environ.update(variables)
+    for name in os.environ.keys() - variables.keys():
+        del os.environ[name]
+
+
+_told: set[str] = set()
 
 
 class _Interrupts:
@@ -384,13 +437,8 @@ def _interrupts() -> Iterator[_Interrupts]:
 
 
 def _reason(result: Mapping[str, Any]) -> str:
-    """The reason for which a task failed, with what the program said that could not even be started for it."""
-    # Facts are gathered by modules of their own, and the task only tells which of them failed.
-    for module in (result.get("failed_modules") or {}).values():
-        result = module
-    lines = [str(result.get("msg", "it gave no reason")).replace("\n>>> Standard Error\n", " ").strip()]
-    lines += str(result.get("module_stderr") or "").strip().splitlines()[:1]
-    return _with_remedy(" ".join(lines))
+    """The reason for which a task failed, with the end of what the program said that it is about."""
+    return _with_remedy("\n".join(reasons(result, stderr_lines=STDERR_LINES)).replace("\n>>> Standard Error\n", " "))
 
 
 def _with_remedy(text: str) -> str:

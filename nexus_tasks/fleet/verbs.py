@@ -63,7 +63,7 @@ def run(verb: str, pattern: str, instances: Sequence[str], *, lines: int, consol
 
     Raises:
         UsageError: no host matches the pattern, or no host has such an instance.
-        DeployError: Ansible failed before it came to a host.
+        DeployError: Ansible failed before it came to a host, or what it found out about one can't be read.
     """
     variables = {"instance": ",".join(instances), "lines": lines}
     outcome = playbook.run_on(
@@ -73,7 +73,7 @@ def run(verb: str, pattern: str, instances: Sequence[str], *, lines: int, consol
     if instances and outcome.failures and not any(outcome.rows.values()) and not outcome.unreachable:
         (message, *_) = outcome.failures.values()
         raise UsageError(message, hint="nox -s status shows what is deployed")
-    return outcome
+    return outcome.must_be_read()
 
 
 def rows_of(outcome: Outcome) -> list[Row]:

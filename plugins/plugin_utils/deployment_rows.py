@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..module_utils.hostlib import masking
+from ..module_utils.hostlib.task_results import reasons
 
 # What reports instances; follow returns the result of the job that it waited for.
 REPORTERS = ("llama_server_plan", "llama_server_converge", "llama_server_control", "follow")
@@ -137,15 +138,8 @@ def excerpt(text: str) -> str:
 
 
 def message(result: Mapping[str, Any]) -> str:
-    """The reason why a task failed, by its result: that of the failed items of a loop, else its own."""
-    if "censored" in result:
-        return "hidden: the task has no_log"
-    items = [item for item in result.get("results") or () if isinstance(item, dict) and item.get("failed")]
-    if items:
-        return "\n".join(dict.fromkeys(message(item) for item in items))
-    reason = str(result.get("msg") or "").strip()
-    stderr = str(result.get("stderr") or result.get("module_stderr") or "").strip()
-    return "\n".join(part for part in (reason, stderr if stderr not in reason else "") if part) or "it gave no reason"
+    """The reason why a task failed, by its result."""
+    return "\n".join(reasons(result))
 
 
 def plain(value: Any) -> Any:

@@ -96,7 +96,7 @@ class Target:
         """Do with all instances what ``nox -s VERB -- HOST`` does, and return what it printed."""
         done = subprocess.run(
             [sys.executable, "-m", "nexus_tasks.control", verb, self.host.name], cwd=ROOT, check=False,
-            env={**os.environ, "ANSIBLE_INVENTORY": str(self.inventory), "NEXUS_RESULTS": RESULTS.name},
+            env={**os.environ, "NEXUS_INVENTORY": str(self.inventory), "NEXUS_RESULTS": RESULTS.name},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout

@@ -42,7 +42,7 @@ def rig(bed: Bed, release: Path, models: dict[str, Path], tmp_path_factory: pyte
 def measure(rig: Target, root: Path, engine: str, *sizes: int | list[int]) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM, json.dumps([engine, sizes, str(root)])],
-        cwd=ROOT, env={**os.environ, "ANSIBLE_INVENTORY": str(rig.inventory)},
+        cwd=ROOT, env={**os.environ, "NEXUS_INVENTORY": str(rig.inventory)},
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 

@@ -67,7 +67,7 @@ def test_a_server_on_loopback_of_its_host_is_measured_through_a_tunnel(served: T
     sizes = ["--prompt-tokens", "16", "--output-tokens", "8", "--requests", "3", "--results", str(tmp_path)]
     done = subprocess.run(
         [sys.executable, "-m", "nexus_tasks.benchmark", target, *sizes], cwd=ROOT, check=False, text=True,
-        env={**os.environ, "ANSIBLE_INVENTORY": str(served.inventory)}, stdin=subprocess.DEVNULL,
+        env={**os.environ, "NEXUS_INVENTORY": str(served.inventory)}, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     [path] = store.paths("benchmark", tmp_path)

@@ -151,7 +151,7 @@ def test_the_monitor_shows_servers_and_gpus_that_are_on_loopback_there(exported:
     exported.deploy({"main": BASE}, **ON)
     done = subprocess.run(
         [sys.executable, "-m", "nexus_tasks.monitor", exported.host.name, "--once", "--json"],
-        cwd=ROOT, env={**os.environ, "ANSIBLE_INVENTORY": str(exported.inventory), "NEXUS_RESULTS": RESULTS.name},
+        cwd=ROOT, env={**os.environ, "NEXUS_INVENTORY": str(exported.inventory), "NEXUS_RESULTS": RESULTS.name},
         stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")

@@ -189,8 +189,8 @@ def environment(place: Place) -> dict[str, str]:
     return {
         **os.environ, "PATH": os.pathsep.join(path), "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1",
         "VIRTUAL_ENV": str(place.work / "env"), "LC_ALL": "C.UTF-8", "ANSIBLE_NOCOLOR": "1", "COLUMNS": "200",
-        "ANSIBLE_INVENTORY": str(place.work / "inventory"), "NEXUS_RESULTS": str(place.work / "records"),
-        "PIP_NO_INDEX": "1",
+        "ANSIBLE_INVENTORY": str(place.work / "inventory"), "NEXUS_INVENTORY": str(place.work / "inventory"),
+        "NEXUS_RESULTS": str(place.work / "records"), "PIP_NO_INDEX": "1",
     }  # fmt: skip
 
 

@@ -43,7 +43,7 @@ class Operator:
             [sys.executable, "-m", f"nexus_tasks.{module}", *arguments],
             cwd=self.folder,
             env={
-                **os.environ, "PYTHONPATH": str(ROOT), "ANSIBLE_INVENTORY": str(self.inventory), "COLUMNS": "80",
+                **os.environ, "PYTHONPATH": str(ROOT), "NEXUS_INVENTORY": str(self.inventory), "COLUMNS": "80",
                 "TERM": "dumb",
             },
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -20,6 +20,7 @@ from rich.console import Console
 from nexus_tasks.core.errors import DeployError
 from nexus_tasks.fleet import playbook
 from tests.conftest import ROOT, wait_for
+from tests.unit.fleet.test_ansible_environment import BREAKING
 
 SLEEP = f"61.{os.getpid()}"  # seconds, of no other process on this machine
 
@@ -59,6 +60,52 @@ def test_who_wants_to_see_a_failure_gets_what_came_of_each_host(play: tuple[str,
     assert outcome.status != 0
     assert outcome.failures == {"bad": "bad is broken", "worse": "worse is broken"}
     assert outcome.unreachable == set()
+
+
+def test_of_a_loop_the_items_say_why_it_failed(play: tuple[str, ...], tmp_path: Path) -> None:
+    tasks = [
+        {"name": "Recover", "block": [{"ansible.builtin.fail": {"msg": "no {{ item }}"}, "loop": ["pip"]}],
+         "rescue": [{"ansible.builtin.debug": {}}]},
+        {"name": "Run", "ansible.builtin.command": "sh -c 'echo no {{ item }} >&2; exit {{ item | length - 4 }}'",
+         "loop": ["disk", "clock", "power"]},
+    ]  # fmt: skip
+    (tmp_path / "play.yml").write_text(yaml.safe_dump([{"hosts": "good", "gather_facts": False, "tasks": tasks}]))
+    outcome = playbook.run(*play, check=False)
+    why = "non-zero return code"
+    assert outcome.failures == {"good": f"{why}\nno clock\n{why}\nno power"}
+
+
+def test_a_log_that_can_not_be_written_is_one_line_before_anything_is_done(play: tuple[str, ...]) -> None:
+    with pytest.raises(DeployError, match=r"/proc/logs/run\.log must be writable: ") as failed:
+        playbook.run(*play, log=Path("/proc/logs/run.log"))
+    assert "\n" not in failed.value.message
+
+
+def test_a_disk_that_gets_full_ends_the_log_and_not_the_play(play: tuple[str, ...]) -> None:
+    seen = io.StringIO()
+    outcome = playbook.run(*play, "--limit", "good", console=Console(file=seen, width=200), log=Path("/dev/full"))
+    assert outcome.stats["changed"] == {"good": 1}
+    assert [line for line in told(seen) if "warning" in line] == [
+        "warning no more of Ansible's output is kept: No space left on device"
+    ]
+
+
+def test_what_the_shell_has_of_other_projects_changes_nothing(tmp_path: Path) -> None:
+    other = tmp_path / "ansible.cfg"
+    other.write_text("[defaults]\ninventory = /nowhere\nstdout_callback = minimal\n")
+    hostile = {
+        **dict.fromkeys(BREAKING, "nonsense"), "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
+        "ANSIBLE_CONFIG": str(other), "ANSIBLE_INVENTORY": "/nowhere", "ANSIBLE_NO_LOG": "1", "JOB_ID": "abc",
+        "MAX_EVENT_RES": "10", "PYTHONWARNINGS": "error::DeprecationWarning:ansible", "LC_ALL": "xx_XX.UTF-8",
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "nexus_tasks.control", "status", "local", "--json"], cwd=tmp_path,
+        env={**os.environ, **hostile, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert [(row["host"], row["name"]) for row in json.loads(done.stdout)] == [("localhost", "main")], done.stderr
+    assert done.stderr.startswith("note: not passed on to Ansible"), done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_people_see_the_play_and_what_changed_and_the_log_has_it_all(play: tuple[str, ...], tmp_path: Path) -> None:

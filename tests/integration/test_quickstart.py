@@ -33,7 +33,7 @@ class User:
             [sys.executable, "-m", f"nexus_tasks.{module}", *arguments],
             cwd=self.folder,
             env={
-                **os.environ, "PYTHONPATH": str(ROOT), "ANSIBLE_INVENTORY": str(self.inventory), "COLUMNS": "80",
+                **os.environ, "PYTHONPATH": str(ROOT), "NEXUS_INVENTORY": str(self.inventory), "COLUMNS": "80",
                 "TERM": "dumb", **environment,
             },
             stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
@@ -123,11 +123,11 @@ def test_a_host_that_can_not_be_reached_is_told_and_the_others_are_measured_and_
     (tmp_path / "more.yml").write_text(yaml.safe_dump({"local": {"hosts": {"gone": gone}}}))
     both = f"{user.inventory},{tmp_path / 'more.yml'}"
     sizes = ["--prompt-tokens", "16", "--output-tokens", "4", "--requests", "1", "--results", str(tmp_path)]
-    measured = user.runs("benchmark", "local", *sizes, "--json", ANSIBLE_INVENTORY=both)
+    measured = user.runs("benchmark", "local", *sizes, "--json", NEXUS_INVENTORY=both)
     assert [answer["target"] for answer in json.loads(measured.stdout)] == ["localhost/main"]
     assert measured.returncode == 1
     assert re.search(r"error: gone: .*Connection refused", measured.stderr), measured.stderr
-    shown = user.runs("monitor", "local", "--once", "--json", ANSIBLE_INVENTORY=both)
+    shown = user.runs("monitor", "local", "--once", "--json", NEXUS_INVENTORY=both)
     rows = {row["instance"]: row for row in json.loads(shown.stdout)["instances"]}
     assert rows["localhost/main"]["up"], shown.stderr
     assert "Connection refused" in rows["gone"]["problem"]
@@ -191,7 +191,7 @@ def test_quickstart_needs_no_home_folder_and_no_umask_of_its_own(
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", script, "sh", home, Path("~root").expanduser()], cwd=tmp_path,
         env={
-            **os.environ, "HOME": str(home), "PYTHONPATH": str(checkout), "ANSIBLE_INVENTORY": str(inventory),
+            **os.environ, "HOME": str(home), "PYTHONPATH": str(checkout), "NEXUS_INVENTORY": str(inventory),
             "TERM": "dumb", "TMPDIR": str(tmp_path),
         },
         stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
@@ -208,7 +208,7 @@ def test_quickstart_needs_no_home_folder_and_no_umask_of_its_own(
         folders = [path for path in (tmp_path / "a prefix").rglob("*") if path.is_dir() and not path.is_symlink()]
         assert [path for path in folders if path.stat().st_mode & 0o055 != 0o055] == []
     finally:
-        user.runs("control", "stop", "local", ANSIBLE_INVENTORY=str(inventory))
+        user.runs("control", "stop", "local", NEXUS_INVENTORY=str(inventory))
 
 
 # The last one: it ends what the others use.

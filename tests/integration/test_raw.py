@@ -273,7 +273,7 @@ class Rig:
         return subprocess.Popen(
             [sys.executable, "-c", program, given],
             cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "ANSIBLE_INVENTORY": str(self.inventory), "COLUMNS": "80"},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "NEXUS_INVENTORY": str(self.inventory), "COLUMNS": "80"},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
 

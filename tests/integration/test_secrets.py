@@ -38,7 +38,8 @@ class Owner:
         }
         (inventory / "host_vars" / "localhost.yml").write_text(yaml.safe_dump(own))
         self.environment: dict[str, Any] = {
-            "ANSIBLE_INVENTORY": str(inventory), "NEXUS_RESULTS": str(folder / "results"), "OPS_KEY": KEY,
+            "ANSIBLE_INVENTORY": str(inventory), "NEXUS_INVENTORY": str(inventory),
+            "NEXUS_RESULTS": str(folder / "results"), "OPS_KEY": KEY,
             "ANSIBLE_ASYNC_DIR": str(folder / "async"), "ANSIBLE_LOCAL_TEMP": str(folder / "local"),
         }  # fmt: skip
 

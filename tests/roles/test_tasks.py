@@ -59,3 +59,32 @@ def test_what_tasks_make_has_a_mode_of_its_own() -> None:
                 if made and made.get("state") not in ("absent", "link") and "mode" not in made:
                     without.append(f"{path.relative_to(ROOT)}: {task['name']}")
     assert without == []
+
+
+def test_a_playbooks_first_play_sees_whether_ansible_is_set_up_as_the_project_needs_it() -> None:
+    playbooks = sorted(ROOT.glob("playbooks/*.yml"))
+    assert playbooks
+    first = {path.name: yaml.safe_load(path.read_text())[0]["hosts"] for path in playbooks}
+    assert {
+        name for name, hosts in first.items() if not re.fullmatch(r"{{ lookup\('fleet', '[\w:-]+'\) }}", hosts)
+    } == set()
+    # A role that is listed is looked for before that.
+    assert [path.name for path in playbooks for play in yaml.safe_load(path.read_text()) if "roles" in play] == []
+
+
+def told_apart() -> list[Path]:
+    """The files in which something could be told apart by hand that one function tells apart."""
+    own = {"connections.py", "task_results.py"}
+    python = [path for folder in ("plugins", "nexus_tasks") for path in (ROOT / folder).rglob("*.py")]
+    return [path for path in [*FILES, *python] if path.name not in own]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "function"),
+    [
+        (r"ansible_connection.{0,30}(==|!=| in ).{0,5}['\"(]", "hostlib/connections.py"),  # has full names as well
+        (r"ansible_failed_result\.msg", "hostlib/task_results.py"),  # of a loop it only says that items failed
+    ],
+)
+def test_what_has_a_function_is_not_told_apart_by_hand(pattern: str, function: str) -> None:
+    assert [str(path) for path in told_apart() if re.search(pattern, path.read_text())] == [], f"see {function}"

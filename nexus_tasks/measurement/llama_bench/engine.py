@@ -74,7 +74,7 @@ def run(
     status = playbook.run_on(instance.host, "playbooks/status.yml", console=console, narrate=False)
     if status.status != 0:
         raise DeployError(status.problem(), hint=f"nox -s status -- {instance.host} shows how its servers are")
-    stops, beside = _running(status.rows.get(instance.host, []), instance, stop_server=stop_server)
+    stops, beside = _running(status.must_be_read().rows.get(instance.host, []), instance, stop_server=stop_server)
     for warning in asked.warnings:
         warn(console, warning)
     if beside:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ...module_utils.hostlib.addresses import is_loopback
+from ...module_utils.hostlib.connections import is_local
 
 
 def listening(instances: Any) -> list[tuple[str, int | None, bool]]:
@@ -56,6 +57,6 @@ def peer_problems(instances: Mapping[str, Any], host: str, peers: Mapping[str, A
 
 def place(name: str, variables: Mapping[str, Any]) -> tuple[str, str]:
     """The address of a host and the port of ssh that leads to it."""
-    if variables.get("ansible_connection") == "local":
+    if is_local(variables.get("ansible_connection")):
         return "this machine", ""
     return str(variables.get("ansible_host") or name), str(variables.get("ansible_port") or 22)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import Any
 
-from nexus_tasks.core.errors import UsageError
-from nexus_tasks.fleet import verbs
+import pytest
+from rich.console import Console
+
+from nexus_tasks.core.errors import DeployError, UsageError
+from nexus_tasks.fleet import playbook, verbs
 from tests.outcomes import outcome
 
 
@@ -27,6 +30,23 @@ def test_nobody_takes_all_gpu_hosts_down_by_leaving_the_pattern_out(monkeypatch:
     with pytest.raises(UsageError, match=f"{verb} needs a pattern of hosts") as refused:
         verbs.chosen_pattern(verb, None)
     assert f"nox -s {verb} -- gpu-hosts" in refused.value.hint
+
+
+@pytest.mark.parametrize("rows", [{}, {"rig-1": []}])
+def test_an_answer_that_can_not_be_read_is_not_that_nothing_is_deployed(
+    monkeypatch: pytest.MonkeyPatch, rows: dict[str, Any]
+) -> None:
+    stats = {"processed": {"rig-1": 1, "rig-2": 1}, "failures": {"rig-1": 1}}
+    answer = outcome(rows=rows, stats=stats, failures={"rig-1": "no Python"})
+    monkeypatch.setattr(playbook, "run_on", lambda *_, **__: answer)
+    with pytest.raises(DeployError, match="what Ansible found out about rig-2 could not be read"):
+        verbs.run("status", "gpu-hosts", [], lines=1, console=Console())
+
+
+def test_a_host_on_which_nothing_is_deployed_has_been_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = outcome(rows={"rig-1": [], "rig-2": []})
+    monkeypatch.setattr(playbook, "run_on", lambda *_, **__: answer)
+    assert verbs.rows_of(verbs.run("status", "gpu-hosts", [], lines=1, console=Console())) == []
 
 
 def test_each_row_knows_its_host() -> None:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
-import pytest
-
-from plugins.plugin_utils.deployment_rows import Deployment, excerpt, instances, message, plain
+from plugins.plugin_utils.deployment_rows import Deployment, excerpt, instances, plain
 
 INPUTS = {"ref": "b1"}
 MANIFEST = {"name": "b1-cpu-0a", "inputs": INPUTS, "compiler": "gcc", "files": {"x": "1"}}
@@ -18,20 +15,6 @@ def test_of_a_long_message_the_beginning_and_the_end_are_kept() -> None:
     lines = excerpt("\n".join(map(str, range(100)))).splitlines()
     assert lines[:5] == ["0", "1", "2", "3", "(76 lines left out)"]
     assert lines[-1] == "99"
-
-
-@pytest.mark.parametrize(
-    ("result", "expected"),
-    [
-        ({"msg": "no room", "stderr": "df: full"}, "no room\ndf: full"),
-        ({"msg": "df: full", "stderr": "df: full"}, "df: full"),
-        ({"censored": "x", "msg": "key"}, "hidden: the task has no_log"),
-        ({"results": [{"failed": True, "msg": "one"}, {"msg": "fine"}], "msg": "One or more items failed"}, "one"),
-        ({}, "it gave no reason"),
-    ],
-)
-def test_a_task_says_why_it_failed(result: dict[str, Any], expected: str) -> None:
-    assert message(result) == expected
 
 
 def test_values_are_what_json_can_hold_without_what_ansible_adds() -> None:
