@@ -9,6 +9,9 @@
 A look at llama-server is two short requests, of ``/metrics`` and ``/slots``, which it answers between two steps of
 decoding. What it does not offer (``/metrics`` without ``--metrics``, ``/slots`` with ``--no-slots``) is not asked for
 again.
+
+Of these only ``/slots`` wakes a server that sleeps, and keeps one from going to sleep. So it is not asked for while
+``/metrics`` counts no request, and without those not while ``/props`` says that the server sleeps.
 """
 
 from __future__ import annotations
@@ -112,6 +115,8 @@ class Source:
         url: the base URL.
         api_key: llama-server wants it for both. It is in a header and nowhere else.
         wants: the one that it has to be.
+        may_sleep: whether it is a llama-server that is known to unload its model on idle. Without ``/metrics`` nothing
+            tells of its slots then but ``/slots``, which is not asked for.
     """
 
     def __init__(
@@ -122,8 +127,12 @@ class Source:
         *,
         timeout_s: float = TIMEOUT_S,
         wants: type[Machine] | type[Server] | None = None,
+        may_sleep: bool = False,
     ) -> None:
         self.name = name
+        self._may_sleep = may_sleep
+        self._idle_slots: list[Row] | None = None  # of a server that is the same, without requests
+        self._had_work = False
         self._wants = wants
         self._client = endpoint.connect(url, api_key, timeout_s=timeout_s)
         self._client.timeout = httpx.Timeout(timeout_s)
@@ -153,7 +162,7 @@ class Source:
                     raise _Problem("is an exporter of role telemetry and no llama-server")
                 return Look(time.monotonic(), machine=machine_of(metrics))
             # In this order: a request that ends in between is missing for a moment, and never counted twice.
-            slots = self._slots()
+            slots = self._slots_gently(metrics)
             if metrics and slots is None and not any(name.startswith(SERVER) for name in metrics):
                 raise _Problem("is neither a llama-server nor an exporter of role telemetry")
             if self._wants is Machine:
@@ -164,6 +173,7 @@ class Source:
             return Look(time.monotonic(), problem="answers something else than this version knows")
         except _Problem as problem:
             self._not_offered.clear()  # what comes back may have been started otherwise
+            self._idle_slots = None
             return Look(time.monotonic(), problem=str(problem))
 
     def sample(self) -> Row:
@@ -185,6 +195,32 @@ class Source:
             return {family.name: family for family in text_string_to_metric_families(text)}
         except ValueError as error:
             raise _Problem("what it has at /metrics is not Prometheus' format") from error
+
+    def _slots_gently(self, metrics: Mapping[str, Metric]) -> list[Row] | None:
+        """The slots, as ``/slots`` has them where there may be work; None where the server does not tell."""
+        if "/slots" in self._not_offered:
+            return None
+        counts = _totals(metrics)
+        requests = [counts.get(f"{SERVER}requests_{state}") for state in ("processing", "deferred")]
+        is_idle = requests[0] is not None and not any(requests)
+        if requests[0] is None and (self._may_sleep or not self._had_work):
+            is_idle = bool(self._props().get("is_sleeping"))
+            if self._may_sleep and not is_idle:
+                return None
+        if is_idle:
+            if self._idle_slots is None:
+                self._idle_slots = [{"id": number} for number in range(self._props().get("total_slots", 0))]
+            return self._idle_slots
+        slots = self._slots()
+        if slots is not None:
+            self._had_work = any(slot.get("is_processing") for slot in slots)
+            self._idle_slots = [{key: slot[key] for key in ("id", "n_prompt_tokens") if key in slot} for slot in slots]
+        return slots
+
+    def _props(self) -> Row:
+        text = self._get("/props")
+        props = json.loads(text) if text else {}
+        return props if isinstance(props, dict) else {}
 
     def _slots(self) -> list[Row] | None:
         text = self._get("/slots")
@@ -312,7 +348,7 @@ def cpu_percent(before: Machine | None, now: Machine) -> float | None:
 
 def server_of(metrics: Mapping[str, Metric], slots: Sequence[Row] | None) -> Server:
     """The llama-server that its metrics tell of, or its slots, or both."""
-    totals = {name: next((s.value for s in family.samples), None) for name, family in metrics.items()}
+    totals = _totals(metrics)
 
     def count(name: str) -> int | None:
         value = totals.get(f"{SERVER}{name}")
@@ -338,6 +374,10 @@ def server_of(metrics: Mapping[str, Metric], slots: Sequence[Row] | None) -> Ser
         cached_tokens=sum(slot.get("n_prompt_tokens", 0) for slot in slots),
         tasks=tasks,
     )
+
+
+def _totals(metrics: Mapping[str, Metric]) -> dict[str, float | None]:
+    return {name: next((s.value for s in family.samples), None) for name, family in metrics.items()}
 
 
 def _generated(slot: Mapping[str, Any]) -> int:

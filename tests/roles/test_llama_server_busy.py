@@ -14,11 +14,14 @@ import httpx
 import pytest
 
 from plugins.module_utils.hostlib.files import read_json
+from plugins.module_utils.hostlib.server_rows import condition, trouble
 from plugins.module_utils.llama_server import drain
-from plugins.module_utils.llama_server.control import start
+from plugins.module_utils.llama_server.client import Server
+from plugins.module_utils.llama_server.control import start, stop
 from plugins.module_utils.llama_server.converge import converge
 from plugins.module_utils.llama_server.plan import plan
 from plugins.module_utils.llama_server.proof import prove, readiness, slots
+from plugins.module_utils.llama_server.status import status as status_of
 from tests.conftest import wait_for
 from tests.roles.machine import Machine, deploy, status
 
@@ -240,11 +243,49 @@ def test_a_drain_waits_for_a_server_that_has_no_time_to_say_what_it_does(
     stopped = status(host).pid
     os.kill(stopped, signal.SIGSTOP)
     try:
-        assert drain.drain(host, folder, config, 3) is False
+        assert drain.drain(host, folder, config, 3).done is False
     finally:
         os.kill(stopped, signal.SIGCONT)
-    assert any("waiting for its requests" in line for line in told)
-    assert drain.drain(host, folder, config, 60) is True
+    assert any("waiting for 1 request" in line for line in told)
+    assert drain.drain(host, folder, config, 60).done is True
+
+
+@pytest.mark.parametrize("count", [40, 150], ids=["threads are left", "no thread is left"])
+def test_a_server_with_many_waiting_clients_is_busy_and_who_stops_it_learns_what_that_cut(
+    machine: Machine, count: int
+) -> None:
+    host = machine.declaring(machine.instance("main", *ENDLESS))
+    deploy(host)
+    pid = status(host).pid
+    them = Users(machine.port)
+    try:
+        them.ask(count)
+        wait_for(lambda: (Server(host.folder("main").linked("verified"), pid).clients() or 0) >= count, "clients")
+        row = status_of(host, host.folder("main"))
+        assert condition(row) == ("running" if row["health"] == 200 else "busy")
+        assert trouble(row) is None
+        if row["health"] is None:
+            assert row["clients"] >= count
+        row = stop(host, host.folder("main"), {"drain_timeout": 1})
+    finally:
+        them.leave()
+    assert (row["state"], row["drained"], row["cut"]) == ("stopped", False, count)
+    assert len(them.broken) == count
+
+
+def test_a_stop_of_a_router_waits_for_the_answers_of_its_models(machine: Machine) -> None:
+    model = {**machine.model, "side_models": [], "n_gpu_layers": None, "uses_gpu": False, "mode": "completion"}
+    sections = f"[chat]\nmodel = {machine.model['path']}\nctx-size = 512\ncontext-shift = true\nthreads = 1\n"
+    instance = machine.instance(
+        "main", "--models-preset", "@models.ini", mode="router", model=None, files={"models.ini": sections},
+        models={"chat": {**model, "load_on_startup": False}},
+    )  # fmt: skip
+    host = machine.declaring(instance)
+    deploy(host)
+    with users(machine.port, 1, model="chat") as them:
+        assert status_of(host, host.folder("main"))["busy"] == 1
+        row = stop(host, host.folder("main"), {"drain_timeout": 1})
+    assert (row["drained"], row["cut"], len(them.broken)) == (False, 1, 1)
 
 
 def test_a_server_that_does_nothing_any_more_is_started_anew(machine: Machine) -> None:

@@ -152,10 +152,14 @@ def of_targets(texts: Sequence[str]) -> WatchedFleet:
 def _to_server(target: targets.Target) -> Way:
     @contextlib.contextmanager
     def way() -> Iterator[tuple[Looking, bool]]:
+        argv = target.instance.argv if target.instance else []
         with (
             targets.reach(target) as reached,
-            scrape.Source(target.name, reached.base_url, reached.api_key, wants=scrape.Server) as source,
-        ):
+            scrape.Source(
+                target.name, reached.base_url, reached.api_key, wants=scrape.Server,
+                may_sleep="--sleep-idle-seconds" in argv,
+            ) as source,
+        ):  # fmt: skip
             yield source, reached.tunnel is not None
 
     return way

@@ -32,6 +32,10 @@ def condition(row: Row) -> str:
     if row["state"] == "running":
         if row.get("phase") == "failed":
             return "not proven"
+        if row.get("at_work"):
+            return "busy"
+        if row.get("sleeping"):
+            return "sleeping"
         if row.get("health") != 200:
             return "loading" if row.get("health") == 503 else "no answer"
     if row["state"] == "stopped" and row.get("phase") != "stopped":
@@ -78,6 +82,9 @@ def remark(row: Row) -> str | None:
         parts.append(f"the last deployment failed and the server before it was restored{why}")
     elif phase == "refused":
         parts.append(f"the last deployment failed its trial, and this server served on{why}")
+    if condition(row) == "busy":
+        clients = f": {row['clients']} connections are open" if row.get("clients") else ""
+        parts.append(f"it computes and has no time to say what{clients}")
     if row.get("unasked") and row.get("health") == 200:
         parts.append(row["unasked"])
     if row.get("declared") is False:

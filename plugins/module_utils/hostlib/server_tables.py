@@ -198,10 +198,17 @@ def proof_verdict(row: Row) -> str:
 
 def stop_verdict(row: Row) -> str:
     """The verdict on an instance that is stopped."""
-    if row.get("removed"):
-        return "stopped and removed"
     was = "stopped" if row.get("changed") else "was not running"
-    return was + ("; some requests were cut off" if row.get("drained") is False else "")
+    was = "stopped and removed" if row.get("removed") else was
+    return "; ".join(filter(None, [was, cut_off(row)]))
+
+
+def cut_off(row: Row) -> str | None:
+    """How many answers a stop cut; None where it waited for all of them."""
+    if row.get("drained") is not False:
+        return None
+    cut = row.get("cut")
+    return f"{cut} answer{'s were' if cut != 1 else ' was'} cut off" if cut else "some answers were cut off"
 
 
 def check_lines(checks: Sequence[Row], width: int) -> list[str]:
@@ -234,7 +241,7 @@ def measured_lines(row: Row, width: int) -> list[str]:
         f"ready after {load:.1f} s" if load is not None and row.get("changed") is not False else None,
         f"{gap:.1f} s without service" if gap is not None else None,
         "proven on a side port first" if row.get("trial") else None,
-        "some requests were cut off" if row.get("drained") is False else None,
+        cut_off(row),
         offload(row),
     ]
     return listed(parts, 2, width) + listed(memory(row.get("buffers_mib"), kinds=True), 2, width)

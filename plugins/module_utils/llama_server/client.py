@@ -131,6 +131,17 @@ class Server:
         with self._connected(LOOK_SECONDS) as (_, is_ours):
             return is_ours
 
+    def clients(self) -> int | None:
+        """How many connections to its port are open, also those that it has not accepted yet; None where that can't be
+        told. Each is a request that waits or is answered, or one that was answered some seconds ago.
+        """
+        own = sockets.descriptors(self.pid)
+        if own is None:
+            return None
+        return sum(
+            entry.state == sockets.ESTABLISHED and entry.inode in {*own, "0"} for entry in sockets.at_port(self.port)
+        )
+
     def is_alive(self) -> bool:
         """True while the process is there."""
         return self._born is not None and self._age() == self._born

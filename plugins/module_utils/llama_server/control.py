@@ -64,7 +64,7 @@ def stop(host: Host, folder: Folder, proof: dict[str, Any], *, check_mode: bool 
         row |= {"url": config.local_url, "runtime": config.runtime, "model": config.model_as_json()}
         row["changed"] = bool(host.pids(folder)) or folder.state().phase != "stopped"
         if row["changed"] and not check_mode:
-            row["drained"] = drain(host, folder, config, float(proof.get("drain_timeout", 0)))
+            row |= drain(host, folder, config, float(proof.get("drain_timeout", 0))).as_row()
             # A container that can't be reached now would come back with its engine.
             stop_it = functools.partial(_stop_for_good, name=folder.name)
             host.everywhere(folder, stop_it, must=config.runtime)

@@ -10,7 +10,7 @@ import functools
 
 from ..hostlib.instances import Instance
 from .desired_state import TRIAL, Declaration, salt
-from .drain import drain
+from .drain import Drained, drain
 from .errors import HostError
 from .folder import Folder, folders, used_releases
 from .host import Host, Row
@@ -106,8 +106,8 @@ def remove(host: Host, folder: Folder) -> Row:
     """Stop an instance and remove what the host remembers of it."""
     with host.locked(folder, "removal"):
         config = folder.linked("verified") or folder.linked("pending")
-        if config:
-            drain(host, folder, config, host.drain_timeout)
+        drained = drain(host, folder, config, host.drain_timeout) if config else Drained(None)
         host.everywhere(folder, lambda runtime: runtime.forget(folder.name))
         folder.remove()
-    return {"name": folder.name, "state": "stopped", "changed": True, "checks": [], "error": None, "removed": True}
+    row: Row = {"name": folder.name, "state": "stopped", "changed": True, "checks": [], "error": None, "removed": True}
+    return {**row, **drained.as_row()}

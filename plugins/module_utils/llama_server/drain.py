@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from ..hostlib.instances import Instance
 from .client import LOOK_SECONDS, Hidden, Server, Unanswered
@@ -13,12 +14,26 @@ from .errors import HostError
 from .folder import Folder
 from .host import Host
 from .keys import old_keys
+from .work import work_of
+
+
+@dataclass(frozen=True)
+class Drained:
+    """How a drain ended. ``done`` is None where nothing could be told; then nothing was waited for."""
+
+    done: bool | None
+    cut: int | None = None
+    """The answers that a stop cuts now, as far as they can be counted."""
+
+    def as_row(self) -> dict[str, object]:
+        """For a row of a module."""
+        return {"drained": self.done, "cut": self.cut}
 
 
 def drain(
     host: Host, folder: Folder, config: Instance, timeout: float, trouble: Callable[[str], None] = lambda line: None
-) -> bool | None:
-    """Wait until no slot works on a request: whether that came about; None where the server can't say.
+) -> Drained:
+    """Wait until a server has no request.
 
     llama-server neither refuses new requests nor ends its streams when it is told to stop, so waiting is all
     that can be done from here; a gateway in front would send new ones elsewhere meanwhile.
@@ -35,26 +50,34 @@ def drain(
     try:
         server = Server(config, host.runtime(config).status(folder.name).pid)
     except HostError:  # it says so itself where it is to be stopped
-        return None
-    busy = "its"
+        return Drained(None)
     while True:
         try:
-            code, slots = server.ask("/slots", key=key, timeout=LOOK_SECONDS)
-            if code != 200 or not isinstance(slots, list):
-                return None
-            working = sum(bool(slot.get("is_processing")) for slot in slots)
-            if not working:
-                return True
-            busy = str(working)
-        except Unanswered:  # what it works on leaves it no time to say so
-            pass
+            requests = _requests(server, config, key)
         except Hidden as error:
             trouble(f"requests were not waited for: {error}")
-            return None
+            return Drained(None)
         except (HostError, OSError, http.client.HTTPException):
-            return None
+            return Drained(None)
+        if not requests:
+            return Drained(None if requests is None else True)
         waited = time.monotonic() - started
         if waited > timeout:
-            return False
-        host.progress(f"{folder.name}: waiting for {busy} requests, {waited:.0f} of {timeout:.0f} s")
+            return Drained(False, requests)
+        host.progress(f"{folder.name}: waiting for {requests} requests, {waited:.0f} of {timeout:.0f} s")
         time.sleep(0.2)
+
+
+def _requests(server: Server, config: Instance, key: str | None) -> int | None:
+    """How many requests a server has; None where that can't be told. Those that wait for a slot are told by nobody, so
+    where all slots work each connection is taken for one, and likewise where the server has no time or no slots to say.
+    """
+    try:
+        work = work_of(server, config, key, LOOK_SECONDS)
+    except Unanswered:
+        return max(server.clients() or 0, 1)
+    if work is None:
+        return server.clients()
+    if work.working and work.is_full:
+        return max(server.clients() or 0, work.working)
+    return work.working

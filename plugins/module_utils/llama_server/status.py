@@ -9,12 +9,13 @@ import re
 
 from ..hostlib.argv import is_flag
 from ..hostlib.instances import Instance
-from .client import LOOK_SECONDS, Server
+from .client import LOOK_SECONDS, Server, Unanswered
 from .errors import HostError
 from .folder import Folder
 from .host import Host, Row
 from .keys import old_keys
 from .runtimes.base import Status
+from .work import work_of
 
 
 def flags_of(config: Instance) -> list[str]:
@@ -56,15 +57,22 @@ def status(host: Host, folder: Folder) -> Row:
         "previous": previous and previous.id,
     }  # fmt: skip
     if seen.state == "running":
-        server = Server(config, seen.pid)
-        try:
-            row["health"] = server.ask("/health", timeout=LOOK_SECONDS)[0]
-            key = next(iter(old_keys(config).values()), None)
-            code, slots = server.ask("/slots", key=key, timeout=LOOK_SECONDS)
-            if code == 200 and isinstance(slots, list):
-                row["busy"] = sum(bool(slot.get("is_processing")) for slot in slots)
-        except HostError as error:  # another one answers, or nobody can tell who does
-            row["unasked"] = str(error)
-        except (OSError, http.client.HTTPException):
-            pass
+        row |= _answers(Server(config, seen.pid), config)
+    return row
+
+
+def _answers(server: Server, config: Instance) -> Row:
+    """What a server says of itself, as a part of its row. One that sleeps is not woken."""
+    row: Row = {}
+    try:
+        row["health"] = server.ask("/health", timeout=LOOK_SECONDS)[0]
+        work = work_of(server, config, next(iter(old_keys(config).values()), None))
+        if work:
+            row |= {"busy": work.working, "sleeping": work.is_sleeping}
+    except HostError as error:  # another one answers, or nobody can tell who does
+        row["unasked"] = str(error)
+    except Unanswered as error:  # many clients take all its threads, and others wait for these
+        row |= {"at_work": not error.idle, "clients": server.clients()}
+    except (OSError, http.client.HTTPException):
+        pass
     return row

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..hostlib.instances import Instance
-from .drain import drain
+from .drain import Drained, drain
 from .errors import HostError
 from .folder import Folder
 from .host import Host, Row
@@ -45,14 +45,14 @@ class Switch:
         left = folder.linked("pending")
         if left and old and left.runtime == old.runtime:
             folder.link("pending", None)  # of an earlier run: a crash of the old server must not start it
-        drained = self._drain(old) if old else None
+        drained = self._drain(old) if old else Drained(None)
         served, stopped = old is not None and bool(self.host.pids(folder)), time.monotonic()
         self._clear()
         # What needs the disk comes before the old server is stopped: a full one must not cost it.
         folder.note("switching", generation=new.id, old=old.id if old else None)
         folder.link("pending", new)
         row = self._start(new, instead_of=old)
-        row |= {"changed": True, "drained": drained, "restored": None}
+        row |= {"changed": True, "restored": None, **drained.as_row()}
         row["downtime_seconds"] = round(self.answered - stopped, 2) if served and self.answered else None
         if not row["error"]:
             try:
@@ -181,6 +181,6 @@ class Switch:
         with contextlib.suppress(OSError):
             self.folder.note(phase, **facts)
 
-    def _drain(self, config: Instance) -> bool | None:
+    def _drain(self, config: Instance) -> Drained:
         limit = float(self.proof.get("drain_timeout", 0))
         return drain(self.host, self.folder, config, limit, self.troubles.append)

@@ -20,6 +20,9 @@ from tests.server_rows import Row, lines, running
         (running(health=503), "loading", None),
         (running(health=None), "no answer", "nothing answers at http://127.0.0.1:8600"),
         (running(health=None, unasked="port 8600 is held by process 7"), "no answer", "held by process 7"),
+        (running(health=None, at_work=True, clients=41), "busy", None),
+        (running(health=None, at_work=False, clients=41), "no answer", "nothing answers at http://127.0.0.1:8600"),
+        (running(sleeping=True), "sleeping", None),
         (running(state="stopped"), "down", "it should run"),
         (running(state="failed"), "failed", "it ended again and again"),
         (running(state="starting"), "starting", "is being started again"),
@@ -37,6 +40,13 @@ def test_a_state_is_a_word_and_trouble_says_what_to_do(row: Row, word: str, trou
     shown = status_table([row], 200)
     assert (word.upper() if trouble else word) in shown
     assert (trouble or "") in shown
+
+
+def test_how_many_wait_for_a_busy_server_is_said_and_is_no_trouble() -> None:
+    (row,) = judged([running(health=None, at_work=True, clients=41)], "status", ["main"])
+    assert (row["trouble"], row["remark"]) == (
+        None, "it computes and has no time to say what: 41 connections are open",
+    )  # fmt: skip
 
 
 def test_why_slots_are_not_shown_is_said_and_is_no_trouble() -> None:

@@ -131,7 +131,13 @@ def test_a_restored_server_has_its_verdict_and_its_own_table(
     ("row", "said"),
     [
         ({"state": "stopped", "changed": True, "drained": True}, "main: stopped"),
-        ({"state": "stopped", "changed": True, "drained": False}, "main: stopped; some requests were cut off"),
+        ({"state": "stopped", "changed": True, "drained": False, "cut": 40}, "main: stopped; 40 answers were cut off"),
+        ({"state": "stopped", "changed": True, "drained": False, "cut": 1}, "main: stopped; 1 answer was cut off"),
+        ({"state": "stopped", "changed": True, "drained": False}, "main: stopped; some answers were cut off"),
+        (
+            {"state": "stopped", "changed": True, "removed": True, "drained": False, "cut": 2},
+            "main: stopped and removed; 2 answers were cut off",
+        ),
         ({"state": "stopped", "changed": False}, "main: was not running"),
         ({"state": "stopped", "changed": True, "removed": True}, "main: stopped and removed"),
         ({"state": "undeclared", "changed": False}, "main: not declared"),

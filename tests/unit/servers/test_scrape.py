@@ -115,13 +115,48 @@ def test_what_a_server_does_not_offer_is_asked_once_and_again_when_it_was_away(
     handler.answers |= {"/metrics": (501, "{}"), "/slots": (200, json.dumps([slot(0, 5, 1)]))}
     with Source("main", url) as source:
         assert [source.look().problem for _ in range(3)] == [None] * 3
-        assert handler.asked == ["/metrics", "/slots", "/slots", "/slots"]
+        assert handler.asked == ["/metrics", "/props", "/slots", "/slots", "/slots"]
         handler.answers["/slots"] = (503, "{}")
         assert source.look().problem == "is loading its model"
         handler.answers |= {"/metrics": (200, COUNTERS.format(predicted=1)), "/slots": (200, "[]")}
         look = source.look()
     assert look.server
     assert look.server.prompt_tokens_total == 700
+
+
+BUSY = COUNTERS.format(predicted=100)
+IDLE = BUSY.replace("requests_processing 1", "requests_processing 0").replace(
+    "requests_deferred 3", "requests_deferred 0"
+)
+AWAKE, ASLEEP = (json.dumps({"total_slots": 4, "is_sleeping": is_sleeping}) for is_sleeping in (False, True))
+
+
+@pytest.mark.parametrize(
+    ("metrics", "props", "may_sleep", "asks_slots", "busy"),
+    [
+        (IDLE, AWAKE, False, False, 0),
+        (IDLE, ASLEEP, True, False, 0),
+        (BUSY, AWAKE, True, True, 1),
+        (None, AWAKE, False, True, 1),
+        (None, ASLEEP, False, False, 0),
+        (None, ASLEEP, True, False, 0),
+        (None, AWAKE, True, False, None),  # nothing but /slots would tell, which keeps it awake
+    ],
+)
+def test_slots_are_asked_for_only_where_that_keeps_nobody_awake(
+    served: tuple[str, type[Scripted]], metrics: str | None, props: str, may_sleep: bool, asks_slots: bool,
+    busy: int | None,
+) -> None:  # fmt: skip
+    url, handler = served
+    handler.answers |= {"/props": (200, props), "/slots": (200, json.dumps([slot(0, 5, 1)]))}
+    if metrics:
+        handler.answers["/metrics"] = (200, metrics)
+    with Source("main", url, may_sleep=may_sleep) as source:
+        looks = [source.look() for _ in range(3)]
+    assert [look.problem for look in looks] == [None] * 3
+    assert ("/slots" in handler.asked) == asks_slots
+    assert [look.server and look.server.slots_busy for look in looks] == [busy] * 3
+    assert [look.server and look.server.slots for look in looks] == [1 if busy else None if busy is None else 4] * 3
 
 
 def test_a_server_that_offers_neither_is_there_and_tells_nothing(served: tuple[str, type[Scripted]]) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
 from urllib.parse import quote
 
-from ..client import REQUEST_SECONDS, Server
+from ..client import REQUEST_SECONDS
+from ..work import models_of
 from .model_files import file_sha256
 from .placement import prove_router_placement
 from .probe import error_message, probe_of
@@ -17,7 +17,7 @@ def prove_router(subject: Subject, *, load: bool) -> None:
     """Have each model answer. ``load``: whether those that are not loaded are, else they are left as they are."""
     config, wanted, checks = subject.config, subject.wanted, subject.checks
     server, key = subject.server, subject.key
-    seen = _router_models(server, key)
+    seen = models_of(server, key, REQUEST_SECONDS)
     checks.compare("models", sorted(config.models), sorted(seen), "the server read another list of models")
     served: dict[str, list[str]] = {}
     # Those that load with the router come last: where it holds a few only, they are what it holds afterwards.
@@ -37,13 +37,6 @@ def prove_router(subject: Subject, *, load: bool) -> None:
             code = 200
             checks.warn(f"{name} busy", str(error), NOT_MEASURED)
         if code == 200:
-            served[name] = _router_models(server, key)[name]["args"]
-    loaded = {name for name, state in _router_models(server, key).items() if state.get("value") == "loaded"}
+            served[name] = models_of(server, key, REQUEST_SECONDS)[name]["args"]
+    loaded = {name for name, state in models_of(server, key, REQUEST_SECONDS).items() if state.get("value") == "loaded"}
     prove_router_placement(subject, served, loaded)
-
-
-def _router_models(server: Server, key: str | None) -> dict[str, dict[str, Any]]:
-    """A router's models: ``value``, which is loaded or not, and ``args``, the command line of the process."""
-    _, answer = server.ask("/v1/models", key=key)
-    models = answer.get("data", []) if isinstance(answer, dict) else []
-    return {str(model["id"]): model.get("status", {}) for model in models if isinstance(model, dict) and "id" in model}
