@@ -210,7 +210,7 @@ def main() -> None:
         if result["missing"]:
             raise ReleaseError(f"this host lacks {', '.join(result['missing'])} to build llama.cpp")
         manifest, log = build(params, inputs, result["name"], tools)
-        module.exit_json(**{**result, "changed": True, "manifest": manifest, "log": log})
+        module.exit_json(**{**result, "changed": True, "manifest": manifest.as_json(), "log": log})
     except (ReleaseError, NvidiaError) as error:
         module.fail_json(msg=str(error))
     except OSError as error:

@@ -51,18 +51,19 @@ manifest:
   type: dict
 """
 
+import dataclasses
 import errno
 import os
 import shutil
-from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.hostlib.environment import begin
 from ..module_utils.hostlib.files import put_in_place, sha256_of
+from ..module_utils.hostlib.manifests import MANIFEST, Manifest
 from ..module_utils.hostlib.programs import ProgramError, run, with_environment
 from ..module_utils.llama_cpp.errors import ReleaseError
-from ..module_utils.llama_cpp.release import MANIFEST, known_flags, read_manifest
+from ..module_utils.llama_cpp.release import known_flags, read_manifest
 from ..module_utils.llama_cpp.space import free_mib, no_space
 
 TAR_SECONDS = 3600  # of gigabytes, on a disk that is slow
@@ -79,12 +80,12 @@ def tar(*arguments: str) -> None:
         raise ReleaseError(f"tar failed: {' / '.join(done.output.strip().splitlines()[:3])}")
 
 
-def pack(prefix: str, name: str, archive: str) -> dict[str, Any]:
+def pack(prefix: str, name: str, archive: str) -> Manifest:
     folder = os.path.join(prefix, "releases", name)
     manifest = read_manifest(folder)
     if manifest is None:
         raise ReleaseError(f"there is no whole release {name} in {prefix}/releases")
-    if free_mib(prefix) < (manifest["size"] >> 20) + 1:
+    if free_mib(prefix) < (manifest.size >> 20) + 1:
         raise ReleaseError(no_space(prefix))
     partial = f"{archive}.{os.getpid()}"
     try:
@@ -98,22 +99,22 @@ def pack(prefix: str, name: str, archive: str) -> dict[str, Any]:
     return manifest
 
 
-def unpack(prefix: str, name: str, archive: str, built_on: str) -> dict[str, Any]:
+def unpack(prefix: str, name: str, archive: str, built_on: str) -> Manifest:
     partial = os.path.join(prefix, "releases", f".{name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     os.makedirs(partial)
     try:
         tar("--extract", "--no-same-owner", "--file", archive, "--directory", partial)
         manifest = read_manifest(partial)
-        if manifest is None or manifest["name"] != name:
+        if manifest is None or manifest.name != name:
             raise ReleaseError(f"the archive {archive} from {built_on} does not hold the whole release {name}")
-        for path, entry in manifest["files"].items():
-            if sha256_of(os.path.join(partial, path)) != entry["sha256"]:
+        for path, entry in manifest.files.items():
+            if sha256_of(os.path.join(partial, path)) != entry.sha256:
                 raise ReleaseError(
                     f"{path} of release {name} was damaged on its way from {built_on}: run the play again"
                 )
         try:
-            manifest["flags"] = known_flags(partial, manifest["inputs"]["targets"])
+            manifest = dataclasses.replace(manifest, flags=known_flags(partial, manifest.inputs["targets"]))
         except ReleaseError as error:
             raise ReleaseError(
                 f"release {name}, built on {built_on}, does not run here: have it built on a host whose system is not "
@@ -150,7 +151,7 @@ def main() -> None:
     except OSError as error:
         full = error.errno == errno.ENOSPC
         module.fail_json(msg=no_space(prefix) if full else f"{error.strerror}: {error.filename}")
-    module.exit_json(changed=True, archive=archive, manifest=manifest)
+    module.exit_json(changed=True, archive=archive, manifest=manifest.as_json())
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def main(argv: list[str]) -> None:
         table.add_column(column, justify="left" if column == "unit" else "right")
     with tempfile.TemporaryDirectory() as folder, Path(os.devnull).open() as lock:
         inputs = {
-            **manifest["inputs"], "backend": "cuda", "cuda_toolkit": cuda.TOOLKIT, "cpu": "portable",
+            **manifest.inputs, "backend": "cuda", "cuda_toolkit": cuda.TOOLKIT, "cpu": "portable",
             "fa_quants": checked_fa_quants(["q8_0-q8_0"]), "cuda_architectures": one,
         }  # fmt: skip
         job = Job(folder, "cost", lock=lock.fileno())

@@ -32,6 +32,7 @@ from typing import Any, Self
 
 import yaml
 
+from plugins.module_utils.hostlib.manifests import Manifest
 from plugins.module_utils.llama_cpp.job import Job
 from plugins.module_utils.llama_cpp.recipe import checked_fa_quants, release_name
 from plugins.module_utils.llama_cpp.release import write_manifest
@@ -164,7 +165,7 @@ class FakeGpus:
         for program in self.built.glob("llama-*"):
             shutil.copy2(program, path / "bin")
         (path / "bin" / LIBRARY).symlink_to(library or self.library)
-        write_manifest(str(path), {**before, "name": path.name, "inputs": inputs})
+        write_manifest(str(path), Manifest.from_json({**before, "name": path.name, "inputs": inputs}))
         current = prefix / "current"
         current.unlink(missing_ok=True)
         current.symlink_to(path)

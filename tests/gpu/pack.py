@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         made = make(options.pack, options.python)
     except ReleaseError as error:
         sys.exit(str(error))
-    size = sum(entry["size"] for entry in made["files"].values())
+    size = sum(entry.size for entry in made["files"].values())
     for name, entry in made["files"].items():
         sys.stdout.write(f"{entry['size'] / 2**20:6.1f} MiB  {options.pack / name}\n")
     sys.stdout.write(f"{size / 2**20:6.1f} MiB of {MOST_MIB}, for llama.cpp {made['ref']} and Python ")
@@ -90,9 +90,9 @@ def make(folder: Path, pythons: Sequence[str]) -> dict[str, Any]:
         files = {path.name: file_entry(str(path)) for path in sorted(partial.iterdir())}
         pack = {
             "ref": inputs["ref"], "commit": inputs["commit"], "machine": platform.machine(),
-            "pythons": list(pythons), "files": files,
+            "pythons": list(pythons), "files": {name: entry.as_json() for name, entry in files.items()},
         }  # fmt: skip
-        if (size := sum(entry["size"] for entry in files.values())) > MOST_MIB << 20:
+        if (size := sum(entry.size for entry in files.values())) > MOST_MIB << 20:
             sys.exit(f"what was packed is {size >> 20} MiB, more than {MOST_MIB}: name fewer versions in --python")
         (partial / PACK_FILE).write_text(json.dumps(pack, indent=2) + "\n")
         shutil.rmtree(folder, ignore_errors=True)
@@ -121,8 +121,8 @@ def pinned_inputs() -> dict[str, Any]:
     commit = yaml.safe_load((ROOT / "roles/llama_cpp/defaults/main.yml").read_text())["llama_cpp_commit"]
     for name in releases(str(cache_folder())):
         manifest = read_manifest(str(cache_folder() / "releases" / name))
-        if manifest and manifest["inputs"]["commit"] == commit:
-            return dict(manifest["inputs"])
+        if manifest and manifest.inputs["commit"] == commit:
+            return dict(manifest.inputs)
     sys.exit("there is no release of the pinned version in the tests' cache yet: run nox -s tests first")
 
 

@@ -38,7 +38,7 @@ def job(release: Path, toolkit: Path, tmp_path_factory: pytest.TempPathFactory) 
     manifest = read_manifest(str(release))
     assert manifest
     inputs = {
-        **manifest["inputs"],
+        **manifest.inputs,
         "backend": "cuda",
         "cuda_architectures": ARCHITECTURES,
         "cuda_toolkit": cuda.TOOLKIT,

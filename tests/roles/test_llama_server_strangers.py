@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from plugins.module_utils.hostlib.instances import to_json
+from plugins.module_utils.hostlib.stored import to_json
 from plugins.module_utils.llama_server import sockets, trial
 from plugins.module_utils.llama_server.control import restart, start, stop
 from plugins.module_utils.llama_server.converge import converge

@@ -1,90 +1,17 @@
 """Files that stand on a host about an instance, a dataclass each. Python 3.9's standard library only.
 
-    generations/<id>/instance.json   Instance     all that decides a server
-    state.json                       State        what happened last
-    proof.json                       ProofRecord  the last good proof
-
-    instance = Instance.from_json(read_json(path) or {})
-    write_file(path, to_json(instance.as_json()))
-
-A file that is read and written again keeps its bytes, whichever version wrote it: keys that this version doesn't know
-are in ``other``, and keys that the file lacked are not added, unless they got a value since. Values are as JSON has
-them; nothing is converted.
+generations/<id>/instance.json   Instance     all that decides a server
+state.json                       State        what happened last
+proof.json                       ProofRecord  the last good proof
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
-AnyStored = TypeVar("AnyStored", bound="Stored")
-
-
-def to_json(value: object) -> str:
-    """The text of a file."""
-    return json.dumps(value, indent=2, sort_keys=True) + "\n"
-
-
-@dataclass(frozen=True)
-class Stored:
-    """An object in a file. Every key has a default, since another version may have written it without."""
-
-    other: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """Keys that this version doesn't know."""
-    given: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
-    """Keys that are written even with their default value, since they stood there."""
-
-    PARTS: ClassVar[Mapping[str, Callable[[Any], Any]]] = {}
-    """By key what makes the value here of that in JSON, where they differ."""
-
-    @classmethod
-    def from_json(cls: type[AnyStored], stored: Mapping[str, Any]) -> AnyStored:
-        known = cls._keys()
-        values = {key: cls.PARTS[key](value) if key in cls.PARTS else value for key, value in stored.items()}
-        other = {key: value for key, value in values.items() if key not in known}
-        return cls(
-            other=other, given=known & set(values), **{key: values[key] for key in known if key in values}
-        )  # fmt: skip
-
-    def as_json(self) -> dict[str, Any]:
-        defaults = type(self)()
-        keys = [key for key in self._keys() if key in self.given or getattr(self, key) != getattr(defaults, key)]
-        return {**{key: _plain(getattr(self, key)) for key in keys}, **self.other}
-
-    @classmethod
-    def _keys(cls) -> frozenset[str]:
-        return frozenset(entry.name for entry in dataclasses.fields(cls)) - {"other", "given"}
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON has it."""
-    if isinstance(value, Stored):
-        return value.as_json()
-    if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
-    return value
-
-
-def _one(kind: type[AnyStored]) -> Callable[[Any], AnyStored | None]:
-    return lambda value: None if value is None else kind.from_json(value)
-
-
-def _all(kind: type[AnyStored]) -> Callable[[Any], tuple[AnyStored, ...]]:
-    return lambda values: tuple(map(kind.from_json, values))
-
-
-def _named(kind: type[AnyStored]) -> Callable[[Any], dict[str, AnyStored]]:
-    return lambda values: {name: kind.from_json(value) for name, value in (values or {}).items()}
-
-
-def _words(values: Any) -> tuple[Any, ...] | None:
-    return None if values is None else tuple(values)
-
+from .stored import Stored, many, named, one, words
 
 # ---- instance.json
 
@@ -112,7 +39,7 @@ class RoutedModel(Stored):
     uses_gpu: bool = False
     load_on_startup: bool = False
 
-    PARTS: ClassVar = {"side_models": _all(ModelFile)}
+    PARTS: ClassVar = {"side_models": many(ModelFile)}
 
 
 @dataclass(frozen=True)
@@ -172,8 +99,8 @@ class Instance(Stored):
     key_file: str | None = None
 
     PARTS: ClassVar = {
-        "argv": tuple, "model": _one(ModelFile), "models": _named(RoutedModel), "side_models": _all(ModelFile),
-        "release": Release.from_json, "key_names": tuple, "gpus": _words, "container": _words,
+        "argv": tuple, "model": one(ModelFile), "models": named(RoutedModel), "side_models": many(ModelFile),
+        "release": Release.from_json, "key_names": tuple, "gpus": words, "container": words,
     }  # fmt: skip
 
     def model_as_json(self) -> dict[str, Any] | None:
@@ -223,7 +150,7 @@ class Placement(Stored):
     projector: str | None = None
     """The device of the projector."""
 
-    PARTS: ClassVar = {"offloaded": _words}
+    PARTS: ClassVar = {"offloaded": words}
 
 
 @dataclass(frozen=True)
@@ -243,4 +170,4 @@ class ProofRecord(Stored):
     placements: Mapping[str, Placement] = field(default_factory=dict)
     """By life of a process: its generation, the runtime's name of that life and, of a router's model, name and port."""
 
-    PARTS: ClassVar = {"model": _one(ModelFile), "offloaded": _words, "placements": _named(Placement)}
+    PARTS: ClassVar = {"model": one(ModelFile), "offloaded": words, "placements": named(Placement)}

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..hostlib import locks
 from ..hostlib.files import put_in_place, write_line
+from ..hostlib.manifests import Manifest
 from ..hostlib.programs import output_of
 from .compilation import bundle_cuda, cache_hits, compile_programs, require_web_page
 from .errors import ReleaseError
@@ -30,9 +31,7 @@ NPM_MIB = 700  # the packages that the web page is made with
 LOCK = ".build.lock"
 
 
-def build(
-    params: dict[str, Any], inputs: dict[str, Any], name: str, tools: dict[str, Any]
-) -> tuple[dict[str, Any], str]:
+def build(params: dict[str, Any], inputs: dict[str, Any], name: str, tools: dict[str, Any]) -> tuple[Manifest, str]:
     """Make a release, or take the one that another process was making: its manifest and the log of the build."""
     prefix, path = params["prefix"], os.path.join(params["prefix"], "releases", name)
 
@@ -64,7 +63,7 @@ def require_room(prefix: str, inputs: dict[str, Any], name: str) -> None:
         raise ReleaseError(f"a build needs about {need} MiB: {no_space(prefix)}")
 
 
-def _make(job: Job, params: dict[str, Any], inputs: dict[str, Any], tools: dict[str, Any]) -> dict[str, Any]:
+def _make(job: Job, params: dict[str, Any], inputs: dict[str, Any], tools: dict[str, Any]) -> Manifest:
     """Make the release and return its manifest."""
     started = time.monotonic()
     job.make_folders()
@@ -86,7 +85,7 @@ def _make(job: Job, params: dict[str, Any], inputs: dict[str, Any], tools: dict[
 
 def _install(
     job: Job, inputs: dict[str, Any], built: str, *, started: float, cache: dict[str, int] | None, compiler: str | None
-) -> dict[str, Any]:
+) -> Manifest:
     """Make what was built a release; its manifest."""
     job.say("installing")
     partial = os.path.join(job.prefix, "releases", f".{job.name}.partial")
@@ -97,17 +96,17 @@ def _install(
             shutil.copy2(os.path.join(built, name), os.path.join(partial, "bin", name), follow_symlinks=False)
     if os.path.exists(os.path.join(built, "LICENSE")):
         shutil.copy2(os.path.join(built, "LICENSE"), os.path.join(partial, "LICENSE"))
-    manifest = {
-        "name": job.name,
-        "inputs": inputs,
-        "flags": known_flags(partial, inputs["targets"]),
-        "compiler": compiler,
-        "ccache": cache,
-        "built_on": platform.node(),
-        "built_at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "build_seconds": round(time.monotonic() - started, 1),
-    }
-    whole: dict[str, Any] = write_manifest(partial, manifest)
+    manifest = Manifest(
+        name=job.name,
+        inputs=inputs,
+        flags=known_flags(partial, inputs["targets"]),
+        compiler=compiler,
+        ccache=cache,
+        built_on=platform.node(),
+        built_at=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        build_seconds=round(time.monotonic() - started, 1),
+    )
+    whole = write_manifest(partial, manifest)
     put_in_place(partial, job.final)
     shutil.rmtree(job.work)
     return whole

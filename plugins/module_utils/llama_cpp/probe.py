@@ -5,6 +5,7 @@ Nothing is changed.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -65,8 +66,8 @@ def probe(params: Mapping[str, Any], *, check_mode: bool) -> Probe:
     path = os.path.join(prefix, "releases", name)
     link = os.path.join(prefix, "current")
     manifest = read_manifest(path, inputs)
-    if manifest and "flags" not in manifest:  # made before manifests had them
-        manifest["flags"] = known_flags(path, inputs["targets"])
+    if manifest and manifest.flags is None:
+        manifest = dataclasses.replace(manifest, flags=known_flags(path, inputs["targets"]))
     if params["inputs"] and not manifest:  # this is the host that is to build it
         require_room(prefix, inputs, name)
     result = {
@@ -81,7 +82,7 @@ def probe(params: Mapping[str, Any], *, check_mode: bool) -> Probe:
         "root": os.geteuid() == 0,
         "package_manager": "apt" if find_tool("apt-get", None) else "dnf",
         "gpus": gpus,
-        "manifest": manifest or {},
+        "manifest": manifest.as_json() if manifest else {},
     }
     return Probe(inputs, tools, result)
 

@@ -6,41 +6,47 @@ The manifest names the inputs and each of the files. A release gets its name las
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..hostlib.files import sha256_of, write_file
 from ..hostlib.llama_server_help import flags_of
+from ..hostlib.manifests import MANIFEST, FileEntry, Manifest
 from ..hostlib.programs import NotStarted, ProgramError, run
 from .errors import ReleaseError
 
-MANIFEST = "manifest.json"
+WRITTEN = (  # keys that stand there also where nothing is known
+    "name", "inputs", "files", "links", "size", "flags", "compiler", "ccache", "built_on", "built_at", "build_seconds",
+)  # fmt: skip
 HELP_SECONDS = 300  # a program of CUDA may look for GPUs first
 
 
-def read_manifest(path: str, inputs: dict[str, Any] | None = None) -> dict[str, Any] | None:
+def read_manifest(path: str, inputs: Mapping[str, Any] | None = None) -> Manifest | None:
     """The manifest of a whole release: of the wanted inputs, with every file at its size and every link; else None."""
     try:
         with open(os.path.join(path, MANIFEST), encoding="utf-8") as stream:
-            manifest: dict[str, Any] = json.load(stream)
-        if inputs is not None and manifest["inputs"] != inputs:
+            manifest = Manifest.from_json(json.load(stream))
+        if not manifest.given >= {"name", "inputs", "files", "links"}:
             return None
-        for name, entry in manifest["files"].items():
-            if os.stat(os.path.join(path, name)).st_size != entry["size"]:
+        if inputs is not None and manifest.inputs != inputs:
+            return None
+        for name, entry in manifest.files.items():
+            if os.stat(os.path.join(path, name)).st_size != entry.size:
                 return None
-        for name, target in manifest["links"].items():
+        for name, target in manifest.links.items():
             if os.readlink(os.path.join(path, name)) != target:
                 return None
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, AttributeError, TypeError):
         return None
     return manifest
 
 
-def write_manifest(folder: str, manifest: dict[str, Any]) -> dict[str, Any]:
+def write_manifest(folder: str, manifest: Manifest) -> Manifest:
     """Add what is in the folder to the manifest, and write it there."""
     paths = []
     for parent, _, names in os.walk(folder):
@@ -48,22 +54,23 @@ def write_manifest(folder: str, manifest: dict[str, Any]) -> dict[str, Any]:
     paths = [name for name in paths if name != MANIFEST]
     links = [name for name in paths if os.path.islink(os.path.join(folder, name))]
     files = {name: file_entry(os.path.join(folder, name)) for name in paths if name not in links}
-    whole = {
-        **manifest,
-        "files": files,
-        "links": {name: os.readlink(os.path.join(folder, name)) for name in links},
-        "size": sum(entry["size"] for entry in files.values()),
-    }
-    write_file(os.path.join(folder, MANIFEST), json.dumps(whole, indent=2, sort_keys=True))
+    whole = dataclasses.replace(
+        manifest,
+        files=files,
+        links={name: os.readlink(os.path.join(folder, name)) for name in links},
+        size=sum(entry.size for entry in files.values()),
+        given=frozenset(WRITTEN),
+    )
+    write_file(os.path.join(folder, MANIFEST), json.dumps(whole.as_json(), indent=2, sort_keys=True))
     return whole
 
 
-def file_entry(path: str) -> dict[str, Any]:
-    """A file's entry in a manifest: its size in bytes and its checksum, a sha256."""
-    return {"size": os.path.getsize(path), "sha256": sha256_of(path)}
+def file_entry(path: str) -> FileEntry:
+    """A file's entry in a manifest."""
+    return FileEntry(size=os.path.getsize(path), sha256=sha256_of(path), given=frozenset({"size", "sha256"}))
 
 
-def main_program(targets: list[str]) -> str:
+def main_program(targets: Sequence[str]) -> str:
     """The program by which a release is tried."""
     return "llama-server" if "llama-server" in targets else targets[0]
 
@@ -85,7 +92,7 @@ def help_of(program: str) -> str:
     return done.output
 
 
-def known_flags(folder: str, targets: list[str]) -> dict[str, str]:
+def known_flags(folder: str, targets: Sequence[str]) -> dict[str, str]:
     """The flags that the llama-server of a release knows, each with the name of its argument; none without a server.
 
     Raises ReleaseError where its main program does not run.

@@ -6,7 +6,8 @@ import contextlib
 import os
 from typing import Any
 
-from ..hostlib.instances import Instance, to_json
+from ..hostlib.instances import Instance
+from ..hostlib.stored import to_json
 from .desired_state import Declaration, salt
 from .host import Host
 from .keys import named_keys, old_keys

@@ -24,7 +24,8 @@ from typing import Any
 
 from ..hostlib import locks
 from ..hostlib.files import put_in_place, read_json, remove_tree, write_file
-from ..hostlib.instances import Instance, ProofRecord, State, to_json
+from ..hostlib.instances import Instance, ProofRecord, State
+from ..hostlib.stored import to_json
 from .desired_state import Declaration
 from .errors import HostError
 

@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from nexus_tasks.model_store import tiny_model
+from plugins.module_utils.hostlib.manifests import Manifest
 from plugins.module_utils.llama_cpp.release import read_manifest
 from plugins.module_utils.llama_cpp.tools import find_compiler
 from plugins.module_utils.nvidia import facts as nvidia_facts
@@ -32,14 +33,14 @@ def build(place: Place, report: Report) -> None:
     if status != 0:
         report.add("release", False, reason(said))
         return
-    manifest = read_manifest(str(place.release)) or {}
-    inputs = manifest["inputs"]
+    manifest = read_manifest(str(place.release)) or Manifest()
+    inputs = manifest.inputs
     wanted = "cuda" if place.gpus else "cpu"
-    report.add("release", inputs["backend"] == wanted, place.release.name, f"it should be for {wanted}")
-    report.add("compiled in", True, f"{manifest['build_seconds']} s, ccache {manifest['ccache']}")
+    report.add("release", inputs.get("backend") == wanted, place.release.name, f"it should be for {wanted}")
+    report.add("compiled in", True, f"{manifest.build_seconds} s, ccache {manifest.ccache}")
     if place.gpus:
-        bundled = sorted(name for name in manifest["files"] if re.search(r"lib(cudart|cublas)", name))
-        mib = sum(manifest["files"][name]["size"] for name in bundled) >> 20
+        bundled = sorted(name for name in manifest.files if re.search(r"lib(cudart|cublas)", name))
+        mib = sum(manifest.files[name].size for name in bundled) >> 20
         report.add("CUDA libraries that it brings", bool(bundled), f"{len(bundled)}, {mib} MiB")
 
 

@@ -22,6 +22,7 @@ import pytest
 
 from nexus_tasks.model_store import tiny_model
 from plugins.module_utils.hostlib import locks
+from plugins.module_utils.hostlib.manifests import Manifest
 from plugins.module_utils.llama_cpp import build as llama_cpp_build
 from plugins.module_utils.llama_cpp.errors import ReleaseError
 from plugins.module_utils.llama_cpp.release import write_manifest
@@ -306,7 +307,7 @@ def build(folder: Path) -> str:
     """A build that finds what it was to make."""
     release = folder / "releases/b1"
     release.mkdir(parents=True)
-    write_manifest(str(release), {"name": "b1", "inputs": {}})
+    write_manifest(str(release), Manifest(name="b1"))
     try:
         llama_cpp_build.build({"prefix": str(folder), "progress": None}, {}, "b1", {})
     except ReleaseError as error:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from plugins.module_utils.hostlib.instances import to_json
+from plugins.module_utils.hostlib.stored import to_json
 from plugins.module_utils.llama_server import host as host_module
 from plugins.module_utils.llama_server.host import Host, host_of
 from tests.unit.llama_server import former

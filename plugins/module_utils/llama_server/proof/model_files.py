@@ -6,7 +6,7 @@ import contextlib
 import os
 
 from ...hostlib.files import read_json, sha256_of, write_file
-from ...hostlib.instances import to_json
+from ...hostlib.stored import to_json
 from ..errors import HostError
 
 
