@@ -27,7 +27,8 @@ from ansible.utils.display import Display
 
 display = Display()
 
-POLL_SECONDS = 1.0
+LOOKS = 10  # in a second
+RUNS = '"finished": false'  # in the file of a job, as ansible.builtin.async_wrapper writes it
 UNKNOWN = "could not find job"  # of ansible.builtin.async_status
 WAITS = "waiting for process "  # of hostlib/locks.py: another run holds what this one needs
 SHOW_SECONDS = 5.0  # a line no oftener than this, and no rarer: a long step is seen to be alive
@@ -58,24 +59,28 @@ class ActionModule(ActionBase):
                 "limit": {"type": "str", "required": True},
             }
         )
-        jid, folder = args["job"]["ansible_job_id"], args["job"]["results_file"].rpartition("/")[0]
+        jid, file = args["job"]["ansible_job_id"], args["job"]["results_file"]
+        folder = file.rpartition("/")[0]
         host = (task_vars or {})["inventory_hostname"]
         started = shown_at = time.monotonic()
         shown = ""
         while True:
-            job = self._job("status", jid, folder, task_vars)
-            if job.get("finished"):
-                break
-            if job.get("failed") and "started" not in job:
-                raise AnsibleActionFail(f"lost the job {jid}: {job.get('msg')}")
-            line = self._line(args["progress"])
-            if self._is_gone(jid) and not self._job("status", jid, folder, task_vars).get("finished"):
-                raise AnsibleActionFail(f"lost the job {jid}: {full}" if (full := self._full(folder)) else killed(line))
+            ended = self._ends_soon(file)
+            line = "" if ended else self._line(args["progress"])
+            if ended or self._is_gone(jid):
+                job = self._job("status", jid, folder, task_vars)
+                if job.get("finished"):
+                    break
+                if job.get("failed") and "started" not in job:
+                    raise AnsibleActionFail(f"lost the job {jid}: {job.get('msg')}")
+                if not ended:
+                    raise AnsibleActionFail(
+                        f"lost the job {jid}: {full}" if (full := self._full(folder)) else killed(line)
+                    )
             now = time.monotonic()
             if line and (now - shown_at >= SHOW_SECONDS or (WAITS in line and line != shown)):
                 display.display(f"  {host}  {elapsed(now - started):>7}  {line}")
                 shown_at, shown = now, line
-            time.sleep(POLL_SECONDS)
         if job.get("failed") and job.get("msg") == UNKNOWN:
             raise AnsibleActionFail(f"lost the job {jid}: {self._full(folder) or job['msg']}")
         self._job("cleanup", jid, folder, task_vars)
@@ -92,6 +97,15 @@ class ActionModule(ActionBase):
         for internal in ("ansible_job_id", "finished", "started", "results_file", "stdout", "stderr"):
             job.pop(internal, None)
         return job
+
+    def _ends_soon(self, file: str) -> bool:
+        """True when the job has ended, at once; False after a second in which it has not.
+
+        Looked at on the host, and there without Python: most jobs take a few seconds, and users wait for each of them.
+        """
+        running = f"grep -qs {shlex.quote(RUNS)} {shlex.quote(file)}"
+        wait = f"for look in {' '.join(map(str, range(LOOKS)))}; do {running} || exit 0; sleep 0.1; done; echo runs"
+        return "runs" not in self._low_level_execute_command(wait)["stdout"]
 
     def _line(self, path: str) -> str:
         return str(self._low_level_execute_command(f"cat {shlex.quote(path)}")["stdout"]).strip()

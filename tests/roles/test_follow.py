@@ -39,8 +39,12 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> str:
     command = [str(BIN / "ansible-playbook"), "-i", str(folder / "hosts.json"), "tests/roles/follow.yml"]
     with subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.DEVNULL,
+        # Verbose: each module that runs on a host is named.
         # A home elsewhere than the user database says, and another's name: the job is found all the same.
-        env={**os.environ, "ANSIBLE_NOCOLOR": "1", "HOME": str(folder), "USER": "daemon", "LOGNAME": "daemon"},
+        env={
+            **os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_VERBOSITY": "3",
+            "HOME": str(folder), "USER": "daemon", "LOGNAME": "daemon",
+        },
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     ) as play:  # fmt: skip
         for host in ("module", "whole"):
@@ -64,6 +68,11 @@ def test_the_last_line_of_progress_is_shown_with_the_time_that_passed(output: st
 
 def test_for_whom_a_job_waits_is_shown_at_once(output: str) -> None:
     assert re.search(rf"^  waits +0m\d\ds  {re.escape(WAITING)}$", output, re.MULTILINE)
+
+
+def test_modules_run_on_the_host_when_a_job_has_ended_and_not_to_look_whether_it_has(output: str) -> None:
+    hosts = ("ends", "module", "whole", "waits", "late")
+    assert 0 < output.count("ansible/modules/async_status.py") <= 2 * len(hosts)  # what it said, and to remove that
 
 
 def test_the_jobs_result_is_that_of_the_task(output: str) -> None:
