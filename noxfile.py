@@ -54,7 +54,8 @@ def install(session: nox.Session, python: Path) -> None:
         session.run(*make, "--quiet", "--python", sys.executable, str(VENV))
     project = ["--no-deps", "--no-build-isolation", "--editable", str(ROOT)]  # the lock has the build backend
     if uv:
-        session.run(uv, "pip", "sync", "--quiet", "--python", str(python), str(LOCK))
+        # Compiled, as pip does: else each program that is started compiles what it imports, half a second of Ansible's.
+        session.run(uv, "pip", "sync", "--quiet", "--compile-bytecode", "--python", str(python), str(LOCK))
         session.run(uv, "pip", "install", "--quiet", "--python", str(python), *project)
     else:
         pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off"]
@@ -186,9 +187,22 @@ def lint(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests; the first run builds llama.cpp.
 
-    Several at the same time; with the option ``-n 0`` one after the other.
+    Several at the same time; with the option ``-n 0`` one after the other. Those marked ``soak`` are left out.
     """
-    run(session, "pytest", "--numprocesses=auto", "--durations=15", *session.posargs)
+    pytest(session, "not soak")
+
+
+@nox.session(default=False)
+def soak(session: nox.Session) -> None:
+    """Run what is left out of ``tests``: the other cases of slow matrices."""
+    pytest(session, "soak")
+
+
+def pytest(session: nox.Session, marked: str) -> None:
+    """Run the tests that are marked so."""
+    # Tests start programs by the hundreds: with what Python keeps compiled each of them costs half.
+    session.env["PYTHONDONTWRITEBYTECODE"] = ""
+    run(session, "pytest", "--numprocesses=auto", "--durations=15", "-m", marked, *session.posargs)
 
 
 @nox.session(default=False)
