@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,9 @@ class Keeper:
 
     def log(self, name: str, lines: int | None = None) -> list[str]:
         return self.server.log.read_text().splitlines()
+
+    def lives(self, name: str, lives: Sequence[str]) -> list[list[str]]:
+        return [self.log(name)]
 
     def where_log(self, name: str) -> str:
         return str(self.server.log)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any, NamedTuple
 
@@ -93,6 +94,29 @@ def output_of(
     except ProgramError:
         return None
     return done.output if done.status == 0 else None
+
+
+def beginning_of(argv: Sequence[str], max_bytes: int, *, timeout: float = TIMEOUT_SECONDS) -> str:
+    """The first bytes of what a program prints to stdout and stderr, undecodable ones replaced.
+
+    It is ended when it has printed as much, or after ``timeout`` seconds, and its exit status is not looked at. Raises
+    NotStarted.
+    """
+    try:
+        process = subprocess.Popen(
+            list(argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )  # fmt: skip
+    except OSError as error:
+        raise NotStarted(argv[0], error) from error
+    clock = threading.Timer(timeout, process.kill)
+    clock.start()
+    try:
+        with process:
+            output = process.stdout.read(max_bytes) if process.stdout else b""
+            process.kill()
+    finally:
+        clock.cancel()
+    return output.decode(errors="replace")
 
 
 def stream(

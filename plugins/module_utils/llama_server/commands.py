@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Sequence
 from typing import Any
 
 from ..hostlib import programs
@@ -34,6 +35,14 @@ def attempt(
     """Run a program that may fail, with ``given`` to read: its exit status, and the lines of stdout and stderr."""
     done = _finished(argv, timeout, env=env, given=given)
     return done.status, done.output.splitlines()
+
+
+def beginning(argv: Sequence[str], max_bytes: int) -> list[str]:
+    """The first lines that a program prints, whose exit status is not looked at."""
+    try:
+        return programs.beginning_of(argv, max_bytes).splitlines()
+    except programs.NotStarted as error:
+        raise HostError(f"{argv[0]} can't be run ({error.reason}): install it, or choose another runtime") from error
 
 
 def _finished(argv: tuple[str, ...], timeout: float, **options: Any) -> programs.Finished:

@@ -14,6 +14,7 @@ from .drain import drain
 from .errors import HostError
 from .folder import Folder
 from .host import Host, Row
+from .proof.kept import keep_life
 from .proof.prove import prove
 from .runtimes.base import Runtime
 from .switch import Switch
@@ -49,6 +50,7 @@ def start(host: Host, folder: Folder, proof: dict[str, Any]) -> Row:
         if folder.is_steady() and host.runtime(verified).status(folder.name).state == "running":
             row = prove(verified, proof, host.runtime(verified), folder)
             del row["answered"]
+            keep_life(row, folder)
             return {**row, "changed": False, "state": "failed" if row["error"] else "verified"}
         host.runtime(verified).prepare(verified)
         return Switch(host, folder, verified, proof).to(verified)

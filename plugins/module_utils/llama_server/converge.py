@@ -15,6 +15,7 @@ from .errors import HostError
 from .folder import Folder, folders, used_releases
 from .host import Host, Row
 from .plan import reason
+from .proof.kept import keep_life
 from .proof.prove import prove
 from .runtimes.choice import remove_trial
 from .runtimes.images import prune_images
@@ -63,6 +64,7 @@ def _switched(host: Host, folder: Folder, declaration: Declaration, own: bytes) 
     if verified and not reason(host, folder, verified, declaration, identity, ours=True):
         row = prove(verified, declaration.proof, host.runtime(verified), folder, progress=host.progress)
         del row["answered"]
+        keep_life(row, folder)
         if not row["error"]:  # what the plan waited for was done by another run, or only tried
             folder.note("verified", generation=identity)
             return {**row, "changed": False, "state": "verified"}

@@ -9,10 +9,11 @@ import contextlib
 
 from ..hostlib.instances import Instance
 from .desired_state import Declaration, salt
+from .errors import HostError
 from .folder import Folder
 from .host import Host, Row
 from .preconditions import require_declared_arguments, require_no_system_configuration, require_ports, require_reach
-from .proof.kept import keep
+from .proof.kept import keep_life
 from .proof.prove import prove
 
 
@@ -49,10 +50,9 @@ def _planned(host: Host, declaration: Declaration, own: bytes, remember: bool) -
     if row["reason"] is None:
         proof = prove(config, declaration.proof, host.runtime(config), folder, load=False)
         del proof["answered"]
-        known = folder.last_proof().as_json().get("placements")
-        if remember and not proof["error"] and proof["placements"] != known:
-            with contextlib.suppress(OSError):
-                keep(proof, folder)  # it has begun another life, whose log will be gone one day
+        if remember:
+            keep_life(proof, folder)
+            _forget_failure(host, folder, proof, identity)
         if proof["restart"]:
             return {**row, "reason": proof["error"], "checks": proof["checks"]}
         # A server that is slow or at work is not mended by a restart: it goes on, and the play fails.
@@ -61,6 +61,14 @@ def _planned(host: Host, declaration: Declaration, own: bytes, remember: bool) -
     require_reach(config)
     require_declared_arguments(declaration)
     return row
+
+
+def _forget_failure(host: Host, folder: Folder, proof: Row, identity: str) -> None:
+    """Write down that what is declared runs and was proven: an earlier deployment that failed is of no interest now."""
+    state = folder.state()
+    if not proof["error"] and (state.phase != "verified" or state.error):
+        with contextlib.suppress(HostError, OSError), host.locked(folder, "note", wait=0):
+            folder.note("verified", generation=identity)
 
 
 def reason(

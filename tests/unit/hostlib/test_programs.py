@@ -89,3 +89,17 @@ def test_a_streamed_program_has_the_descriptors_that_it_is_given(tmp_path: Path)
 def test_the_end_of_what_was_printed_is_one_line() -> None:
     assert programs.last_lines("a\nb\n  c \nd\n\n") == "b / c / d"
     assert programs.last_lines("\n") == ""
+
+
+def test_of_a_program_that_prints_without_end_the_beginning_is_read() -> None:
+    assert programs.beginning_of(["yes"], 6) == "y\ny\ny\n"
+    assert programs.beginning_of(["sh", "-c", "echo out; echo err >&2"], 1000) == "out\nerr\n"
+
+
+def test_a_program_that_says_nothing_more_is_ended() -> None:
+    assert programs.beginning_of(["sh", "-c", "echo out; exec sleep 600"], 1000, timeout=0.5) == "out\n"
+
+
+def test_a_program_that_is_missing_is_told_before_it_is_read() -> None:
+    with pytest.raises(programs.NotStarted):
+        programs.beginning_of(["no-such-program"], 1000)

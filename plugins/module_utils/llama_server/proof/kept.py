@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from ...hostlib.instances import ProofRecord
@@ -19,3 +20,10 @@ def keep(row: dict[str, Any], folder: Folder) -> None:
     if last.generation == row["generation"]:
         speed = speed or last.tokens_per_second
     folder.keep_proof(ProofRecord.from_json({**row, "tokens_per_second": speed, "best_tokens_per_second": best}))
+
+
+def keep_life(row: dict[str, Any], folder: Folder) -> None:
+    """Remember a good proof of what goes on running, where it has begun another life: its log will be gone one day."""
+    if not row["error"] and row["placements"] != folder.last_proof().as_json().get("placements"):
+        with contextlib.suppress(OSError):
+            keep(row, folder)

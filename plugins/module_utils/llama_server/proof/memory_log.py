@@ -8,16 +8,24 @@ from ...hostlib.instances import Placement
 
 # What llama.cpp prints of its memory at --log-verbosity 4, behind the device's name.
 BUFFER = re.compile(r":\s+(\S+)\s+(model|KV|RS|compute|output) buffer size =\s*([\d.]+) MiB")
+LOAD = re.compile(r"load_model: loading model '")  # a server that slept loads its model anew
 OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
 PROJECTOR = re.compile(r"CLIP using (\S+) backend")
 KINDS = {"model": "model", "KV": "kv", "RS": "kv", "compute": "compute", "output": "compute"}
 
 
+def loads_in(log: list[str]) -> list[int]:
+    """The numbers of the lines at which a server begins to load its model."""
+    return [number for number, line in enumerate(log) if LOAD.search(line)]
+
+
 def placement(log: list[str]) -> Placement:
-    """The placement that a server's log tells: buffers by device, and the offloaded layers.
+    """The placement that a server's log tells of its last load: buffers by device, and the offloaded layers.
 
     A draft model's or a projector's buffers are added to the model's on the same device.
     """
+    loads = loads_in(log)
+    log = log[loads[-1] :] if loads else log
     offloaded: list[int] | None = None
     buffers: dict[str, dict[str, float]] = {}
     projector = None

@@ -12,7 +12,7 @@ from ..gpus import held_memory
 from ..processes import family
 from .checks import Checks
 from .input_tensors import input_mib
-from .memory_log import placement
+from .memory_log import loads_in, placement
 from .subject import Subject
 
 # Arguments that put weights or caches into host memory on purpose, in every spelling: a router
@@ -27,6 +27,9 @@ TO_HOST = frozenset(
 DRAFT_DEVICE = frozenset(["--device-draft", "--spec-draft-device", "-devd"])
 PROJECTOR_DEVICE = frozenset(["--mmproj-device", "-mmdev"])
 DRAFT_LAYERS = frozenset(["--n-gpu-layers-draft", "--gpu-layers-draft", "--spec-draft-ngl", "-ngld"])
+
+
+ROUTER_LINES = 100_000  # of the end of a router's log
 
 
 def prove_placement(subject: Subject) -> None:
@@ -49,16 +52,10 @@ def prove_router_placement(subject: Subject, served: dict[str, list[str]], loade
         loaded: those that still are; the others made room.
     """
     config, status, row = subject.config, subject.status, subject.row
-    log: list[str] = []
+    logs = _router_logs(subject) if served else ()
     for name, argv in sorted(served.items()):
         port = argv[argv.index("--port") + 1]
-        if not log:
-            log = subject.runtime.log(config.name)
-        # The router passes on what its models say, each line behind the port, which an earlier one may have had
-        # (server-models.cpp).
-        spawned = [at for at, line in enumerate(log) if line.endswith(f" name={name} on port {port}")]
-        since = log[spawned[-1] :] if spawned else []
-        lines = [line.partition("]")[2] for line in since if line.startswith(f"[{port.rjust(5)}]")]
+        lines = next(filter(None, (_of_model(log, name, port) for log in logs)), [])
         placed = _placed(subject, f"{config.id} {status.life} {name} {port}", functools.partial(list, lines))
         for device, sizes in placed.buffers_mib.items() if name in loaded else ():
             whole = row["buffers_mib"].setdefault(device, {})
@@ -71,11 +68,42 @@ def prove_router_placement(subject: Subject, served: dict[str, list[str]], loade
         _prove_process(subject)
 
 
+def _router_logs(subject: Subject) -> tuple[list[str], list[str]]:
+    """What a router wrote last, and what it wrote first: its models load whenever somebody asks for them."""
+    last = subject.runtime.log(subject.config.name, ROUTER_LINES)
+    begun = [number for number, line in enumerate(last) if line.startswith("launch: ")]
+    return last[begun[-1] if begun else 0 :], subject.runtime.log(subject.config.name)
+
+
+def _of_model(log: list[str], name: str, port: str) -> list[str]:
+    """The lines of a router's model: each behind the port, which an earlier one may have had (server-models.cpp)."""
+    spawned = [at for at, line in enumerate(log) if line.endswith(f" name={name} on port {port}")]
+    since = log[spawned[-1] :] if spawned else []
+    return [line.partition("]")[2] for line in since if line.startswith(f"[{port.rjust(5)}]")]
+
+
 def _placed(subject: Subject, life: str, log: Callable[[], list[str]]) -> Placement:
-    """The placement that a process logged when it loaded; remembered, since its log may have been rotated since."""
-    placed = subject.folder.last_proof().placements.get(life)
+    """The placement that a process logged when it loaded. It is kept with the proof: logs are rotated, and a server may
+    write a thousand lines a request.
+
+    Of a process that began since the last proof, and whose log has lost its beginning, nothing tells the layers. It is
+    of the same generation, and what it holds on the GPU is compared all the same.
+    """
+    kept = subject.folder.last_proof().placements
+    placed = kept.get(life)
     if placed is None or not placed.buffers_mib:
-        placed = placement(log())
+        lines = log()
+        placed, is_whole = placement(lines), bool(loads_in(lines))
+        generation, _, *model = life.split(" ")
+        of_same = [
+            known for of, known in kept.items()
+            if of.split(" ")[0] == generation and of.split(" ")[2:3] == model[:1] and known.buffers_mib
+        ]  # fmt: skip
+        if of_same and not placed.buffers_mib and not is_whole:
+            placed = of_same[-1]
+            subject.checks.warn(
+                "placement", "as it was proven", "its log has lost its beginning: the process before it was placed so"
+            )
     subject.row["placements"][life] = placed.as_json()
     return placed
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ...hostlib.instances import Instance
 from ..client import REQUEST_SECONDS, Server, Stranger
@@ -16,10 +16,11 @@ from ..sockets import holder
 LIVES = 2  # a server that died once may have met a passing fault; twice is a server that can't start
 LOOKS = 5  # what is found this often in a row is no passing moment of a start
 LOG_LINES = 30
-# "0.00.015.369 E llama_model_load: error loading model: …", or what a launcher or a shell says.
-ERROR = re.compile(
-    r"(?:^[\d.]+ E (?:srv|cmn|slot|main)?\s*|^(?=.*(?:error|fault|failed|cannot|can't|denied|not found)))(.+)"
-)
+# "0.00.015.369 E llama_model_load: error loading model: …"; a router's children have their port before it.
+LINE = re.compile(r"^(?:\[ *\d+\] )?[\d.]+ ([A-Z]) (?:srv|cmn|slot|main|que)?\s*(.+)")
+# What else says that something is wrong: the launcher, the loader of libraries, and a server that aborts.
+SIGN = re.compile(r"^launch: (?!process )|error while loading shared|GGML_A(?:SSERT|BORT)|CUDA error|terminate called")
+WORD = re.compile(r"error|(?<!de)fault|failed|cannot|can't|denied|not found", re.IGNORECASE)
 
 
 class NotProven(Exception):
@@ -69,7 +70,7 @@ def wait_until_loaded(
         if strange > LOOKS:
             raise NotProven(answered)
         if len(lives) > LIVES or down > LOOKS:
-            reason = complaint(runtime.log(config.name, LOG_LINES))
+            reason = complaint(runtime.lives(config.name, lives))
             taken = holder(server.host, server.port)
             if taken and taken != status.pid:
                 reason += f"; port {server.port} is held by {described(taken)}: end that one, or choose another port"
@@ -82,10 +83,24 @@ def wait_until_loaded(
         time.sleep(0.2)
 
 
-def complaint(log: list[str]) -> str:
-    """The first error in the last lines of a log."""
-    for line in log:
-        error = ERROR.search(line)
+def complaint(lives: Sequence[Sequence[str]]) -> str:
+    """The first error of the last life that has one: what follows comes of it. Each life begins with its launch."""
+    for life in reversed(lives):
+        error = _first_error(life)
         if error:
-            return error[1].strip()
+            return error
     return "the log does not say why"
+
+
+def _first_error(log: Sequence[str]) -> str | None:
+    # A chat template that is logged has lines of its own, where words mean nothing.
+    vague = None
+    for line in log:
+        levelled = LINE.match(line)
+        if levelled and levelled[1] == "E":
+            return levelled[2].strip()
+        if not levelled and SIGN.search(line):
+            return line.strip()
+        if not levelled and vague is None and WORD.search(line):
+            vague = line.strip()
+    return vague

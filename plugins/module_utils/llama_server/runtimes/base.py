@@ -10,12 +10,14 @@ from __future__ import annotations
 import os
 import pwd
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from ...hostlib.instances import Instance
 from ..commands import run
 
+LOG_BYTES = 16 << 20  # a server says all of its loading in less; it may write any amount later
 STOP_SECONDS = 60  # each runtime asks politely for 30 seconds and then kills
 
 
@@ -52,6 +54,9 @@ class RuntimeView(Protocol):
 
     def log(self, name: str, lines: int | None = None) -> list[str]:
         """As ``Runtime.log``."""
+
+    def lives(self, name: str, lives: Sequence[str]) -> list[list[str]]:
+        """As ``Runtime.lives``."""
 
     def where_log(self, name: str) -> str:
         """As ``Runtime.where_log``."""
@@ -103,7 +108,16 @@ class Runtime(ABC):
 
     @abstractmethod
     def log(self, name: str, lines: int | None = None) -> list[str]:
-        """The lines that the running process wrote; with a number, the last lines, of whichever life."""
+        """The first lines that the running process wrote, as many as are in ``LOG_BYTES``; none, or later ones, where
+        the log has lost its beginning. With a number, the last lines, of whichever life.
+        """
+
+    @abstractmethod
+    def lives(self, name: str, lives: Sequence[str]) -> list[list[str]]:
+        """The lines of each of these lives (``Status.life``), the oldest first; of the last one where none is named.
+
+        Each begins where that life does, and ends with it or after ``LOG_BYTES``.
+        """
 
     @abstractmethod
     def where_log(self, name: str) -> str:

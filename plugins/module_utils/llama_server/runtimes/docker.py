@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from ...hostlib.instances import Instance
-from ..commands import attempt, run
+from ..commands import attempt, beginning, run
 from ..errors import HostError
-from .base import Runtime, Status, have_user, is_root
+from .base import LOG_BYTES, Runtime, Status, have_user, is_root
 from .images import LABEL, have_image
 
 # How each container is confined and kept; the rest is the instance's own.
@@ -131,9 +132,15 @@ class Docker(Runtime):
         for container in containers:
             inspected = self._inspect(container)
             if inspected and inspected["State"]["StartedAt"] == status.life:
-                tail = ["--tail", str(lines)] if lines else []
-                log_lines = attempt("docker", "logs", "--since", status.life, *tail, container)[1]
+                asked = ("docker", "logs", "--since", status.life)
+                if lines:
+                    log_lines = attempt(*asked, "--tail", str(lines), container)[1]
+                else:
+                    log_lines = beginning((*asked, container), LOG_BYTES)
         return log_lines
+
+    def lives(self, name: str, lives: Sequence[str]) -> list[list[str]]:
+        return [self.log(name)]  # what was not proven is not started again
 
     def where_log(self, name: str) -> str:
         containers = self._containers(name)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import glob
 import json
 import os
 import time
 import xmlrpc.client
+from collections.abc import Sequence
 from typing import Any
 
 from ...hostlib.files import read_text, write_file
@@ -18,6 +18,7 @@ from ..commands import attempt, cause
 from ..errors import HostError
 from ..folder import folders
 from ..processes import end
+from . import log_files
 from .base import STOP_SECONDS, Runtime, Settings, Status
 from .supervisord import ShuttingDown, connect
 
@@ -123,17 +124,13 @@ class Supervisor(Runtime):
         return Status("failed" if state in ("FATAL", "EXITED") else "stopped")
 
     def log(self, name: str, lines: int | None = None) -> list[str]:
-        log_lines: list[str] = []
-        newest = self.where_log(name)
-        # Older parts first, as supervisor numbers them; the launcher's line says where this process begins.
-        for path in [*sorted(glob.glob(glob.escape(newest) + ".*"), reverse=True), newest]:
-            with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as stream:
-                log_lines += stream.read().splitlines()
-        if lines:
-            return log_lines[-lines:]
-        begin = f"launch: process {self.status(name).pid} "
-        starts = [number for number, line in enumerate(log_lines) if line.startswith(begin)]
-        return log_lines[starts[-1] :] if starts else []
+        parts = log_files.parts(self.where_log(name))
+        return log_files.end(parts)[-lines:] if lines else log_files.life(parts, self.status(name).pid)
+
+    def lives(self, name: str, lives: Sequence[str]) -> list[list[str]]:
+        # supervisord names no lives in the logs; those that were seen are the last ones.
+        parts = log_files.parts(self.where_log(name))
+        return log_files.lives(log_files.end(parts))[-max(len(lives), 1) :]
 
     def where_log(self, name: str) -> str:
         return os.path.join(self.settings.logs, f"{name}.log")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Sequence
 
 from ...hostlib.files import read_text, write_file
 from ...hostlib.instances import Instance
-from ..commands import run
+from ..commands import beginning, run
 from ..errors import HostError
-from .base import Runtime, Status, have_user
+from .base import LOG_BYTES, Runtime, Status, have_user
 
 UNITS = "/etc/systemd/system"
 MASKED_UNITS = "/run/systemd/system"  # where systemctl mask --runtime says that a unit must not start
@@ -128,9 +129,19 @@ class Systemd(Runtime):
         return dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
 
     def log(self, name: str, lines: int | None = None) -> list[str]:
-        life = f"_SYSTEMD_INVOCATION_ID={self.status(name).life}"
-        which = [f"--unit={self.unit(name)}", f"--lines={lines}"] if lines else [life]
-        return run("journalctl", "--boot", "--quiet", "--output=cat", *which, check=False).splitlines()
+        if lines:
+            asked = ["journalctl", "--boot", "--quiet", "--output=cat", f"--unit={self.unit(name)}", f"--lines={lines}"]
+            return run(*asked, check=False).splitlines()
+        return self._life(self.status(name).life)
+
+    def lives(self, name: str, lives: Sequence[str]) -> list[list[str]]:
+        return [self._life(life) for life in lives or [self._show(name).get("InvocationID", "")]]
+
+    @staticmethod
+    def _life(life: str) -> list[str]:
+        """What a life wrote, and what systemd says of it, as that it can't be started."""
+        which = [f"_SYSTEMD_INVOCATION_ID={life}", "+", f"INVOCATION_ID={life}"]
+        return beginning(("journalctl", "--boot", "--quiet", "--output=cat", *which), LOG_BYTES) if life else []
 
     def where_log(self, name: str) -> str:
         return f"journalctl -u {self.unit(name)}"

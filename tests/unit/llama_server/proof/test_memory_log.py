@@ -26,3 +26,12 @@ def test_buffers_of_one_kind_are_added_up_by_device() -> None:
         "CUDA0": {"model": 10694.15, "kv": 3018.0, "compute": 398.38},
         "CUDA_Host": {"compute": 0.77},
     }
+
+
+def test_of_a_server_that_slept_the_last_load_counts_and_no_sum() -> None:
+    load = "0.00.010 I srv    load_model: loading model '/m.gguf'\n" + LOG
+    smaller = load.replace("3000.00", "1000.00")
+    draft = "0.00.011 I srv    load_model: loading draft model '/d.gguf'\n"
+    slept = "0.03.0 I srv  handle_sleep: server is exiting sleeping state\n"
+    assert placement((load + draft + slept + smaller).splitlines()) == placement(smaller.splitlines())
+    assert placement((load + slept + load + slept + load).splitlines()) == placement(LOG.splitlines())
