@@ -1,6 +1,6 @@
 """Ansible filter: what is wrong with the profiles of the wanted models, found before a host is touched.
 
-names | gguf_model_problems(catalogue)   one line each
+names | gguf_model_problems(catalogue, token)   one line each; token is the one for the hub, and is not repeated
 """
 
 from __future__ import annotations

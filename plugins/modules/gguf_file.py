@@ -39,10 +39,14 @@ options:
         description: What the model is, for people.
         type: str
       path:
-        description: A file on this host, used where it lies.
+        description:
+          - A file on this host, used where it lies. Of a model in several files it is the first, as in
+            C(model-00001-of-00003.gguf), and the others lie beside it.
         type: path
       url:
-        description: Where to download the file from; needs C(sha256).
+        description:
+          - Where to download the file from; needs C(sha256). User, password and query are told in no result, record or
+            error.
         type: str
       repo:
         description: A repository of the Hugging Face hub; needs C(file) and, on this host, huggingface_hub.
@@ -58,7 +62,7 @@ options:
         description: What made the file that was put at C(<name>.gguf.partial).
         type: str
       sha256:
-        description: What the file's sha256 must be.
+        description: What the file's sha256 must be; of a model in several files it is that of the first.
         type: str
   generator_version:
     description: Version of the generator; a file that another version made is made anew.
@@ -103,6 +107,10 @@ model:
     sha256:
       description: Its hash.
       type: str
+    parts:
+      description: The same of the further files of a model in several.
+      type: list
+      elements: dict
 """
 
 import errno
@@ -111,6 +119,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.gguf_model.errors import ModelError, no_space, one_line
 from ..module_utils.gguf_model.model_file import ModelFile
+from ..module_utils.hostlib import masking
 from ..module_utils.hostlib.environment import begin
 from ..module_utils.hostlib.gguf import GgufError
 from ..module_utils.hostlib.locks import LockError
@@ -125,7 +134,7 @@ ARGUMENTS = {
         "options": {
             "description": {"type": "str"},
             "path": {"type": "path"},
-            "url": {"type": "str"},
+            "url": {"type": "str", "no_log": True},  # which may hold a password or a signature
             "repo": {"type": "str"},
             "file": {"type": "str"},
             "revision": {"type": "str", "default": "main"},
@@ -149,7 +158,14 @@ def main() -> None:
         argument_spec=ARGUMENTS,
         supports_check_mode=True,
     )
+    url = module.params["profile"]["url"]
+    if url and masking.addresses(url) == url:
+        module.no_log_values.discard(url)  # it holds no secret, and errors that name it should
     wanted = ModelFile(module.params)
+
+    def fail(problem: Exception | str) -> None:
+        module.fail_json(msg=f"model {wanted.name}: {one_line(problem, module.params['hub_token'])}")
+
     changed = False
     try:
         present, why, record = wanted.probe()
@@ -159,14 +175,12 @@ def main() -> None:
             changed, why = wanted.have()
             present, _, record = wanted.probe()
     except (ModelError, GgufError, LockError) as error:
-        module.fail_json(msg=f"model {wanted.name}: {error}")
+        fail(error)
     except OSError as error:
-        problem = one_line(error)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            problem = str(no_space(wanted.dir))
-        elif isinstance(error, PermissionError):
-            problem += ": let the play's user write there, or set gguf_model_dir to a folder of its own"
-        module.fail_json(msg=f"model {wanted.name}: {problem}")
+            fail(no_space(wanted.dir))
+        remedy = "let the play's user write there, or set gguf_model_dir to a folder of its own"
+        fail(f"{error}: {remedy}" if isinstance(error, PermissionError) else error)
     finally:
         if module.params["state"] == "present":
             wanted.progress.end()
@@ -174,11 +188,7 @@ def main() -> None:
         changed=changed,
         present=present,
         why=why,
-        model={
-            "path": wanted.path,
-            "size_bytes": record.get("size_bytes") if present else None,
-            "sha256": record.get("sha256") if present else None,
-        },
+        model=wanted.found(record if present else {}),
     )
 
 

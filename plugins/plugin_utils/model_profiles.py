@@ -1,6 +1,6 @@
 """Profiles of llama_models: what is wrong with those that are wanted, found before a host is touched.
 
-problems(names, catalogue)   one line each
+problems(names, catalogue, token)   one line each
 """
 
 from __future__ import annotations
@@ -8,6 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from typing import Any
+
+from ..module_utils.gguf_model.address import asked
+from ..module_utils.gguf_model.hub import token_problem
 
 SOURCES = ("path", "url", "repo", "generator")
 KEYS = {
@@ -19,6 +22,8 @@ KEYS = {
 ALWAYS = {"description", "sha256"}
 REQUIRED = {"path": (), "url": ("sha256",), "repo": ("file",), "generator": ()}
 GENERATORS = ("tiny",)
+# One file of several that make up a model: of llama-gguf-split, or cut where its bytes happened to be.
+PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$|\.gguf[.-](?:part|split)[\w.-]*$", re.IGNORECASE)
 
 
 def profile_problem(profile: Any) -> str | None:
@@ -44,13 +49,21 @@ def profile_problem(profile: Any) -> str | None:
 
 
 def value_problem(profile: dict[str, str]) -> str | None:
-    """The first problem of the values of a profile whose keys are right."""
+    """The first problem of the values of a profile whose keys are right; no address is repeated, it may be secret."""
     if not re.fullmatch("[0-9a-fA-F]{64}", profile.get("sha256", "0" * 64)):
         return f"has sha256: {profile['sha256']}, which is not 64 hexadecimal digits: copy it again"
     if not profile.get("path", "/").startswith(("/", "~")):
         return f"has path: {profile['path']}, which is relative: write it from / on, as it is on the host"
-    if not re.match("https?://[^/]", profile.get("url", "http://host")):
-        return f"has url: {profile['url']}: use http:// or https://, or path for a file on the host"
+    try:
+        asked(profile.get("url", "http://host"))
+    except ValueError as error:
+        return f"has a url that can't be asked for: {error}; write http:// or https://, or path for a file on the host"
+    for source in ("url", "file"):
+        if PART.search(re.split(r"[?#]", profile.get(source, ""))[0]):
+            return (
+                f"has one file of several in {source}: put all of them into a folder of the host, join those that were "
+                "cut (….part1of2) with cat, and name the first in path"
+            )
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", profile.get("repo", "owner/name")):
         return f"has repo: {profile['repo']}: write it as owner/name, and the file in file"
     if profile.get("generator", "tiny") not in GENERATORS:
@@ -58,7 +71,7 @@ def value_problem(profile: dict[str, str]) -> str | None:
     return None
 
 
-def _problems(names: Any, catalogue: Any) -> Iterator[str]:
+def _problems(names: Any, catalogue: Any, token: str | None) -> Iterator[str]:
     """Problems of the wanted names, one line each."""
     for name in names:
         if name not in catalogue:
@@ -68,8 +81,13 @@ def _problems(names: Any, catalogue: Any) -> Iterator[str]:
             yield f"model {name!r} can't be a file's name: use letters, digits, '.', '_' and '-'"
         elif problem := profile_problem(catalogue[name]):
             yield f"model {name} in llama_models {problem}"
+        elif "repo" in catalogue[name] and (problem := token_problem(token)):
+            yield f"model {name} comes from the hub, and {problem}"
 
 
-def problems(names: Any, catalogue: Any) -> list[str]:
-    """Problems of the profiles ``names`` of ``catalogue``; an empty list when nothing is."""
-    return list(_problems(names, catalogue))
+def problems(names: Any, catalogue: Any, token: str | None = None) -> list[str]:
+    """Problems of the profiles ``names`` of ``catalogue``; an empty list when nothing is.
+
+    ``token``: the one for the hub, of which nothing is repeated.
+    """
+    return list(_problems(names, catalogue, token))

@@ -44,6 +44,8 @@ class FileServer:
     gated: set[str] = field(default_factory=set)
     relays: dict[str, str] = field(default_factory=dict)
     """Files that a mirror hands out itself, by a redirect that only those see who fetch them."""
+    moved: dict[str, str] = field(default_factory=dict)
+    """Where a mirror has moved to for good, by the beginning of a path (308)."""
     asked: list[Asked] = field(default_factory=list)
 
 
@@ -117,6 +119,10 @@ class Handler(BaseHTTPRequestHandler):
     def hub(self) -> None:
         """HEAD of a file to resolve, and the list of a repository's files."""
         hosted = self.server.hosted
+        for begin, there in hosted.moved.items():
+            if self.path.startswith(begin):
+                self.answer(308, {"Location": there + self.path})
+                return
         found = re.fullmatch(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)", self.path)
         listed = re.match(r"/api/models/(?P<repo>[^/]+/[^/]+)/tree/main", self.path)
         match = found or listed

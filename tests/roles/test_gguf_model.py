@@ -1,11 +1,10 @@
-"""Role gguf_model: the role by real ansible-playbook, its module by calling it as Ansible does on a host."""
+"""Role gguf_model: the role by real ansible-playbook."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,14 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gguf import GGUFWriter
 
 from nexus_tasks.model_store import tiny_model
-from tests import modules
-from tests.conftest import ROOT, free_port
-from tests.roles.file_server import FileServer, Served, serve
+from tests.conftest import ROOT
+from tests.roles.file_server import Served, serve
 
-MODULE = ROOT / "plugins/modules/gguf_file.py"
 SMALL = tiny_model.Shape(n_layer=1, n_embd=64, n_head=2, n_head_kv=1, n_ff=64)
 
 
@@ -32,19 +28,9 @@ def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return path.read_bytes()
 
 
-@pytest.fixture
-def server() -> Iterator[FileServer]:
-    """Where the tests download from."""
-    with serve() as running:
-        yield running
-
-
 def sha256(data: bytes) -> str:
     """The hash as profiles write it."""
     return hashlib.sha256(data).hexdigest()
-
-
-# --- The role ---
 
 
 def play(folder: Path, hosts: dict[str, dict[str, Any]], *options: str, **env: str) -> dict[str, Any]:
@@ -76,6 +62,7 @@ def play(folder: Path, hosts: dict[str, dict[str, Any]], *options: str, **env: s
         check=False,
     )
     assert env["HF_TOKEN"] not in done.stdout + done.stderr
+    assert "sesame" not in done.stdout + done.stderr
     assert "\n{\n" in "\n" + done.stdout, done.stdout + done.stderr
     report = json.loads("{\n" + ("\n" + done.stdout).rpartition("\n{\n")[2])
     results: dict[str, Any] = {
@@ -104,13 +91,13 @@ def deployed(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     (folder / "cut.gguf").write_bytes(content[:-100])
     (folder / "page.gguf").write_bytes(b"<!doctype html>")
     with serve() as files:
-        files.files["/model.gguf"] = Served(content)
+        files.files["/model.gguf?sig=sesame"] = files.files["/model.gguf"] = Served(content)
         files.files["/breaks.gguf"] = Served(content, drops=1)
         files.repositories["some/repo"] = {"a.gguf": content, "b.gguf": b"", "README.md": b""}
         good = {
             "generator": one_model(generator="tiny", description="Babbles"),
             "path": one_model(path=str(folder / "users.gguf")),
-            "url": one_model(url=f"{files.url}/model.gguf", sha256=sha256(content)),
+            "url": one_model(url=f"{files.url}/model.gguf?sig=sesame", sha256=sha256(content)),
             "breaks": one_model(url=f"{files.url}/breaks.gguf", sha256=sha256(content)),
             "hub": one_model(repo="some/repo", file="a.gguf"),
         }
@@ -220,222 +207,3 @@ def test_a_wrong_sha256_leaves_the_old_file_and_no_part_of_the_new(deployed: dic
     models = deployed["folder"] / "url/models"
     assert (models / "model.gguf").read_bytes() == deployed["before"]
     assert not list(models.glob("*.partial*"))
-
-
-# --- The module ---
-
-
-def module(folder: Path, **args: Any) -> dict[str, Any]:
-    """Call the module as Ansible does; options of the profile by their names, others with a leading ``_``."""
-    profile = {key: value for key, value in args.items() if not key.startswith("_")}
-    options = {key[1:]: value for key, value in args.items() if key.startswith("_")}
-    arguments = {"name": "model", "dir": str(folder), "profile": profile, **options}
-    return modules.call(MODULE, arguments)
-
-
-def test_a_damaged_header_is_one_line_with_the_models_name(tmp_path: Path, content: bytes) -> None:
-    damaged = bytearray(content)
-    damaged[16:24] = b"\xff" * 8
-    (tmp_path / "mine.gguf").write_bytes(damaged)
-    message = module(tmp_path, path=str(tmp_path / "mine.gguf"))["msg"]
-    assert message.startswith(f"model model: {tmp_path}/mine.gguf is damaged: it claims to have 18446744073709551615 ")
-    assert "copy or download it again" in message
-    assert "\n" not in message
-
-
-def leave_part(folder: Path, part: bytes, url: str) -> None:
-    """What a run that was killed leaves behind."""
-    (folder / "model.gguf.partial").write_bytes(part)
-    (folder / "model.gguf.partial.json").write_text(json.dumps({"identity": url, "validator": '"1"'}))
-
-
-def test_a_part_that_a_killed_run_left_is_continued(tmp_path: Path, server: FileServer, content: bytes) -> None:
-    server.files["/x"] = Served(content, drops=1)
-    leave_part(tmp_path, content[:1000], f"{server.url}/x")
-    result = module(tmp_path, url=f"{server.url}/x", sha256=sha256(content))
-    assert (result["changed"], result["model"]["sha256"]) == (True, sha256(content))
-    assert [request.status for request in server.asked] == [206, 206]
-    assert server.asked[0].range == "bytes=1000-"
-
-
-def test_a_part_that_is_whole_already_is_not_sent_again(tmp_path: Path, server: FileServer, content: bytes) -> None:
-    server.files["/x"] = Served(content)
-    leave_part(tmp_path, content, f"{server.url}/x")
-    assert module(tmp_path, url=f"{server.url}/x", sha256=sha256(content))["changed"]
-    assert [request.status for request in server.asked] == [416]
-
-
-def test_a_part_is_thrown_away_when_the_servers_file_changed(
-    tmp_path: Path, server: FileServer, content: bytes
-) -> None:
-    server.files["/x"] = Served(content, etag='"2"')
-    leave_part(tmp_path, b"GGUF of another day", f"{server.url}/x")
-    assert module(tmp_path, url=f"{server.url}/x", sha256=sha256(content))["model"]["sha256"] == sha256(content)
-    assert [request.status for request in server.asked] == [200]
-
-
-def test_a_part_of_another_file_is_not_continued(tmp_path: Path, server: FileServer, content: bytes) -> None:
-    server.files["/x"] = Served(content)
-    leave_part(tmp_path, content[:1000], f"{server.url}/y")
-    assert module(tmp_path, url=f"{server.url}/x", sha256=sha256(content))["changed"]
-    assert [request.range for request in server.asked] == [None]
-
-
-def test_what_came_of_a_download_is_kept_when_the_server_goes_away(tmp_path: Path, content: bytes) -> None:
-    nobody = f"http://127.0.0.1:{free_port()}/x"
-    leave_part(tmp_path, content[:1000], nobody)
-    result = module(tmp_path, url=nobody, sha256=sha256(content))
-    assert "the download broke off at 0 MiB" in result["msg"]
-    assert "run it again: it goes on from there" in result["msg"]
-    assert (tmp_path / "model.gguf.partial").read_bytes() == content[:1000]
-
-
-@pytest.mark.parametrize("served", [{"ranges": False}, {"etag": None}], ids=["no-ranges", "no-etag"])
-def test_a_server_that_cannot_continue_is_asked_from_the_start(
-    tmp_path: Path, server: FileServer, content: bytes, served: dict[str, Any]
-) -> None:
-    server.files["/x"] = Served(content, drops=1, **served)
-    result = module(tmp_path, url=f"{server.url}/x", sha256=sha256(content))
-    assert result["model"]["sha256"] == sha256(content)
-    assert [request.status for request in server.asked] == [200, 200]
-
-
-def test_nothing_but_a_whole_verified_file_takes_the_name(tmp_path: Path, server: FileServer, content: bytes) -> None:
-    cut = content[:-100]
-    server.files |= {"/cut": Served(cut), "/page": Served(b"<html>no"), "/model": Served(content)}
-    assert "is truncated" in module(tmp_path, url=f"{server.url}/cut", sha256=sha256(cut))["msg"]
-    assert "not a GGUF file" in module(tmp_path, url=f"{server.url}/page", sha256="0" * 64)["msg"]
-    wrong = module(tmp_path, url=f"{server.url}/model", sha256="0" * 64)["msg"]
-    assert sha256(content) in wrong
-    assert "0" * 64 in wrong
-    assert "answers 401" in module(tmp_path, url=f"{server.url}/none", sha256="0" * 64)["msg"]
-    assert [path.name for path in tmp_path.iterdir()] == [".model.lock"]
-
-
-def test_a_file_of_several_is_refused(tmp_path: Path, server: FileServer) -> None:
-    writer = GGUFWriter(tmp_path / "part", "llama")
-    writer.add_uint16("split.count", 3)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.close()
-    server.files["/x"] = Served((tmp_path / "part").read_bytes())
-    result = module(tmp_path / "m", url=f"{server.url}/x", sha256=sha256(server.files["/x"].content))
-    assert "one of 3 that make up the model: merge them with llama-gguf-split --merge" in result["msg"]
-
-
-def test_a_touched_file_is_verified_again_and_a_damaged_one_fetched_again(
-    tmp_path: Path, server: FileServer, content: bytes
-) -> None:
-    server.files["/x"] = Served(content)
-    source = {"url": f"{server.url}/x", "sha256": sha256(content)}
-    assert module(tmp_path, **source)["changed"]
-    file = tmp_path / "model.gguf"
-    os.utime(file, (1, 1))
-    assert module(tmp_path, _state="probed", **source)["present"] is False
-    assert module(tmp_path, **source)["changed"] is False
-    assert module(tmp_path, _state="probed", **source)["present"] is True
-    file.write_bytes(b"x" * len(content))
-    assert module(tmp_path, **source)["changed"]
-    assert file.read_bytes() == content
-    assert len(server.asked) == 2
-
-
-def test_a_changed_source_is_fetched_and_the_file_put_there_by_hand_adopted(
-    tmp_path: Path, server: FileServer, content: bytes
-) -> None:
-    server.files |= {"/x": Served(content), "/y": Served(content + b"\0" * 32)}
-    (tmp_path / "model.gguf").write_bytes(content)
-    assert module(tmp_path, url=f"{server.url}/x", sha256=sha256(content))["present"]
-    assert server.asked == []
-    longer = server.files["/y"].content
-    assert module(tmp_path, url=f"{server.url}/y", sha256=sha256(longer))["model"]["size_bytes"] == len(longer)
-
-
-def test_the_record_of_a_users_file_is_not_put_beside_it(tmp_path: Path, content: bytes) -> None:
-    home, models = tmp_path / "home", tmp_path / "models"
-    home.mkdir()
-    (home / "mine.gguf").write_bytes(content)
-    assert module(models, path=str(home / "mine.gguf"), sha256=sha256(content))["changed"]
-    assert [path.name for path in home.iterdir()] == ["mine.gguf"]
-    wrong = module(models, path=str(home / "mine.gguf"), sha256="0" * 64)
-    assert wrong["failed"]
-    assert (home / "mine.gguf").read_bytes() == content
-
-
-def test_two_runs_at_once_fetch_once(tmp_path: Path, server: FileServer, content: bytes) -> None:
-    server.files["/x"] = Served(content, drops=1)  # the pause before the second attempt keeps the first run busy
-    arguments = {
-        "name": "model",
-        "dir": str(tmp_path),
-        "profile": {"url": f"{server.url}/x", "sha256": sha256(content)},
-    }
-    request = json.dumps({"ANSIBLE_MODULE_ARGS": arguments})
-    runs = [
-        subprocess.Popen(modules.command(MODULE), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    for run in runs:
-        assert run.stdin is not None
-        run.stdin.write(request)
-        run.stdin.close()
-    outputs = []
-    for run in runs:
-        assert run.stdout is not None
-        with run.stdout:
-            outputs.append(json.loads(run.stdout.read()))
-        run.wait()
-    assert sorted(output["changed"] for output in outputs) == [False, True]
-    assert [request.status for request in server.asked] == [200, 206]
-
-
-@pytest.mark.skipif(
-    os.geteuid() != 0 or shutil.which("mount") is None, reason="only root can mount the small file system"
-)
-def test_a_full_disk_is_told_with_numbers_and_nothing_is_lost(
-    tmp_path: Path, server: FileServer, content: bytes
-) -> None:
-    padded = content + b"\0" * (4 << 20)
-    server.files |= {
-        "/told": Served(padded),
-        "/untold": Served(padded, length=False),
-        "/small": Served(content),
-    }
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", tmp_path], check=True)
-    try:
-        assert module(tmp_path, url=f"{server.url}/small", sha256=sha256(content))["changed"]
-        for path in ("/told", "/untold"):
-            result = module(tmp_path, url=f"{server.url}{path}", sha256=sha256(padded))
-            assert result["failed"]
-            assert "no space: " in result["msg"]
-            assert "MiB are free on its file system; free some, or set gguf_model_dir" in result["msg"]
-            assert (tmp_path / "model.gguf").read_bytes() == content
-            # Where the server told the size, nothing was fetched in vain.
-            assert (tmp_path / "model.gguf.partial").exists() == (path == "/untold")
-    finally:
-        subprocess.run(["umount", tmp_path], check=True)
-
-
-def test_the_hubs_storage_gets_no_token_and_a_gated_repository_needs_one(
-    tmp_path: Path, server: FileServer, content: bytes
-) -> None:
-    server.repositories["some/gated"] = {"a.gguf": content}
-    server.gated.add("some/gated")
-    source = {"repo": "some/gated", "file": "a.gguf", "_hub_endpoint": server.url}
-    refused = module(tmp_path, **source)["msg"]
-    assert "some/gated is gated: accept its terms on its page and set HF_TOKEN" in refused
-    answer = module(tmp_path, _hub_token="hf_right", **source)  # noqa: S106  (a token of the test's own server)
-    assert answer["model"]["sha256"] == sha256(content)
-    assert [request.authorization for request in server.asked] == [None]
-
-
-def test_what_the_hub_lacks_is_named(tmp_path: Path, server: FileServer, content: bytes) -> None:
-    server.repositories["some/repo"] = {"a.gguf": content}
-    hub = {"repo": "some/repo", "file": "a.gguf", "_hub_endpoint": server.url}
-    assert "has no revision v9: correct revision" in module(tmp_path, **hub, revision="v9")["msg"]
-    known = module(tmp_path, **hub, sha256="0" * 64)["msg"]
-    assert f"has {sha256(content)}, {'0' * 64} is wanted" in known
-    assert server.asked == []
-    nobody = f"http://127.0.0.1:{free_port()}"
-    away = module(tmp_path, **{**hub, "_hub_endpoint": nobody})["msg"]
-    assert f"the hub {nobody} can't be reached" in away
-    assert "use a path or url source" in away

@@ -12,10 +12,10 @@ import socket
 import ssl
 import time
 import urllib.error
-import urllib.parse
 from collections.abc import Callable
 from typing import BinaryIO
 
+from ..hostlib import masking
 from ..hostlib.files import read_json, write_file
 from ..hostlib.http_client import open_address
 from .errors import MIB, ModelError, check_space, no_space
@@ -96,7 +96,7 @@ class Download:
         headers = {"Accept-Encoding": "identity"}
         if self._done and self._validator:
             headers.update({"Range": f"bytes={self._done}-", "If-Range": self._validator})
-        where = urllib.parse.urlsplit(address)._replace(query="").geturl()  # a query may hold a signature
+        where = masking.addresses(address)
         try:
             with open_address(
                 address, headers, authorization=authorization, timeout=TIMEOUT_SECONDS, max_bytes=None

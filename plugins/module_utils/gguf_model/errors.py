@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 
+from ..hostlib import masking
+
 MIB = 1 << 20
 
 
@@ -32,6 +34,11 @@ def check_space(folder: str, needed: int) -> None:
         raise no_space(folder, needed)
 
 
-def one_line(error: Exception) -> str:
-    """An error of another library, without its line breaks."""
-    return " ".join(str(error).split()) or type(error).__name__
+def one_line(error: Exception | str, *secrets: str | None) -> str:
+    """An error, or what a job says, in one line that a terminal, a log and a file of everybody may have.
+
+    What it quotes of servers and libraries can hold line ends, control sequences, and addresses with passwords or
+    signatures.
+    """
+    words = masking.addresses(masking.text(" ".join(str(error).split()), *secrets))
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in words) or type(error).__name__

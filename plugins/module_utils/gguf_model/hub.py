@@ -10,6 +10,7 @@ import os
 from typing import Any
 
 from ..hostlib.http_client import origin_of
+from .address import asked
 from .errors import ModelError, one_line
 
 
@@ -19,6 +20,8 @@ class Hub:
     def __init__(self, repo: str, file: str, revision: str, endpoint: str | None, token: str | None) -> None:
         self._repo, self._file, self._revision = repo, file, revision
         self._endpoint, self._token = endpoint or None, token or None
+        if problem := token_problem(self._token):
+            raise ModelError(problem)
         os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
         try:
             import huggingface_hub
@@ -30,6 +33,12 @@ class Hub:
             ) from error
         self._lib: Any = huggingface_hub
         self._metadata = self._look_up()
+
+    @property
+    def endpoint(self) -> str:
+        """The address of the hub, or of the mirror."""
+        endpoint: str = self._endpoint or self._lib.constants.ENDPOINT
+        return endpoint
 
     @property
     def etag(self) -> str | None:
@@ -51,10 +60,10 @@ class Hub:
     def resolve(self) -> tuple[str, str | None]:
         """The address of the bytes, and the Authorization that its origin is to get."""
         self._metadata = self._look_up()
-        address: str = self._metadata.location
+        address, given = asked(self._metadata.location)
         # The token is for the hub; the storage that it redirects to has a signature in the address.
-        is_ours = origin_of(address) == origin_of(self._endpoint or self._lib.constants.ENDPOINT)
-        return address, f"Bearer {self._token}" if self._token and is_ours else None
+        is_ours = origin_of(address) == origin_of(self.endpoint)
+        return address, f"Bearer {self._token}" if self._token and is_ours else given
 
     def _look_up(self) -> Any:
         errors = self._lib.errors
@@ -100,9 +109,8 @@ class Hub:
         )
 
     def _unreachable(self, what: str) -> str:
-        address = self._endpoint or self._lib.constants.ENDPOINT
         return (
-            f"the hub {address} {what}; "
+            f"the hub {self.endpoint} {what}; "
             "where it is out of reach use a path or url source, or name a mirror in HF_ENDPOINT"
         )
 
@@ -110,6 +118,19 @@ class Hub:
         api = self._lib.HfApi(endpoint=self._endpoint, token=self._token or False)
         names = api.list_repo_files(self._repo, revision=self._revision)
         return sorted(name for name in names if name.endswith(".gguf"))
+
+
+def token_problem(token: str | None) -> str | None:
+    """What is wrong with a token, without a letter of it; None where it can be sent.
+
+    One that can't be sent would stand in the errors of those who try, escaped, where nothing masks it.
+    """
+    if not token or (token.isascii() and token.isprintable() and " " not in token):
+        return None
+    return (
+        "HF_TOKEN in the controller's environment has a line end, a space or another character that no token has "
+        "(it is not shown here): set it again"
+    )
 
 
 def is_sha256(text: str) -> bool:

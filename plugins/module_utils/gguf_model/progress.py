@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from ..hostlib.files import write_line
-from .errors import MIB
+from .errors import MIB, one_line
 
 GIB = 1 << 30
 
@@ -45,7 +45,7 @@ class Progress:
         """Show a line at once."""
         # A full disk must not hide what the job itself has to say about it.
         with contextlib.suppress(OSError):
-            write_line(self._path, line)
+            write_line(self._path, one_line(line))
 
     def end(self) -> None:
         """Remove the file."""

@@ -57,6 +57,8 @@ KEPT_ELEMENTS = 512
 CHUNK_BYTES = 1 << 20
 SHOWN = 64  # characters of a name in an error
 
+FIRST_OF_SEVERAL = re.compile(r"(.*)-00001-of-(\d{5})\.gguf", re.DOTALL)  # llama-gguf-split's name for it
+
 U32, U64 = struct.Struct("<I"), struct.Struct("<Q")
 
 Scalar = Union[int, float, bool]
@@ -168,6 +170,12 @@ def parse_header(read: Read, size_bytes: int, name: str) -> Header:
 # ---- Models in several files
 
 
+def file_count(path: str) -> int:
+    """Into how many files the model was split whose first file has this name."""
+    named = FIRST_OF_SEVERAL.fullmatch(path)
+    return max(1, int(named[2])) if named else 1
+
+
 def part_paths(path: str, count: int) -> list[str]:
     """Where the files of a model lie that was split into so many, by the path of the first.
 
@@ -175,7 +183,7 @@ def part_paths(path: str, count: int) -> list[str]:
     """
     if count == 1:
         return [path]
-    named = re.fullmatch(r"(.*)-00001-of-(\d{5})\.gguf", path, re.DOTALL)
+    named = FIRST_OF_SEVERAL.fullmatch(path)
     if count > MAX_FILES or named is None or int(named[2]) != count:
         wanted = f"-00001-of-{count:05}.gguf"
         raise GgufError(

@@ -54,7 +54,8 @@ def instance_declaration(
     built = release_facts(release)
     served = served_models(models, built["backend"], files)
     only = None if models else file_of(values["model"], files)
-    side = list({file["name"]: file for one in [values, *models.values()] for file in beside(one, files)}.values())
+    sides = [file for one in [values, *models.values()] for file in beside(one, files)]
+    side = list({(file["name"], file["path"]): file for file in sides}.values())
     size = sum(file["size_bytes"] or 0 for file in [*([only] if only else []), *served.values(), *side])
     runtime = str(values.get("runtime", settings["runtime"]))
     texts = {}

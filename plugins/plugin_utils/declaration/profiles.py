@@ -40,8 +40,15 @@ def profiles(options: Mapping[str, Any]) -> Iterator[str]:
 
 
 def beside(values: Options, files: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The files that a model needs beside its own."""
-    return [file_of(profile, files) for profile in dict.fromkeys(profiles(values)) if profile != values.get("model")]
+    """The files that a model needs beside its own first one, those of a model in several among them."""
+    own = values.get("model")
+    return [file for name in dict.fromkeys(profiles(values)) for file in files_of(name, files)[name == own :]]
+
+
+def files_of(profile: str, files: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The files of a profile, each as :func:`file_of` has the first."""
+    further = files.get(profile, {}).get("parts", [])
+    return [file_of(profile, files), *({"name": profile, **part} for part in further)]
 
 
 def file_of(profile: str, files: Mapping[str, Any]) -> dict[str, Any]:

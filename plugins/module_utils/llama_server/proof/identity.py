@@ -12,12 +12,14 @@ from .subject import Subject
 
 
 def prove_model_file(subject: Subject) -> None:
-    """Check that the file is the one that was verified."""
-    model = subject.config.model
-    if model:
-        actual = file_sha256(subject.folder.root, model.path)
-        cause = "the file was replaced after it was verified; deploy again"
-        subject.checks.compare("model sha256", model.sha256, actual, cause)
+    """Check that the files are those that were verified: the model's, and what is loaded beside it."""
+    config = subject.config
+    files = {"model": config.model, **{os.path.basename(file.path): file for file in config.side_models}}
+    for what, file in files.items():
+        if file and file.sha256:
+            actual = file_sha256(subject.folder.root, file.path)
+            cause = "the file was replaced after it was verified; deploy again"
+            subject.checks.compare(f"{what} sha256", file.sha256, actual, cause)
 
 
 def prove_keys(subject: Subject) -> str | None:

@@ -1,0 +1,370 @@
+"""Module gguf_file, called as Ansible does on a host: downloads that go wrong, models in parts, secrets."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gguf import GGUFWriter
+
+from nexus_tasks.model_store import tiny_model
+from tests import modules
+from tests.conftest import ROOT, free_port
+from tests.roles.file_server import FileServer, Served, serve
+
+MODULE = ROOT / "plugins/modules/gguf_file.py"
+SMALL = tiny_model.Shape(n_layer=1, n_embd=64, n_head=2, n_head_kv=1, n_ff=64)
+
+
+@pytest.fixture(scope="module")
+def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A small real GGUF file."""
+    path = tmp_path_factory.mktemp("gguf") / "small.gguf"
+    tiny_model.write(path, shape=SMALL)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def server() -> Iterator[FileServer]:
+    """Where the tests download from."""
+    with serve() as running:
+        yield running
+
+
+def sha256(data: bytes) -> str:
+    """The hash as profiles write it."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def module(folder: Path, **args: Any) -> dict[str, Any]:
+    """Call the module as Ansible does; options of the profile by their names, others with a leading ``_``."""
+    profile = {key: value for key, value in args.items() if not key.startswith("_")}
+    options = {key[1:]: value for key, value in args.items() if key.startswith("_")}
+    arguments = {"name": "model", "dir": str(folder), "profile": profile, **options}
+    return modules.call(MODULE, arguments)
+
+
+def test_a_damaged_header_is_one_line_with_the_models_name(tmp_path: Path, content: bytes) -> None:
+    damaged = bytearray(content)
+    damaged[16:24] = b"\xff" * 8
+    (tmp_path / "mine.gguf").write_bytes(damaged)
+    message = module(tmp_path, path=str(tmp_path / "mine.gguf"))["msg"]
+    assert message.startswith(f"model model: {tmp_path}/mine.gguf is damaged: it claims to have 18446744073709551615 ")
+    assert "copy or download it again" in message
+    assert "\n" not in message
+
+
+def leave_part(folder: Path, part: bytes, url: str, whole: bytes) -> None:
+    """What a run that was killed leaves behind."""
+    (folder / "model.gguf.partial").write_bytes(part)
+    known = {"identity": f"{url} {sha256(whole)}", "validator": '"1"'}
+    (folder / "model.gguf.partial.json").write_text(json.dumps(known))
+
+
+def test_a_part_that_a_killed_run_left_is_continued(tmp_path: Path, server: FileServer, content: bytes) -> None:
+    server.files["/x"] = Served(content, drops=1)
+    leave_part(tmp_path, content[:1000], f"{server.url}/x", content)
+    result = module(tmp_path, url=f"{server.url}/x", sha256=sha256(content))
+    assert (result["changed"], result["model"]["sha256"]) == (True, sha256(content))
+    assert [request.status for request in server.asked] == [206, 206]
+    assert server.asked[0].range == "bytes=1000-"
+
+
+def test_a_part_that_is_whole_already_is_not_sent_again(tmp_path: Path, server: FileServer, content: bytes) -> None:
+    server.files["/x"] = Served(content)
+    leave_part(tmp_path, content, f"{server.url}/x", content)
+    assert module(tmp_path, url=f"{server.url}/x", sha256=sha256(content))["changed"]
+    assert [request.status for request in server.asked] == [416]
+
+
+def test_a_part_is_thrown_away_when_the_servers_file_changed(
+    tmp_path: Path, server: FileServer, content: bytes
+) -> None:
+    server.files["/x"] = Served(content, etag='"2"')
+    leave_part(tmp_path, b"GGUF of another day", f"{server.url}/x", content)
+    assert module(tmp_path, url=f"{server.url}/x", sha256=sha256(content))["model"]["sha256"] == sha256(content)
+    assert [request.status for request in server.asked] == [200]
+
+
+def test_a_part_of_another_file_is_not_continued(tmp_path: Path, server: FileServer, content: bytes) -> None:
+    server.files["/x"] = Served(content)
+    leave_part(tmp_path, content[:1000], f"{server.url}/y", content)
+    assert module(tmp_path, url=f"{server.url}/x", sha256=sha256(content))["changed"]
+    assert [request.range for request in server.asked] == [None]
+
+
+def test_what_came_of_a_download_is_kept_when_the_server_goes_away(tmp_path: Path, content: bytes) -> None:
+    nobody = f"http://127.0.0.1:{free_port()}/x"
+    leave_part(tmp_path, content[:1000], nobody, content)
+    result = module(tmp_path, url=nobody, sha256=sha256(content))
+    assert "the download broke off at 0 MiB" in result["msg"]
+    assert "run it again: it goes on from there" in result["msg"]
+    assert (tmp_path / "model.gguf.partial").read_bytes() == content[:1000]
+
+
+@pytest.mark.parametrize("served", [{"ranges": False}, {"etag": None}], ids=["no-ranges", "no-etag"])
+def test_a_server_that_cannot_continue_is_asked_from_the_start(
+    tmp_path: Path, server: FileServer, content: bytes, served: dict[str, Any]
+) -> None:
+    server.files["/x"] = Served(content, drops=1, **served)
+    result = module(tmp_path, url=f"{server.url}/x", sha256=sha256(content))
+    assert result["model"]["sha256"] == sha256(content)
+    assert [request.status for request in server.asked] == [200, 200]
+
+
+def test_nothing_but_a_whole_verified_file_takes_the_name(tmp_path: Path, server: FileServer, content: bytes) -> None:
+    cut = content[:-100]
+    server.files |= {"/cut": Served(cut), "/page": Served(b"<html>no"), "/model": Served(content)}
+    assert "is truncated" in module(tmp_path, url=f"{server.url}/cut", sha256=sha256(cut))["msg"]
+    assert "not a GGUF file" in module(tmp_path, url=f"{server.url}/page", sha256="0" * 64)["msg"]
+    wrong = module(tmp_path, url=f"{server.url}/model", sha256="0" * 64)["msg"]
+    assert sha256(content) in wrong
+    assert "0" * 64 in wrong
+    assert "answers 401" in module(tmp_path, url=f"{server.url}/none", sha256="0" * 64)["msg"]
+    assert [path.name for path in tmp_path.iterdir()] == [".model.lock"]
+
+
+def parts(folder: Path, count: int = 3) -> list[Path]:
+    """A model in several files, each with a tensor of its own, as llama-gguf-split writes them."""
+    folder.mkdir(exist_ok=True)
+    paths = [folder / f"m-{number:05}-of-{count:05}.gguf" for number in range(1, count + 1)]
+    for number, path in enumerate(paths):
+        writer = GGUFWriter(path, "llama")
+        writer.add_uint16("split.count", count)
+        writer.add_uint16("split.no", number)
+        writer.add_int32("split.tensors.count", count)
+        writer.add_tensor(f"blk.{number}", np.full(32, number, dtype=np.float32))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+    return paths
+
+
+def test_a_file_of_several_is_refused(tmp_path: Path, server: FileServer) -> None:
+    server.files["/x"] = Served(parts(tmp_path)[0].read_bytes())
+    result = module(tmp_path / "m", url=f"{server.url}/x", sha256=sha256(server.files["/x"].content))
+    assert "the file is one of 3 that make up the model: put all of them into a folder of the host" in result["msg"]
+
+
+def test_a_model_in_several_files_is_verified_in_all_of_them(tmp_path: Path) -> None:
+    first, second, third = parts(tmp_path / "parts")
+    source = {"path": str(first), "sha256": sha256(first.read_bytes())}
+    done = module(tmp_path, **source)
+    assert done["changed"]
+    assert done["model"]["sha256"] == source["sha256"]
+    assert done["model"]["parts"] == [
+        {"path": str(path), "size_bytes": path.stat().st_size, "sha256": sha256(path.read_bytes())}
+        for path in (second, third)
+    ]
+    assert module(tmp_path, **source)["changed"] is False
+    os.utime(third, (1, 1))
+    assert module(tmp_path, _state="probed", **source)["why"] == f"{third} changed since it was verified"
+    assert module(tmp_path, **source)["changed"] is False
+    content = bytearray(second.read_bytes())
+    content[-1] ^= 1
+    second.write_bytes(content)
+    again = module(tmp_path, **source)
+    assert again["changed"]
+    assert again["model"]["parts"][0]["sha256"] == sha256(bytes(content))
+    third.unlink()
+    assert f"{third} is not there: of the model's 3 files this one is missing" in module(tmp_path, **source)["msg"]
+    assert f"{second} is one of 3 files of a model: name the first" in module(tmp_path, path=str(second))["msg"]
+
+
+def test_of_a_model_in_several_files_a_former_record_of_the_first_is_not_enough(tmp_path: Path) -> None:
+    first, *_ = parts(tmp_path / "parts")
+    module(tmp_path, path=str(first))
+    record = tmp_path / "model.gguf.nexus.json"
+    former = json.loads(record.read_text())
+    del former["parts"]
+    record.write_text(json.dumps(former))
+    assert module(tmp_path, _state="probed", path=str(first))["why"] == "its other files have not been verified"
+    done = module(tmp_path, path=str(first))
+    assert (done["changed"], len(done["model"]["parts"])) == (True, 2)
+
+
+def test_a_touched_file_is_verified_again_and_a_damaged_one_fetched_again(
+    tmp_path: Path, server: FileServer, content: bytes
+) -> None:
+    server.files["/x"] = Served(content)
+    source = {"url": f"{server.url}/x", "sha256": sha256(content)}
+    assert module(tmp_path, **source)["changed"]
+    file = tmp_path / "model.gguf"
+    os.utime(file, (1, 1))
+    assert module(tmp_path, _state="probed", **source)["present"] is False
+    assert module(tmp_path, **source)["changed"] is False
+    assert module(tmp_path, _state="probed", **source)["present"] is True
+    file.write_bytes(b"x" * len(content))
+    assert module(tmp_path, **source)["changed"]
+    assert file.read_bytes() == content
+    assert len(server.asked) == 2
+
+
+def test_a_changed_source_is_fetched_and_the_file_put_there_by_hand_adopted(
+    tmp_path: Path, server: FileServer, content: bytes
+) -> None:
+    server.files |= {"/x": Served(content), "/y": Served(content + b"\0" * 32)}
+    (tmp_path / "model.gguf").write_bytes(content)
+    assert module(tmp_path, url=f"{server.url}/x", sha256=sha256(content))["present"]
+    assert server.asked == []
+    longer = server.files["/y"].content
+    assert module(tmp_path, url=f"{server.url}/y", sha256=sha256(longer))["model"]["size_bytes"] == len(longer)
+
+
+def test_the_record_of_a_users_file_is_not_put_beside_it(tmp_path: Path, content: bytes) -> None:
+    home, models = tmp_path / "home", tmp_path / "models"
+    home.mkdir()
+    (home / "mine.gguf").write_bytes(content)
+    assert module(models, path=str(home / "mine.gguf"), sha256=sha256(content))["changed"]
+    assert [path.name for path in home.iterdir()] == ["mine.gguf"]
+    wrong = module(models, path=str(home / "mine.gguf"), sha256="0" * 64)
+    assert wrong["failed"]
+    assert (home / "mine.gguf").read_bytes() == content
+
+
+def test_two_runs_at_once_fetch_once(tmp_path: Path, server: FileServer, content: bytes) -> None:
+    server.files["/x"] = Served(content, drops=1)  # the pause before the second attempt keeps the first run busy
+    arguments = {
+        "name": "model",
+        "dir": str(tmp_path),
+        "profile": {"url": f"{server.url}/x", "sha256": sha256(content)},
+    }
+    request = json.dumps({"ANSIBLE_MODULE_ARGS": arguments})
+    runs = [
+        subprocess.Popen(modules.command(MODULE), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    for run in runs:
+        assert run.stdin is not None
+        run.stdin.write(request)
+        run.stdin.close()
+    outputs = []
+    for run in runs:
+        assert run.stdout is not None
+        with run.stdout:
+            outputs.append(json.loads(run.stdout.read()))
+        run.wait()
+    assert sorted(output["changed"] for output in outputs) == [False, True]
+    assert [request.status for request in server.asked] == [200, 206]
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("mount") is None, reason="only root can mount the small file system"
+)
+def test_a_full_disk_is_told_with_numbers_and_nothing_is_lost(
+    tmp_path: Path, server: FileServer, content: bytes
+) -> None:
+    padded = content + b"\0" * (4 << 20)
+    server.files |= {
+        "/told": Served(padded),
+        "/untold": Served(padded, length=False),
+        "/small": Served(content),
+    }
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", tmp_path], check=True)
+    try:
+        assert module(tmp_path, url=f"{server.url}/small", sha256=sha256(content))["changed"]
+        for path in ("/told", "/untold"):
+            result = module(tmp_path, url=f"{server.url}{path}", sha256=sha256(padded))
+            assert result["failed"]
+            assert "no space: " in result["msg"]
+            assert "MiB are free on its file system; free some, or set gguf_model_dir" in result["msg"]
+            assert (tmp_path / "model.gguf").read_bytes() == content
+            # Where the server told the size, nothing was fetched in vain.
+            assert (tmp_path / "model.gguf.partial").exists() == (path == "/untold")
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_the_hubs_storage_gets_no_token_and_a_gated_repository_needs_one(
+    tmp_path: Path, server: FileServer, content: bytes
+) -> None:
+    server.repositories["some/gated"] = {"a.gguf": content}
+    server.gated.add("some/gated")
+    source = {"repo": "some/gated", "file": "a.gguf", "_hub_endpoint": server.url}
+    refused = module(tmp_path, **source)["msg"]
+    assert "some/gated is gated: accept its terms on its page and set HF_TOKEN" in refused
+    answer = module(tmp_path, _hub_token="hf_right", **source)  # noqa: S106  (a token of the test's own server)
+    assert answer["model"]["sha256"] == sha256(content)
+    assert [request.authorization for request in server.asked] == [None]
+
+
+def test_what_the_hub_lacks_is_named(tmp_path: Path, server: FileServer, content: bytes) -> None:
+    server.repositories["some/repo"] = {"a.gguf": content}
+    hub = {"repo": "some/repo", "file": "a.gguf", "_hub_endpoint": server.url}
+    assert "has no revision v9: correct revision" in module(tmp_path, **hub, revision="v9")["msg"]
+    known = module(tmp_path, **hub, sha256="0" * 64)["msg"]
+    assert f"has {sha256(content)}, {'0' * 64} is wanted" in known
+    assert server.asked == []
+    nobody = f"http://127.0.0.1:{free_port()}"
+    away = module(tmp_path, **{**hub, "_hub_endpoint": nobody})["msg"]
+    assert f"the hub {nobody} can't be reached" in away
+    assert "use a path or url source" in away
+
+
+# --- What is secret, and what can't be verified ---
+
+
+def everything_left(folder: Path) -> str:
+    """The text of all files that a run leaves, of models nothing."""
+    return "".join(path.read_text() for path in folder.rglob("*") if path.is_file() and path.suffix == ".json")
+
+
+def test_a_password_and_a_signature_stand_in_no_result_record_or_error(
+    tmp_path: Path, server: FileServer, content: bytes
+) -> None:
+    name, query = "/My%20Gr%C3%B6%C3%9Fe.gguf", "?X-Amz-Signature=sesame"
+    server.files[name + query] = Served(content)
+    host = server.url.removeprefix("http://")
+    wanted = {"url": f"http://me:opensesame@{host}/My Größe.gguf{query}", "sha256": sha256(content)}
+    done = module(tmp_path, **wanted)
+    assert done["model"]["sha256"] == sha256(content)
+    assert {request.authorization for request in server.asked} == {"Basic bWU6b3BlbnNlc2FtZQ=="}
+    # Another signature is the same file.
+    assert module(tmp_path, **{**wanted, "url": wanted["url"] + "2"})["changed"] is False
+    gone = module(tmp_path / "2", **{**wanted, "url": f"http://me:opensesame@{host}/none{query}"})
+    wrong = module(tmp_path / "3", **{**wanted, "url": f"http://me:opensesame@{host}:x/none{query}"})
+    assert f"http://{host}/none?… answers 401" in gone["msg"]
+    assert "url can't be asked for: it is no http(s) address" in wrong["msg"]
+    assert "sesame" not in json.dumps([done, gone, wrong]) + everything_left(tmp_path)
+
+
+def test_an_address_without_a_secret_is_told_in_errors(tmp_path: Path, server: FileServer) -> None:
+    result = module(tmp_path, url=f"{server.url}/none", sha256="0" * 64)
+    assert f"{server.url}/none answers 401" in result["msg"]
+    assert result["invocation"]["module_args"]["profile"]["url"] == f"{server.url}/none"
+
+
+def test_a_mirror_that_tells_no_hash_is_refused_unless_the_profile_has_one(
+    tmp_path: Path, server: FileServer, content: bytes
+) -> None:
+    server.repositories["some/repo"] = {"a.gguf": content}
+    server.moved["/some/repo/resolve"] = f"{server.url.replace('127.0.0.1', 'localhost')}/moved"
+    path = "/moved/some/repo/resolve/main/a.gguf"
+    damaged = content[:-1] + b"!"
+    server.files[path] = Served(damaged)
+    hub = {"repo": "some/repo", "file": "a.gguf", "_hub_endpoint": server.url}
+    refused = module(tmp_path, **hub)["msg"]
+    assert (
+        f"{server.url} tells no sha256 of some/repo/a.gguf, so what comes could not be verified: set sha256" in refused
+    )
+    assert server.asked == []
+    assert "wrong sha256" in module(tmp_path, **hub, sha256=sha256(content))["msg"]
+    assert not (tmp_path / "model.gguf").exists()
+    server.files[path] = Served(content)
+    assert module(tmp_path, **hub, sha256=sha256(content))["model"]["sha256"] == sha256(content)
+
+
+@pytest.mark.parametrize("token", ["hf_sesame\n", "hf_sesame\r", "hf_ses\x1bame"])
+def test_a_token_with_a_line_end_is_refused_and_not_told(tmp_path: Path, server: FileServer, token: str) -> None:
+    result = module(tmp_path, repo="some/repo", file="a.gguf", _hub_endpoint=server.url, _hub_token=token)
+    assert result["msg"].startswith("model model: HF_TOKEN in the controller's environment has a line end")
+    assert "ses" not in json.dumps(result)
