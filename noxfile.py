@@ -24,8 +24,11 @@ nox.options.default_venv_backend = "none"
 ROOT = Path(__file__).parent
 VENV = ROOT / ".venv"
 LOCK = ROOT / "requirements.lock"
-ENVIRONMENT = ROOT / "plugins" / "module_utils" / "hostlib" / "environment.py"
-runpy.run_path(str(ENVIRONMENT))["have_a_home"]()  # uv and pip want one, too
+HOSTLIB = ROOT / "plugins" / "module_utils" / "hostlib"
+ENVIRONMENT = runpy.run_path(str(HOSTLIB / "environment.py"))
+PACKAGES = runpy.run_path(str(HOSTLIB / "python_packages.py"))
+ENVIRONMENT["have_a_home"]()  # uv and pip want one, too
+ENVIRONMENT["have_plain_python"]()
 
 
 def environment(session: nox.Session) -> None:
@@ -39,6 +42,7 @@ def environment(session: nox.Session) -> None:
     if not python.exists() or not stamp.exists() or stamp.read_text() != wanted:
         session.log("making .venv from requirements.lock: up to three minutes the first time")
         install(session, python)
+        look(session, python)
         stamp.write_text(wanted)
     session.env["PATH"] = os.pathsep.join([str(python.parent), session.env.get("PATH") or os.environ["PATH"]])
     session.env["VIRTUAL_ENV"] = str(VENV)
@@ -46,21 +50,35 @@ def environment(session: nox.Session) -> None:
 
 def install(session: nox.Session, python: Path) -> None:
     """Install what the lock lists, nothing else, and this project as it lies here; with uv where there is one."""
+
+    def do(*command: str, settings_of: str | None = None) -> None:
+        # The user's settings of pip and uv would have packages land elsewhere; those of the package index are taken.
+        made_of = PACKAGES["installer_environment"](settings_of)
+        session.run(*command, env=made_of, include_outer_env=False, external=True)
+
     uv = shutil.which("uv")
     if not Path(sys.executable).is_relative_to(VENV):  # nox may run from there itself
         shutil.rmtree(VENV, ignore_errors=True)
         # virtualenv comes with nox; the venv module of Debian's python3 lacks ensurepip.
         make = [uv, "venv"] if uv else [sys.executable, "-m", "virtualenv"]
-        session.run(*make, "--quiet", "--python", sys.executable, str(VENV))
+        do(*make, "--quiet", "--python", sys.executable, str(VENV))
     project = ["--no-deps", "--no-build-isolation", "--editable", str(ROOT)]  # the lock has the build backend
     if uv:
         # Compiled, as pip does: else each program that is started compiles what it imports, half a second of Ansible's.
-        session.run(uv, "pip", "sync", "--quiet", "--compile-bytecode", "--python", str(python), str(LOCK))
-        session.run(uv, "pip", "install", "--quiet", "--python", str(python), *project)
+        do(uv, "pip", "sync", "--quiet", "--compile-bytecode", "--python", str(python), str(LOCK))
+        do(uv, "pip", "install", "--quiet", "--python", str(python), *project)
     else:
         pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off"]
-        session.run(*pip, "-r", str(LOCK))  # not quiet: it takes a minute or two
-        session.run(*pip, "--quiet", *project)
+        do(*pip, "-r", str(LOCK), settings_of=str(python))  # not quiet: it takes a minute or two
+        do(*pip, "--quiet", *project, settings_of=str(python))
+
+
+def look(session: nox.Session, python: Path) -> None:
+    """Stop where packages are not in ``.venv`` though their installer was content."""
+    missing = PACKAGES["missing"](str(python), {"all": LOCK.read_text(), "project": "llama-nexus"})
+    lacking = ["pip"] if missing is None else [*missing["all"], *missing["project"]]
+    if lacking:
+        session.error(f".venv lacks {', '.join(lacking)}: see pip config list, or uv.toml, for what leads elsewhere")
 
 
 def run(session: nox.Session, program: str, *args: str) -> None:

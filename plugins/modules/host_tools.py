@@ -8,7 +8,8 @@ module: host_tools
 short_description: Keep pinned tools from the package index in a virtual environment
 description:
   - Makes the virtual environment C(path) when it is not there, and installs each set of requirements that changed.
-  - Whether a set is installed is decided by the hash of its requirements, kept beside the environment.
+  - Whether a set is installed is decided by the hash of its requirements, kept beside the environment, and by a look at
+    what is there. Of pip's settings only those of the package index count.
 options:
   path:
     description: The environment's folder.
@@ -48,40 +49,59 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.hostlib.environment import begin
 from ..module_utils.hostlib.files import read_text, reason_of, write_file
-from ..module_utils.hostlib.programs import last_lines
+from ..module_utils.hostlib.programs import ProgramError, last_lines, run
+from ..module_utils.hostlib.python_packages import installer_environment, missing
+
+INSTALL_SECONDS = 3600
 
 
-def make_environment(module: AnsibleModule, path: str) -> None:
+class ToolsError(Exception):
+    """The tools could not be installed; ``lacks_venv``: because this Python can make no environment."""
+
+    def __init__(self, message: str, lacks_venv: bool = False) -> None:
+        super().__init__(message)
+        self.lacks_venv = lacks_venv
+
+
+def make_environment(path: str) -> None:
     """Make the environment with the interpreter's venv, or with virtualenv where ensurepip is missing."""
     # -m venv of a Debian python3 without python3-venv leaves half an environment behind.
     attempts = []
     for maker in ("venv", "virtualenv"):
         shutil.rmtree(path, ignore_errors=True)
-        code, out, err = module.run_command([sys.executable, "-m", maker, path])
-        if code == 0:
+        made = run([sys.executable, "-m", maker, path], timeout=INSTALL_SECONDS, env=installer_environment())
+        if made.status == 0:
             return
-        attempts.append(f"{maker}: {last_lines(out + err)}")
+        attempts.append(f"{maker}: {last_lines(made.output)}")
     shutil.rmtree(path, ignore_errors=True)
-    module.fail_json(
-        msg=f"{sys.executable} can make no virtual environment at {path}: install python3-venv "
+    raise ToolsError(
+        f"{sys.executable} can make no virtual environment at {path}: install python3-venv "
         f"(apt-get install python3-venv). It said: {'; '.join(attempts)}",
         lacks_venv=True,
     )
 
 
-def install(module: AnsibleModule, path: str, name: str, requirements: str) -> None:
-    """Install one set of requirements into the environment."""
+def install(path: str, name: str, requirements: str) -> None:
+    """Install one set of requirements into the environment, and look whether they are there."""
+    python = os.path.join(path, "bin", "python")
     with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as listing:
         listing.write(requirements)
         listing.flush()
-        code, out, err = module.run_command(
-            [os.path.join(path, "bin", "python"), "-m", "pip", "install", "--disable-pip-version-check", "--no-input",
-             "--quiet", "--no-cache-dir", "--require-hashes", "-r", listing.name],
+        done = run(
+            [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--quiet", "--no-cache-dir",
+             "--require-hashes", "-r", listing.name],
+            timeout=INSTALL_SECONDS, env=installer_environment(python),
         )  # fmt: skip
-    if code != 0:
-        module.fail_json(
-            msg=f"pip could not install the {name} tools into {path}: check that this host reaches a package "
-            f"index (pip config list). It said: {last_lines(out + err)}"
+    if done.status != 0:
+        raise ToolsError(
+            f"pip could not install the {name} tools into {path}: check that this host reaches a package "
+            f"index (pip config list). It said: {last_lines(done.output)}"
+        )
+    lacking = (missing(python, {name: requirements}) or {name: ["pip"]})[name]
+    if lacking:
+        raise ToolsError(
+            f"pip says that the {name} tools are installed, and {', '.join(lacking)} can't be found in {path}: see "
+            f"{python} -m pip config list"
         )
 
 
@@ -96,27 +116,31 @@ def main() -> None:
     )
     path, sets = module.params["path"], module.params["sets"]
     python = os.path.join(path, "bin", "python")
-    # A broken interpreter link (the distribution's Python was replaced) is as good as no environment.
-    usable = os.path.exists(python) and module.run_command([python, "-c", "import pip"])[0] == 0
+    # None: a broken interpreter link (the distribution's Python was replaced) is as good as no environment.
+    lacking = missing(python, sets)
     due = []
     for name, requirements in sorted(sets.items()):
         stamp = os.path.join(path, f".{name}.sha256")
         wanted = hashlib.sha256(requirements.encode()).hexdigest()
-        if not usable or read_text(stamp) != wanted:
+        if lacking is None or lacking[name] or read_text(stamp) != wanted:
             due.append((name, requirements, stamp, wanted))
     result = {"changed": bool(due), "python": python, "installed": [name for name, *_ in due]}
     if not due or module.check_mode:
         module.exit_json(**result)
 
     try:
-        if not usable:
+        if lacking is None:
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            make_environment(module, path)
+            make_environment(path)
         for name, requirements, stamp, wanted in due:
-            install(module, path, name, requirements)
+            install(path, name, requirements)
             write_file(stamp, wanted)
     except OSError as error:
         module.fail_json(msg=reason_of(error))
+    except ProgramError as error:
+        module.fail_json(msg=str(error))
+    except ToolsError as error:
+        module.fail_json(msg=str(error), lacks_venv=error.lacks_venv)
     module.exit_json(**result)
 
 

@@ -89,11 +89,63 @@ def test_an_environment_whose_interpreter_is_gone_is_made_anew(tools: Path, one:
     assert (result["installed"], version(result)) == (["probe"], "1.0")
 
 
-def test_a_python_that_can_make_no_environment_is_told_with_the_package_it_lacks(tmp_path: Path, one: str) -> None:
-    for maker in ("venv", "virtualenv"):
-        (tmp_path / f"{maker}.py").write_text("raise SystemExit('ensurepip is not available')\n")
-    result = module(tmp_path / "tools", {"probe": one}, PYTHONPATH=str(tmp_path))
-    assert result["lacks_venv"]
-    assert "install python3-venv (apt-get install python3-venv)" in result["msg"]
-    assert "ensurepip is not available" in result["msg"]
+def test_a_python_that_can_make_no_environment_is_told_with_the_package_it_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "python3"
+    python.write_text("#!/bin/sh\necho ensurepip is not available >&2\nexit 1\n")
+    python.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(python))
+    tools = modules.load(MODULE)
+    with pytest.raises(tools.ToolsError) as told:
+        tools.make_environment(str(tmp_path / "tools"))
+    assert told.value.lacks_venv
+    assert "install python3-venv (apt-get install python3-venv)" in str(told.value)
+    assert "ensurepip is not available" in str(told.value)
     assert not (tmp_path / "tools").exists()
+
+
+@pytest.mark.parametrize("way", ["variables", "file"])
+def test_tools_are_installed_whatever_pip_is_set_up_for(tmp_path: Path, one: str, way: str) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (tmp_path / "constraints.txt").write_text("nexus-probe==0.1\n")
+    # As of packages that are installed for another Python: pip takes what it sees there for installed.
+    (elsewhere / "nexus_probe-1.0.dist-info").mkdir(parents=True)
+    (elsewhere / "nexus_probe-1.0.dist-info/METADATA").write_text(
+        "Metadata-Version: 2.1\nName: nexus-probe\nVersion: 1.0"
+    )
+    (elsewhere / "nexus_probe-1.0.dist-info/RECORD").write_text("")
+    settings = {
+        "target": str(elsewhere / "target"), "constraint": str(tmp_path / "constraints.txt"), "dry-run": "true",
+        "no-binary": ":all:", "require-virtualenv": "true", "ignore-installed": "false",
+    }  # fmt: skip
+    (tmp_path / "pip.conf").write_text("[install]\n" + "".join(f"{key} = {value}\n" for key, value in settings.items()))
+    environment = {"PYTHONPATH": str(elsewhere), "PYTHONUSERBASE": str(elsewhere), "PIP_CONFIG_FILE": ""}
+    if way == "file":
+        environment["PIP_CONFIG_FILE"] = str(tmp_path / "pip.conf")
+    else:
+        environment |= {f"PIP_{key.upper().replace('-', '_')}": value for key, value in settings.items()}
+        environment |= {"PIP_PYTHON": "/nowhere/python", "VIRTUALENV_WITHOUT_PIP": "1"}
+    result = module(tmp_path / "tools", {"probe": one}, check=False, **environment)
+    assert (result.get("msg"), result["installed"]) == (None, ["probe"])
+    assert version(result) == "1.0"
+    assert not (elsewhere / "target").exists()
+
+
+def test_what_is_not_there_is_installed_again_though_it_was_written_down(tools: Path, one: str) -> None:
+    module(tools, {"probe": one})
+    (package,) = tools.glob("lib/python3*/site-packages/nexus_probe-1.0.dist-info")
+    package.rename(tools / "elsewhere")
+    assert module(tools, {"probe": one}, check=True)["installed"] == ["probe"]
+    assert module(tools, {"probe": one})["installed"] == ["probe"]
+    assert module(tools, {"probe": one})["installed"] == []
+
+
+def test_success_is_not_written_down_where_nothing_is_there(tmp_path: Path, one: str) -> None:
+    python = tmp_path / "bin/python"
+    python.parent.mkdir()
+    python.write_text("#!/bin/sh\nexit 0\n")  # as a pip that does nothing
+    python.chmod(0o755)
+    tools = modules.load(MODULE)
+    with pytest.raises(tools.ToolsError, match="pip says that the probe tools are installed, and pip can't be found"):
+        tools.install(str(tmp_path), "probe", one)

@@ -1,7 +1,8 @@
-"""Environment of the project's own processes: a umask and a home that can't lead them astray.
+"""Environment of the project's own processes: a umask, a Python and a home that can't lead them astray.
 
-    begin()        # a module on a host, before anything else
-    have_a_home()  # a program on the controller
+    begin()              # a module on a host, before anything else
+    have_a_home()        # a program on the controller
+    have_plain_python()  # before Pythons of the project's own are started
 
 Python 3.9's standard library only.
 """
@@ -10,7 +11,16 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import tempfile
+
+# What makes another interpreter of one: other packages, warnings as errors, a prompt at its end. The rest of Python's
+# variables only say what it caches or traces.
+OF_ANOTHER_PYTHON = re.compile(
+    "PYTHON(?:PATH|HOME|USERBASE|STARTUP|INSPECT|OPTIMIZE|WARNINGS|PLATLIBDIR|EXECUTABLE|SAFEPATH|NOUSERSITE|CASEOK|"
+    "IOENCODING|LEGACYWINDOWSSTDIO|COERCECLOCALE|UTF8|ASYNCIODEBUG|DEVMODE|INTMAXSTRDIGITS|PROFILEIMPORTTIME)|"
+    "__PYVENV_LAUNCHER__"
+)
 
 
 def begin() -> None:
@@ -20,7 +30,14 @@ def begin() -> None:
     written with a mode of its own.
     """
     os.umask(0o022)
+    have_plain_python()
     have_a_home()
+
+
+def have_plain_python() -> None:
+    """Have nothing in the environment by which interpreters that are started find other packages, or work otherwise."""
+    for name in filter(OF_ANOTHER_PYTHON.fullmatch, list(os.environ)):
+        del os.environ[name]
 
 
 def have_a_home() -> None:

@@ -9,7 +9,6 @@ backend. Python 3.9's standard library only.
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import html
 import http.client
@@ -23,6 +22,7 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
+from ..hostlib import python_packages
 from ..hostlib.http_client import basic_authorization, open_address, without_user
 from ..hostlib.limited_socket import MAX_BYTES
 from ..hostlib.programs import output_of, with_environment
@@ -118,16 +118,9 @@ def pip_settings(python: str) -> dict[str, str]:
 
     Raises ReleaseError where pip can't be asked.
     """
-    listing = output_of([python, "-m", "pip", "--no-input", "config", "list"])
-    if listing is None:
+    settings = python_packages.pip_settings(python, "download")
+    if settings is None:
         raise ReleaseError(f"pip can't be asked which package index this host uses: {python} -m pip config list fails")
-    sections: dict[str, dict[str, str]] = {"global": {}, "download": {}, ":env:": {}}
-    for line in listing.splitlines():
-        name, _, value = line.partition("=")
-        section, _, option = name.rpartition(".")
-        if section in sections:
-            sections[section][option] = str(ast.literal_eval(value))
-    settings = {**sections["global"], **sections["download"], **sections[":env:"]}
     if not settings.get("index-url"):
         # pip's default; its help is the place where it says so.
         helped = output_of([python, "-m", "pip", "download", "--help"], env=with_environment(COLUMNS="1000")) or ""

@@ -90,3 +90,14 @@ def test_where_nothing_can_be_written_to_it_is_among_the_temporary_files(tmp_pat
     expected.rmdir()
     expected.symlink_to(home)
     assert settled(number, **given)[0] != str(expected)
+
+
+def test_a_modules_programs_have_a_python_without_the_users_settings() -> None:
+    given = {"PYTHONPATH": "/x", "PYTHONWARNINGS": "error", "PYTHONINSPECT": "1", "PYTHONUNBUFFERED": "1", "HOME": HOME}
+    code = (
+        f"{ENVIRONMENT.read_text()}\nbegin(); print(sorted(name for name in os.environ if name.startswith('PYTHON')))"
+    )
+    done = subprocess.run(
+        [PYTHON, "-c", code], env=given, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.splitlines()[0] == "['PYTHONUNBUFFERED']", done.stderr
