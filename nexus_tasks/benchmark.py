@@ -30,7 +30,7 @@ from nexus_tasks.measurement.llama_bench import engine as llama_bench
 from nexus_tasks.measurement.llama_bench import tool_plan
 from nexus_tasks.measurement.plan import Plan
 from nexus_tasks.records import store
-from nexus_tasks.servers import endpoint
+from nexus_tasks.servers import route
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="TARGET",
         nargs="*",
         help="a pattern, HOST/INSTANCE, @NAME of llama_endpoints, or a base URL (http://...) whose key is in "
-        f"{endpoint.API_KEY_VARIABLE} (default: all on {inventory.FLEET}, or on {inventory.HERE} while that is empty)",
+        f"{route.KEY_VARIABLE} (default: all on {inventory.FLEET}, or on {inventory.HERE} while that is empty)",
     )
     parser.add_argument("--model", metavar="NAME", help="the model to ask for, of a server that has several")
     group = options.add_to(parser)

@@ -16,7 +16,7 @@ from typing import Any
 
 from nexus_tasks.fleet import inventory, targets
 from nexus_tasks.fleet.targets import Target
-from nexus_tasks.servers import endpoint
+from nexus_tasks.servers import route
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def beside(measured: Sequence[Target]) -> dict[str, Exporter]:
 
 def _exporter(host: Mapping[str, Any]) -> Exporter:
     listens, port = host["exporter"]["host"], host["exporter"]["port"]
-    loopback = endpoint.leads_to_loopback(listens)
+    loopback = route.leads_to_loopback(listens)
     name = listens if loopback else "127.0.0.1" if host["local"] else host["address"]
     address = f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
     return Exporter(host["host"], address, inventory.ssh_to(host) if loopback and not host["local"] else None)

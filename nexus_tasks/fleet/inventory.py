@@ -20,7 +20,7 @@ from typing import Any
 
 from nexus_tasks.core.errors import DeployError, UsageError
 from nexus_tasks.fleet import playbook
-from nexus_tasks.servers import endpoint
+from nexus_tasks.servers import route
 
 FLEET, HERE = "gpu-hosts", "local"
 
@@ -160,7 +160,7 @@ def _address(host: Mapping[str, Any], name: str, config: Mapping[str, Any]) -> s
 
 
 def _on_loopback(config: Mapping[str, Any]) -> bool:
-    return endpoint.leads_to_loopback(config["host"])
+    return route.leads_to_loopback(config["host"])
 
 
 def ssh_to(host: Mapping[str, Any]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 for target in targets.find(["gpu-hosts"]):          # or HOST/INSTANCE, http://..., @NAME of llama_endpoints
     with targets.reach(target) as reached:          # opens an ssh tunnel where the server listens on loopback there
-        endpoint.connect(reached.base_url, reached.api_key)
+        client.connect(reached.base_url, reached.api_key)
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import psutil
 from nexus_tasks.core.errors import DeployError, EndpointDown, UsageError
 from nexus_tasks.fleet import inventory
 from nexus_tasks.fleet.inventory import Instance
-from nexus_tasks.servers import endpoint
+from nexus_tasks.servers import endpoint, route
 
 TUNNEL_SECONDS = 20.0
 """For ssh to log in."""
@@ -90,8 +90,8 @@ def _find(text: str | None, environment: Mapping[str, str]) -> list[Target]:
     if text is not None and text.startswith("@"):
         return [_external(text[1:], environment)]
     if text is not None and "://" in text:
-        address = endpoint.base_url(text)
-        return [Target(address, address, environment.get(endpoint.API_KEY_VARIABLE) or None)]
+        address = route.base_url(text)
+        return [Target(address, address, environment.get(route.KEY_VARIABLE) or None)]
     if text is not None and re.fullmatch(r"([\w.-]+|\[[\da-fA-F:.]+\]):\d+(/.*)?", text):
         raise UsageError(
             f"an address must begin with http:// or https://, which {text} lacks", hint=f"write http://{text}"
@@ -123,9 +123,9 @@ def _external(name: str, environment: Mapping[str, str]) -> Target:
         raise UsageError(f"{where} needs an API key", hint=f"put it into the environment variable {variable}")
     return Target(
         f"@{name}",
-        endpoint.base_url(entry["base_url"]),
+        route.base_url(entry["base_url"]),
         key,
-        api_path="/" + entry.get("api_path", endpoint.API_PATH).strip("/"),
+        api_path=route.api_path(entry.get("api_path", endpoint.API_PATH)),
         model=entry.get("model"),
         external=name,
     )

@@ -1,7 +1,8 @@
 """Load generator: dispatches requests, and checks its own timing.
 
     stage = Stage("closed", concurrency=16, requests=200, warmup=16)
-    watch = run("http://gpu1:8600", key, items, stage, Limits(), index=0, origin=time.perf_counter(), on_rows=keep)
+    way = route.to("http://gpu1:8600").resolved()
+    watch = run(way, key, items, stage, Limits(), index=0, origin=time.perf_counter(), on_rows=keep)
     watch.valid, watch.reasons
 
 The requests are sent by processes of :mod:`nexus_tasks.load.sender`, which only stamp and keep what arrives. This
@@ -33,6 +34,7 @@ from nexus_tasks.load.requests import Item, Limits, Stage, check
 from nexus_tasks.load.rows import Row, request_row
 from nexus_tasks.load.sender import protocol
 from nexus_tasks.load.sender_link import SenderLink, SenderLinks
+from nexus_tasks.servers.route import Route
 
 _BEFORE_ERRORS_COUNT = 10
 _ENOUGH_EVERY_S = 0.5
@@ -41,7 +43,7 @@ _POLL_S = 0.25
 
 
 def run(
-    base_url: str,
+    way: Route,
     api_key: str | None,
     items: Iterable[Item],
     stage: Stage,
@@ -58,6 +60,7 @@ def run(
     """Put one level of load on a server.
 
     Args:
+        way: to the server.
         items: what is asked; taken as it is needed, somewhat ahead.
         index: the number of the first request; the others count on.
         origin: the run's begin on ``time.perf_counter``.
@@ -77,7 +80,7 @@ def run(
         processes = min(processes, stage.concurrency)
     users = stage.concurrency if stage.is_closed_loop else None
     with Interrupts() as interrupts, SenderLinks(max(processes, 1), users) as senders:
-        senders.configure(base_url, api_key, headers or {}, limits)
+        senders.configure(way, api_key, headers or {}, limits)
         feed = Feed(senders.links, iter(items), stage, limits, interrupts)
         stopping = _Stopping(limits.max_error_rate, enough)
         run_ = _Run(

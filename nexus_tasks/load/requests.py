@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from nexus_tasks.core.errors import UsageError
-from nexus_tasks.servers import endpoint
+from nexus_tasks.servers import client
 
 Body = bytes | Callable[[Sequence[str]], bytes]
 
@@ -93,7 +93,7 @@ class Stage:
 class Limits:
     """Limits of patience: times in seconds, ``max_error_rate`` a share (0-1) of the requests that count."""
 
-    connect_s: float = endpoint.CONNECT_TIMEOUT_S
+    connect_s: float = client.CONNECT_TIMEOUT_S
     token_s: float = 300.0
     request_s: float | None = None
     max_error_rate: float | None = None

@@ -14,18 +14,17 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
-import httpx
 import msgspec
 import numpy as np
 
 from nexus_tasks.core import provenance
-from nexus_tasks.core.errors import EndpointDown, UsageError
 from nexus_tasks.load.interrupts import Interrupts
 from nexus_tasks.load.reading import Segment
 from nexus_tasks.load.requests import Limits
 from nexus_tasks.load.rows import Row
 from nexus_tasks.load.sender import protocol
-from nexus_tasks.servers import endpoint
+from nexus_tasks.servers import client
+from nexus_tasks.servers.route import Route
 
 Report = tuple[list[Any], Segment]
 """A message of :mod:`nexus_tasks.load.sender.protocol`, and the part of an answer that comes with it."""
@@ -171,11 +170,11 @@ class SenderLinks:
         """True when each process has sent its last report."""
         return all(link.stats is not None for link in self.links)
 
-    def configure(self, base_url: str, api_key: str | None, headers: Mapping[str, str], limits: Limits) -> None:
+    def configure(self, way: Route, api_key: str | None, headers: Mapping[str, str], limits: Limits) -> None:
         """Tell each process its server. Raises as :func:`configuration` does."""
         for link in self.links:
             users = link.users if self._closed_loop else None
-            config = configuration(base_url, api_key, headers, users, limits)
+            config = configuration(way, api_key, headers, users, limits)
             link.tell(protocol.CONFIGURE, msgspec.msgpack.encode(config))
 
     def await_ready(self, interrupts: Interrupts) -> None:
@@ -232,7 +231,7 @@ class SenderLinks:
 
 
 def configuration(
-    base_url: str, api_key: str | None, headers: Mapping[str, str], users: int | None, limits: Limits
+    way: Route, api_key: str | None, headers: Mapping[str, str], users: int | None, limits: Limits
 ) -> protocol.Config:
     """Settings of a sender process: its server and its users.
 
@@ -240,34 +239,18 @@ def configuration(
         EndpointDown: the host's name is unknown.
         UsageError: a header or the key can't be sent.
     """
-    url = httpx.URL(endpoint.base_url(base_url))
-    port = url.port or (443 if url.scheme == "https" else 80)
-    try:
-        addresses = socket.getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise EndpointDown(f"{base_url} does not answer: its host name is unknown", hint="check DNS") from error
+    way = way if way.addresses else way.resolved()
     lines = {
-        "Host": url.netloc.decode(),
-        "User-Agent": "llama-nexus",
-        "Accept": "*/*",
-        "Accept-Encoding": "identity",  # a stream is read as it comes off the wire
-        "Content-Type": "application/json",
-        **({"Authorization": f"Bearer {api_key}"} if api_key else {}),
-        **headers,
+        "Host": way.authority,
+        **client.request_headers(api_key, {"Content-Type": "application/json", **headers}),
     }
-    try:
-        head = "".join(f"{name}: {value}\r\n" for name, value in lines.items()).encode("latin-1")
-    except UnicodeEncodeError as error:
-        raise UsageError(
-            "headers and the API key must be ASCII", hint="look for quotes or spaces that were pasted"
-        ) from error
     return protocol.Config(
-        addresses=list(dict.fromkeys(str(entry[4][0]) for entry in addresses)),
-        port=port,
-        tls=url.scheme == "https",
-        host=url.host,
-        prefix=url.path.rstrip("/"),
-        head=head,
+        addresses=list(way.addresses),
+        port=way.port,
+        trust=way.trust,
+        host=way.host,
+        prefix=way.prefix,
+        head="".join(f"{name}: {value}\r\n" for name, value in lines.items()).encode("ascii"),
         users=users,
         connect_s=limits.connect_s,
         token_s=limits.token_s,

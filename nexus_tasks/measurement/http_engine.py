@@ -29,8 +29,9 @@ from nexus_tasks.measurement.plan import Plan, at_level
 from nexus_tasks.measurement.run_telemetry import RunTelemetry
 from nexus_tasks.measurement.tally import Tally
 from nexus_tasks.records import store
-from nexus_tasks.servers import endpoint
+from nexus_tasks.servers import client, endpoint, route
 from nexus_tasks.servers.endpoint import Endpoint
+from nexus_tasks.servers.route import Route
 from nexus_tasks.stats import stopping, summary
 from nexus_tasks.workloads import sources, workload
 
@@ -113,9 +114,16 @@ class Run:
     """One target while it is measured: its record, and how far it is. Use :meth:`prepare`."""
 
     def __init__(
-        self, target: Target, server: Endpoint, plan: Plan, source: sources.Source, console: Console | None
+        self,
+        target: Target,
+        straight: Route,
+        server: Endpoint,
+        plan: Plan,
+        source: sources.Source,
+        console: Console | None,
     ) -> None:
         self.target = target
+        self.route = straight
         self.server = server
         self.plan = plan
         self.path = Path()
@@ -135,11 +143,12 @@ class Run:
         """Look at the server, and refuse what it can't be asked before anything is written."""
         with contextlib.ExitStack() as way:
             reached = way.enter_context(targets.reach(target))
-            with endpoint.connect(reached.base_url, reached.api_key) as client:
-                server = endpoint.probe(client, model=reached.model, api_path=reached.api_path)
+            straight = route.to(reached.base_url).resolved()
+            with client.connect(straight, reached.api_key) as connected:
+                server = endpoint.probe(connected, model=reached.model, api_path=reached.api_path)
                 plan = dataclasses.replace(plan, spec=workload.settle(plan.spec, server))
-                source = sources.prepare(client, server, plan.spec)
-            one = cls(reached, server, plan, source, console)
+                source = sources.prepare(connected, server, plan.spec)
+            one = cls(reached, straight, server, plan, source, console)
             one.say(f"{target.name}: {server.model} at {target.base_url} ({server.engine})")
             with one._stack:
                 yield one
@@ -188,7 +197,7 @@ class Run:
         until = self.plan.until
         with progress.Ticker(self._console, stage, number=self._stages, of=self._number_of_stages()) as ticker:
             watch = generator.run(
-                self.target.base_url, self.target.api_key, self._source.items(stage=self._stages, length=length),
+                self.route, self.target.api_key, self._source.items(stage=self._stages, length=length),
                 stage, self.plan.limits, index=self._requests, number=self._stages,
                 processes=self.plan.processes or 1, origin=self._origin,
                 on_rows=functools.partial(self._take, round_, collector, ticker),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from nexus_tasks.fleet.targets import Target
 from nexus_tasks.hostlib import masking
 from nexus_tasks.measurement.plan import Plan
 from nexus_tasks.records import header
-from nexus_tasks.servers import endpoint
+from nexus_tasks.servers import route
 from nexus_tasks.servers.endpoint import Endpoint
 from nexus_tasks.telemetry import sampling
 
@@ -116,10 +115,10 @@ def is_local(target: Target, server: Endpoint) -> bool:
     host = httpx.URL(server.base_url).host
     own = {entry.address for entries in psutil.net_if_addrs().values() for entry in entries}
     try:
-        addresses = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
+        addresses = route.addresses_of(host, 0)
     except OSError:
         return False
-    if not all(endpoint.leads_to_loopback(a) or a in own for a in addresses):
+    if not all(route.leads_to_loopback(a) or a in own for a in addresses):
         return False
     # A tunnel of somebody else's ends on this machine as well, but then the model's file is elsewhere.
     path = _model_path(target, server)

@@ -16,7 +16,6 @@ Of these only ``/slots`` wakes a server that sleeps, and keeps one from going to
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,7 +27,7 @@ import psutil
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from nexus_tasks.servers import endpoint
+from nexus_tasks.servers import answers, client
 from nexus_tasks.telemetry import sampling
 
 TIMEOUT_S = 2.0
@@ -134,7 +133,7 @@ class Source:
         self._idle_slots: list[Row] | None = None  # of a server that is the same, without requests
         self._had_work = False
         self._wants = wants
-        self._client = endpoint.connect(url, api_key, timeout_s=timeout_s)
+        self._client = client.connect(url, api_key, timeout_s=timeout_s)
         self._client.timeout = httpx.Timeout(timeout_s)
         self._timeout_s = timeout_s
         self._not_offered: set[str] = set()
@@ -219,15 +218,14 @@ class Source:
 
     def _props(self) -> Row:
         text = self._get("/props")
-        props = json.loads(text) if text else {}
-        return props if isinstance(props, dict) else {}
+        return answers.object_of(answers.json_of(text)) if text else {}
 
     def _slots(self) -> list[Row] | None:
         text = self._get("/slots")
         if text is None:
             return None
         try:
-            slots = json.loads(text)
+            slots = answers.json_of(text)
         except ValueError:
             slots = None
         if not isinstance(slots, list) or not all(isinstance(slot, dict) for slot in slots):

@@ -15,8 +15,9 @@ from typing import Any
 
 import httpx
 
-from nexus_tasks.core.errors import EndpointDown, EndpointError
-from nexus_tasks.servers import endpoint
+from nexus_tasks.core.errors import EndpointError
+from nexus_tasks.servers import answers, endpoint
+from nexus_tasks.servers.client import ask as ask_once
 from nexus_tasks.workloads.bodies import Form
 from nexus_tasks.workloads.stock import USE_COMPLETION
 
@@ -86,19 +87,11 @@ def ask(client: httpx.Client, form: Form, body: bytes) -> dict[str, Any]:
         EndpointError: it answered with an error.
         EndpointDown: it did not answer.
     """
-    try:
-        response = client.post(form.path, content=body, headers={"Content-Type": "application/json"})
-    except httpx.TransportError as error:
-        raise EndpointDown(
-            f"{client.base_url} does not answer {form.path}: {error}", hint="look into the server's log"
-        ) from error
-    try:
-        answer = response.json()
-        if response.status_code == httpx.codes.OK and isinstance(answer, dict):
-            return answer
-        reason = answer["error"]["message"]
-    except (ValueError, KeyError, TypeError):
-        reason = response.reason_phrase
+    response = ask_once(client, "POST", form.path, body)
+    answer = endpoint.document(response)
+    if response.status_code == httpx.codes.OK and isinstance(answer, dict) and not answers.error_in(answer):
+        return answer
+    reason = endpoint.message(client, response)
     raise EndpointError(
         f"{client.base_url} answers HTTP {response.status_code} at {form.path}: {reason}",
         hint="deploy a model for it, with the options that the server asks for",

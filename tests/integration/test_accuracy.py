@@ -16,6 +16,7 @@ from nexus_tasks.load.requests import Item, Limits, Request, Stage
 from nexus_tasks.load.rows import Row
 from nexus_tasks.load.selfcheck.figures import items
 from nexus_tasks.load.selfcheck.mock_server import mock_server, true_times
+from nexus_tasks.servers import route
 
 pytestmark = pytest.mark.alone
 
@@ -26,7 +27,8 @@ def drive(address: str, stage: Stage, tokens: int, path: str = "/completion") ->
         Item((Request(path, item.requests[0].body, 1, tokens, exact_output=True),), key=item.key)
         for item in items(tokens)
     )
-    generator.run(address, None, asked, stage, Limits(), index=0, origin=time.perf_counter(), on_rows=rows.extend)
+    way = route.to(address).resolved()
+    generator.run(way, None, asked, stage, Limits(), index=0, origin=time.perf_counter(), on_rows=rows.extend)
     return rows
 
 

@@ -32,7 +32,8 @@ from nexus_tasks.load.requests import Limits, Stage
 from nexus_tasks.measurement import http_engine
 from nexus_tasks.measurement.plan import Plan
 from nexus_tasks.records import store
-from nexus_tasks.servers import endpoint
+from nexus_tasks.servers import route
+from nexus_tasks.servers.client import connect
 from nexus_tasks.workloads import sizes
 from nexus_tasks.workloads.workload import Spec
 from tests.conftest import RunningServer, free_port, run_server
@@ -195,7 +196,7 @@ def test_a_server_that_dies_in_the_middle_is_a_row_with_its_cause(
         def kill_in_the_second_answer() -> None:
             while not any('"request"' in path.read_text() for path in tmp_path.glob("benchmark/*.jsonl")):
                 time.sleep(0.01)
-            with endpoint.connect(doomed.base_url, None) as client:
+            with connect(doomed.base_url, None) as client:
                 while client.get("/slots").json()[0].get("next_token", [{}])[0].get("n_decoded", 0) < 5:
                     time.sleep(0.01)
             doomed.process.kill()
@@ -226,19 +227,19 @@ def test_a_key_opens_the_server_and_appears_nowhere(
     key_file.write_text(KEY)
     argv = ["--prompt-tokens", "16", "--output-tokens", "4", "--requests", "1", "--results", str(tmp_path / "results")]
     with run_server(llama_server_bin, tiny_model, tmp_path / "log", "--api-key-file", str(key_file)) as locked:
-        monkeypatch.delenv(endpoint.API_KEY_VARIABLE, raising=False)
+        monkeypatch.delenv(route.KEY_VARIABLE, raising=False)
         assert benchmark.main([locked.base_url, *argv]) == 1
         captured = capfd.readouterr()
         assert f"error: {locked.base_url} wants an API key (HTTP 401)" in captured.err
-        assert endpoint.API_KEY_VARIABLE in captured.err
+        assert route.KEY_VARIABLE in captured.err
 
-        monkeypatch.setenv(endpoint.API_KEY_VARIABLE, KEY + "x")
+        monkeypatch.setenv(route.KEY_VARIABLE, KEY + "x")
         assert benchmark.main([locked.base_url, *argv]) == 1
         captured = capfd.readouterr()
         assert f"error: {locked.base_url} refuses the key it was given (HTTP 401)" in captured.err
         assert KEY not in captured.err + captured.out
 
-        monkeypatch.setenv(endpoint.API_KEY_VARIABLE, KEY)
+        monkeypatch.setenv(route.KEY_VARIABLE, KEY)
         status = benchmark.main([locked.base_url, *argv])
         captured = capfd.readouterr()
     [path] = store.paths("benchmark", tmp_path / "results")
@@ -335,7 +336,7 @@ def test_an_exporter_that_does_not_tell_is_told_and_the_server_is_measured(
 
 def command(*arguments: str, root: Path) -> subprocess.Popen[str]:
     argv = [sys.executable, "-m", "nexus_tasks.benchmark", *arguments, "--results", str(root)]
-    environment = {name: value for name, value in os.environ.items() if name != endpoint.API_KEY_VARIABLE}
+    environment = {name: value for name, value in os.environ.items() if name != route.KEY_VARIABLE}
     return subprocess.Popen(argv, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 

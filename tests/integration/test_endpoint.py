@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
 
 from nexus_tasks.core.errors import EndpointDown, EndpointError, NotOpenAI, Unauthorized, UsageError
 from nexus_tasks.servers import endpoint
+from nexus_tasks.servers.client import connect
 from tests.conftest import RunningServer, free_port
 from tests.support.scripted_server import Handler, serving
 
 
 def probe(address: str, model: str | None = None, api_path: str = "/v1", *, timeout_s: float = 30) -> endpoint.Endpoint:
-    with endpoint.connect(address, None, timeout_s=timeout_s) as client:
+    with connect(address, None, timeout_s=timeout_s) as client:
         return endpoint.probe(client, model=model, api_path=api_path)
 
 
@@ -40,7 +42,7 @@ def test_tls_towards_a_server_without_it_is_told() -> None:
 def test_a_server_that_accepts_but_never_answers_is_told() -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         address = f"http://127.0.0.1:{mute.getsockname()[1]}"
-        with pytest.raises(EndpointDown, match=f"{address} accepts connections but does not answer /health"):
+        with pytest.raises(EndpointDown, match=f"{address} accepts connections but does not answer /v1/models"):
             probe(address, timeout_s=0.5)
 
 
@@ -160,3 +162,96 @@ def test_the_openai_api_may_be_elsewhere_below_the_address() -> None:
         assert probe(address, api_path="/v1beta/openai").api_path == "/v1beta/openai"
         with pytest.raises(NotOpenAI):
             probe(address)
+
+
+@pytest.mark.parametrize(
+    "models",
+    [
+        [{"id": "a"}],
+        ["a"],
+        {"data": ["a"]},
+        {"data": [{"name": "a", "id": None}]},
+        {"data": [{"id": "a", "aliases": None}]},
+    ],
+)
+def test_a_list_of_models_has_several_forms(models: object) -> None:
+    with serving(lambda handler: handler.answer_json(models)) as address:
+        assert probe(address).model == "a"
+        assert probe(address, "a").model == "a"
+
+
+def nothing(handler: Handler) -> None:
+    handler.answer_json({"object": "list", "data": None})
+
+
+def bare_nothing(handler: Handler) -> None:
+    handler.answer_json(None)
+
+
+@pytest.mark.parametrize("respond", [not_found, nothing, bare_nothing, other_json, no_model, html])
+def test_a_server_without_a_list_of_models_is_measured_by_a_models_name(respond: Callable[[Handler], None]) -> None:
+    with serving(respond) as address:
+        assert probe(address, "mine").model == "mine"
+        with pytest.raises(EndpointError, match="model"):
+            probe(address)
+
+
+@pytest.mark.parametrize("path", ["/health", "/props"])
+@pytest.mark.parametrize("hangs", [True, False])
+def test_what_only_llama_server_has_is_not_waited_for_elsewhere(path: str, hangs: bool) -> None:
+    ended = threading.Event()
+
+    def gateway(handler: Handler) -> None:
+        if handler.path == path:
+            if hangs:
+                ended.wait(60)
+            handler.answer_json({"error": {"message": "2 of 40 models do not answer"}}, 503)
+        elif handler.path == "/v1/models":
+            handler.answer_json({"data": [{"id": "a", "owned_by": "openai"}]})
+        else:
+            handler.answer_json({}, 404)
+
+    began = time.monotonic()
+    with serving(gateway) as address:
+        found = probe(address)
+        ended.set()
+    assert (found.engine, found.model) == ("openai", "a")
+    assert time.monotonic() - began < 25
+
+
+def test_a_llama_server_that_is_loading_is_waited_for_by_its_user() -> None:
+    def loading_model(handler: Handler) -> None:
+        if handler.path == "/v1/models":
+            handler.answer_json({"data": [{"id": "a", "owned_by": "llamacpp"}]})
+        else:
+            loading(handler)
+
+    with serving(loading_model) as address, pytest.raises(EndpointDown, match="is not ready: Loading model"):
+        probe(address)
+
+
+def test_numbers_and_texts_that_are_none_are_unknown() -> None:
+    def odd(handler: Handler) -> None:
+        body = b'{"data": [{"id": "a\\ud83e", "meta": {"n_ctx": -Infinity, "n_params": 1e300}, "max_model_len": NaN}]}'
+        props = b'{"build_info": 7, "total_slots": NaN, "default_generation_settings": {"n_ctx": 1e999}}'
+        handler.answer(body if handler.path == "/v1/models" else props)
+
+    with serving(odd) as address:
+        found = probe(address)
+    assert (found.model, found.n_ctx, found.n_params, found.build, found.engine) == (
+        "a\ufffd",
+        None,
+        None,
+        None,
+        "openai",
+    )
+
+
+def test_a_key_that_a_server_repeats_is_masked() -> None:
+    def repeat(handler: Handler) -> None:
+        handler.answer_json({"error": f"no such key: {handler.headers['Authorization'].removeprefix('Bearer ')}"}, 500)
+
+    with serving(repeat) as address, connect(address, "sk-0123456789") as client, pytest.raises(NotOpenAI) as caught:
+        endpoint.probe(client)
+    assert "sk-0123456789" not in caught.value.message
+    assert "no such key" in caught.value.message

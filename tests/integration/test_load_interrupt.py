@@ -29,12 +29,13 @@ def test_ctrl_c_delivers_what_had_ended_and_leaves_no_process(tmp_path: Path) ->
         import json, sys, time
         from nexus_tasks.load import generator
         from nexus_tasks.load.requests import Item, Limits, Request, Stage
+        from nexus_tasks.servers import route
         def rows(batch):
             for row in batch:
                 print(json.dumps(row), flush=True)
         item = Item((Request("/completion", b"{}"),))
         try:
-            generator.run(sys.argv[1], None, iter(lambda: item, None),
+            generator.run(route.to(sys.argv[1]).resolved(), None, iter(lambda: item, None),
                           Stage("closed", concurrency=2, duration_s=60), Limits(), index=0,
                           origin=time.perf_counter(), on_rows=rows)
         except KeyboardInterrupt:

@@ -17,7 +17,8 @@ from nexus_tasks.core.errors import EndpointError, UsageError
 from nexus_tasks.load import generator
 from nexus_tasks.load.requests import Item, Limits, Stage
 from nexus_tasks.load.rows import Row
-from nexus_tasks.servers import endpoint
+from nexus_tasks.servers import client as clients
+from nexus_tasks.servers import endpoint, route
 from nexus_tasks.workloads import prompt_file, sizes, sources, workload
 from nexus_tasks.workloads.workload import Spec
 from tests.conftest import RunningServer, run_server
@@ -29,7 +30,7 @@ SHORT = Spec(prompt_tokens=sizes.fixed(64), output_tokens=sizes.fixed(4))
 
 def asked(base_url: str, spec: Spec, requests: int, *, stages: int = 1, length: int | None = None) -> list[Row]:
     """The rows of the first so many requests of each stage, one after another."""
-    with endpoint.connect(base_url, None) as client:
+    with clients.connect(base_url, None) as client:
         found = endpoint.probe(client)
         source = sources.prepare(client, found, workload.settle(spec, found))
     rows = []
@@ -43,7 +44,7 @@ def measured(base_url: str, items: Iterator[Item], requests: int, number: int) -
     """The rows of a stage's first so many requests. It goes on until they are seen, so that it cuts no conversation."""
     rows: list[Row] = []
     generator.run(
-        base_url,
+        route.to(base_url).resolved(),
         None,
         items,
         Stage("closed", concurrency=1, duration_s=300.0),
@@ -68,7 +69,7 @@ def seen(rows: list[Row], key: str) -> list[Any]:
 def test_prompts_and_answers_have_exactly_the_lengths_that_were_drawn(server: RunningServer, api: str) -> None:
     spec = Spec(prompt_tokens=sizes.uniform(40, 400), output_tokens=sizes.lognormal(6, 0.5, 20), api=api)
     rows = asked(server.base_url, spec, 8)
-    with endpoint.connect(server.base_url, None) as client:
+    with clients.connect(server.base_url, None) as client:
         found = endpoint.probe(client)
         source = sources.prepare(client, found, workload.settle(spec, found))
     planned = [item.requests[0] for item in itertools.islice(source.items(), 8)]

@@ -11,6 +11,7 @@ from nexus_tasks.load import generator
 from nexus_tasks.load.health import Watch
 from nexus_tasks.load.requests import Item, Limits, Request, Stage
 from nexus_tasks.load.rows import Row
+from nexus_tasks.servers import route
 from tests.support.raw_server import Peer, serving
 
 NO_LIMITS = Limits()
@@ -30,7 +31,9 @@ def drive(
     rows: list[Row] = []
     options = {"index": 0, "origin": time.perf_counter(), "on_rows": rows.extend, **options}
     api_key = options.pop("api_key", None)
-    watch = generator.run(address, api_key, items if items is not None else asked(), stage, limits, **options)
+    watch = generator.run(
+        route.to(address).resolved(), api_key, items if items is not None else asked(), stage, limits, **options
+    )
     return rows, watch
 
 

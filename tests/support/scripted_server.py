@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from nexus_tasks.servers import endpoint
+from nexus_tasks.servers.client import connect
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -51,7 +51,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def relay(self, base_url: str) -> None:
         """Pass a POST on to another server and its stream back."""
         with (
-            endpoint.connect(base_url, None) as client,
+            connect(base_url, None) as client,
             client.stream("POST", self.path, content=self.body()) as response,
         ):
             self.begin_stream()

@@ -24,7 +24,7 @@ import httpx
 from nexus_tasks.core.errors import NexusError
 from nexus_tasks.fleet import exporters, targets
 from nexus_tasks.fleet.exporters import Exporter
-from nexus_tasks.servers import endpoint, scrape
+from nexus_tasks.servers import route, scrape
 from nexus_tasks.servers.scrape import Look
 from nexus_tasks.telemetry import sampling
 
@@ -142,7 +142,7 @@ def of_targets(texts: Sequence[str]) -> WatchedFleet:
     for host, instance in sorted(deployed.items()):
         if host in declared:
             hosts.append(Watch(host, host, _to_exporter(declared[host])))
-        elif instance.ssh is None and endpoint.leads_to_loopback(httpx.URL(instance.base_url).host):
+        elif instance.ssh is None and route.leads_to_loopback(httpx.URL(instance.base_url).host):
             hosts.append(Watch(host, host, _to_this_machine))
         else:
             without.append(host)

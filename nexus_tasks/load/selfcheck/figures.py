@@ -27,6 +27,7 @@ from nexus_tasks.load.rows import Row
 from nexus_tasks.load.selfcheck.bounds import checks
 from nexus_tasks.load.selfcheck.cores import Cores, cores, pinned
 from nexus_tasks.load.selfcheck.mock_server import mock_server, program, true_times
+from nexus_tasks.servers import route
 
 TTFT_MS, ITL_MS = 50.0, 5.0
 TOKENS = 1000
@@ -36,8 +37,10 @@ _STARTUP = """
 import sys, time
 from nexus_tasks.load import generator
 from nexus_tasks.load.requests import Item, Limits, Request, Stage
+from nexus_tasks.servers import route
 item = Item((Request("/completion", b'{"n_predict": 1}'),))
-generator.run(sys.argv[1], None, [item], Stage("closed", concurrency=1, requests=1), Limits(), index=0,
+way = route.to(sys.argv[1]).resolved()
+generator.run(way, None, [item], Stage("closed", concurrency=1, requests=1), Limits(), index=0,
               origin=time.perf_counter(), on_rows=lambda rows: None)
 """
 
@@ -177,7 +180,14 @@ def _drive(
 ) -> Watch:
     stage = Stage("closed", concurrency=concurrency, requests=requests, warmup=warmup)
     return generator.run(
-        address, None, items(tokens), stage, Limits(token_s=30), index=0, origin=time.perf_counter(), on_rows=on_rows
+        route.to(address).resolved(),
+        None,
+        items(tokens),
+        stage,
+        Limits(token_s=30),
+        index=0,
+        origin=time.perf_counter(),
+        on_rows=on_rows,
     )
 
 

@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Callable
 from time import perf_counter
 
+from nexus_tasks.core import tls
 from nexus_tasks.load.sender.connection import NO_ANSWER, Connection, Failure, Transfer, error_text
 from nexus_tasks.load.sender.line import SLICE, Line, boundary
 from nexus_tasks.load.sender.protocol import CONNECT_PAUSE_S, PART, Config, pause_s
@@ -38,8 +39,8 @@ class Pool:
     def configure(self, config: Config) -> None:
         """Take the address and what belongs to it."""
         self.config = config
-        if config.tls:
-            self._tls = ssl.create_default_context()
+        if config.trust is not None:
+            self._tls = tls.context(config.trust)
 
     def send(self, transfer: Transfer) -> None:
         """Send a request."""

@@ -56,11 +56,12 @@ class Config(msgspec.Struct):
     """Settings of a process. ``addresses`` are IP addresses; ``head`` ends every request's head.
 
     ``users`` is the number of users of a closed loop, None in an open loop.
+    ``trust`` are certificates, None without TLS.
     """
 
     addresses: list[str]
     port: int
-    tls: bool
+    trust: tuple[str | None, str | None] | None
     host: str
     prefix: str
     head: bytes

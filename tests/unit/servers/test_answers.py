@@ -95,7 +95,7 @@ def test_errors_are_told_from_answers(value: object, told: str | None) -> None:
     assert answers.error_in(value) == told
 
 
-@pytest.mark.parametrize("room", ["load"])
+@pytest.mark.parametrize("room", ["servers", "load", "workloads"])
 def test_answers_of_servers_are_read_in_one_place(room: str) -> None:
     for path in (ROOT / "nexus_tasks" / room).rglob("*.py"):
         if path.name in ("answers.py", "prompt_file.py", "messages.py"):  # messages.py: what is ordinary, many at once

@@ -210,12 +210,12 @@ def test_what_answers_at_the_port_of_another_is_not_taken_for_it(
         assert source.look().problem == problem
 
 
-def test_an_answer_that_can_not_be_decoded_is_a_problem_and_no_end(served: tuple[str, type[Scripted]]) -> None:
+def test_an_answer_that_is_compressed_unasked_is_a_problem_and_no_end(served: tuple[str, type[Scripted]]) -> None:
     url, handler = served
     handler.encoding = "gzip"
     handler.answers["/metrics"] = (200, "this is no gzip")
     with Source("main", url) as source:
-        assert "decompressing" in str(source.look().problem)
+        assert source.look().problem == "the answer is in gzip, which nobody asked for"
 
 
 def test_why_gpus_are_missing_is_told_by_the_exporter() -> None:

@@ -13,7 +13,7 @@ from nexus_tasks.load.sender.pool import Pool
 from nexus_tasks.load.sender.protocol import Ask, Config
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-CONFIG = Config([], 80, False, "host", "/base", b"Host: host\r\n", 1, 1.0, 1.0, None)
+CONFIG = Config([], 80, None, "host", "/base", b"Host: host\r\n", 1, 1.0, 1.0, None)
 
 
 class Line:
