@@ -10,17 +10,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from nexus_tasks.core.errors import UsageError, command_line
-from nexus_tasks.load.rows import Row
 from nexus_tasks.load.selfcheck.figures import measure
 
 
-def print_tables(figures: Row, console: Console) -> None:
+def print_tables(figures: Mapping[str, Any], console: Console) -> None:
     """All figures, as tables that fit 80 columns."""
     table = Table(title="error of what is reported, ms (TTFT 50, ITL 5)", title_justify="left", title_style="bold")
     for column in ("concurrency", "TTFT median", "p99", "ITL median", "p99", "in flight"):

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from rich.console import Console
 
 from nexus_tasks.comparison import baselines, gate, naming
@@ -30,6 +31,7 @@ from nexus_tasks.measurement.llama_bench import engine as llama_bench
 from nexus_tasks.measurement.llama_bench import tool_plan
 from nexus_tasks.measurement.plan import Plan
 from nexus_tasks.records import store
+from nexus_tasks.records.benchmark_rows import Part
 from nexus_tasks.servers import route
 
 
@@ -82,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         baselines.save(given.save_baseline, records, given.results)
     if errors:
         raise EndpointError("; ".join(error.message for error in errors), hint=errors[0].hint)
-    good = all(record.summary and record.summary["ok"] and record.summary["valid"] for record in records)
+    good = all(record.summary and record.summary.ok and record.summary.valid for record in records)
     if given.against and good:
         return gate.against(given.against, records, root=given.results, console=console)
     return 0 if good else 1
@@ -134,14 +136,20 @@ def _by_tool(given: argparse.Namespace, plan: Plan, instance: Instance, console:
     )
 
 
-def _as_json(record: store.Record) -> dict[str, Any]:
+def _as_json(record: store.BenchmarkRecord) -> dict[str, Any]:
     return {
-        "target": record.header["target"],
+        "target": record.header.target,
         "run_id": record.run_id,
         "record": str(record.path),
-        "stages": [{key: value for key, value in row.items() if key != "type"} for row in record.stages],
-        **{key: value for key, value in (record.summary or {}).items() if key != "type"},
+        "stages": [_plain(row) for row in record.stages],
+        **(_plain(record.summary) if record.summary else {}),
     }
+
+
+def _plain(row: Part) -> dict[str, Any]:
+    """A row as JSON has it, without its type."""
+    plain: dict[str, Any] = msgspec.to_builtins(row)
+    return {key: value for key, value in plain.items() if key != "type"}
 
 
 if __name__ == "__main__":

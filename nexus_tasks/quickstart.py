@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     variables = {"quickstart_model": arguments.model} if arguments.model else {}
     playbook.run("deploy.yml", "--limit", "local", "--extra-vars", json.dumps(variables), console=console, log=log)
 
-    records: list[store.Record] = []
+    records: list[store.BenchmarkRecord] = []
     places: list[tuple[str, str]] = []
     for target in targets.find(["local"]):
         path = http_engine.run(target, plan, console=console)
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, place in places:
         console.print(f"{name:<12} {place}", soft_wrap=True, highlight=False)
     console.print(f"done in {time.monotonic() - started:.0f} s; the server goes on: nox -s stop -- local ends it")
-    return 0 if all(record.summary and record.summary["ok"] for record in records) else 1
+    return 0 if all(record.summary and record.summary.ok for record in records) else 1
 
 
 if __name__ == "__main__":

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from nexus_tasks.comparison import simulation
 from nexus_tasks.comparison.simulation import Design, Noise
 from nexus_tasks.comparison.verdicts import Comparison, Finding
 from nexus_tasks.records import store
-from nexus_tasks.records.store import Record
+from nexus_tasks.records.store import BenchmarkRecord
 from tests import report_records
 
 QUIET = Noise(drift=0.0, process=0.0, request_gap=0.5, request_ttft=1.0, token=2.0, stalled_percent=0.0)
@@ -28,7 +28,7 @@ def run(
     requests: int = 20,
     seed: int | None = None,
     header: Mapping[str, Any] | None = None,
-) -> Record:
+) -> BenchmarkRecord:
     """A run on a quiet machine. ``slower``: how many times as long each gap is.
 
     ``header`` has changes, by name with dots between: ``{"server.build": "b2"}``.
@@ -36,47 +36,44 @@ def run(
     rng = np.random.default_rng(sum(run_id.encode()) if seed is None else seed)
     (record,), _ = simulation.pair(rng, QUIET, Design(requests=requests))
     for row in record.requests:
-        row["itl_ms"] = [gap * slower for gap in row["itl_ms"]]
-        row["decode_ms"] *= slower
-        row["decode_tps"] /= slower
-        row["total_ms"] = row["ttft_ms"] + row["decode_ms"]
+        row.itl_ms = [gap * slower for gap in row.itl_ms]
+        row.decode_ms = (row.decode_ms or 0.0) * slower
+        row.decode_tps = (row.decode_tps or 0.0) / slower
+        row.total_ms = (row.ttft_ms or 0.0) + row.decode_ms
     return changed(record, {"run_id": run_id, **(header or {})})
 
 
-def changed(record: Record, header: Mapping[str, Any], **summary: Any) -> Record:
+def changed(record: BenchmarkRecord, header: Mapping[str, Any], **summary: Any) -> BenchmarkRecord:
     """The same run with another header and another summary."""
-    new = copy.deepcopy(record.header)
+    new = msgspec.to_builtins(record.header)
     for name, value in header.items():
         *groups, key = name.split(".")
         part = new
         for group in groups:
             part = part[group]
         part[key] = value
-    return dataclasses.replace(record, header=new, summary={**(record.summary or {}), **summary})
+    told = msgspec.to_builtins(record.summary) if record.summary else {}
+    return dataclasses.replace(
+        record, header=report_records.typed(new), summary=report_records.typed({**told, **summary}) if told else None
+    )
 
 
-def save(root: Path, *records: Record) -> list[Path]:
+def save(root: Path, *records: BenchmarkRecord) -> list[Path]:
     """Write runs as the benchmark does, each a minute after the one before."""
     paths = []
     for number, record in enumerate(records):
-        header = {key: value for key, value in record.header.items() if key not in ("type", "schema", "kind")}
-        for name, part in report_records.HEADER.items():
-            header[name] = {**part, **header.get(name, {})} if isinstance(part, dict) else header.get(name, part)
         started = simulation.NOON + timedelta(minutes=number)
-        header["started_at"] = started.isoformat(timespec="microseconds")
-        with store.create("benchmark", header, target=header["target"], root=root, run_id=record.run_id) as writer:
-            for row in record.requests:
-                writer.append({**report_records.request(0), **row, "itl_ms": list(row["itl_ms"])})
-            for row in (*record.stages, *record.samples):
+        when = started.isoformat(timespec="microseconds")
+        with store.create(record.header, root=root, run_id=record.run_id, started_at=when) as writer:
+            for row in (*record.requests, *record.stages, *record.samples):
                 writer.append(row)
             if record.summary is not None:
-                whole = report_records.summary_of([], [], {})
-                writer.finish({**whole, **record.summary})
+                writer.finish(record.summary)
         paths.append(writer.path)
     return paths
 
 
-def loaded(root: Path, *records: Record) -> Sequence[Record]:
+def loaded(root: Path, *records: BenchmarkRecord) -> Sequence[BenchmarkRecord]:
     """Runs, saved and read back."""
     return [store.load(path) for path in save(root, *records)]
 
@@ -94,18 +91,18 @@ def five_runs(root: Path) -> Path:
     return root
 
 
-def levels(record: Record, speeds: dict[int, float], count: int) -> Record:
+def levels(record: BenchmarkRecord, speeds: dict[int, float], count: int) -> BenchmarkRecord:
     """A run at several concurrencies, each so many times as slow."""
     rows, stages = [], []
     for number, (concurrency, slower) in enumerate(speeds.items()):
         part = run(f"{record.run_id}{concurrency}", slower=slower, requests=count)
-        rows += [{**row, "stage": number} for row in part.requests]
-        stages.append({
+        rows += [msgspec.structs.replace(row, stage=number) for row in part.requests]
+        stages.append(report_records.typed({
             "type": "stage", "stage": number, "round": 0, "concurrency": concurrency, "rate_per_s": None,
             "prompt_tokens": 512, "watch": None, **report_records.figures([], 1.0, {}),
             "throughput": {"output_tps": 95.0 * concurrency / slower, "prompt_tps": None, "total_tps": None,
                            "requests_per_s": None},
-        })  # fmt: skip
+        }))  # fmt: skip
     planned = [{"concurrency": concurrency} for concurrency in speeds]
     return changed(
         dataclasses.replace(record, requests=rows, stages=stages), {"load.planned": planned, "load.axis": "concurrency"}

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from nexus_tasks.records import store
+from nexus_tasks.records import schema, store
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 GOOD = {"check": "model", "expected": "tiny", "found": "tiny", "ok": True, "cause": None}
@@ -147,7 +147,7 @@ def write(
     target = header.get("limit") or "all"
     run_id = f"{when:%Y%m%dT%H%M%S}000Z-{store.new_run_id(target).partition('-')[2]}"
     first: Row = {
-        "run_id": run_id,
+        "type": "header",
         "started_at": when.isoformat(timespec="microseconds"),
         "target": target,
         "playbook": "deploy.yml",
@@ -168,10 +168,16 @@ def write(
         "failed": sum(row["failed"] for row in rows),
         "unreachable": sum(row["unreachable"] for row in rows),
     }
-    with store.create("deployment", first, target=target, root=root) as record:
+    with store.create(typed(first), root=root, run_id=run_id, started_at=first["started_at"]) as record:
         for row in [*rows, *releases]:
-            record.append(row)
+            record.append(typed(row))
         if finished:
             done = len(ok) == len(rows) and not interrupted
-            record.finish({"ok": done, "interrupted": interrupted, "hosts": tally, "wall_s": 48.7})
-    return record.path.rename(record.path.with_name(f"{run_id}.jsonl"))
+            trailer = {"ok": done, "interrupted": interrupted, "hosts": tally, "wall_s": 48.7}
+            record.finish(typed({"type": "summary", **trailer}))
+    return record.path
+
+
+def typed(row: Row) -> Any:
+    """A row of a deployment as code has it."""
+    return schema.row("deployment", row)

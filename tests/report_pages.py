@@ -11,7 +11,7 @@ from typing import Any
 
 from nexus_tasks.core.text import SPACE
 from nexus_tasks.records import store
-from nexus_tasks.records.store import Record
+from nexus_tasks.records.store import BenchmarkRecord
 from nexus_tasks.reports import rendering, site
 from nexus_tasks.reports.pages.compare.sides import Compared, read
 from tests.report_records import NOON, fixed, simulate, write
@@ -19,12 +19,12 @@ from tests.report_records import NOON, fixed, simulate, write
 SIZES: Mapping[str, Any] = {"prompt_tokens": fixed(512), "output_tokens": fixed(16)}
 
 
-def stored(tmp_path: Path, **told: Any) -> Record:
+def stored(tmp_path: Path, **told: Any) -> BenchmarkRecord:
     """A record as it is read from its file."""
     return store.load(write(tmp_path, **told))
 
 
-def sweep_run(tmp_path: Path, **told: Any) -> Record:
+def sweep_run(tmp_path: Path, **told: Any) -> BenchmarkRecord:
     """A sweep over five levels of a server with four slots."""
     plans = [{"concurrency": users, "requests": 4 * users} for users in (1, 2, 4, 8, 16)]
     kept = {"mode": "sweep", "axis": "concurrency", "slo": {"ttft_ms": 300}, **SIZES, **told}
@@ -63,7 +63,7 @@ def pretend_all_rendered(tmp_path: Path, **parameters: dict[str, str]) -> list[P
     """The pages of all deployments, such as rendering makes them, without what they show."""
     records = store.paths("deployment", tmp_path / "results")
     pages = []
-    for name in site.TOGETHER["deployment"]:
+    for name in site.TOGETHER:
         page = tmp_path / "reports" / name / f"{name}.html"
         page.parent.mkdir(parents=True, exist_ok=True)
         inputs = rendering.fingerprint(records, site.NOTEBOOKS / f"{name}.ipynb", parameters.get(name, {}))

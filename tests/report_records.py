@@ -15,9 +15,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
-from nexus_tasks.records import store
+from nexus_tasks.records import schema, store
 from nexus_tasks.stats import summary
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -31,6 +32,7 @@ def fixed(tokens: int) -> Row:
 
 
 HEADER: Mapping[str, Any] = {
+    "type": "header",
     "target": "localhost/main",
     "endpoint": {
         "base_url": "http://127.0.0.1:8600",
@@ -223,9 +225,15 @@ def watch(begun_s: float, ended_s: float, asked: int | None = 1, **changes: Any)
     }
 
 
+def typed(row: Mapping[str, Any]) -> Any:
+    """A row of a benchmark as code has it."""
+    return schema.row("benchmark", row)
+
+
 def figures(rows: Sequence[Row], window_s: float, slo: Mapping[str, float]) -> Row:
     """What a stage or a summary says of its requests."""
-    return summary.of_requests(rows, slo=slo, window_s=window_s)
+    plain: Row = msgspec.to_builtins(summary.of_requests(map(typed, rows), slo=slo, window_s=window_s))
+    return plain
 
 
 def stages_of(
@@ -284,7 +292,6 @@ def write(
     stages = stages_of(rows, plans, slo, watches)
     head = {
         **HEADER,
-        "run_id": run_id,
         "started_at": when.isoformat(timespec="microseconds"),
         "target": target,
         "model": {**HEADER["model"], "sha256": sha256, **model},
@@ -299,14 +306,14 @@ def write(
         },
         **header,
     }
-    with store.create("benchmark", head, target=target, root=root) as record:
+    with store.create(typed(head), root=root, run_id=run_id, started_at=head["started_at"]) as record:
         for row in [*rows, *([sample(0.0), sample(0.5)] if samples is None else samples)]:
-            record.append(row)
+            record.append(typed(row))
         if finished:
             for row in stages:
-                record.append(row)
-            record.finish({**summary_of(rows, stages, slo), **trailer})
-    return record.path.rename(record.path.with_name(f"{run_id}.jsonl"))
+                record.append(typed(row))
+            record.finish(typed({**summary_of(rows, stages, slo), **trailer}))
+    return record.path
 
 
 def summary_of(rows: Sequence[Row], stages: Sequence[Row], slo: Mapping[str, float]) -> Row:
@@ -321,6 +328,7 @@ def summary_of(rows: Sequence[Row], stages: Sequence[Row], slo: Mapping[str, flo
         sum(row["server"]["predicted_ms"] for row in both),
     )
     return {
+        "type": "summary",
         **told,
         "ok": failed == 0,
         "valid": all(stage["watch"]["valid"] for stage in stages),

@@ -17,7 +17,7 @@ from nexus_tasks.comparison.comparable import KIND, pairs
 from nexus_tasks.comparison.naming import check_name
 from nexus_tasks.core.errors import RecordError, UsageError
 from nexus_tasks.records import store
-from nexus_tasks.records.store import Record
+from nexus_tasks.records.store import BenchmarkRecord
 from nexus_tasks.views import runs
 
 BASELINES = "baselines.json"
@@ -43,7 +43,7 @@ def saved(root: Path = store.ROOT) -> dict[str, str]:
     return names
 
 
-def save(name: str, records: Record | Sequence[Record], root: Path = store.ROOT) -> None:
+def save(name: str, records: BenchmarkRecord | Sequence[BenchmarkRecord], root: Path = store.ROOT) -> None:
     """Remember a run, or repeats of one, under a name.
 
     Raises:
@@ -51,9 +51,9 @@ def save(name: str, records: Record | Sequence[Record], root: Path = store.ROOT)
         RecordError: the file can't be read or written.
     """
     check_name(name, "a baseline")
-    records = [records] if isinstance(records, Record) else records
+    records = [records] if isinstance(records, BenchmarkRecord) else records
     for record in records:
-        if record.summary is None or not record.summary["ok"] or not record.summary["valid"]:
+        if record.summary is None or not record.summary.ok or not record.summary.valid:
             raise UsageError(
                 f"{record.run_id} is no baseline: {runs.verdict(record)[1].lower()}", hint="save a run without failures"
             )

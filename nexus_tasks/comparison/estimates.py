@@ -36,7 +36,7 @@ class Estimate:
 def figure(level: Level, quantity: Quantity) -> float | None:
     """The quantity of a level, without an error; None where it has none or is not above 0."""
     if quantity == THROUGHPUT:
-        measured = [(row.get("throughput") or {}).get("output_tps") for row in level.stages]
+        measured = [row.throughput.output_tps for row in level.stages if row.throughput]
         known = [float(value) for value in measured if value]
         return sum(known) / len(known) if known else None
     values, _ = points(level, quantity.metric)
@@ -91,11 +91,11 @@ def batch_sums(level: Level, of_requests: NDArray[Any]) -> NDArray[Any]:
 
 def _throughput_error(level: Level, value: float) -> Estimate | None:
     """Throughput is tokens over time spent on requests: its error is that of the ratio, by batches of requests."""
-    good = [row for row in level.rows if row["ok"] and row["output_tokens"]]
+    good = [row for row in level.rows if row.ok and row.output_tokens]
     if len(good) < FEW:
         return None
-    tokens = np.array([row["output_tokens"] for row in good], dtype=np.float64)
-    spent = np.array([row["total_ms"] for row in good], dtype=np.float64)
+    tokens = np.array([row.output_tokens for row in good], dtype=np.float64)
+    spent = np.array([row.total_ms for row in good], dtype=np.float64)
     left = tokens - tokens.sum() / spent.sum() * spent
     batches = batch_sums(level, left)
     error = math.sqrt(float((batches**2).sum()) * len(batches) / (len(batches) - 1)) / float(tokens.sum())

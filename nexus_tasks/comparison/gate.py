@@ -11,7 +11,7 @@ from nexus_tasks.comparison import selection, text, verdicts
 from nexus_tasks.comparison.comparable import pairs
 from nexus_tasks.comparison.verdicts import CANT_TELL, WORSE, Comparison
 from nexus_tasks.records import store
-from nexus_tasks.records.store import Record
+from nexus_tasks.records.store import BenchmarkRecord
 
 EXIT_WORSE, EXIT_CANT_TELL = 3, 4
 FAIL_ON = {"worse": {WORSE: EXIT_WORSE}, "cant-tell": {WORSE: EXIT_WORSE, CANT_TELL: EXIT_CANT_TELL}}
@@ -31,7 +31,9 @@ def exit_status(comparisons: Sequence[Comparison], fail_on: str) -> int:
     return next((status for verdict, status in FAIL_ON[fail_on].items() if verdict in verdicts_), 0)
 
 
-def against(name: str, records: Sequence[Record], *, root: Path = store.ROOT, console: Console | None = None) -> int:
+def against(
+    name: str, records: Sequence[BenchmarkRecord], *, root: Path = store.ROOT, console: Console | None = None
+) -> int:
     """Hold fresh runs against a baseline, a tag or a run, show it, and give the exit status: 3 when any is worse.
 
     Raises:

@@ -12,13 +12,13 @@ from nexus_tasks.comparison import verdicts
 from nexus_tasks.comparison.quantities import Quantity
 from nexus_tasks.comparison.verdicts import CANT_TELL
 from nexus_tasks.core.errors import UsageError
-from nexus_tasks.records.store import Record
+from nexus_tasks.records.store import BenchmarkRecord
 from nexus_tasks.stats.metrics import OF_REQUESTS
 
 MEDIANS = tuple(Quantity(metric, "median") for metric in OF_REQUESTS.values())
 
 
-def verdicts_of(before: Record, after: Record) -> dict[str, str]:
+def verdicts_of(before: BenchmarkRecord, after: BenchmarkRecord) -> dict[str, str]:
     """Metric -> the verdict of its median. Of several levels of load it is the one that all of them have.
 
     What was not measured in both is not there, and nothing is where the runs can't be compared.

@@ -10,16 +10,19 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from nexus_tasks.comparison import baselines, comparable
 from nexus_tasks.comparison.comparable import KIND, pairs
 from nexus_tasks.comparison.naming import LAST, LAST_GOOD
 from nexus_tasks.core.errors import RecordError, UsageError
 from nexus_tasks.records import store
-from nexus_tasks.records.store import Record, Row
+from nexus_tasks.records.store import BenchmarkRecord
 
 
-def find(text: str, root: Path = store.ROOT, *, other: Sequence[Record] | None = None) -> list[Record]:
+def find(
+    text: str, root: Path = store.ROOT, *, other: Sequence[BenchmarkRecord] | None = None
+) -> list[BenchmarkRecord]:
     """The runs that a name means.
 
     Args:
@@ -32,7 +35,7 @@ def find(text: str, root: Path = store.ROOT, *, other: Sequence[Record] | None =
         UsageError: there is no such run, or several begin like that.
         RecordError: a record can't be read.
     """
-    by_run_id: dict[str, Record] = {}
+    by_run_id: dict[str, BenchmarkRecord] = {}
     for name in filter(None, (part.strip() for part in text.split(","))):
         for record in _find_one(name, root, other):
             by_run_id[record.run_id] = record
@@ -41,15 +44,9 @@ def find(text: str, root: Path = store.ROOT, *, other: Sequence[Record] | None =
     return list(by_run_id.values())
 
 
-def _find_one(name: str, root: Path, other: Sequence[Record] | None) -> list[Record]:
+def _find_one(name: str, root: Path, other: Sequence[BenchmarkRecord] | None) -> list[BenchmarkRecord]:
     if name.endswith(".jsonl"):
-        record = store.load(Path(name))
-        if record.header["kind"] != KIND:
-            raise UsageError(
-                f"{name} must be the record of a benchmark, not of a {record.header['kind']}",
-                hint="name another record",
-            )
-        return [record]
+        return [store.load(Path(name))]
     paths = store.paths(KIND, root)
     if name == LAST:
         return [store.load(paths[-1])]
@@ -84,7 +81,7 @@ def _find_one(name: str, root: Path, other: Sequence[Record] | None) -> list[Rec
     )
 
 
-def _last_good(paths: Sequence[Path], other: Sequence[Record] | None) -> Record:
+def _last_good(paths: Sequence[Path], other: Sequence[BenchmarkRecord] | None) -> BenchmarkRecord:
     """The newest good run of the other side's target before its first, that measured alike."""
     if not other:
         raise UsageError(
@@ -94,7 +91,7 @@ def _last_good(paths: Sequence[Path], other: Sequence[Record] | None) -> Record:
     against = min(other, key=lambda record: record.started_at)
     for path in reversed(paths):
         header = _header(path)
-        if header is None or header.get("target") != against.header["target"]:
+        if header is None or header.get("target") != against.header.target:
             continue
         try:
             record = store.load(path)
@@ -105,18 +102,18 @@ def _last_good(paths: Sequence[Path], other: Sequence[Record] | None) -> Record:
         if (
             record.started_at < against.started_at
             and summary is not None
-            and summary["ok"]
-            and summary["valid"]
+            and summary.ok
+            and summary.valid
             and comparable.measured_alike(record, against)
         ):
             return record
     raise UsageError(
-        f"no good run of {against.header['target']} with this workload and model before {against.run_id}",
+        f"no good run of {against.header.target} with this workload and model before {against.run_id}",
         hint="measure one, or name another run",
     )
 
 
-def _header(path: Path) -> Row | None:
+def _header(path: Path) -> dict[str, Any] | None:
     """The first row of a record, without reading the others; None where it can't be read."""
     try:
         with path.open(encoding="utf-8", errors="replace") as stream:
@@ -126,7 +123,7 @@ def _header(path: Path) -> Row | None:
     return row if isinstance(row, dict) else None
 
 
-def both(names: Sequence[str], root: Path) -> tuple[list[Record], list[Record]]:
+def both(names: Sequence[str], root: Path) -> tuple[list[BenchmarkRecord], list[BenchmarkRecord]]:
     """The runs of A and B. ``last-good`` depends on the other side, so that is found first."""
     if names[0] == LAST_GOOD:
         b = find(names[1], root)
@@ -135,7 +132,7 @@ def both(names: Sequence[str], root: Path) -> tuple[list[Record], list[Record]]:
     return a, beside(names[1], root, a)
 
 
-def beside(name: str, root: Path, other: Sequence[Record]) -> list[Record]:
+def beside(name: str, root: Path, other: Sequence[BenchmarkRecord]) -> list[BenchmarkRecord]:
     """The runs of one side. ``last-good`` is one for each target of the other side."""
     of_targets = [side for side, _ in pairs(other, other)] if name == LAST_GOOD else [other]
     return [record for side in of_targets for record in find(name, root, other=side)]

@@ -50,7 +50,7 @@ def share(level: Level, quantity: Quantity, slo: Mapping[str, float]) -> Share:
     def hits(part: Level, drifted: int = 0) -> Floats:
         """1 for each request that is counted, else 0, where the machine is so many deviations slower."""
         if quantity == FAILED:
-            return np.array([not row["ok"] for row in part.rows], dtype=np.float64)
+            return np.array([not row.ok for row in part.rows], dtype=np.float64)
         limits = {name: limit / (1 + drifted * _drift_percent(name) / 100) for name, limit in slo.items()}
         return np.array([meets(row, limits) for row in part.rows], dtype=np.float64)
 

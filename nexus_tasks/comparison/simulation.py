@@ -22,7 +22,6 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,10 +29,26 @@ from rich.console import Console
 from rich.table import Table
 
 from nexus_tasks.comparison import verdicts
-from nexus_tasks.comparison.comparable import KIND
 from nexus_tasks.comparison.quantities import DECODE
 from nexus_tasks.comparison.verdicts import Comparison
-from nexus_tasks.records.store import Record, Row
+from nexus_tasks.records.benchmark_rows import (
+    BenchmarkHeader,
+    BenchmarkSummary,
+    Client,
+    Endpoint,
+    Git,
+    HostState,
+    Lengths,
+    Limits,
+    Load,
+    Model,
+    Planned,
+    RequestRow,
+    Server,
+    Workload,
+)
+from nexus_tasks.records.schema import NEWEST
+from nexus_tasks.records.store import BenchmarkRecord
 
 Floats = NDArray[np.float64]
 
@@ -104,7 +119,7 @@ class Rates:
 
 def pair(
     rng: np.random.Generator, noise: Noise, design: Design, *, loss_percent: float = 0.0
-) -> tuple[list[Record], list[Record]]:
+) -> tuple[list[BenchmarkRecord], list[BenchmarkRecord]]:
     """The runs of A and of B, which decodes slower by so many per cent."""
     slower = 1 / (1 - loss_percent / 100)
     if not design.is_interleaved:
@@ -191,7 +206,7 @@ def _drift(rng: np.random.Generator, noise: Noise, moments: Floats) -> Floats:
 def _run(
     rng: np.random.Generator, noise: Noise, design: Design, run_id: str, moments: Floats | None = None,
     drift: tuple[Floats, Floats] | None = None, *, partner: str | None = None, slower: float = 1.0,
-) -> Record:  # fmt: skip
+) -> BenchmarkRecord:  # fmt: skip
     if moments is None:
         moments = WARMUP_S + np.arange(design.requests) * (TTFT_MS + GAP_MS * OUTPUT_TOKENS) / 1000
     bandwidth, arithmetic = drift or (_drift(rng, noise, moments), _drift(rng, noise, moments))
@@ -211,45 +226,52 @@ def _run(
                  float(prompt_ms[index]))
         for index in range(count)
     ]  # fmt: skip
-    return Record(Path(f"{run_id}.jsonl"), header(run_id, partner=partner, requests=design.requests), rows,
-                  summary={"ok": True, "valid": True, "reasons": [], "interrupted": False, "failed": 0,
-                           "requests": count})  # fmt: skip
+    return BenchmarkRecord(
+        Path(f"{run_id}.jsonl"), header(run_id, partner=partner, requests=design.requests), rows,
+        summary=BenchmarkSummary(
+            ok=True, valid=True, reasons=[], interrupted=False, stopped=None, wall_s=0.0, knee=None, agreement=None,
+            energy=None, metrics={}, throughput=None, goodput=None, requests=count, failed=0, short=0, stalls=0,
+        ),
+    )  # fmt: skip
 
 
-def _request(index: int, number: int, start_s: float, ttft_ms: float, gaps: Floats, prompt_ms: float) -> Row:
+def _request(index: int, number: int, start_s: float, ttft_ms: float, gaps: Floats, prompt_ms: float) -> RequestRow:
     decode_ms = float(gaps.sum())
-    return {
-        "type": "request", "index": index, "stage": 0, "round": number, "phase": "run", "start_s": start_s, "ok": True,
-        "error": None, "prompt_tokens": PROMPT_TOKENS, "output_tokens": OUTPUT_TOKENS, "ttft_ms": ttft_ms,
-        "itl_ms": gaps, "decode_ms": decode_ms, "total_ms": ttft_ms + decode_ms,
-        "decode_tps": (OUTPUT_TOKENS - 1) / decode_ms * 1000, "prefill_tps": PROMPT_TOKENS / prompt_ms * 1000,
-    }  # fmt: skip
+    return RequestRow(
+        index=index, stage=0, round=number, phase="run", key=None, conversation=None, turn=0, worker=0,
+        intended_s=start_s, start_s=start_s, late_ms=0.0, ok=True, error=None, prompt_tokens=PROMPT_TOKENS,
+        output_tokens=OUTPUT_TOKENS, reasoning_tokens=None, cached_tokens=None, draft=None, finish_reason=None,
+        ttft_ms=ttft_ms, ttft_visible_ms=None, queue_ms=None, decode_ms=decode_ms, total_ms=ttft_ms + decode_ms,
+        tpot_ms=None, itl_ms=gaps.tolist(), stalls=0, decode_tps=(OUTPUT_TOKENS - 1) / decode_ms * 1000,
+        prefill_tps=PROMPT_TOKENS / prompt_ms * 1000, server=None, backend=None,
+    )  # fmt: skip
 
 
-def header(run_id: str, *, partner: str | None = None, requests: int = 5) -> Row:
+def header(run_id: str, *, partner: str | None = None, requests: int = 5) -> BenchmarkHeader:
     """The header of a made-up run: a server, a machine and a workload that agree with one another."""
-    lengths: dict[str, Any] = {
-        "prompt_tokens": {"kind": "fixed", "mean": PROMPT_TOKENS},
-        "output_tokens": {"kind": "fixed", "mean": OUTPUT_TOKENS},
-    }  # fmt: skip
     started = NOON + timedelta(seconds=len(run_id))
-    return {
-        "type": "header", "schema": 2, "kind": KIND, "run_id": run_id, "started_at": started.isoformat(),
-        "target": "made-up", "tag": None,
-        "endpoint": {"base_url": "http://127.0.0.1:8600", "host": "localhost", "instance": "main",
-                     "engine": "llama.cpp", "model": "made-up", "tunnel": None, "preset": None},
-        "model": {"name": "made-up", "path": None, "size_bytes": None, "sha256": None, "n_params": None,
-                  "n_ctx_train": None},
-        "server": {"build": "b1", "release": "b1-cpu", "argv": None, "argv_sha256": None, "n_ctx": 4096,
-                   "total_slots": 1},
-        "client": {"hostname": "here", "local": True},
-        "gpus": [], "nvml_error": None,
-        "host_state": {"driver": None, "power_limit_w": None, "clocks_max_mhz": None, "governor": None},
-        "workload": {"preset": "standard", "kind": "synthetic", "api": "completion", **lengths, "prompts": "unique",
-                     "turns": 1, "prefix_tokens": 0, "lengths": None, "file": None, "temperature": 0,
-                     "ignore_eos": True, "seed": 0},
-        "load": {"engine": "http", "mode": "closed", "axis": None,
-                 "planned": [{"concurrency": 1, "requests": requests, "warmup": 1, "ramp_s": 0.0}], "until": None,
-                 "slo": {}, "limits": {"token_s": 300.0, "request_s": None, "max_error_rate": None}, "processes": 1,
-                 "interleaved_with": partner},
-    }  # fmt: skip
+    return BenchmarkHeader(
+        schema=NEWEST["benchmark"], kind="benchmark", run_id=run_id, started_at=started.isoformat(),
+        target="made-up", git=Git(commit=None, dirty=None), tag=None,
+        endpoint=Endpoint(
+            base_url="http://127.0.0.1:8600", host="localhost", instance="main", engine="llama.cpp", model="made-up",
+            tunnel=None, preset=None,
+        ),
+        model=Model(name="made-up", path=None, size_bytes=None, sha256=None, n_params=None, n_ctx_train=None),
+        server=Server(build="b1", release="b1-cpu", argv=None, argv_sha256=None, n_ctx=4096, total_slots=1),
+        client=Client(hostname="here", os="", python="", cpu=None, cpu_count=None, memory_mib=0.0, local=True),
+        gpus=[], nvml_error=None,
+        host_state=HostState(driver=None, power_limit_w=None, clocks_max_mhz=None, governor=None),
+        workload=Workload(
+            preset="standard", kind="synthetic", api="completion",
+            prompt_tokens=Lengths(kind="fixed", mean=PROMPT_TOKENS),
+            output_tokens=Lengths(kind="fixed", mean=OUTPUT_TOKENS), prompts="unique", turns=1, prefix_tokens=0,
+            lengths=None, file=None, documents=None, temperature=0.0, ignore_eos=True, seed=0,
+        ),
+        load=Load(
+            engine="http", mode="closed", axis=None,
+            planned=[Planned(concurrency=1, requests=requests, warmup=1, ramp_s=0.0)], until=None, slo={},
+            limits=Limits(token_s=300.0, request_s=None, max_error_rate=None), processes=1, rounds=1, commands=None,
+            servers_beside=None, interleaved_with=partner,
+        ),
+    )  # fmt: skip

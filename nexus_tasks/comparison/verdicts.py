@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from nexus_tasks.comparison.effects import Effect
 from nexus_tasks.comparison.levels import Level
 from nexus_tasks.comparison.quantities import DECODE, FAILED, GOODPUT, QUANTITIES, THROUGHPUT, TOTAL, Quantity
 from nexus_tasks.core.errors import UsageError
-from nexus_tasks.records.store import Record, Row
+from nexus_tasks.records.store import BenchmarkRecord
 from nexus_tasks.stats import bootstrap
 
 BETTER, WORSE, SAME, CANT_TELL = "better", "worse", "same", "can't tell"
@@ -67,8 +68,8 @@ class Finding:
 class Comparison:
     """Run or runs B against run or runs A."""
 
-    a: Sequence[Record]
-    b: Sequence[Record]
+    a: Sequence[BenchmarkRecord]
+    b: Sequence[BenchmarkRecord]
     findings: Sequence[Finding]
     noise: str
     """Source of the noise between runs: ``rounds``, ``repeats`` or ``assumed``."""
@@ -83,7 +84,7 @@ class Comparison:
         verdicts = {finding.verdict for finding in self.findings} | ({CANT_TELL} if self.missing else set())
         return next((verdict for verdict in (WORSE, CANT_TELL, BETTER) if verdict in verdicts), SAME)
 
-    def as_row(self) -> Row:
+    def as_row(self) -> dict[str, Any]:
         """All of it, for JSON."""
         return {
             "a": [record.run_id for record in self.a],
@@ -111,8 +112,8 @@ Sides = tuple[Sequence[Level], Sequence[Level]]
 
 
 def judge(
-    a: Sequence[Record],
-    b: Sequence[Record],
+    a: Sequence[BenchmarkRecord],
+    b: Sequence[BenchmarkRecord],
     *,
     across: Collection[str] = (),
     margins: Mapping[str, float] | None = None,
@@ -131,7 +132,7 @@ def judge(
             was measured in both.
     """
     comparable.check(a, b, across)
-    interleaved, slo, margins = _interleaved(a, b), a[0].header["load"]["slo"], margins or {}
+    interleaved, slo, margins = _interleaved(a, b), a[0].header.load.slo, margins or {}
     of_a, of_b = ([levels.by_name(record) for record in side] for side in (a, b))
     common = [name for name in of_a[0] if all(name in of_run for of_run in (*of_a, *of_b))]
     if not common:
@@ -141,7 +142,7 @@ def judge(
             hint="measure both with the same --concurrency, --rate or --lengths",
         )
     dropped = [name for of_run in (*of_a, *of_b) for name in of_run if name not in common]
-    swept = a[0].header["load"]["mode"] == "sweep"  # which finds its levels: those of two runs are seldom the same
+    swept = a[0].header.load.mode == "sweep"  # which finds its levels: those of two runs are seldom the same
     missing = [] if swept else [name for of_run in of_a for name in of_run if name not in common]
     pending: list[_Pending] = []
     for name in common:
@@ -173,33 +174,32 @@ def judge(
 
 
 def _judged(
-    a: Sequence[Record], b: Sequence[Record], sides: Sides, quantities: Sequence[Quantity]
+    a: Sequence[BenchmarkRecord], b: Sequence[BenchmarkRecord], sides: Sides, quantities: Sequence[Quantity]
 ) -> Iterable[Quantity]:
     """Quantities that can be judged at a level: none twice under two names, and none that the load itself sets."""
     of_level = [*sides[0], *sides[1]]
-    streamed = any(row.get("ttft_ms") is not None for level in of_level for row in level.rows if row["ok"])
-    closed = a[0].header["load"]["mode"] in ("closed", "sweep")
+    streamed = any(row.ttft_ms is not None for level in of_level for row in level.rows if row.ok)
+    closed = a[0].header.load.mode in ("closed", "sweep")
     for quantity in quantities:
         if quantity == TOTAL and streamed:
             continue  # it is TTFT and decoding once more
         if quantity == THROUGHPUT and (not closed or all(level.users == 1 for level in of_level)):
             continue  # one user's is decoding once more; at a rate it is the rate
-        if quantity == FAILED and all(row["ok"] for level in of_level for row in level.rows):
+        if quantity == FAILED and all(row.ok for level in of_level for row in level.rows):
             continue
         if quantity == GOODPUT and not (
-            a[0].header["load"]["slo"]
-            and all(one.header["load"]["slo"] == a[0].header["load"]["slo"] for one in (*a, *b))
+            a[0].header.load.slo and all(one.header.load.slo == a[0].header.load.slo for one in (*a, *b))
         ):
             continue
         yield quantity
 
 
-def _interleaved(a: Sequence[Record], b: Sequence[Record]) -> bool:
+def _interleaved(a: Sequence[BenchmarkRecord], b: Sequence[BenchmarkRecord]) -> bool:
     """True if two runs were measured in turn, in more than one round."""
     if len(a) != 1 or len(b) != 1:
         return False
-    named = [record.header["load"].get("interleaved_with") for record in (a[0], b[0])]
-    several = any((row.get("round") or 0) > 0 for row in a[0].requests)
+    named = [record.header.load.interleaved_with for record in (a[0], b[0])]
+    several = any((row.round or 0) > 0 for row in a[0].requests)
     return several and named == [b[0].run_id, a[0].run_id]
 
 

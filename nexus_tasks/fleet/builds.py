@@ -22,10 +22,11 @@ import yaml
 from nexus_tasks.core.provenance import ROOT
 from nexus_tasks.core.text import duration, moment, plural
 from nexus_tasks.fleet import deployments
-from nexus_tasks.fleet.release_inputs import ALIKE, ANYWHERE, ASPECTS, differences
+from nexus_tasks.fleet.release_inputs import ALIKE, ANYWHERE, ASPECTS, Inputs, differences
 from nexus_tasks.hostlib import advisories
 from nexus_tasks.records import store
-from nexus_tasks.records.store import Record, Row
+from nexus_tasks.records.deployment_rows import BuildFacts, ReleaseRow
+from nexus_tasks.records.store import DeploymentRecord
 
 ARRIVED = ("there", "built", "taken")
 SERVING = ("verified", "restored", "undeclared")  # states of instances that answer requests
@@ -38,32 +39,32 @@ ADVISORIES = ROOT / "roles" / "llama_cpp" / "vars" / "advisories.yml"
 class Build:
     """One build: ``place`` is the host of the inventory that made it, or what that machine calls itself.
 
-    ``row`` holds ``compiler``, ``ccache``, ``built_on``, ``built_at``, ``build_seconds``, ``size`` (docs/records.md).
+    ``row`` says how (docs/records.md).
     """
 
     release: str
     place: str
     at: datetime
-    row: Row
+    row: BuildFacts
 
     @property
     def seconds(self) -> float:
-        return float(self.row["build_seconds"] or 0)
+        return float(self.row.build_seconds or 0)
 
     @property
     def compilations(self) -> int:
         """Their number, as far as the compiler's cache was asked."""
-        return sum((self.row["ccache"] or {}).values())
+        return self.row.ccache.hits + self.row.ccache.misses if self.row.ccache else 0
 
     @property
     def cached(self) -> float | None:
         """The share of them that the cache answered, 0 to 1; None where there was no cache."""
-        return self.row["ccache"]["hits"] / self.compilations if self.compilations else None
+        return self.row.ccache.hits / self.compilations if self.row.ccache and self.compilations else None
 
     @property
     def size(self) -> int | None:
         """Bytes."""
-        return self.row["size"] or None
+        return self.row.size or None
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ class Builds:
 
     hosts: list[Host]
     builders: dict[str, list[str]]
-    inputs: dict[str, Row]
+    inputs: dict[str, Inputs]
     builds: list[Build]
     failures: list[Failure]
     until: datetime | None
@@ -166,46 +167,42 @@ def read(root: Path = store.ROOT) -> Builds:
     Raises:
         RecordError: there are none, or the folder cannot be listed.
     """
-    return tell(*store.load_readable("deployment", root))
+    return tell(*store.load_readable_deployments(root))
 
 
-def tell(records: Sequence[Record], unread: Sequence[str] = ()) -> Builds:
+def tell(records: Sequence[DeploymentRecord], unread: Sequence[str] = ()) -> Builds:
     """The builds by these records."""
     ordered = sorted(records, key=lambda record: record.started_at)
-    real = [record for record in ordered if not record.header["check"]]
+    real = [record for record in ordered if not record.header.check]
     builds = _builds(real)
     hosts: dict[str, Host] = {}
-    arrivals: dict[tuple[str, str], tuple[str, datetime]] = {}
+    arrivals: dict[tuple[str, str], tuple[str, datetime | None]] = {}
     failures: list[Failure] = []
     for record in real:
-        succeeded = {host["host"]: bool(host["ok"]) for host in record.hosts}
+        succeeded = {host.host: host.ok for host in record.hosts}
         for row in _rows(record):
-            name, before = row["host"], hosts.get(row["host"])
-            if row["how"] in ("built", "taken"):
-                arrivals[name, row["name"]] = (row["how"], record.started_at)
-            if row["how"] in ARRIVED:
+            name, before = row.host, hosts.get(row.host)
+            if row.how in ("built", "taken") and row.name:
+                arrivals[name, row.name] = (row.how, record.started_at)
+            if row.how in ARRIVED and row.name:
                 failures = [replace(one, mended=True) if one.host == name else one for one in failures]
-                came, came_at = arrivals.get((name, row["name"]), ("there", None))
+                came, came_at = arrivals.get((name, row.name), ("there", None))
                 host = Host(
-                    name, row["name"], record.started_at, record.run_id, succeeded.get(name, False), came, came_at,
-                    builds.get(_key(row)), row["releases"], [], {},
+                    name, row.name, record.started_at, record.run_id, succeeded.get(name, False), came, came_at,
+                    builds.get(_key(row)), row.releases, [], {},
                 )  # fmt: skip
                 # What a deployment that failed left on the host is not what the host runs.
                 hosts[name] = host if host.succeeded or not before or not before.succeeded else before
-            elif row["how"] == "failed":
-                failures.append(
-                    Failure(name, record.started_at, record.run_id, row["name"], row["from"], row["error"] or "")
-                )
-            if name in hosts and row["name"]:
-                removed = row["removed"] or (before.removed if before else [])
-                hosts[name] = replace(hosts[name], releases=row["releases"], removed=removed)
+            elif row.how == "failed":
+                failures.append(Failure(name, record.started_at, record.run_id, row.name, row.source, row.error or ""))
+            if name in hosts and row.name:
+                removed = row.removed or (before.removed if before else [])
+                hosts[name] = replace(hosts[name], releases=row.releases, removed=removed)
     serves = _served(ordered)
     return Builds(
         hosts=[replace(host, serves=serves.get(name, {})) for name, host in sorted(hosts.items())],
         builders=_builders(real, builds.values(), hosts),
-        inputs={
-            row["name"]: row["inputs"] for record in real for row in record.releases if row["name"] and row["inputs"]
-        },
+        inputs={row.name: row.inputs for record in real for row in record.releases if row.name and row.inputs},
         builds=sorted(builds.values(), key=lambda build: build.at),
         failures=failures,
         until=real[-1].started_at if real else None,
@@ -327,41 +324,52 @@ def cache(state: Builds, build: Build) -> str:
     return "not compiled" if state.inputs[build.release]["source"]["kind"] == "binary" else "without a cache"
 
 
-def _rows(record: Record) -> list[Row]:
+def _rows(record: DeploymentRecord) -> list[ReleaseRow]:
     """The rows of type release, and in their place what older records say of a host: the name."""
-    told = {row["host"] for row in record.releases}
-    unknown: Row = dict.fromkeys(("from", "inputs", "build", "releases", "error"))
+    told = {row.host for row in record.releases}
     older = [
-        {**unknown, "host": host["host"], "name": host["release"], "how": "there", "removed": []}
+        ReleaseRow(
+            host=host.host,
+            name=host.release,
+            how="there",
+            source=None,
+            inputs=None,
+            build=None,
+            releases=None,
+            removed=[],
+            error=None,
+        )
         for host in record.hosts
-        if host["host"] not in told and host["release"] and host["ok"]
+        if host.host not in told and host.release and host.ok
     ]
     return [*record.releases, *older]
 
 
-def _key(row: Row) -> tuple[str, str, str] | None:
+def _key(row: ReleaseRow) -> tuple[str | None, str, str] | None:
     """The key that tells a build from others; None where the row knows of none."""
-    build = row["build"]
-    return (row["name"], build["built_on"], build["built_at"]) if build else None
+    build = row.build
+    return (row.name, build.built_on, build.built_at) if build else None
 
 
-def _builds(records: Sequence[Record]) -> dict[tuple[str, str, str] | None, Build]:
+def _builds(records: Sequence[DeploymentRecord]) -> dict[tuple[str | None, str, str] | None, Build]:
     """Every build that a host's release came from, once, however many hosts have it."""
-    found: dict[tuple[str, str, str] | None, Build] = {}
+    found: dict[tuple[str | None, str, str] | None, Build] = {}
     for record in records:
         for row in record.releases:
-            key = _key(row)
-            if key is None:
+            if row.build is None or row.name is None:
                 continue
-            place = row["from"] or (found[key].place if key in found else row["build"]["built_on"])
-            found[key] = Build(row["name"], place, datetime.fromisoformat(row["build"]["built_at"]), row["build"])
+            key = _key(row)
+            place = row.source or (found[key].place if key in found else row.build.built_on)
+            found[key] = Build(row.name, place, datetime.fromisoformat(row.build.built_at), row.build)
     return found
 
 
-def _builders(records: Sequence[Record], builds: Iterable[Build], hosts: Iterable[str]) -> dict[str, list[str]]:
+def _builders(
+    records: Sequence[DeploymentRecord], builds: Iterable[Build], hosts: Iterable[str]
+) -> dict[str, list[str]]:
     """The hosts that built for others and are in no deployment themselves, with what they built."""
     rows = [row for record in records for row in record.releases]
-    places = {row["from"] for row in rows if row["build"] and row["from"] and row["from"] != row["host"]}
+    places = {row.source for row in rows if row.build and row.source and row.source != row.host}
     newest = sorted(builds, key=lambda build: build.at, reverse=True)
     return {
         place: list(dict.fromkeys(build.release for build in newest if build.place == place))
@@ -369,11 +377,11 @@ def _builders(records: Sequence[Record], builds: Iterable[Build], hosts: Iterabl
     }
 
 
-def _served(records: Sequence[Record]) -> dict[str, dict[str, list[str]]]:
+def _served(records: Sequence[DeploymentRecord]) -> dict[str, dict[str, list[str]]]:
     """By host the releases that its instances serve, each with their names."""
     found: dict[str, dict[str, list[str]]] = {}
     for instance in deployments.tell(records).instances:
-        release = instance.serving.get("release")
+        release = instance.serving.release
         if instance.state in SERVING and release:
             found.setdefault(instance.host, {}).setdefault(str(release), []).append(instance.name)
     return found

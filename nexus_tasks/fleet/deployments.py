@@ -9,16 +9,20 @@ otherwise counts for nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from nexus_tasks.core.text import moment, plural
 from nexus_tasks.hostlib.buffers import is_host
 from nexus_tasks.records import store
-from nexus_tasks.records.store import Record, Row
+from nexus_tasks.records.benchmark_rows import fields
+from nexus_tasks.records.deployment_rows import Check, HostRow, InstanceRow, ProofRow
+from nexus_tasks.records.store import DeploymentRecord
 
 # What became of a host in a deployment, the worst of it.
 OUTCOMES = ("verified", "unchanged", "restored", "failed", "stopped")
@@ -39,7 +43,7 @@ class Instance:
     name: str
     at: datetime
     run_id: str
-    row: Row
+    row: InstanceRow
     verified_at: datetime | None
 
     @property
@@ -48,10 +52,10 @@ class Instance:
 
     @property
     def state(self) -> str:
-        return str(self.row["state"])
+        return self.row.state
 
     @property
-    def serving(self) -> Row:
+    def serving(self) -> ProofRow:
         """The row of what runs: after a failed switch the one before it, where that was proven again."""
         return served(self.row)
 
@@ -71,14 +75,14 @@ class Trouble:
 class Deployment:
     """One run: ``outcomes`` are those of its hosts, ``tone`` and ``verdict`` those of the whole."""
 
-    record: Record
+    record: DeploymentRecord
     outcomes: dict[str, str]
     tone: str
     verdict: str
 
     @property
     def check(self) -> bool:
-        return bool(self.record.header["check"])
+        return self.record.header.check
 
 
 @dataclass(frozen=True)
@@ -116,29 +120,29 @@ def read(root: Path = store.ROOT) -> Fleet:
     Raises:
         RecordError: there are none, or the folder cannot be listed.
     """
-    return tell(*store.load_readable("deployment", root))
+    return tell(*store.load_readable_deployments(root))
 
 
-def tell(records: Sequence[Record], unread: Sequence[str] = ()) -> Fleet:
+def tell(records: Sequence[DeploymentRecord], unread: Sequence[str] = ()) -> Fleet:
     """The fleet by these records."""
     instances: dict[tuple[str, str], Instance] = {}
     troubles: dict[str, Trouble | None] = {}
     ordered = sorted(records, key=lambda record: record.started_at)
     for record in ordered:
-        if record.header["check"]:
+        if record.header.check:
             continue
         for host in record.hosts:
-            name = host["host"]
+            name = host.host
             for row in reported(host):
-                key = (name, row["name"])
+                key = (name, row.name)
                 before = instances.pop(key, None)
-                if row.get("removed"):
+                if row.removed:
                     continue
-                proven = record.started_at if row["state"] in PROVEN else None
+                proven = record.started_at if row.state in PROVEN else None
                 if before:
                     proven = proven or before.verified_at
-                    # Of one that was left alone or stopped, no more was found out than that.
-                    row = {**before.row, **row} if row["state"] in ("stopped", "undeclared") else row
+                    if row.state in ("stopped", "undeclared"):
+                        row = _still_known(before.row, row)
                 instances[key] = Instance(*key, record.started_at, record.run_id, row, proven)
             troubles[name] = _trouble(host, record)
     return Fleet(
@@ -155,127 +159,130 @@ def sentences(fleet: Fleet) -> list[str]:
     return [_extent(fleet), _proof(fleet), _trouble_told(fleet)]
 
 
-def reported(host: Mapping[str, Any]) -> list[Row]:
+def reported(host: HostRow) -> list[InstanceRow]:
     """The instances that a deployment did something about; one that was only planned is as it was."""
-    return [row for row in host["instances"] if row["state"] != "planned"]
+    return [row for row in host.instances if row.state != "planned"]
 
 
-def served(row: Row) -> Row:
+def served(row: InstanceRow) -> ProofRow:
     """The row of what an instance serves, which after a failed switch may be what it served before."""
-    restored = row.get("restored") if row["state"] == "restored" else None
-    return restored if isinstance(restored, dict) else row
+    return row.restored if row.restored and row.state == "restored" else row
 
 
-def interrupted(record: Record) -> bool:
+def interrupted(record: DeploymentRecord) -> bool:
     """True for a run that did not come to its end."""
-    return record.summary is None or bool(record.summary["interrupted"])
+    return record.summary is None or record.summary.interrupted
 
 
-def outcome(host: Mapping[str, Any]) -> str:
+def outcome(host: HostRow) -> str:
     """The outcome for a host: one of OUTCOMES, or nothing where no instance was touched and nothing failed."""
-    states = {row["state"] for row in reported(host)}
+    states = {row.state for row in reported(host)}
     if "failed" in states:
         return "failed"
     if "restored" in states:
         return "restored"
-    if not host["ok"]:
+    if not host.ok:
         return "failed"
     if "verified" in states:
-        return "verified" if any(row.get("changed") for row in reported(host)) else "unchanged"
+        return "verified" if any(row.changed for row in reported(host)) else "unchanged"
     return "stopped" if states else ""
 
 
-def failed_checks(row: Row) -> list[Row]:
+def failed_checks(row: InstanceRow) -> list[Check]:
     """The checks of a proof that did not hold."""
-    return [check for check in row.get("checks") or [] if not check.get("ok")]
+    return [check for check in row.checks if not check.ok]
 
 
-def cause(row: Row) -> str:
+def cause(row: InstanceRow) -> str:
     """The reason for which an instance is not what was declared, in a line."""
-    if row.get("error"):
-        return _line(row["error"])
+    if row.error:
+        return _line(row.error)
     for check in failed_checks(row):
-        difference = f"{check.get('check')}: expected {check.get('expected')}, found {check.get('found')}"
-        return _line(f"{difference} ({check['cause']})" if check.get("cause") else difference)
+        difference = f"{check.check}: expected {check.expected}, found {check.found}"
+        return _line(f"{difference} ({check.cause})" if check.cause else difference)
     return "no reason was given"
 
 
-def aftermath(row: Row) -> str:
+def aftermath(row: InstanceRow) -> str:
     """The state after a proof that failed, in a sentence."""
-    restored = row.get("restored")
-    if row["state"] == "restored":
+    if row.state == "restored":
         served_now = served(row)
-        parts = [(served_now.get("model") or {}).get("name"), served_now.get("build"), served_now.get("release")]
+        parts = [served_now.model.name if served_now.model else None, served_now.build, served_now.release]
         return f"It serves what it served before: {', '.join(filter(None, parts)) or 'proven again'}."
-    if isinstance(restored, dict) and restored.get("error"):
-        return f"What it served before does not serve either: {_line(restored['error'])}."
-    if not row.get("changed"):
+    if row.restored and row.restored.error:
+        return f"What it served before does not serve either: {_line(row.restored.error)}."
+    if not row.changed:
         return "It was left running."
     return "Nothing that was proven runs there."
 
 
-def model_name(row: Row) -> str:
+def model_name(row: ProofRow) -> str:
     """The model that an instance serves; a router's models stand in its proof."""
-    if row.get("model"):
-        return str(row["model"].get("name") or "")
-    checks = row.get("checks") or []
-    served_models = next((check.get("expected") for check in checks if check.get("check") == "models"), None)
+    if row.model:
+        return row.model.name or ""
+    served_models = next((check.expected for check in row.checks if check.check == "models"), None)
     return ", ".join(map(str, served_models)) if isinstance(served_models, list) else ""
 
 
-def device_memory_mib(row: Row) -> dict[str, float]:
+def device_memory_mib(row: ProofRow) -> dict[str, float]:
     """MiB by device: the server's buffers, else what the driver says its process uses; empty where neither is known.
 
     Mapped weights and buffers pinned for a GPU (``CPU_Mapped``, ``CUDA_Host``) are the host's memory.
     """
     by_device: dict[str, float] = {}
-    for name, parts in (row.get("buffers_mib") or {}).items():
+    for name, parts in (row.buffers_mib or {}).items():
         device = "CPU" if is_host(name) else name
         by_device[device] = by_device.get(device, 0.0) + sum(size for size in parts.values() if size)
-    return by_device or {name: size for name, size in (row.get("gpu_processes_mib") or {}).items() if size is not None}
+    return by_device or {name: size for name, size in (row.gpu_processes_mib or {}).items() if size is not None}
 
 
-def causes(record: Record) -> list[str]:
+def causes(record: DeploymentRecord) -> list[str]:
     """The failures of a run, a line for each instance or host."""
     lines = []
     for host in record.hosts:
-        broken = [row for row in reported(host) if row["state"] in BROKEN]
-        lines += [f"{host['host']}/{row['name']} {row['state']}: {cause(row)}" for row in broken]
-        if not broken and not host["ok"]:
-            lines.append(f"{host['host']}: {_line(_failure_of(host)[1])}")
+        broken = [row for row in reported(host) if row.state in BROKEN]
+        lines += [f"{host.host}/{row.name} {row.state}: {cause(row)}" for row in broken]
+        if not broken and not host.ok:
+            lines.append(f"{host.host}: {_line(_failure_of(host)[1])}")
     return lines
 
 
-def _trouble(host: Row, record: Record) -> Trouble | None:
-    states = {row["state"] for row in reported(host)}
-    if not host["ok"] and states.isdisjoint(BROKEN):
+def _still_known(before: InstanceRow, row: InstanceRow) -> InstanceRow:
+    """The row of one that was left alone or stopped, of which no more was found out than that."""
+    told = {name: value for name, value in fields(row).items() if value is not None}
+    return msgspec.structs.replace(before, **told, error=row.error)
+
+
+def _trouble(host: HostRow, record: DeploymentRecord) -> Trouble | None:
+    states = {row.state for row in reported(host)}
+    if not host.ok and states.isdisjoint(BROKEN):
         what, message = _failure_of(host)
-    elif host["ok"] and not states and interrupted(record):
+    elif host.ok and not states and interrupted(record):
         what, message = "interrupted", "the run was interrupted before it came to an instance"
     else:
         return None
-    return Trouble(host["host"], record.started_at, record.run_id, what, message)
+    return Trouble(host.host, record.started_at, record.run_id, what, message)
 
 
-def _failure_of(host: Row) -> tuple[str, str]:
+def _failure_of(host: HostRow) -> tuple[str, str]:
     """The task at which a host failed, and its message."""
-    task = host["failed_task"] or {}
-    if host["unreachable"]:
+    task = host.failed_task
+    if host.unreachable:
         what = "not reached"
     else:
-        what = ": ".join(part for part in (task.get("role"), task.get("name")) if part) or "failed"
-    return what, task.get("message") or "no reason was given"
+        what = ": ".join(part for part in (task.role, task.name) if part) if task else "failed"
+    return what, task.message if task and task.message else "no reason was given"
 
 
-def _deployment(record: Record) -> Deployment:
-    outcomes = {host["host"]: outcome(host) for host in record.hosts}
+def _deployment(record: DeploymentRecord) -> Deployment:
+    outcomes = {host.host: outcome(host) for host in record.hosts}
     wrong = causes(record)
     if interrupted(record):
         tone, verdict = "bad", "; ".join(["interrupted", *wrong])
     elif wrong:
         tone, verdict = "bad", "; ".join(wrong)
-    elif record.header["check"]:
-        would = sum(1 for host in record.hosts if host["changed"])
+    elif record.header.check:
+        would = sum(1 for host in record.hosts if host.changed)
         tone, verdict = "muted", f"check: {plural(would, 'host')} would change"
     else:
         results = list(outcomes.values())
@@ -317,7 +324,7 @@ def _trouble_told(fleet: Fleet) -> str:
     wrong += [f"{one.host} ({one.what}, {moment(one.at)}): {_line(one.message)}" for one in fleet.troubles]
     if not wrong and not fleet.well:
         last = fleet.real[-1].record
-        wrong = [f"the last deployment ({last.header['target']}, {moment(last.started_at)}) was interrupted"]
+        wrong = [f"the last deployment ({last.header.target}, {moment(last.started_at)}) was interrupted"]
     if wrong:
         more = f"; and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
         return f"Not as it should be: {'; '.join(wrong[:NAMED])}{more}."

@@ -10,21 +10,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from nexus_tasks.records.store import Row
+Inputs = Mapping[str, Any]
 
 
-def backend(inputs: Row) -> str:
+def backend(inputs: Inputs) -> str:
     """The kind of processor that it computes on: ``CUDA`` or ``CPU``."""
     return str(inputs["backend"]).upper()
 
 
-def portable(inputs: Row) -> str | None:
+def portable(inputs: Inputs) -> str | None:
     """``portable``, or ``native`` where it needs a processor like the one it was built on; None if not compiled."""
     cpu = inputs.get("cpu")
     return None if cpu is None else "portable" if cpu == "portable" else "native"
 
 
-def source(inputs: Row) -> str:
+def source(inputs: Inputs) -> str:
     """The place that the source was from."""
     given: Mapping[str, Any] = inputs["source"]
     match given["kind"]:
@@ -36,17 +36,17 @@ def source(inputs: Row) -> str:
             return f"{kind} {given.get('url', '')}".strip()
 
 
-def _instruction_sets(inputs: Row) -> str | None:
+def _instruction_sets(inputs: Inputs) -> str | None:
     return str(inputs["cpu"]) if portable(inputs) == "native" else None
 
 
-def _options(inputs: Row) -> str | None:
+def _options(inputs: Inputs) -> str | None:
     options = inputs.get("cmake_options")
     return None if options is None else ", ".join(f"{key}={value}" for key, value in options.items()) or "none"
 
 
 # What a release is made of: what comes before the value in words, and the value; None where it does not apply.
-ASPECTS: dict[str, tuple[str, Callable[[Row], str | None]]] = {
+ASPECTS: dict[str, tuple[str, Callable[[Inputs], str | None]]] = {
     "version": ("", lambda inputs: str(inputs["ref"])),
     "commit": ("commit", lambda inputs: str(inputs["commit"])[:9]),
     "backend": ("", backend),
@@ -66,7 +66,7 @@ ALIKE = ("version", "commit", "toolkit", "kernels", "processor", "options", "pag
 ANYWHERE = ("version", "commit")
 
 
-def differences(own: Row, other: Row, names: Iterable[str]) -> list[str]:
+def differences(own: Inputs, other: Inputs, names: Iterable[str]) -> list[str]:
     """Differences of the inputs of a release from another's, in words; what one of them does not say is none."""
     changes = []
     for name in names:

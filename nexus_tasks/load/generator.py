@@ -27,13 +27,14 @@ import msgspec
 
 from nexus_tasks.hostlib import masking
 from nexus_tasks.load.feed import Feed, Handed
-from nexus_tasks.load.health import Observer, Watch
+from nexus_tasks.load.health import Observer
 from nexus_tasks.load.interrupts import Interrupts
 from nexus_tasks.load.reading import Reading, Segment, StreamError
 from nexus_tasks.load.requests import Item, Limits, Stage, check
-from nexus_tasks.load.rows import Row, request_row
+from nexus_tasks.load.rows import Place, request_row
 from nexus_tasks.load.sender import protocol
 from nexus_tasks.load.sender_link import SenderLink, SenderLinks
+from nexus_tasks.records.benchmark_rows import RequestRow, Watch
 from nexus_tasks.servers.route import Route
 
 _BEFORE_ERRORS_COUNT = 10
@@ -51,7 +52,7 @@ def run(
     *,
     index: int,
     origin: float,
-    on_rows: Callable[[list[Row]], None],
+    on_rows: Callable[[list[RequestRow]], None],
     number: int = 0,
     processes: int = 1,
     headers: Mapping[str, str] | None = None,
@@ -133,7 +134,7 @@ class _Run:
         feed: Feed,
         stage: Stage,
         stopping: _Stopping,
-        on_rows: Callable[[list[Row]], None],
+        on_rows: Callable[[list[RequestRow]], None],
         interrupts: Interrupts,
         *,
         index: int,
@@ -156,7 +157,9 @@ class _Run:
         self._observer = Observer(stage)
         self._encoder = msgspec.msgpack.Encoder()
         self._begin = 0.0
-        self._rows: list[tuple[float, Row]] = []  # not delivered yet; with the moments at which the requests ended
+        self._rows: list[
+            tuple[float, RequestRow]
+        ] = []  # not delivered yet; with the moments at which the requests ended
 
     def run(self) -> Watch:
         """Run it to its end."""
@@ -225,13 +228,13 @@ class _Run:
         self._rows.append((ended, row))
         self._observer.request(begun, ended)
         if phase == "run":
-            self._stopping.count(ok=row["ok"])
+            self._stopping.count(ok=row.ok)
             delay_s = None if done.intended is None else begun - done.intended
-            self._observer.counted(intended, ended, row["late_ms"], delay_s)
-        retry_after_s = (row["error"] or {}).get("retry_after_s")
+            self._observer.counted(intended, ended, row.late_ms or 0.0, delay_s)
+        retry_after_s = row.error.retry_after_s if row.error else None
         if retry_after_s is not None:
             self._observer.paused()
-        if done.has_next_turn and not (row["ok"] and self._feed.next_turn(link, done, reading.text or "")):
+        if done.has_next_turn and not (row.ok and self._feed.next_turn(link, done, reading.text or "")):
             self._feed.give_up(done)
             if self._stage.is_closed_loop:
                 kind = broken.kind if broken else None
@@ -248,23 +251,22 @@ class _Run:
         intended: float,
         sent: float,
         ended: float,
-    ) -> Row:
-        row = {
-            "type": "request",
-            "index": self._index + done.number,
-            "stage": self._number,
-            "phase": phase,
-            "key": done.item.key,
-            "conversation": done.conversation if len(done.item.requests) > 1 else None,
-            "turn": done.turn,
-            "worker": link.number,
-            **request_row(done.request, reading, intended=intended, sent=sent, ended=ended, origin=self._origin),
-        }
+    ) -> RequestRow:
+        place = Place(
+            index=self._index + done.number,
+            stage=self._number,
+            phase=phase,
+            key=done.item.key,
+            conversation=done.conversation if len(done.item.requests) > 1 else None,
+            turn=done.turn,
+            worker=link.number,
+        )
+        row = request_row(place, done.request, reading, intended=intended, sent=sent, ended=ended, origin=self._origin)
         if self._keep_answers:
-            row["prompt"] = None if done.request.text is None else masking.text(done.request.text, self._hidden)
-            row["answer"] = masking.text(reading.text or "", self._hidden)
-        if row["error"]:
-            row["error"]["message"] = masking.text(row["error"]["message"], self._hidden)
+            row.prompt = None if done.request.text is None else masking.text(done.request.text, self._hidden)
+            row.answer = masking.text(reading.text or "", self._hidden)
+        if row.error:
+            row.error.message = masking.text(row.error.message, self._hidden)
         return row
 
     def _deliver(self) -> None:

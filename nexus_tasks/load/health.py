@@ -6,16 +6,18 @@ A stage in which the generator may have been part of what it measured is not val
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nexus_tasks.load.requests import Stage
-from nexus_tasks.load.rows import Row
 from nexus_tasks.load.sender.lag import BUCKET_S
+from nexus_tasks.records.benchmark_rows import Percentiles, Watch
 
+Stats = Mapping[str, Any]
+"""The last report of a sender process, :data:`nexus_tasks.load.sender.protocol.STATS`."""
 MIN_IN_FLIGHT = 0.97
 """Of the requests that should be in flight in a closed loop, on average."""
 MAX_CPU = 0.7
@@ -26,34 +28,6 @@ MIN_LATE_LOOKS = 3
 """Fewer looks that found a loop later than MAX_LAG_P99_MS say nothing."""
 MAX_DISPATCH_DELAY_P99_MS = 10.0
 """From when a request of an open loop was due to when a sender process began it."""
-
-
-@dataclass(frozen=True)
-class Watch:
-    """The generator's health in a stage; ``valid`` says whether its figures are the server's.
-
-    ``begun_s`` and ``ended_s`` bound the requests that count, in seconds after the run's begin. ``in_flight`` is
-    the mean number of requests under way while there were more to begin; None where that was no time at all.
-    ``cpu_per_process`` is the share of a core (0-1) of the busiest process, ``cpu_s`` what all of them used.
-    ``late_ms`` is how much later than intended requests were sent, time to connect included.
-    """
-
-    begun_s: float
-    ended_s: float
-    stopped: str | None
-    in_flight: float | None
-    in_flight_asked: int | None
-    cpu_per_process: float
-    cpu_s: float
-    processes: int
-    lag_ms: dict[str, float | None]
-    late_ms: dict[str, float | None]
-    valid: bool
-    reasons: list[str] = field(default_factory=list)
-
-    def as_row(self) -> Row:
-        """As a record holds it."""
-        return asdict(self)
 
 
 class Observer:
@@ -86,7 +60,9 @@ class Observer:
         """Note that the server had users wait (Retry-After)."""
         self._paused = True
 
-    def watch(self, stats: Sequence[Row], *, begin: float, origin: float, processes: int, stopped: str | None) -> Watch:
+    def watch(
+        self, stats: Sequence[Stats], *, begin: float, origin: float, processes: int, stopped: str | None
+    ) -> Watch:
         """The verdict.
 
         Args:
@@ -108,16 +84,16 @@ class Observer:
             cpu_s=round(sum(entry["cpu_s"] for entry in stats), 4),
             processes=processes,
             lag_ms=_lag_of(stats),
-            late_ms={
-                "p50": round(float(np.percentile(late_ms, 50)), 3) if len(late_ms) else None,
-                "p99": round(float(np.percentile(late_ms, 99)), 3) if len(late_ms) else None,
-                "max": round(float(late_ms.max()), 3) if len(late_ms) else None,
-            },
+            late_ms=Percentiles(
+                p50=round(float(np.percentile(late_ms, 50)), 3) if len(late_ms) else None,
+                p99=round(float(np.percentile(late_ms, 99)), 3) if len(late_ms) else None,
+                max=round(float(late_ms.max()), 3) if len(late_ms) else None,
+            ),
             valid=not reasons,
             reasons=reasons,
         )
 
-    def _reasons(self, stats: Sequence[Row], in_flight: float | None) -> list[str]:
+    def _reasons(self, stats: Sequence[Stats], in_flight: float | None) -> list[str]:
         reasons = []
         users, requests = self._users, len(self._begun)
         if users and in_flight is not None and in_flight < MIN_IN_FLIGHT * users:
@@ -130,7 +106,7 @@ class Observer:
         if (cpu := _busiest(stats)) >= MAX_CPU:
             reasons.append(f"the load generator used {cpu:.0%} of a core: give it more processes")
         if too_late([entry["lag"] for entry in stats]):
-            lag_p99_ms = _lag_of(stats)["p99"]
+            lag_p99_ms = _lag_of(stats).p99 or 0.0
             reasons.append(f"the load generator's loop was late by {lag_p99_ms:.1f} ms (p99): this machine is too busy")
         delays_ms = self._dispatch_delays_ms
         if delays_ms and (delay_p99_ms := float(np.percentile(delays_ms, 99))) > MAX_DISPATCH_DELAY_P99_MS:
@@ -160,27 +136,27 @@ def too_late(histograms: Sequence[Sequence[int]]) -> bool:
     if not histograms:
         return False
     late = np.sum(histograms, axis=0)[round(MAX_LAG_P99_MS / 1000 / BUCKET_S) :].sum()
-    return bool((lag(histograms, 0.0)["p99"] or 0) > MAX_LAG_P99_MS and late >= MIN_LATE_LOOKS)
+    return bool((lag(histograms, 0.0).p99 or 0) > MAX_LAG_P99_MS and late >= MIN_LATE_LOOKS)
 
 
-def lag(histograms: Sequence[Sequence[int]], largest_s: float) -> dict[str, float | None]:
+def lag(histograms: Sequence[Sequence[int]], largest_s: float) -> Percentiles:
     """Percentiles (ms) of the delays that the processes counted."""
     counts: NDArray[np.int64] = np.sum(histograms, axis=0) if histograms else np.zeros(1, dtype=np.int64)
     total = counts.sum()
     if not total:
-        return {"p50": None, "p99": None, "max": None}
+        return Percentiles(p50=None, p99=None, max=None)
     reached = np.cumsum(counts) / total
     bounds_ms = (np.arange(len(counts)) + 1) * BUCKET_S * 1000
-    return {
-        "p50": round(float(bounds_ms[np.searchsorted(reached, 0.5)]), 3),
-        "p99": round(float(bounds_ms[np.searchsorted(reached, 0.99)]), 3),
-        "max": round(largest_s * 1000, 3),
-    }
+    return Percentiles(
+        p50=round(float(bounds_ms[np.searchsorted(reached, 0.5)]), 3),
+        p99=round(float(bounds_ms[np.searchsorted(reached, 0.99)]), 3),
+        max=round(largest_s * 1000, 3),
+    )
 
 
-def _lag_of(stats: Sequence[Row]) -> dict[str, float | None]:
+def _lag_of(stats: Sequence[Stats]) -> Percentiles:
     return lag([entry["lag"] for entry in stats], max((entry["lag_max"] for entry in stats), default=0.0))
 
 
-def _busiest(stats: Sequence[Row]) -> float:
+def _busiest(stats: Sequence[Stats]) -> float:
     return float(max((entry["cpu"] for entry in stats), default=0.0))

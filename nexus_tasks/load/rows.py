@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,22 @@ import numpy as np
 from nexus_tasks.load.reading import Reading, StreamError
 from nexus_tasks.load.requests import Request
 from nexus_tasks.load.response import COMPLETION
+from nexus_tasks.records.benchmark_rows import Draft, Error, RequestRow, Timings
 
-Row = dict[str, Any]
 
-SERVER_TIMINGS = ("prompt_n", "prompt_ms", "predicted_n", "predicted_ms", "cache_n")
+@dataclass(frozen=True)
+class Place:
+    """The place of a request in its run."""
+
+    index: int
+    stage: int
+    phase: str
+    key: str | None
+    conversation: int | None
+    turn: int
+    worker: int
+
+
 STOP_REASONS = ("stop", "eos", "word", "tool_calls", "function_call", "content_filter")
 """Reasons for which a model may end before the length it was given; ``limit`` and ``length`` are that length."""
 STALL_MS = 500.0
@@ -25,9 +38,9 @@ STALL_FACTOR = 10.0
 
 
 def request_row(
-    request: Request, reading: Reading, *, intended: float, sent: float, ended: float, origin: float
-) -> Row:
-    """A request as a record has it, but for where it belongs (index, stage, phase and the like).
+    place: Place, request: Request, reading: Reading, *, intended: float, sent: float, ended: float, origin: float
+) -> RequestRow:
+    """A request as a record has it, in round 0.
 
     Args:
         intended: when it should have begun.
@@ -40,26 +53,28 @@ def request_row(
     complete = reading.end is not None
     failure = reading.failure or _wrong_length(request, reading, output)
     drafted = timings.get("draft_n")
-    return {
-        "intended_s": round(intended - origin, 6),
-        "start_s": round(sent - origin, 6),
-        "late_ms": _ms(sent - intended),
-        "ok": failure is None,
-        "error": _error(failure) if failure else None,
-        "prompt_tokens": _prompt_tokens(reading),
-        "output_tokens": output if complete else len(reading.tokens),
-        "reasoning_tokens": reading.reasoning_tokens if reading.tokens else None,
-        "cached_tokens": reading.cached_tokens,
-        "draft": {"n": drafted, "accepted": timings.get("draft_n_accepted")} if drafted is not None else None,
-        "finish_reason": reading.finish_reason,
+    return RequestRow(
+        **vars(place),
+        round=0,
+        intended_s=round(intended - origin, 6),
+        start_s=round(sent - origin, 6),
+        late_ms=_ms(sent - intended),
+        ok=failure is None,
+        error=_error(failure) if failure else None,
+        prompt_tokens=_prompt_tokens(reading),
+        output_tokens=_whole(output) if complete else len(reading.tokens),
+        reasoning_tokens=reading.reasoning_tokens if reading.tokens else None,
+        cached_tokens=reading.cached_tokens,
+        draft=None if drafted is None else Draft(n=int(drafted), accepted=_whole(timings.get("draft_n_accepted"))),
+        finish_reason=reading.finish_reason,
         # llama-server says how many tokens an event brings; those that come with the last have no moment of their own.
         **_latencies(
             reading, intended, sent, reading.end if reading.end is not None else ended,
             timed=len(reading.tokens) if request.path == COMPLETION else output,
         ),
-        "server": {key: timings.get(key) for key in SERVER_TIMINGS} if timings else None,
-        "backend": reading.backend,
-    }  # fmt: skip
+        server=_timings(timings) if timings else None,
+        backend=reading.backend,
+    )  # fmt: skip
 
 
 def ttft_ms(reading: Reading, intended: float) -> float | None:
@@ -85,7 +100,7 @@ def stalls(gaps: Sequence[float]) -> int:
     return sum(gap > bound for gap in gaps)
 
 
-def _latencies(reading: Reading, intended: float, sent: float, ended: float, *, timed: float | None) -> Row:
+def _latencies(reading: Reading, intended: float, sent: float, ended: float, *, timed: float | None) -> dict[str, Any]:
     """Times and speeds; ``timed`` is the number of tokens that have a moment of their own."""
     tokens = reading.tokens
     timings = reading.timings or {}
@@ -106,11 +121,23 @@ def _latencies(reading: Reading, intended: float, sent: float, ended: float, *, 
     }
 
 
-def _error(failure: StreamError) -> Row:
-    error: Row = {"kind": failure.kind, "message": failure.message}
-    if failure.retry_after_s is not None:
-        error["retry_after_s"] = failure.retry_after_s
-    return error
+def _error(failure: StreamError) -> Error:
+    return Error(kind=failure.kind, message=failure.message, retry_after_s=failure.retry_after_s)
+
+
+def _timings(timings: Mapping[str, Any]) -> Timings:
+    return Timings(
+        prompt_n=_whole(timings.get("prompt_n")),
+        prompt_ms=timings.get("prompt_ms"),
+        predicted_n=_whole(timings.get("predicted_n")),
+        predicted_ms=timings.get("predicted_ms"),
+        cache_n=_whole(timings.get("cache_n")),
+    )
+
+
+def _whole(value: float | None) -> int | None:
+    """A number of tokens, which JSON may hold as 5.0."""
+    return None if value is None else int(value)
 
 
 def _wrong_length(request: Request, reading: Reading, output: float | None) -> StreamError | None:

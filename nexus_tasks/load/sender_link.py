@@ -18,10 +18,10 @@ import msgspec
 import numpy as np
 
 from nexus_tasks.core import provenance
+from nexus_tasks.load.health import Stats
 from nexus_tasks.load.interrupts import Interrupts
 from nexus_tasks.load.reading import Segment
 from nexus_tasks.load.requests import Limits
-from nexus_tasks.load.rows import Row
 from nexus_tasks.load.sender import protocol
 from nexus_tasks.servers import client
 from nexus_tasks.servers.route import Route
@@ -45,7 +45,7 @@ class SenderLink:
         self.number = number
         self.users = users
         self.outstanding = 0  # requests that the process has
-        self.stats: Row | None = None  # its last report
+        self.stats: Stats | None = None  # its last report
         self.line, theirs = socket.socketpair()
         for end in (self.line, theirs):
             for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
@@ -224,7 +224,7 @@ class SenderLinks:
                     raise RuntimeError(f"a process of the load generator died: {link.complaint()}") from None
         return received
 
-    def finished(self, link: SenderLink, stats: Row) -> None:
+    def finished(self, link: SenderLink, stats: Stats) -> None:
         """Take a process's last report: nothing follows it."""
         link.stats = stats
         self._selector.unregister(link.line)

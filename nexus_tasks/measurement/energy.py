@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
-from nexus_tasks.telemetry.sampling import CLIENT, Row
+from nexus_tasks.records.benchmark_rows import Energy, GpuState, SampleRow
+from nexus_tasks.telemetry.sampling import CLIENT
 
 GAP_S = 5.0
 """The longest time without a reading over which power is taken to be known."""
 
 
-def energy(samples: Iterable[Mapping[str, Any]], begun_s: float, ended_s: float) -> Row | None:
+def energy(samples: Iterable[SampleRow], begun_s: float, ended_s: float) -> Energy | None:
     """The energy that GPUs took between two moments of a run, which is all of theirs, whoever used them.
 
     By the GPU's own counter where it has one, else its power over time. None where a GPU's power is not known, or not
@@ -20,31 +20,31 @@ def energy(samples: Iterable[Mapping[str, Any]], begun_s: float, ended_s: float)
     those machines only that the run is about.
 
     Returns:
-        ``joules``, and ``source``: that of the samples, several joined by commas.
+        ``source`` is that of the samples, several joined by commas.
     """
-    series: dict[str, dict[int, list[tuple[float, Row]]]] = {}
+    series: dict[str, dict[int, list[tuple[float, GpuState]]]] = {}
     for row in samples:
-        for gpu in row.get("gpus") or ():
-            of_source = series.setdefault(row.get("source", CLIENT), {})
-            of_source.setdefault(gpu["index"], []).append((row["t_s"], gpu))
+        for gpu in row.gpus:
+            of_source = series.setdefault(row.source, {})
+            of_source.setdefault(gpu.index, []).append((row.t_s, gpu))
     if len(series) > 1:
         series.pop(CLIENT, None)
     joules = [_joules(readings, begun_s, ended_s) for gpus in series.values() for readings in gpus.values()]
     known = [one for one in joules if one is not None]
     if not known or len(known) < len(joules):
         return None
-    return {"joules": round(sum(known), 3), "source": ", ".join(sorted(series))}
+    return Energy(joules=round(sum(known), 3), joules_per_token=None, source=", ".join(sorted(series)))
 
 
-def _joules(readings: list[tuple[float, Row]], begun_s: float, ended_s: float) -> float | None:
+def _joules(readings: list[tuple[float, GpuState]], begun_s: float, ended_s: float) -> float | None:
     """The energy (J) of one GPU, by its readings; None where they do not tell."""
     readings = sorted(readings, key=lambda reading: reading[0])
-    counted = [(at, gpu["energy_j"]) for at, gpu in readings if gpu.get("energy_j") is not None]
+    counted = [(at, gpu.energy_j) for at, gpu in readings if gpu.energy_j is not None]
     # A counter begins anew when the driver is replaced.
     rising = all(before <= after for (_, before), (_, after) in itertools.pairwise(counted))
     if rising and _covered([at for at, _ in counted], begun_s, ended_s):
         return _at(counted, ended_s) - _at(counted, begun_s)
-    powers = [(at, gpu["power_w"]) for at, gpu in readings if gpu.get("power_w") is not None]
+    powers = [(at, gpu.power_w) for at, gpu in readings if gpu.power_w is not None]
     if not _covered([at for at, _ in powers], begun_s, ended_s):
         return None
     total, sums = 0.0, [(powers[0][0], 0.0)]

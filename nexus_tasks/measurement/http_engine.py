@@ -1,7 +1,7 @@
 """HTTP engine: measures what servers give their users, under load, and writes the record of the run.
 
     path = http_engine.run(target, presets.preset("quick"))
-    store.load(path).summary["metrics"]["ttft_ms"]["median"]
+    store.load(path).summary.metrics["ttft_ms"].median
 
 What a record holds is in docs/records.md, what the numbers mean in docs/benchmarks.md.
 """
@@ -14,7 +14,6 @@ import functools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -29,6 +28,7 @@ from nexus_tasks.measurement.plan import Plan, at_level
 from nexus_tasks.measurement.run_telemetry import RunTelemetry
 from nexus_tasks.measurement.tally import Tally
 from nexus_tasks.records import store
+from nexus_tasks.records.benchmark_rows import Measured, RequestRow, StageRow, fields
 from nexus_tasks.servers import client, endpoint, route
 from nexus_tasks.servers.endpoint import Endpoint
 from nexus_tasks.servers.route import Route
@@ -37,10 +37,6 @@ from nexus_tasks.workloads import sources, workload
 
 Exporters = Mapping[str, Exporter]
 """By host."""
-
-KIND = "benchmark"
-
-Row = dict[str, Any]
 
 
 def run(
@@ -166,9 +162,7 @@ class Run:
             self.target, self.server, self.plan, self._telemetry.gpus, host_state=self._telemetry.host_state,
             partner=partner,
         )  # fmt: skip
-        self.record = self._stack.enter_context(
-            store.create(KIND, row, target=self.target.name, root=root, run_id=run_id)
-        )
+        self.record = self._stack.enter_context(store.create(row, root=root, run_id=run_id))
         self.path = self.record.path
         self._origin = time.perf_counter()
         self._telemetry.begin(self._origin)
@@ -184,12 +178,13 @@ class Run:
         next_level = functools.partial(sweep.next_level, first=way.first, max_level=way.max_level, whole=whole)
         while (level := next_level(self._levels)) is not None:
             figures = self._measure(at_level(pattern, way.axis, level), round_)
-            self._levels[level] = figures["throughput"]["output_tps" if whole else "requests_per_s"] or 0.0
+            rates = figures.throughput
+            self._levels[level] = ((rates.output_tps if whole else rates.requests_per_s) if rates else None) or 0.0
             self._stage_of[level] = self._stages - 1
-            if figures["failed"] == figures["requests"]:
+            if figures.failed == figures.requests:
                 return  # nothing is to be learned beyond a server that answers nobody
 
-    def _measure(self, stage: Stage, round_: int) -> Row:
+    def _measure(self, stage: Stage, round_: int) -> Measured:
         """One stage; its figures."""
         lengths = self.plan.spec.lengths
         length = lengths[self._stages % len(lengths)] if lengths else None
@@ -206,26 +201,27 @@ class Run:
         self._tally.end_stage(watch)
         figures = collector.figures(watch.ended_s - watch.begun_s)
         self.record.append(
-            {
-                "type": "stage",
-                "stage": self._stages,
-                "round": round_,
-                "concurrency": stage.concurrency,
-                "rate_per_s": stage.rate_per_s,
-                "prompt_tokens": length,
-                "watch": watch.as_row(),
-                **figures,
-            }
+            StageRow(
+                **fields(figures),
+                stage=self._stages,
+                round=round_,
+                concurrency=stage.concurrency,
+                rate_per_s=stage.rate_per_s,
+                prompt_tokens=length,
+                watch=watch,
+            )
         )
         self._stages += 1
         return figures
 
-    def _take(self, round_: int, collector: summary.Collector, ticker: progress.Ticker, rows: Sequence[Row]) -> None:
+    def _take(
+        self, round_: int, collector: summary.Collector, ticker: progress.Ticker, rows: Sequence[RequestRow]
+    ) -> None:
         """Take the rows of requests that ended, and what was sampled meanwhile."""
         for row in rows:
-            row |= {"round": round_}
-            if row["error"]:
-                row["error"]["message"] = masking.text(row["error"]["message"], self.target.api_key)
+            row.round = round_
+            if row.error:
+                row.error.message = masking.text(row.error.message, self.target.api_key)
             collector.add(row)
             self._tally.add(row)
             self.record.append(row)
@@ -238,16 +234,14 @@ class Run:
         self._telemetry.stop()
         self._take_samples()
         wall_s = time.perf_counter() - self._origin
-        verdict = self._tally.verdict(interrupted=interrupted)
         knee = sweep.knee(self._levels) if self._levels else None
-        tokens = (verdict["throughput"]["output_tps"] or 0.0) * self._tally.counted_s
         self.record.finish(
-            {
-                **verdict,
-                "wall_s": round(wall_s, 3),
-                "knee": None if knee is None else self._stage_of[knee],
-                "energy": self._telemetry.energy(self._tally.windows, tokens),
-            }
+            self._tally.verdict(
+                interrupted=interrupted,
+                wall_s=wall_s,
+                knee=None if knee is None else self._stage_of[knee],
+                energy=self._telemetry.energy(self._tally.windows, self._tally.output_tokens),
+            )
         )
 
     def say(self, text: str) -> None:

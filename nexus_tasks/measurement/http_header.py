@@ -14,17 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import psutil
 
 from nexus_tasks.fleet.targets import Target
 from nexus_tasks.hostlib import masking
 from nexus_tasks.measurement.plan import Plan
+from nexus_tasks.records import benchmark_rows as rows
 from nexus_tasks.records import header
+from nexus_tasks.records.benchmark_rows import BenchmarkHeader, HostState, Limits, Load, Planned
 from nexus_tasks.servers import route
 from nexus_tasks.servers.endpoint import Endpoint
 from nexus_tasks.telemetry import sampling
-
-Row = dict[str, Any]
 
 
 def of_run(
@@ -33,9 +34,9 @@ def of_run(
     plan: Plan,
     gpus: sampling.Gpus,
     *,
-    host_state: Mapping[str, Any] | None,
+    host_state: HostState | None,
     partner: str | None = None,
-) -> Row:
+) -> BenchmarkHeader:
     """The header of a run over HTTP.
 
     Args:
@@ -54,34 +55,34 @@ def of_run(
     return header.benchmark(
         target.name,
         tag=plan.tag,
-        endpoint={
+        endpoint=rows.Endpoint(
             # What the way there looks like at its end: a tunnel's port here is another one each time.
-            "base_url": instance.base_url if instance else server.base_url,
-            "host": instance.host if instance else None,
-            "instance": instance.name if instance else None,
-            "engine": server.engine,
-            "model": server.model,
-            "tunnel": {"via": "ssh", "host": target.tunnel} if target.tunnel else None,
-            "preset": target.external,
-        },
-        model={
-            "name": model.get("name"),
-            "path": model_path,
-            "size_bytes": size,
-            "sha256": model.get("sha256"),
-            "n_params": server.n_params,
-            "n_ctx_train": server.n_ctx_train,
-        },
-        server={
-            "build": server.build,
-            "release": instance.release.get("name") if instance else None,
-            "argv": masking.argv(instance.argv, target.api_key) if instance else None,
-            "argv_sha256": instance.argv_sha256 if instance else None,
-            "n_ctx": server.n_ctx,
-            "total_slots": server.total_slots,
-        },
+            base_url=instance.base_url if instance else server.base_url,
+            host=instance.host if instance else None,
+            instance=instance.name if instance else None,
+            engine=server.engine,
+            model=server.model,
+            tunnel=rows.Tunnel(via="ssh", host=target.tunnel) if target.tunnel else None,
+            preset=target.external,
+        ),
+        model=rows.Model(
+            name=model.get("name"),
+            path=model_path,
+            size_bytes=size,
+            sha256=model.get("sha256"),
+            n_params=server.n_params,
+            n_ctx_train=server.n_ctx_train,
+        ),
+        server=rows.Server(
+            build=server.build,
+            release=instance.release.get("name") if instance else None,
+            argv=masking.argv(instance.argv, target.api_key) if instance else None,
+            argv_sha256=instance.argv_sha256 if instance else None,
+            n_ctx=server.n_ctx,
+            total_slots=server.total_slots,
+        ),
         local=local,
-        gpus=gpus.as_rows(),
+        gpus=msgspec.convert(gpus.as_rows(), list[rows.Gpu]),
         nvml_error=gpus.nvml_error,
         host_state=host_state,
         workload=plan.spec.as_row(),
@@ -89,11 +90,12 @@ def of_run(
     )
 
 
-def _load(plan: Plan, partner: str | None) -> Row:
+def _load(plan: Plan, partner: str | None) -> Load:
     keys = ("concurrency", "rate_per_s", "burst", "requests", "duration_s", "ramp_s", "warmup")
-    planned = [{key: getattr(stage, key) for key in keys} for stage in plan.stages]
+    planned = [Planned(**{key: getattr(stage, key) for key in keys}) for stage in plan.stages]
     if plan.spec.lengths:
-        planned = [{**row, "prompt_tokens": n} for row, n in zip(planned, plan.spec.lengths, strict=True)]
+        for row, length in zip(planned, plan.spec.lengths, strict=True):
+            row.prompt_tokens = length
     return header.load(
         "http",
         mode="sweep" if plan.sweep else plan.stages[0].mode,
@@ -101,7 +103,11 @@ def _load(plan: Plan, partner: str | None) -> Row:
         planned=planned,
         until=plan.until,
         slo=plan.slo,
-        limits={key: getattr(plan.limits, key) for key in header.LIMITS},
+        limits=Limits(
+            token_s=plan.limits.token_s,
+            request_s=plan.limits.request_s,
+            max_error_rate=plan.limits.max_error_rate,
+        ),
         processes=plan.processes or 1,
         rounds=plan.rounds,
         interleaved_with=partner,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from rich import box
 from rich.console import Console
@@ -14,6 +13,7 @@ from rich.table import Table
 
 from nexus_tasks.load.requests import Stage
 from nexus_tasks.records import store
+from nexus_tasks.records.benchmark_rows import BenchmarkSummary, RequestRow, fields
 from nexus_tasks.stats.metrics import ITL, LATE, MAIN, OF_REQUESTS, OUTPUT, REQUESTS, TTFT, TTFT_VISIBLE
 
 LINES_EACH = 20
@@ -23,8 +23,6 @@ LINE_SECONDS = 10.0
 FAILURES_SHOWN = 5
 REASONS_SHOWN = 2
 AXES = {"concurrency": "in flight", "rate_per_s": "offered/s", "prompt_tokens": "prompt"}
-
-Row = Mapping[str, Any]
 
 
 class Ticker:
@@ -60,17 +58,17 @@ class Ticker:
         if self._console and self._bar.disable and self._ended > max(self._told, LINES_EACH):
             self._say_how_far(self._console)
 
-    def add(self, row: Row) -> None:
+    def add(self, row: RequestRow) -> None:
         """Take a request that ended."""
         self._ended += 1
-        self._failed += not row["ok"]
+        self._failed += not row.ok
         done = self._ended if self._stage.requests else time.monotonic() - self._began
         failed = f", {self._failed} failed" if self._failed else ""
         self._bar.update(self._task, completed=done, description=f"{self._label}, {self._ended} ended{failed}")
-        if self._console is None or (not self._bar.disable and row["ok"]):
+        if self._console is None or (not self._bar.disable and row.ok):
             return
         few = self._stage.requests is not None and self._stage.requests + self._stage.warmup <= LINES_EACH
-        if few or (not row["ok"] and self._failed <= FAILURES_SHOWN):
+        if few or (not row.ok and self._failed <= FAILURES_SHOWN):
             self._told += 1
             self._console.print(f"  {self._label}, {_name(row)}: {_outcome(row)}", soft_wrap=True, markup=False)
         elif self._bar.disable and time.monotonic() - self._spoke > LINE_SECONDS:
@@ -93,55 +91,56 @@ def level(stage: Stage) -> str:
     return f"{number(stage.rate_per_s)} requests/s {stage.mode}{bursts}"
 
 
-def _name(row: Row) -> str:
-    return f"{'warm-up' if row['phase'] == 'warmup' else row['phase']} {row['index']}"
+def _name(row: RequestRow) -> str:
+    return f"{'warm-up' if row.phase == 'warmup' else row.phase} {row.index}"
 
 
-def _outcome(row: Row) -> str:
-    if not row["ok"]:
-        return f"failed: {row['error']['kind']}: {row['error']['message']}"
-    if row["ttft_ms"] is None:
-        return f"{number(row['total_ms'])} ms"
-    return f"TTFT {number(row['ttft_ms'])} ms, {number(row['decode_tps'])} tokens/s"
+def _outcome(row: RequestRow) -> str:
+    if row.error:
+        return f"failed: {row.error.kind}: {row.error.message}"
+    if row.ttft_ms is None:
+        return f"{number(row.total_ms)} ms"
+    return f"TTFT {number(row.ttft_ms)} ms, {number(row.decode_tps)} tokens/s"
 
 
 # --- afterwards
 
 
-def print_summary(record: store.Record, console: Console) -> None:
+def print_summary(record: store.BenchmarkRecord, console: Console) -> None:
     """The figures of a finished record, in tables that fit 80 columns."""
-    outcome = record.summary or {}
+    outcome = record.summary
+    if outcome is None:
+        return
     # Figures of several levels together are those of none.
-    if not record.header["load"]["axis"]:
-        console.print(_metrics(record.header["target"], outcome))
+    if not record.header.load.axis:
+        console.print(_metrics(record.header.target, outcome))
     if len(record.stages) > 1:
         console.print(_stages(record))
-    if not record.header["load"]["axis"]:
-        _print_throughput(record, console)
-    until = record.header["load"]["until"]
-    if until and any((row["watch"] or {}).get("stopped") != "enough" for row in record.stages):
-        text = f"{until['metric']} is not known to {until['percent']:g} %: requests or time ran out before"
+    if not record.header.load.axis:
+        _print_throughput(record, outcome, console)
+    until = record.header.load.until
+    if until and any(not row.watch or row.watch.stopped != "enough" for row in record.stages):
+        text = f"{until.metric} is not known to {until.percent:g} %: requests or time ran out before"
         console.print(text, style="bold yellow", markup=False)
-    if outcome["agreement"]:
-        difference = outcome["agreement"]["difference_percent"]
+    if outcome.agreement:
+        difference = outcome.agreement.difference_percent
         console.print(f"decode time against the server's own timings: {difference:+.2f} %")
-    if outcome["energy"]:
-        console.print(f"energy: {number(outcome['energy']['joules_per_token'])} J a token")
-    if not outcome["valid"]:
+    if outcome.energy:
+        console.print(f"energy: {number(outcome.energy.joules_per_token)} J a token")
+    if not outcome.valid:
         console.print("NOT VALID: the load generator was part of what was measured", style="bold red")
-        for reason in outcome["reasons"][:REASONS_SHOWN]:
+        for reason in outcome.reasons[:REASONS_SHOWN]:
             console.print(f"  {reason}", markup=False)
-        if len(outcome["reasons"]) > REASONS_SHOWN:
-            console.print(f"  and so in {len(outcome['reasons']) - REASONS_SHOWN} more stages")
-    if outcome["stalls"]:
-        stalls = outcome["stalls"]
+        if len(outcome.reasons) > REASONS_SHOWN:
+            console.print(f"  and so in {len(outcome.reasons) - REASONS_SHOWN} more stages")
+    if stalls := outcome.stalls:
         console.print(f"{stalls} stall{'s' if stalls > 1 else ''} within answers", style="bold yellow")
-    if outcome["failed"]:
-        _print_failures(record, console)
+    if outcome.failed:
+        _print_failures(record, outcome, console)
     console.print(f"record: {record.path}", soft_wrap=True, highlight=False)
 
 
-def _metrics(title: str, outcome: Row) -> Table:
+def _metrics(title: str, outcome: BenchmarkSummary) -> Table:
     table = Table(
         title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
     )
@@ -149,31 +148,30 @@ def _metrics(title: str, outcome: Row) -> Table:
     for column in ("median", "95 % interval", "p95", "p99", "max", "n"):
         table.add_column(column, justify="right", no_wrap=True)
     for metric in OF_REQUESTS.values():
-        figures = outcome["metrics"].get(metric.key)
+        figures = outcome.metrics.get(metric.key)
         if figures is None and metric not in MAIN:
             continue
         # Sent on time, or with the first token visible: nothing that the line above does not say.
-        if metric is LATE and figures["max"] < 1:
+        if metric is LATE and figures and figures.max < 1:
             continue
-        if metric is TTFT_VISIBLE and figures == outcome["metrics"].get(TTFT.key):
+        if metric is TTFT_VISIBLE and figures == outcome.metrics.get(TTFT.key):
             continue
-        figures = figures or {}
-        within = (figures.get("ci") or {}).get("median")
+        within, known = figures.ci.median if figures and figures.ci else None, fields(figures)
         table.add_row(
             metric.with_unit,
-            number(figures.get("median")),
+            number(known.get("median")),
             f"{number(within[0])} - {number(within[1])}" if within else "-",
-            *(number(figures.get(column)) for column in ("p95", "p99", "max", "n")),
+            *(number(known.get(column)) for column in ("p95", "p99", "max", "n")),
         )
     return table
 
 
-def _stages(record: store.Record) -> Table:
+def _stages(record: store.BenchmarkRecord) -> Table:
     """A line for each stage, with what differs between them first."""
-    load, knee = record.header["load"], (record.summary or {}).get("knee")
-    axis = load["axis"] or ("round" if load["rounds"] > 1 else "stage")
+    load, knee = record.header.load, record.summary.knee if record.summary else None
+    axis = load.axis or ("round" if load.rounds > 1 else "stage")
     table = Table(
-        title=record.header["target"] if load["axis"] else None, title_justify="left", title_style="bold",
+        title=record.header.target if load.axis else None, title_justify="left", title_style="bold",
         box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False,
     )  # fmt: skip
     rates, latencies = (OUTPUT, REQUESTS), (TTFT, ITL)
@@ -181,40 +179,37 @@ def _stages(record: store.Record) -> Table:
     for column in (AXES.get(axis, axis), "requests", "failed", *headings):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
-    for row in sorted(record.stages, key=lambda row: row[axis]):
-        figures = [row["throughput"][rate.key] for rate in rates]
-        figures += [(row["metrics"][latency.key] or {}).get("median") for latency in latencies]
-        watch = row["watch"] or {"valid": True}  # llama.cpp's own tools need no load generator
-        marks = [*(["knee"] if row["stage"] == knee else []), *([] if watch["valid"] else ["invalid"])]
-        counts = [str(row["requests"]), str(row["failed"])]
-        table.add_row(number(row[axis]), *counts, *map(number, figures), ", ".join(marks))
+    for row in sorted(record.stages, key=lambda row: float(getattr(row, axis) or 0.0)):
+        figures = [getattr(row.throughput, rate.key, None) for rate in rates]
+        figures += [median.median if (median := row.metrics[latency.key]) else None for latency in latencies]
+        valid = row.watch is None or row.watch.valid  # llama.cpp's own tools need no load generator
+        marks = [*(["knee"] if row.stage == knee else []), *([] if valid else ["invalid"])]
+        counts = [str(row.requests), str(row.failed)]
+        table.add_row(number(getattr(row, axis)), *counts, *map(number, figures), ", ".join(marks))
     return table
 
 
-def _print_throughput(record: store.Record, console: Console) -> None:
-    outcome = record.summary or {}
-    rates = outcome["throughput"]
-    if rates and rates["requests_per_s"]:
-        tokens = f"{number(rates['output_tps'])} output tokens/s, " if rates["output_tps"] else ""
-        console.print(f"throughput: {tokens}{number(rates['requests_per_s'])} requests/s", highlight=False)
-    if outcome["goodput"] and outcome["goodput"]["share"] is not None:
-        kept = ", ".join(f"{name} <= {limit:g}" for name, limit in record.header["load"]["slo"].items())
-        good = outcome["goodput"]
+def _print_throughput(record: store.BenchmarkRecord, outcome: BenchmarkSummary, console: Console) -> None:
+    rates, good = outcome.throughput, outcome.goodput
+    if rates and rates.requests_per_s:
+        tokens = f"{number(rates.output_tps)} output tokens/s, " if rates.output_tps else ""
+        console.print(f"throughput: {tokens}{number(rates.requests_per_s)} requests/s", highlight=False)
+    if good and good.share is not None:
+        kept = ", ".join(f"{name} <= {limit:g}" for name, limit in record.header.load.slo.items())
         console.print(
-            f"goodput: {number(good['requests_per_s'])} requests/s, {good['share']:.0%} of the requests ({kept})",
+            f"goodput: {number(good.requests_per_s)} requests/s, {good.share:.0%} of the requests ({kept})",
             highlight=False,
             soft_wrap=True,
         )
 
 
-def _print_failures(record: store.Record, console: Console) -> None:
-    outcome = record.summary or {}
-    console.print(f"{outcome['failed']} of {outcome['requests']} requests failed", style="bold red")
-    failed = [row for row in record.requests if not row["ok"]]
-    for row in failed[:FAILURES_SHOWN]:
-        console.print(f"  request {row['index']}: {row['error']['kind']}: {row['error']['message']}", markup=False)
+def _print_failures(record: store.BenchmarkRecord, outcome: BenchmarkSummary, console: Console) -> None:
+    console.print(f"{outcome.failed} of {outcome.requests} requests failed", style="bold red")
+    failed = [(row.index, row.error) for row in record.requests if row.error]
+    for index, error in failed[:FAILURES_SHOWN]:
+        console.print(f"  request {index}: {error.kind}: {error.message}", markup=False)
     if len(failed) > FAILURES_SHOWN:
-        kinds = [row["error"]["kind"] for row in failed]
+        kinds = [error.kind for _, error in failed]
         totals = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
         console.print(f"  in all: {totals}", markup=False)
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
+
+import msgspec
 
 from nexus_tasks.core.errors import EndpointDown
 from nexus_tasks.fleet.exporters import Exporter
 from nexus_tasks.fleet.targets import Target
 from nexus_tasks.measurement import energy
+from nexus_tasks.records.benchmark_rows import Energy, HostState, SampleRow
 from nexus_tasks.servers import endpoint, scrape
 from nexus_tasks.servers.endpoint import Endpoint
 from nexus_tasks.telemetry import sampling
-
-Row = dict[str, Any]
 
 
 class RunTelemetry:
@@ -31,7 +32,7 @@ class RunTelemetry:
 
     def __init__(self, target: Target, server: Endpoint, *, local: bool, exporter: Exporter | None) -> None:
         self.gpus = sampling.Gpus()
-        self.host_state: Row | None = None
+        self.host_state: HostState | None = None
         self.problem: str | None = None
         self._target, self._found = target, server
         self._local = local
@@ -39,7 +40,7 @@ class RunTelemetry:
         self._stack = contextlib.ExitStack()
         self._sources: list[scrape.Source] = []
         self._sampler: sampling.Sampler | None = None
-        self._samples: list[Row] = []
+        self._samples: list[SampleRow] = []
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
@@ -48,7 +49,7 @@ class RunTelemetry:
                 source = scrape.Source(self._target.name, self._target.base_url, self._target.api_key)
                 self._sources.append(stack.enter_context(source))
             if self._local:
-                self.host_state = sampling.host_state(self.gpus)
+                self.host_state = msgspec.convert(sampling.host_state(self.gpus), HostState)
             elif self._exporter:
                 self._ask(self._exporter, stack)
             self._stack = stack.pop_all()
@@ -69,16 +70,16 @@ class RunTelemetry:
         source = stack.enter_context(scrape.Source(exporter.host, way, wants=scrape.Machine))
         self._sources.append(source)
         look = source.look()
-        self.host_state = look.machine.host_state() if look.machine else None
+        self.host_state = msgspec.convert(look.machine.host_state(), HostState) if look.machine else None
         self.problem = look.problem
 
     def begin(self, origin: float) -> None:
         """Sample from now on. ``origin`` is the run's begin on ``time.perf_counter``."""
         self._sampler = self._stack.enter_context(sampling.Sampler(self.gpus, origin=origin, sources=self._sources))
 
-    def take(self) -> list[Row]:
+    def take(self) -> list[SampleRow]:
         """The ``sample`` rows since the last call."""
-        rows = self._sampler.take() if self._sampler else []
+        rows = msgspec.convert(self._sampler.take(), list[SampleRow]) if self._sampler else []
         self._samples += rows
         return rows
 
@@ -87,16 +88,14 @@ class RunTelemetry:
         if self._sampler:
             self._sampler.stop()
 
-    def energy(self, windows: Sequence[tuple[float, float]], tokens: float) -> Row | None:
+    def energy(self, windows: Sequence[tuple[float, float]], tokens: float) -> Energy | None:
         """The energy that the server's GPUs took in these windows; None where it is not known for all of them."""
         samples = self._samples
         if not self._local:  # the GPUs of this machine had no part in it
-            samples = [row for row in samples if row["source"] != sampling.CLIENT]
+            samples = [row for row in samples if row.source != sampling.CLIENT]
         parts = [energy.energy(samples, begun_s, ended_s) for begun_s, ended_s in windows]
         known = [part for part in parts if part is not None]
         if not known or len(known) < len(parts):
             return None
-        joules = sum(part["joules"] for part in known)
-        return {
-            "joules": joules, "joules_per_token": joules / tokens if tokens else None, "source": known[0]["source"],
-        }  # fmt: skip
+        joules = sum(part.joules for part in known)
+        return Energy(joules=joules, joules_per_token=joules / tokens if tokens else None, source=known[0].source)

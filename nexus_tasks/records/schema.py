@@ -1,7 +1,7 @@
-"""Types of the rows of run records. Older rows are upgraded when they are read; the files stay as they are.
+"""Schemas of run records: which rows a kind has, and how the rows of older versions are read. Files stay as they are.
 
-    header, rows = schema.upgrade(header, rows)
-    schema.check("benchmark", rows[0])
+    header, rows = schema.upgrade(header, rows)           # JSON objects of any schema, as those of the newest
+    schema.row("benchmark", rows[0])                      # RequestRow(...)
 
 The number is that of a kind's rows, since kinds change at different times. docs/records.md says what each key means.
 """
@@ -9,406 +9,39 @@ The number is that of a kind's rows, since kinds change at different times. docs
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NotRequired, TypedDict
+from typing import Any
 
 import msgspec
 
+from nexus_tasks.records import benchmark_rows, deployment_rows
+
 Row = dict[str, Any]
+"""A row as JSON has it."""
 
 NEWEST = {"benchmark": 2, "deployment": 1}
 
-# --- the rows of today: what readers rely on. Keys that are not here may follow in later versions of the same schema.
-
-
-class _Git(TypedDict):
-    commit: str | None
-    dirty: bool | None
-
-
-class _Endpoint(TypedDict):
-    base_url: str
-    host: str | None
-    instance: str | None
-    engine: str
-    model: str
-    tunnel: Row | None
-    preset: str | None
-
-
-class _Model(TypedDict):
-    name: str | None
-    path: str | None
-    size_bytes: int | None
-    sha256: str | None
-    n_params: int | None
-    n_ctx_train: int | None
-
-
-class _Server(TypedDict):
-    build: str | None
-    release: str | None
-    argv: list[str] | None
-    argv_sha256: str | None
-    n_ctx: int | None
-    total_slots: int | None
-
-
-class _Client(TypedDict):
-    hostname: str
-    os: str
-    python: str
-    cpu: str | None
-    cpu_count: int | None
-    memory_mib: float
-    local: bool
-
-
-class _Gpu(TypedDict):
-    index: int
-    name: str | None
-    driver: str | None
-    memory_total_mib: float | None
-
-
-class _HostState(TypedDict):
-    driver: str | None
-    power_limit_w: list[float | None] | None
-    clocks_max_mhz: list[float | None] | None
-    governor: str | None
-
-
-class _Lengths(TypedDict):
-    kind: str
-    mean: float
-    min: NotRequired[float]
-    max: NotRequired[float]
-    sigma: NotRequired[float]
-
-
-class _File(TypedDict):
-    name: str
-    sha256: str
-    entries: int
-
-
-class _Workload(TypedDict):
-    preset: str | None
-    kind: str
-    api: str
-    prompt_tokens: _Lengths | None
-    output_tokens: _Lengths | None
-    prompts: str
-    turns: int
-    prefix_tokens: int
-    lengths: list[int] | None
-    file: _File | None
-    documents: NotRequired[int | None]  # those of llama.cpp's own tools had none at first
-    temperature: float
-    ignore_eos: bool
-    seed: int | None
-
-
-class _Plan(TypedDict, total=False):
-    concurrency: int | None
-    rate_per_s: float | None
-    burst: int | None
-    requests: int | None
-    duration_s: float | None
-    ramp_s: float | None
-    warmup: int | None
-    prompt_tokens: int | None
-
-
-class _Limits(TypedDict):
-    token_s: float | None
-    request_s: float | None
-    max_error_rate: float | None
-
-
-class _Load(TypedDict):
-    engine: str
-    mode: str
-    axis: str | None
-    planned: list[_Plan]
-    until: Row | None
-    slo: dict[str, float]
-    limits: _Limits
-    processes: int
-    rounds: int
-    interleaved_with: str | None
-    commands: list[Any] | None
-    servers_beside: list[Any] | None
-
-
-class _BenchmarkHeader(TypedDict):
-    run_id: str
-    started_at: str
-    target: str
-    tag: str | None
-    endpoint: _Endpoint
-    model: _Model
-    server: _Server
-    client: _Client
-    gpus: list[_Gpu]
-    nvml_error: str | None
-    host_state: _HostState
-    git: _Git
-    workload: _Workload
-    load: _Load
-
-
-class _Error(TypedDict):
-    kind: str
-    message: str
-
-
-class _Draft(TypedDict):
-    n: int
-    accepted: int
-
-
-class _Timings(TypedDict):
-    prompt_n: int | None
-    prompt_ms: float | None
-    predicted_n: int | None
-    predicted_ms: float | None
-    cache_n: int | None
-
-
-class _Request(TypedDict):
-    index: int
-    stage: int
-    round: NotRequired[int]  # likewise
-    phase: str
-    key: str | None
-    conversation: int | None
-    turn: int
-    worker: int
-    intended_s: float | None
-    start_s: float | None
-    late_ms: float | None
-    ok: bool
-    error: _Error | None
-    prompt_tokens: int | None
-    output_tokens: int | None
-    reasoning_tokens: int | None
-    cached_tokens: int | None
-    draft: _Draft | None
-    finish_reason: str | None
-    backend: str | None
-    ttft_ms: float | None
-    ttft_visible_ms: float | None
-    queue_ms: float | None
-    decode_ms: float | None
-    total_ms: float | None
-    tpot_ms: float | None
-    itl_ms: list[float]
-    stalls: int
-    decode_tps: float | None
-    prefill_tps: float | None
-    server: _Timings | None
-
-
-class _GpuState(TypedDict):
-    index: int
-    utilization_percent: float | None
-    memory_used_mib: float | None
-    power_w: float | None
-    temperature_c: float | None
-    power_limit_w: float | None
-    clock_mhz: float | None
-    throttled: list[str] | None
-    energy_j: float | None
-
-
-class _ServerState(TypedDict):
-    slots_busy: int | None
-    slots: int | None
-    waiting: int | None
-    prompt_tokens_total: float | None
-    predicted_tokens_total: float | None
-
-
-class _Sample(TypedDict):
-    source: str
-    t_s: float
-    cpu_percent: float | None
-    memory_used_mib: float | None
-    gpus: list[_GpuState]
-    server: _ServerState | None
-
-
-class _Watch(TypedDict):
-    begun_s: float
-    ended_s: float
-    stopped: str | None
-    in_flight: float | None
-    in_flight_asked: float | None
-    processes: int
-    cpu_per_process: float
-    lag_ms: dict[str, float | None]
-    late_ms: dict[str, float | None]
-    valid: bool
-    reasons: list[str]
-
-
-class _Figures(TypedDict):
-    n: int
-    min: float
-    max: float
-    mean: float
-    median: float
-    stdev: float | None
-    p90: float | None
-    p95: float | None
-    p99: float | None
-    points: list[float] | None
-    ci: dict[str, list[float] | None] | None
-
-
-class _Throughput(TypedDict):
-    output_tps: float | None
-    prompt_tps: float | None
-    total_tps: float | None
-    requests_per_s: float | None
-
-
-class _Goodput(TypedDict):
-    requests_per_s: float | None
-    share: float
-
-
-class _Measured(TypedDict):
-    requests: int
-    failed: int
-    short: int
-    stalls: int
-    metrics: dict[str, _Figures | None]
-    throughput: _Throughput | None
-    goodput: _Goodput | None
-
-
-class _Stage(_Measured):
-    stage: int
-    round: NotRequired[int]  # likewise
-    concurrency: int | None
-    rate_per_s: float | None
-    prompt_tokens: int | None
-    watch: _Watch | None
-
-
-class _Agreement(TypedDict):
-    client_decode_ms: float
-    server_decode_ms: float
-    difference_percent: float
-
-
-class _Energy(TypedDict):
-    joules: float
-    joules_per_token: float | None
-    source: str
-
-
-class _BenchmarkSummary(_Measured):
-    finished_at: str
-    ok: bool
-    valid: bool
-    reasons: list[str]
-    interrupted: bool
-    stopped: str | None
-    wall_s: float
-    knee: int | None
-    agreement: _Agreement | None
-    energy: _Energy | None
-
-
-class _Controller(TypedDict):
-    user: str
-    host: str
-
-
-class _DeploymentHeader(TypedDict):
-    run_id: str
-    started_at: str
-    target: str
-    limit: str | None
-    playbook: str
-    check: bool
-    tags: list[str]
-    skip_tags: list[str]
-    extra_vars: list[str]
-    ansible: str
-    git: _Git
-    controller: _Controller
-
-
-class _Instance(TypedDict):
-    name: str
-    state: str
-    changed: bool
-    checks: list[Row]
-    error: str | None
-
-
-class _FailedTask(TypedDict):
-    name: str
-    role: str | None
-    message: str
-
-
-class _Host(TypedDict):
-    host: str
-    seconds: float
-    ok: bool
-    failed: bool
-    unreachable: bool
-    changed: int
-    failed_task: _FailedTask | None
-    release: str | None
-    instances: list[_Instance]
-
-
-_Release = TypedDict("_Release", {
-    "host": str, "name": str | None, "how": str, "from": str | None, "inputs": Row | None, "build": Row | None,
-    "releases": list[str], "removed": list[str], "error": str | None,
-})  # fmt: skip
-
-
-class _Hosts(TypedDict):
-    ok: int
-    changed: int
-    failed: int
-    unreachable: int
-
-
-class _DeploymentSummary(TypedDict):
-    finished_at: str
-    ok: bool
-    interrupted: bool
-    wall_s: float
-    hosts: _Hosts
-
-
-ROWS: dict[str, dict[str, Any]] = {
+ROWS: dict[str, dict[str, type[benchmark_rows.Part]]] = {
     "benchmark": {
-        "header": _BenchmarkHeader, "request": _Request, "sample": _Sample, "stage": _Stage,
-        "summary": _BenchmarkSummary,
+        "header": benchmark_rows.BenchmarkHeader, "request": benchmark_rows.RequestRow,
+        "sample": benchmark_rows.SampleRow, "stage": benchmark_rows.StageRow,
+        "summary": benchmark_rows.BenchmarkSummary,
     },
     "deployment": {
-        "header": _DeploymentHeader, "host": _Host, "release": _Release, "summary": _DeploymentSummary,
+        "header": deployment_rows.DeploymentHeader, "host": deployment_rows.HostRow,
+        "release": deployment_rows.ReleaseRow, "summary": deployment_rows.DeploymentSummary,
     },
 }  # fmt: skip
-"""By kind the rows that its records have."""
+"""By kind and type the rows that its records have."""
 
 
-def check(kind: str, row: Mapping[str, Any]) -> None:
-    """Hold a row of one of a kind's types against the newest schema.
+def row(kind: str, plain: Mapping[str, Any]) -> Any:
+    """A row of one of a kind's types, by its JSON in the newest schema.
 
     Raises:
         ValueError: it lacks a key, or a value is of another type; the message says which.
     """
     try:
-        msgspec.convert(row, ROWS[kind][row["type"]])
+        return msgspec.convert(plain, ROWS[kind][plain["type"]])
     except msgspec.ValidationError as error:
         raise ValueError(str(error).replace("Object missing required field", "it lacks")) from error
 
@@ -421,7 +54,15 @@ def upgrade(header: Row, rows: Sequence[Row]) -> tuple[Row, list[Row]]:
     kind, rows = header["kind"], list(rows)
     while header["schema"] < NEWEST[kind]:
         header, rows = _STEPS[kind, header["schema"]](header, rows)
+    if kind == "benchmark" and "documents" not in header["workload"]:
+        return _with_rounds(header, rows)
     return header, rows
+
+
+def _with_rounds(header: Row, rows: Sequence[Row]) -> tuple[Row, list[Row]]:
+    """The first runs of llama.cpp's own tools had no rounds and no documents, in the schema of today."""
+    complete = {**header, "workload": {**header["workload"], "documents": None}}
+    return complete, [{"round": 0, **row} if row["type"] in ("request", "stage") else row for row in rows]
 
 
 def _benchmark_2(header: Row, rows: Sequence[Row]) -> tuple[Row, list[Row]]:

@@ -1,11 +1,11 @@
 """Run records: the only reader and writer of ``results/<kind>/<run id>.jsonl``.
 
-    with store.create("benchmark", header) as record:
-        record.append({"type": "request", ...})
-        record.finish({"ok": True, ...})
+    with store.create(BenchmarkHeader(...)) as record:
+        record.append(RequestRow(...))
+        record.finish(BenchmarkSummary(...))
 
     for record in store.load_all("benchmark"):
-        record.header["target"], record.requests, record.summary
+        record.header.target, record.requests, record.summary
 
 A record is a JSONL file, written row by row and only ever appended to, so that a run cut short leaves what it
 measured. Each row has a ``type``:
@@ -27,16 +27,27 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self, overload
+
+import msgspec
 
 from nexus_tasks.core.errors import RecordError
 from nexus_tasks.records import schema
+from nexus_tasks.records.benchmark_rows import (
+    BenchmarkHeader,
+    BenchmarkSummary,
+    Part,
+    RequestRow,
+    SampleRow,
+    StageRow,
+)
+from nexus_tasks.records.deployment_rows import DeploymentHeader, DeploymentSummary, HostRow, ReleaseRow
 
 MADE_BY = {
     "benchmark": "measure something first: nox -s benchmark",
@@ -44,35 +55,52 @@ MADE_BY = {
 }
 KINDS = tuple(MADE_BY)
 ROOT = Path(os.environ.get("NEXUS_RESULTS") or "results")
-ROW_TYPES = ("header", "request", "sample", "stage", "host", "release", "summary")
+Kind = Literal["benchmark", "deployment"]
 
 Row = dict[str, Any]
+"""A row as JSON has it."""
 
 
 @dataclass(frozen=True)
-class Record:
-    """One run, read back. ``summary`` is None when the run was interrupted. Rows are as written, or upgraded where
-    they were written by an older version.
+class BenchmarkRecord:
+    """A benchmark, read back, as if it had been written today. ``summary`` is None when the run was interrupted."""
+
+    path: Path
+    header: BenchmarkHeader
+    requests: list[RequestRow] = field(default_factory=list)
+    samples: list[SampleRow] = field(default_factory=list)
+    stages: list[StageRow] = field(default_factory=list)
+    summary: BenchmarkSummary | None = None
+
+    @property
+    def run_id(self) -> str:
+        return self.header.run_id
+
+    @property
+    def started_at(self) -> datetime:
+        return datetime.fromisoformat(self.header.started_at)
+
+
+@dataclass(frozen=True)
+class DeploymentRecord:
+    """A deployment, read back. ``summary`` is None when it was interrupted.
 
     ``hosts`` and ``releases`` have one row a host, its last; ``releases`` is empty in records that are older than it.
     """
 
     path: Path
-    header: Row
-    requests: list[Row] = field(default_factory=list)
-    samples: list[Row] = field(default_factory=list)
-    stages: list[Row] = field(default_factory=list)
-    summary: Row | None = None
-    hosts: list[Row] = field(default_factory=list)
-    releases: list[Row] = field(default_factory=list)
+    header: DeploymentHeader
+    hosts: list[HostRow] = field(default_factory=list)
+    releases: list[ReleaseRow] = field(default_factory=list)
+    summary: DeploymentSummary | None = None
 
     @property
     def run_id(self) -> str:
-        return str(self.header["run_id"])
+        return self.header.run_id
 
     @property
     def started_at(self) -> datetime:
-        return datetime.fromisoformat(self.header["started_at"])
+        return datetime.fromisoformat(self.header.started_at)
 
 
 class Writer:
@@ -82,17 +110,13 @@ class Writer:
         self.path = path
         self._stream = stream
 
-    def append(self, row: Mapping[str, Any]) -> None:
-        """Write one row and hand it to the operating system at once.
+    def append(self, row: Part) -> None:
+        """Write one row and hand it to the operating system at once. A number that is none is written as unknown.
 
         Raises:
             RecordError: the disk is full or the file cannot be written any more.
         """
-        if row.get("type") not in ROW_TYPES:
-            raise ValueError(f"a row's type is one of {', '.join(ROW_TYPES)}, not {row.get('type')!r}")
-        line = json.dumps(row, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
-        # Half of a surrogate pair, as a server's JSON may hold, must not cost the row: it becomes "?".
-        left = line.encode("utf-8", errors="replace")
+        left = _line(row)
         start = self._stream.tell()
         try:
             while left:  # a full disk first shows as a write of fewer bytes
@@ -106,9 +130,9 @@ class Writer:
                 hint="the rows before it are kept; make room on the disk and run it again",
             ) from error
 
-    def finish(self, summary: Mapping[str, Any]) -> None:
-        """Write the trailer: the run is complete, whatever its verdict."""
-        self.append({"type": "summary", "finished_at": utc_now(), **summary})
+    def finish(self, summary: BenchmarkSummary | DeploymentSummary) -> None:
+        """Write the trailer, with the present moment: the run is complete, whatever its verdict."""
+        self.append(msgspec.structs.replace(summary, finished_at=utc_now()))
 
     def __enter__(self) -> Self:
         return self
@@ -117,6 +141,16 @@ class Writer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stream.close()
+
+
+def _line(row: Part) -> bytes:
+    """A row as a line of JSON."""
+    try:
+        return msgspec.json.encode(row) + b"\n"
+    except UnicodeEncodeError:
+        # Half of a surrogate pair, as a server's JSON may hold, must not cost the row: it becomes "?".
+        text = json.dumps(msgspec.to_builtins(row), ensure_ascii=False, separators=(",", ":"))
+        return text.encode("utf-8", errors="replace") + b"\n"
 
 
 def utc_now() -> str:
@@ -132,28 +166,27 @@ def new_run_id(target: str) -> str:
 
 
 def create(
-    kind: str, header: Mapping[str, Any], *, target: str, root: Path = ROOT, run_id: str | None = None
-) -> Writer:
-    """Start a record in ``root/kind`` and write its header.
+    header: BenchmarkHeader | DeploymentHeader, *, root: Path = ROOT, run_id: str | None = None,
+    started_at: str | None = None,
+) -> Writer:  # fmt: skip
+    """Start a record in the folder of its kind below ``root``, and write its header.
 
     Args:
-        kind: one of KINDS.
-        header: what the kind says about the run; ``type``, ``schema``, ``kind``, ``run_id`` and
-            ``started_at`` are added here.
-        target: the name that goes into the run id.
+        header: what the kind says about the run; ``schema``, ``kind``, ``run_id`` and ``started_at`` are set here.
+            The name of its target goes into the run id.
         run_id: one of :func:`new_run_id`, where another record names this one; None draws it here.
+        started_at: when the run began, where that was before now.
 
     Raises:
         RecordError: the folder cannot be written.
     """
-    if kind not in KINDS:
-        raise ValueError(f"unknown kind of record {kind!r}")
+    kind = "benchmark" if isinstance(header, BenchmarkHeader) else "deployment"
     given, path = run_id, root / kind
     stream: FileIO | None = None
     try:
         path.mkdir(parents=True, exist_ok=True)
         while stream is None:
-            run_id = given or new_run_id(target)
+            run_id = given or new_run_id(header.target)
             path = root / kind / f"{run_id}.jsonl"
             try:
                 stream = FileIO(path, "x")
@@ -166,9 +199,9 @@ def create(
             hint="make the folder writable, or choose another one with --results or NEXUS_RESULTS",
         ) from error
     writer = Writer(path, stream)
-    row = {"schema": schema.NEWEST[kind], "kind": kind, "run_id": run_id, "started_at": utc_now()}
+    first = {"schema": schema.NEWEST[kind], "kind": kind, "run_id": path.stem, "started_at": started_at or utc_now()}
     try:
-        writer.append({"type": "header", **row, **header})
+        writer.append(msgspec.structs.replace(header, **first))
     except RecordError:
         stream.close()
         path.unlink()  # a record without a header could never be read
@@ -176,15 +209,41 @@ def create(
     return writer
 
 
-def load(path: Path) -> Record:
+@overload
+def load(path: Path, kind: Literal["benchmark"] = "benchmark") -> BenchmarkRecord: ...
+@overload
+def load(path: Path, kind: Literal["deployment"]) -> DeploymentRecord: ...
+def load(path: Path, kind: Kind = "benchmark") -> BenchmarkRecord | DeploymentRecord:
     """Read one record.
 
     Raises:
-        RecordError: the file cannot be read, a line is not a JSON object of a known type, the first row is
+        RecordError: the file cannot be read, is of another kind, a line is not a row of that kind, the first row is
             not a header, or the schema is unknown. The message names the file and the line.
     """
-    header: Row | None = None
-    rows: list[Row] = []
+    lines = _lines(path)
+    if not lines:
+        raise RecordError(f"{path} is empty", hint="delete it: the run that made it stopped before it began")
+    plain = _header(path, lines[0], kind)
+    header, rows = _typed(kind, plain, lines) or _upgraded(path, kind, plain, lines)
+    for number, row in enumerate(rows[:-1], start=3):
+        if isinstance(row, BenchmarkSummary | DeploymentSummary):
+            raise _damaged(path, number, "it follows the summary, which is the last row of a record")
+    summary = rows.pop() if rows and isinstance(rows[-1], BenchmarkSummary | DeploymentSummary) else None
+    if kind == "benchmark":
+        return BenchmarkRecord(
+            path, header, summary=summary, requests=[row for row in rows if isinstance(row, RequestRow)],
+            samples=[row for row in rows if isinstance(row, SampleRow)],
+            stages=[row for row in rows if isinstance(row, StageRow)],
+        )  # fmt: skip
+    return DeploymentRecord(
+        # A later row of the same host replaces an earlier one.
+        path, header, summary=summary, hosts=list({row.host: row for row in rows if isinstance(row, HostRow)}.values()),
+        releases=list({row.host: row for row in rows if isinstance(row, ReleaseRow)}.values()),
+    )  # fmt: skip
+
+
+def _lines(path: Path) -> list[bytes]:
+    """The whole lines of a record. What follows the last line feed was cut off while it was written."""
     try:
         # Only a line feed ends a row: str.splitlines would also split at line separators inside of strings.
         *lines, rest = path.read_bytes().split(b"\n")
@@ -192,47 +251,69 @@ def load(path: Path) -> Record:
         raise RecordError(f"cannot read {path}: {error.strerror}", hint="check the path and its permissions") from error
     if rest and not lines:
         raise _damaged(path, 1, "it is cut off")
-    # What follows the last line feed was cut off while it was written, wherever in a character that fell.
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line.decode())
-        except ValueError as error:
-            raise _damaged(path, number, "it is not JSON") from error
-        if rows and rows[-1]["type"] == "summary":
-            raise _damaged(path, number, "it follows the summary, which is the last row of a record")
+    return lines
+
+
+_DECODERS = {
+    "benchmark": msgspec.json.Decoder(RequestRow | SampleRow | StageRow | BenchmarkSummary),
+    "deployment": msgspec.json.Decoder(HostRow | ReleaseRow | DeploymentSummary),
+}
+
+
+def _typed(kind: Kind, header: Row, lines: Sequence[bytes]) -> tuple[Any, list[Any]] | None:
+    """Header and rows of a record of the newest schema; None where there is a line that is not of it."""
+    if header["schema"] != schema.NEWEST[kind]:
+        return None
+    decode = _DECODERS[kind].decode
+    try:
+        return schema.row(kind, header), [decode(line) for line in lines[1:]]
+    except (ValueError, UnicodeDecodeError):
+        return None
+
+
+def _upgraded(path: Path, kind: Kind, header: Row, lines: Sequence[bytes]) -> tuple[Any, list[Any]]:
+    """Header and rows of an older record, row by row. Raises RecordError at a line that is none of them."""
+    rows: list[Row] = []
+    for number, line in enumerate(lines[1:], start=2):
+        row = _json(path, number, line)
         match row:
-            case {"type": "header"} if number == 1:
-                header = row
-                _check_header(path, row)
-            case {"type": str(name)} if header is not None and name != "header" and name in schema.ROWS[header["kind"]]:
+            case {"type": str(name)} if name != "header" and name in schema.ROWS[kind]:
                 rows.append(row)
             case _:
                 raise _damaged(path, number, "it is not a row of a run record")
-    if header is None:
-        raise RecordError(f"{path} is empty", hint="delete it: the run that made it stopped before it began")
     try:
         header, rows = schema.upgrade(header, rows)
     except (AttributeError, KeyError, TypeError) as error:
         raise RecordError(
             f"{path} can't be read as its schema {header['schema']}: {type(error).__name__} {error}", hint=_MOVE_IT
         ) from error
+    typed = []
     for number, row in enumerate([header, *rows], start=1):
         try:
-            schema.check(header["kind"], row)
+            typed.append(schema.row(kind, row))
         except ValueError as error:
-            raise _damaged(path, number, f"it is no {row['type']} of a {header['kind']}: {error}") from error
-    of_type = {name: [row for row in rows if row["type"] == name] for name in ROW_TYPES}
-    return Record(
-        path,
-        header,
-        requests=of_type["request"],
-        samples=of_type["sample"],
-        stages=of_type["stage"],
-        summary=of_type["summary"][0] if of_type["summary"] else None,
-        # A later row of the same host replaces an earlier one.
-        hosts=list({row["host"]: row for row in of_type["host"]}.values()),
-        releases=list({row["host"]: row for row in of_type["release"]}.values()),
-    )
+            raise _damaged(path, number, f"it is no {row['type']} of a {kind}: {error}") from error
+    return typed[0], typed[1:]
+
+
+def _json(path: Path, number: int, line: bytes) -> Any:
+    try:
+        return json.loads(line.decode())
+    except ValueError as error:
+        raise _damaged(path, number, "it is not JSON") from error
+
+
+def _header(path: Path, line: bytes, kind: Kind) -> Row:
+    """The header of a record of a kind, as it is in the file."""
+    header = _json(path, 1, line)
+    if not isinstance(header, dict) or header.get("type") != "header":
+        raise _damaged(path, 1, "it is not a row of a run record")
+    _check_header(path, header)
+    if header["kind"] != kind:
+        raise RecordError(
+            f"{path} must be the record of a {kind}, not of a {header['kind']}", hint="name another record"
+        )
+    return header
 
 
 def _check_header(path: Path, header: Row) -> None:
@@ -273,10 +354,14 @@ def paths(kind: str, root: Path = ROOT, *, required: bool = True) -> list[Path]:
     return of_kind
 
 
-def load_all(kind: str, root: Path = ROOT) -> Iterator[Record]:
+@overload
+def load_all(kind: Literal["benchmark"], root: Path = ROOT) -> Iterator[BenchmarkRecord]: ...
+@overload
+def load_all(kind: Literal["deployment"], root: Path = ROOT) -> Iterator[DeploymentRecord]: ...
+def load_all(kind: Kind, root: Path = ROOT) -> Iterator[BenchmarkRecord] | Iterator[DeploymentRecord]:
     """Every record of a kind, oldest first. Raises RecordError as :func:`paths` and :func:`load` do."""
-    for path in paths(kind, root):
-        yield load(path)
+    found = paths(kind, root)
+    return map(load, found) if kind == "benchmark" else (load(path, "deployment") for path in found)
 
 
 _MOVE_IT = "move the file out of the results folder; a record is never edited by hand"
@@ -289,16 +374,16 @@ def _damaged(path: Path, number: int, why: str) -> RecordError:
     )
 
 
-def load_readable(kind: str, root: Path = ROOT) -> tuple[list[Record], list[str]]:
-    """All records of a kind that can be read, oldest first, and a line for each that can't.
+def load_readable_deployments(root: Path = ROOT) -> tuple[list[DeploymentRecord], list[str]]:
+    """All records of deployments that can be read, oldest first, and a line for each that can't.
 
     Raises:
         RecordError: there are none, or the folder cannot be listed.
     """
     records, unread = [], []
-    for path in paths(kind, root):
+    for path in paths("deployment", root):
         try:
-            records.append(load(path))
+            records.append(load(path, "deployment"))
         except RecordError as error:
             unread.append(error.message)
     return records, unread

@@ -22,7 +22,7 @@ from nexus_tasks.core.errors import RecordError, ReportError
 from nexus_tasks.core.text import minute, number
 from nexus_tasks.fleet import builds, deployments
 from nexus_tasks.records import store
-from nexus_tasks.records.store import Record
+from nexus_tasks.records.store import BenchmarkRecord
 from nexus_tasks.reports import markup
 from nexus_tasks.reports.markup import Cell, Column, Rows
 from nexus_tasks.stats.metrics import DECODE, OUTPUT, REQUESTS, TTFT
@@ -71,7 +71,7 @@ def history_page(target: str, reports_dir: Path) -> Path:
     return reports_dir / "history" / f"{slug}-{hashlib.sha256(target.encode()).hexdigest()[:4]}.html"
 
 
-def write(results_dir: Path, reports_dir: Path, records: Iterable[Record] | None = None) -> Path:
+def write(results_dir: Path, reports_dir: Path, records: Iterable[BenchmarkRecord] | None = None) -> Path:
     """Write ``<reports_dir>/index.html`` and return its path.
 
     Args:
@@ -129,7 +129,7 @@ def unwritable(folder: Path, error: OSError) -> ReportError:
     )
 
 
-def _records(results_dir: Path) -> Iterable[Record]:
+def _records(results_dir: Path) -> Iterable[BenchmarkRecord]:
     for path in sorted((results_dir / "benchmark").glob("*.jsonl")):
         try:
             yield store.load(path)
@@ -137,7 +137,7 @@ def _records(results_dir: Path) -> Iterable[Record]:
             continue  # who renders it hears of it; a list isn't the place
 
 
-def _page(record: Record, reports_dir: Path) -> Path:
+def _page(record: BenchmarkRecord, reports_dir: Path) -> Path:
     return reports_dir / "benchmark" / f"{record.path.stem}.html"
 
 
@@ -161,11 +161,11 @@ def _fleet_summaries(results_dir: Path, reports_dir: Path) -> list[Summary]:
     return notes
 
 
-def _targets(records: Sequence[Record], reports_dir: Path) -> str:
+def _targets(records: Sequence[BenchmarkRecord], reports_dir: Path) -> str:
     """A row for each target: how its last run went. ``records`` are newest first."""
-    by_target: dict[str, list[Record]] = {}
+    by_target: dict[str, list[BenchmarkRecord]] = {}
     for record in records:
-        by_target.setdefault(str(record.header["target"]), []).append(record)
+        by_target.setdefault(str(record.header.target), []).append(record)
     columns = [
         Column("Target", numeric=False), Column("Runs"), Column("Last", "UTC", numeric=False),
         Column("Model", numeric=False), Column("Workload, load", numeric=False),
@@ -187,7 +187,7 @@ def _targets(records: Sequence[Record], reports_dir: Path) -> str:
     return markup.table(columns, rows, "The name of a target leads to its history.").html if rows else ""
 
 
-def _runs(records: Sequence[Record], reports_dir: Path) -> str:
+def _runs(records: Sequence[BenchmarkRecord], reports_dir: Path) -> str:
     columns = [
         Column("When", "UTC", numeric=False), Column("Target", numeric=False), Column("Model", numeric=False),
         Column("Workload", "prompt/output tokens", numeric=False), Column("Load", numeric=False),
@@ -197,9 +197,9 @@ def _runs(records: Sequence[Record], reports_dir: Path) -> str:
         [
             Cell(
                 f"{record.started_at:%Y-%m-%d %H:%M:%S}", link=link(_page(record, reports_dir), reports_dir),
-                detail=record.header["tag"] or "",
+                detail=record.header.tag or "",
             ),
-            str(record.header["target"]),
+            str(record.header.target),
             runs.model_name(record),
             runs.sizes(record),
             runs.load_name(record),
@@ -210,19 +210,21 @@ def _runs(records: Sequence[Record], reports_dir: Path) -> str:
     return markup.table(columns, rows).html
 
 
-def _numbers(record: Record) -> list[Cell | str]:
+def _numbers(record: BenchmarkRecord) -> list[Cell | str]:
     """The best throughput of any level, two medians, and the verdict."""
     tone, _ = runs.verdict(record)
     measured = runs.metrics(record)
     levels = runs.stages(record)
     # Of one level the summary has it, also where it was measured in rounds and the requests weren't read.
-    rates = [(record.summary or {}).get("throughput") or {}] if len(levels) == 1 else []
-    rates += [row["throughput"] or {} for row in levels]
-    tokens, answers = (max((rate.get(key) or 0 for rate in rates), default=0) for key in (OUTPUT.key, REQUESTS.key))
+    rates = [row.throughput for row in levels if row.throughput]
+    if len(levels) == 1 and record.summary and record.summary.throughput:
+        rates.append(record.summary.throughput)
+    tokens = max((rate.output_tps or 0.0 for rate in rates), default=0.0)
+    answers = max((rate.requests_per_s or 0.0 for rate in rates), default=0.0)
     return [
         Cell(number(tokens or None), detail="" if tokens or not answers else number(answers, REQUESTS.unit)),
-        number(measured.get(TTFT.key, {}).get("median")),
-        number(measured.get(DECODE.key, {}).get("median")),
+        number(runs.figure(measured.get(TTFT.key))),
+        number(runs.figure(measured.get(DECODE.key))),
         Cell(runs.badge(record), tone),
     ]
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
 from nexus_tasks.core.text import number, span
-from nexus_tasks.records.store import Record
+from nexus_tasks.records.store import BenchmarkRecord
 from nexus_tasks.reports import frames, levels
 from nexus_tasks.reports.drawing import (
     BAD,
@@ -38,7 +38,7 @@ AXES = {
 }
 
 
-def by_level(record: Record) -> Block:
+def by_level(record: BenchmarkRecord) -> Block:
     """Throughput and latency against the level of load, with the slots of the server and the SLOs."""
     stages = frames.stages(record)
     if len(stages) < 2:
@@ -77,7 +77,7 @@ def by_level(record: Record) -> Block:
         )
 
 
-def _by_length(record: Record, stages: pd.DataFrame) -> Block:
+def _by_length(record: BenchmarkRecord, stages: pd.DataFrame) -> Block:
     panels = [
         (metric, colour)
         for metric, colour in ((TTFT, BLUE), (PREFILL, GREEN), (DECODE, ORANGE))
@@ -95,7 +95,7 @@ def _by_length(record: Record, stages: pd.DataFrame) -> Block:
                 log_ticks(axes.yaxis, float(values.min()), float(values.max()))
             else:
                 axes.set_ylim(0, float(values.max()) * 1.2)
-            for name, limit in record.header["load"]["slo"].items():
+            for name, limit in record.header.load.slo.items():
                 if parse(name)[0].key == metric.key:
                     slo_line(axes, float(limit))
             axes.set_xlabel(AXES["prompt_tokens"])
@@ -109,7 +109,7 @@ def _by_length(record: Record, stages: pd.DataFrame) -> Block:
         )
 
 
-def _latency(axes: Axes, record: Record, stages: pd.DataFrame, metric: Metric) -> None:
+def _latency(axes: Axes, record: BenchmarkRecord, stages: pd.DataFrame, metric: Metric) -> None:
     _line(axes, stages, metric, BLUE)
     labels = [(float(stages[f"{metric.key}_median"].iloc[-1]), "median", BLUE)]
     tail = stages[f"{metric.key}_p95"]
@@ -117,7 +117,7 @@ def _latency(axes: Axes, record: Record, stages: pd.DataFrame, metric: Metric) -
         axes.plot(stages["level"], tail, "--", color=PURPLE)
         labels.append((float(tail.dropna().iloc[-1]), "p95", PURPLE))
     values = pd.concat([stages[f"{metric.key}_median"], tail]).dropna()
-    limits = [float(v) for name, v in record.header["load"]["slo"].items() if parse(name)[0].key == metric.key]
+    limits = [float(v) for name, v in record.header.load.slo.items() if parse(name)[0].key == metric.key]
     if values.max() > 8 * values.min() > 0:
         axes.set_yscale("log")
         log_ticks(axes.yaxis, min([float(values.min()), *limits]), max([float(values.max()), *limits]))
@@ -141,7 +141,7 @@ def _line(axes: Axes, stages: pd.DataFrame, metric: Metric, colour: str) -> None
                       alpha=0.2, linewidth=0)  # fmt: skip
 
 
-def _level_axis(axes: Axes, record: Record, stages: pd.DataFrame) -> None:
+def _level_axis(axes: Axes, record: BenchmarkRecord, stages: pd.DataFrame) -> None:
     """The levels themselves as ticks, as far as they have room."""
     values = np.unique(stages["level"].dropna().to_numpy())
     if len(values) and values[-1] > LOG_RANGE * values[0] > 0:
@@ -160,7 +160,7 @@ def _level_axis(axes: Axes, record: Record, stages: pd.DataFrame) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def _slots(axes: Axes, record: Record, stages: pd.DataFrame, *, named: bool) -> None:
+def _slots(axes: Axes, record: BenchmarkRecord, stages: pd.DataFrame, *, named: bool) -> None:
     """The band beyond the server's slots, in which requests wait."""
     slots = runs.slots(record)
     if not slots or runs.axis(record) != "concurrency" or stages["level"].max() < slots:

@@ -12,7 +12,8 @@ from typing import Any
 import pandas as pd
 
 from nexus_tasks.core.text import number, plural
-from nexus_tasks.records.store import Record, Row
+from nexus_tasks.records.benchmark_rows import StageRow
+from nexus_tasks.records.store import BenchmarkRecord
 from nexus_tasks.reports import frames
 from nexus_tasks.reports.markup import Block, Cell, Column, Rows, table
 from nexus_tasks.stats.metrics import DECODE, ITL, OUTPUT, PREFILL, REQUESTS, TOTAL, TTFT, Metric
@@ -21,7 +22,7 @@ from nexus_tasks.views import runs
 Level = dict[Any, Any]  # a row of frames.stages
 
 
-def headline(record: Record) -> Row:
+def headline(record: BenchmarkRecord) -> StageRow:
     """The level that the first sentence and the tiles speak of: a sweep's knee, the longest prompts, most output."""
     stages = runs.stages(record)
     frame = frames.stages(record)
@@ -31,12 +32,12 @@ def headline(record: Record) -> Row:
         chosen = knee_of(record, frame)["stage"]
     else:
         chosen = best(frame)["stage"]
-    return next(row for row in stages if row["stage"] == chosen)
+    return next(row for row in stages if row.stage == chosen)
 
 
-def knee_of(record: Record, stages: pd.DataFrame) -> Level:
+def knee_of(record: BenchmarkRecord, stages: pd.DataFrame) -> Level:
     """The level at saturation: as the summary says, else the first whose throughput is within 5 % of the most."""
-    named = (record.summary or {}).get("knee")
+    named = record.summary.knee if record.summary else None
     rate = stages[throughput(stages).key]
     levels = [level for level in rows(stages) if level["stage"] == named]
     levels = levels or rows(stages[rate >= 0.95 * rate.max()]) or rows(stages)
@@ -59,12 +60,12 @@ def throughput(stages: pd.DataFrame) -> Metric:
     return OUTPUT if (stages[OUTPUT.key] > 0).any() else REQUESTS
 
 
-def meets(record: Record, stages: pd.DataFrame) -> pd.Series:
+def meets(record: BenchmarkRecord, stages: pd.DataFrame) -> pd.Series:
     """The levels that meet every SLO of the run in 95 % of their requests, or in all where they are few."""
     return stages["goodput_share"] >= 0.95
 
 
-def listed(record: Record) -> Block:
+def listed(record: BenchmarkRecord) -> Block:
     """Every level in a row: what came out, how long it took, how many met the SLOs, and whether it is valid."""
     stages = frames.stages(record)
     if len(stages) < 2:
@@ -75,7 +76,7 @@ def listed(record: Record) -> Block:
     shown |= {DECODE.key: Column.of(DECODE, f"each, {DECODE.unit}"), PREFILL.key: Column.of(PREFILL)}
     columns_of = {name: name if name in stages else f"{name}_median" for name in shown}
     shown = {name: column for name, column in shown.items() if stages[columns_of[name]].max() > 0}
-    goals = bool(record.header["load"]["slo"])
+    goals = bool(record.header.load.slo)
     columns = [
         Column("Level", numeric=False),
         Column("Requests", "warm-up too"),

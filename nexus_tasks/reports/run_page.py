@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nexus_tasks.core.text import SPACE, interval, moment, number
-from nexus_tasks.records.store import Record
+from nexus_tasks.records.store import BenchmarkRecord
 from nexus_tasks.reports import levels
 from nexus_tasks.reports.earlier_runs import change_cell
 from nexus_tasks.reports.frames import History
@@ -20,15 +20,15 @@ from nexus_tasks.views import runs
 TILES = (TTFT, ITL, DECODE, PREFILL)
 
 
-def head(record: Record, past: History, sentences: Sequence[str], kind: str) -> Block:
+def head(record: BenchmarkRecord, past: History, sentences: Sequence[str], kind: str) -> Block:
     """The top of a page about one run."""
     tone, _ = runs.verdict(record)
     return fill(
         "blocks/head.html",
-        kicker=" · ".join(filter(None, [kind, moment(record.started_at), record.header["tag"]])),
-        target=record.header["target"],
+        kicker=" · ".join(filter(None, [kind, moment(record.started_at), record.header.tag])),
+        target=record.header.target,
         title=runs.model_name(record),
-        subtitle=f"on {record.header['target']}",
+        subtitle=f"on {record.header.target}",
         subject=f"{runs.sizes(record)} tokens, {runs.load_name(record)}",
         tone=tone,
         badge=runs.badge(record),
@@ -38,37 +38,37 @@ def head(record: Record, past: History, sentences: Sequence[str], kind: str) -> 
     )
 
 
-def tiles(record: Record, past: History) -> list[dict[str, Any]]:
+def tiles(record: BenchmarkRecord, past: History) -> list[dict[str, Any]]:
     """The main numbers of a run with interval, tail, and how they moved; of several levels, those of the one that the
     first sentence names."""
     stages = runs.stages(record)
     several = len(stages) > 1
     stage = levels.headline(record)
-    at = f"at {stage['level']}"
-    figures = stage["metrics"] if several else runs.metrics(record)
-    figures = {name: stats for name, stats in figures.items() if stats}
-    rates = stage["throughput"] or {}
-    rate = next((metric for metric in (OUTPUT, REQUESTS) if (rates.get(metric.key) or 0) > 0), None)
-    made = [_tile(f"{rate.title}, all requests", number(rates[rate.key]), rate.unit, at)] if rate else []
+    at = f"at {runs.level_name(stage)}"
+    measured = stage.metrics if several else runs.metrics(record)
+    figures = {name: stats for name, stats in measured.items() if stats}
+    rates = {metric: getattr(stage.throughput, metric.key, None) or 0.0 for metric in (OUTPUT, REQUESTS)}
+    rate = next((metric for metric, value in rates.items() if value > 0), None)
+    made = [_tile(f"{rate.title}, all requests", number(rates[rate]), rate.unit, at)] if rate else []
     shown = [(metric, metric.heading) for metric in TILES if metric.key in figures] or [(TOTAL, TOTAL.title)]
     for metric, label in shown:
         if metric.key in figures:
             stats = figures[metric.key]
-            sure = interval((stats.get("ci") or {}).get("median"))
-            count = f"n{SPACE}={SPACE}{stats['n']}"
-            tail = f"p99{SPACE}{number(stats['p99'])}" if stats["p99"] is not None else count
-            ends = f"95{SPACE}%:{SPACE}{sure}" if sure else f"{number(stats['min'])} to {number(stats['max'])}"
+            sure = interval(runs.interval(stats))
+            count = f"n{SPACE}={SPACE}{stats.n}"
+            tail = f"p99{SPACE}{number(stats.p99)}" if stats.p99 is not None else count
+            ends = f"95{SPACE}%:{SPACE}{sure}" if sure else f"{number(stats.min)} to {number(stats.max)}"
             change = None if several else change_cell(metric, past.changes.get(metric.key))
-            detail = f"{ends}; {tail}" if stats["n"] > 1 else count
-            made.append(_tile(f"{label}, median", number(stats["median"]), metric.unit, detail, change))
-    goodput = stage["goodput"]
-    if goodput and goodput["share"] is not None:
-        detail = f"{number(goodput['requests_per_s'], 'requests/s')} met the SLOs"
-        made.append(_tile("Goodput", f"{goodput['share'] * 100:.0f}", "%", detail))
-    energy = (record.summary or {}).get("energy")
-    if energy and energy["joules_per_token"] is not None:
-        detail = f"{number(energy['joules'], 'J')} in all"
-        made.append(_tile("Energy", number(energy["joules_per_token"]), "J/token", detail))
+            detail = f"{ends}; {tail}" if stats.n > 1 else count
+            made.append(_tile(f"{label}, median", number(stats.median), metric.unit, detail, change))
+    goodput = stage.goodput
+    if goodput and goodput.share is not None:
+        detail = f"{number(goodput.requests_per_s, 'requests/s')} met the SLOs"
+        made.append(_tile("Goodput", f"{goodput.share * 100:.0f}", "%", detail))
+    energy = record.summary.energy if record.summary else None
+    if energy and energy.joules_per_token is not None:
+        detail = f"{number(energy.joules, 'J')} in all"
+        made.append(_tile("Energy", number(energy.joules_per_token), "J/token", detail))
     return made
 
 
@@ -76,6 +76,6 @@ def _tile(label: str, value: str, unit: str, detail: str, change: Cell | None = 
     return {"label": label, "value": value, "unit": unit, "detail": detail, "change": change}
 
 
-def footer(record: Record) -> Block:
+def footer(record: BenchmarkRecord) -> Block:
     """The foot: where the numbers come from."""
-    return fill("blocks/footer.html", run_id=record.run_id, kind=record.header["kind"])
+    return fill("blocks/footer.html", run_id=record.run_id, kind=record.header.kind)

@@ -26,7 +26,7 @@ from nexus_tasks.core.errors import RecordError, UsageError
 from nexus_tasks.core.provenance import ROOT
 from nexus_tasks.core.text import minute, moment, plural
 from nexus_tasks.records import store
-from nexus_tasks.records.store import Record
+from nexus_tasks.records.store import BenchmarkRecord
 from nexus_tasks.reports import index, rendering
 from nexus_tasks.reports.rendering import Options, Page
 from nexus_tasks.views import runs
@@ -34,7 +34,8 @@ from nexus_tasks.views import runs
 NOTEBOOKS = ROOT / "notebooks"
 REPORTS = Path("reports")
 
-TOGETHER = {"deployment": ("fleet", "builds")}  # kinds whose records are shown together, and what the pages are called
+DEPLOYMENT = "deployment"
+TOGETHER = ("fleet", "builds")  # the pages that show all records of deployments
 HISTORY = "history"
 LATEST_SHOWN = 5
 
@@ -75,26 +76,27 @@ def update(
     """
     paths_of = _record_paths(kinds, run, folders.results)
     rendering.make_writable(folders.reports)
-    readable: dict[str, list[Record]] = {kind: [] for kind in paths_of}
-    unreadable = 0
+    benchmarks: list[BenchmarkRecord] = []
+    deployments = unreadable = 0
     for kind, path in [(kind, path) for kind, paths in paths_of.items() for path in paths]:
         try:
-            readable[kind].append(_without_rows(store.load(path)))
+            if kind == DEPLOYMENT:
+                store.load(path, "deployment")
+                deployments += 1
+            else:
+                benchmarks.append(_without_rows(store.load(path)))
         except RecordError as error:
             unreadable += 1
             options.warn(f"{error.message}: skipped ({error.hint})")
-    pages = []
-    for kind, records in readable.items():
-        if kind in TOGETHER:
-            pages += [_of_all(name, paths_of[kind], folders) for name in TOGETHER[kind] if records]
-            continue
-        pages += [_of_run(record, folders) for record in records]
-        if run is None:
-            pages += _of_targets(records, folders)
-            pages += _compared_before(records, folders)
+    pages = [_of_run(record, folders) for record in benchmarks]
+    if run is None:
+        pages += _of_targets(benchmarks, folders)
+        pages += _compared_before(benchmarks, folders)
+    if deployments:
+        pages += [_of_all(name, paths_of[DEPLOYMENT], folders) for name in TOGETHER]
     rendered, failed = rendering.bring_up_to_date(pages, options)
     options.say(_tally(len(pages) + unreadable, rendered, unreadable + failed))
-    listed = readable.get(comparable.KIND) if run is None else None
+    listed = benchmarks if run is None and comparable.KIND in paths_of else None
     return index.write(folders.results, folders.reports, listed), unreadable + failed
 
 
@@ -168,18 +170,18 @@ def _record_paths(kinds: Sequence[str], run: str | None, results_dir: Path) -> d
         store.paths(kinds[0], results_dir)  # says so
     if run is None:
         return {kind: paths for kind, paths in paths_of.items() if paths}
-    single = [(kind, path) for kind, paths in paths_of.items() if kind not in TOGETHER for path in paths]
+    single = [(kind, path) for kind, paths in paths_of.items() if kind != DEPLOYMENT for path in paths]
     chosen = {kind: [path] for kind, path in single if path.stem == run}
     if not chosen:
         latest = [path.stem for _, path in single][-LATEST_SHOWN:][::-1]
         hint = f"the latest are {', '.join(latest)}"
-        if any(path.stem == run for kind in paths_of.keys() & TOGETHER for path in paths_of[kind]):
+        if any(path.stem == run for path in paths_of.get(DEPLOYMENT, ())):
             hint = "deployments are reported on together: nox -s report -- deployment"
         raise UsageError(f"no run {run!r} in {results_dir}", hint=hint)
     return chosen
 
 
-def _sides(kind: str, names: Sequence[str], results_dir: Path) -> list[list[Record]]:
+def _sides(kind: str, names: Sequence[str], results_dir: Path) -> list[list[BenchmarkRecord]]:
     """The records of a page, by sides. A tag or a baseline can stand for several: of models each is a side."""
     last_good = [place for place, name in enumerate(names) if name == LAST_GOOD]
     records_of = {
@@ -198,26 +200,26 @@ def _sides(kind: str, names: Sequence[str], results_dir: Path) -> list[list[Reco
     return sides
 
 
-def _without_rows(record: Record) -> Record:
+def _without_rows(record: BenchmarkRecord) -> BenchmarkRecord:
     """A record without what only its own page needs: all records together may be larger than memory."""
     return record if record.summary is None else replace(record, requests=[], samples=[])
 
 
-def _by_target(records: Iterable[Record]) -> dict[str, list[Path]]:
+def _by_target(records: Iterable[BenchmarkRecord]) -> dict[str, list[Path]]:
     paths_of: dict[str, list[Path]] = {}
     for record in records:
-        paths_of.setdefault(str(record.header["target"]), []).append(record.path)
+        paths_of.setdefault(str(record.header.target), []).append(record.path)
     return paths_of
 
 
-def _of_run(record: Record, folders: Folders) -> Page:
-    kind = str(record.header["kind"])
+def _of_run(record: BenchmarkRecord, folders: Folders) -> Page:
+    kind = record.header.kind
     name = "sweep" if kind == comparable.KIND and runs.swept(record) else kind
     return Page(
         path=folders.reports / kind / f"{record.path.stem}.html",
         source=folders.notebooks / f"{name}.ipynb",
         records=(record.path,),
-        title=f"{record.header['target']}, {moment(record.started_at)}",
+        title=f"{record.header.target}, {moment(record.started_at)}",
         set_by_us={"record_path": str(record.path.resolve()), "results_dir": str(folders.results.resolve())},
     )
 
@@ -242,19 +244,19 @@ def _of_target(target: str, paths: Sequence[Path], folders: Folders) -> Page:
     )
 
 
-def _of_targets(records: Sequence[Record], folders: Folders) -> list[Page]:
+def _of_targets(records: Sequence[BenchmarkRecord], folders: Folders) -> list[Page]:
     """The histories of the targets that have one: more than one run."""
     return [_of_target(target, paths, folders) for target, paths in _by_target(records).items() if len(paths) > 1]
 
 
-def _of_sides(kind: str, sides: Sequence[Sequence[Record]], folders: Folders) -> Page:
+def _of_sides(kind: str, sides: Sequence[Sequence[BenchmarkRecord]], folders: Folders) -> Page:
     stems = [[record.path.stem for record in side] for side in sides]
     flat = [stem for side in stems for stem in side]
     name = "--".join(flat)
     if len(flat) > 2:
         digest = hashlib.sha256(json.dumps(stems).encode()).hexdigest()[:6]
         name = f"{max(flat)}-and-{len(flat) - 1}-more-{digest}"
-    of = [f"{side[0].header['tag'] or side[0].header['target']}, {minute(side[0].started_at)}" for side in sides]
+    of = [f"{side[0].header.tag or side[0].header.target}, {minute(side[0].started_at)}" for side in sides]
     return Page(
         path=folders.reports / kind / f"{name}.html",
         source=folders.notebooks / f"{kind}.ipynb",
@@ -265,7 +267,7 @@ def _of_sides(kind: str, sides: Sequence[Sequence[Record]], folders: Folders) ->
     )
 
 
-def _compared_before(records: Sequence[Record], folders: Folders) -> list[Page]:
+def _compared_before(records: Sequence[BenchmarkRecord], folders: Folders) -> list[Page]:
     """The pages of chosen records that there are, as far as their records are still there."""
     known = {record.path.stem: record for record in records}
     pages = []

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from nexus_tasks.core.text import number
-from nexus_tasks.records.store import Record, Row
+from nexus_tasks.records.store import BenchmarkRecord, Row
 from nexus_tasks.reports import frames
 from nexus_tasks.reports.drawing import BAD, BLUE, INK, LABELLED_ROWS, ORANGE, SERIES, WIDE_IN, block, drawing
 from nexus_tasks.reports.markup import Block, note
@@ -25,7 +25,7 @@ STAGES_NAMED = 12  # more levels than this, and their names run into each other
 REQUESTS_PANEL = "Requests in flight, slots and queue"
 
 
-def over_time(record: Record) -> Block:
+def over_time(record: BenchmarkRecord) -> Block:
     """Tokens per second over the run, with the load and the telemetry of the same seconds below."""
     rate, samples, requests = frames.token_rate(record), frames.samples(record), frames.requests(record)
     panels, constant = _moving(_telemetry_panels(record, samples))
@@ -72,7 +72,7 @@ def over_time(record: Record) -> Block:
         )
 
 
-def _telemetry_panels(record: Record, samples: pd.DataFrame) -> dict[str, dict[str, Any]]:
+def _telemetry_panels(record: BenchmarkRecord, samples: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Titles with units, and under each the lines to draw, times and values; readings that nobody reported are left
     out.
     """
@@ -155,9 +155,9 @@ def _uncounted(requests: pd.DataFrame) -> list[tuple[float, float]]:
     return spans
 
 
-def _stage_marks(grid: Iterable[Axes], record: Record) -> None:
+def _stage_marks(grid: Iterable[Axes], record: BenchmarkRecord) -> None:
     """Dotted lines where the level of load changes, named at the top."""
-    marks = [(row["watch"]["begun_s"], runs.level_name(row)) for row in record.stages if row["watch"]]
+    marks = [(row.watch.begun_s, runs.level_name(row)) for row in record.stages if row.watch]
     if len({name for _, name in marks}) < 2:
         return
     top, *_ = grid

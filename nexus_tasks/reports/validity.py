@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from nexus_tasks.core.text import number, plural
 from nexus_tasks.load.health import MAX_CPU, MAX_LAG_P99_MS, MIN_IN_FLIGHT
-from nexus_tasks.records.store import Record
+from nexus_tasks.records.store import BenchmarkRecord
 from nexus_tasks.reports import frames
 from nexus_tasks.reports.markup import Block, Cell, Column, Rows, fill, note, table
 from nexus_tasks.reports.requests import counted_rows
@@ -17,34 +17,33 @@ from nexus_tasks.views import runs
 HELD_BACK_MAX_PERCENT = 5.0  # a few wait for the rest of a character; more were lost on the way
 
 
-def generator(record: Record) -> Block:
+def generator(record: BenchmarkRecord) -> Block:
     """The load generator's watch over itself at each level, against its bounds: whether it was the bottleneck."""
-    watched = [row for row in runs.stages(record) if row["watch"]]
-    if record.header["load"]["engine"] != "http":
+    watched = [(runs.level_name(row), row.watch) for row in runs.stages(record) if row.watch]
+    if record.header.load.engine != "http":
         return note("llama.cpp's own tool measured on the host itself, so there was no load generator to be too slow.")
     if not watched:
         return note(
             "This record is older than the generator's watch over itself, or was cut short before a level ended."
         )
     rows: Rows = []
-    for row in watched:
-        watch = row["watch"]
-        asked = watch["in_flight_asked"]
-        late = (watch["lag_ms"]["p99"] or 0) > MAX_LAG_P99_MS and not watch["valid"]
-        low = asked and watch["in_flight"] is not None and watch["in_flight"] < MIN_IN_FLIGHT * asked
+    for name, watch in watched:
+        asked = watch.in_flight_asked
+        late = (watch.lag_ms.p99 or 0) > MAX_LAG_P99_MS and not watch.valid
+        low = asked and watch.in_flight is not None and watch.in_flight < MIN_IN_FLIGHT * asked
         rows.append(
             [
-                row["level"],
-                Cell(number(watch["in_flight"]) + (f" of {asked:g}" if asked else ""), "bad" if low else ""),
-                Cell(number(watch["cpu_per_process"]), "bad" if watch["cpu_per_process"] >= MAX_CPU else ""),
-                Cell(number(watch["lag_ms"]["p99"]), "bad" if late else ""),
-                number(watch["late_ms"]["p50"]),
-                number(watch["late_ms"]["p99"]),
-                number(watch["late_ms"]["max"]),
+                name,
+                Cell(number(watch.in_flight) + (f" of {asked:g}" if asked else ""), "bad" if low else ""),
+                Cell(number(watch.cpu_per_process), "bad" if watch.cpu_per_process >= MAX_CPU else ""),
+                Cell(number(watch.lag_ms.p99), "bad" if late else ""),
+                number(watch.late_ms.p50),
+                number(watch.late_ms.p99),
+                number(watch.late_ms.max),
                 {"enough": "known well enough", "errors": "too many errors", "exhausted": "no more prompts"}.get(
-                    watch["stopped"] or "", "done"
+                    watch.stopped or "", "done"
                 ),
-                Cell("yes", "good") if watch["valid"] else Cell("no", "bad"),
+                Cell("yes", "good") if watch.valid else Cell("no", "bad"),
             ]
         )
     columns = [
@@ -63,20 +62,18 @@ def generator(record: Record) -> Block:
         f"core in each process, and at most {MAX_LAG_P99_MS:g} ms of lag. Late is from the moment at which a request "
         "was due to that at which it was sent; its latency counts from the former."
     )
-    reasons = [f"{row['level']}: {reason}." for row in watched for reason in row["watch"]["reasons"]]
+    reasons = [f"{name}: {reason}." for name, watch in watched for reason in watch.reasons]
     reasons_html = fill("blocks/tally.html", lines=[(reason, "bad") for reason in reasons]).html if reasons else ""
     return Block(reasons_html + table(columns, rows, caption).html)
 
 
-def tally(record: Record) -> Block:
+def tally(record: BenchmarkRecord) -> Block:
     """The tally: what was asked against what the server says it worked on, and which backends answered."""
     counted = frames.counted(frames.requests(record))
     lines = []
-    prompts = [
-        row for row in record.requests if row["phase"] == "run" and (row["server"] or {}).get("prompt_n") is not None
-    ]
-    if prompts and record.header["workload"]["prompt_tokens"]:
-        off = sum(not row["ok"] and row["error"]["message"].startswith("the server saw") for row in prompts)
+    prompts = [row for row in record.requests if row.phase == "run" and row.server and row.server.prompt_n is not None]
+    if prompts and record.header.workload.prompt_tokens:
+        off = sum(row.error is not None and row.error.message.startswith("the server saw") for row in prompts)
         lines.append(
             (f"{off} of {len(prompts):,} prompts had another number of tokens than asked.", "bad")
             if off
@@ -101,9 +98,9 @@ def tally(record: Record) -> Block:
             f"{cached:,} of {len(counted):,} prompts came from the server's cache in part ({share:.0f} % of all tokens)"
         )
         lines.append((f"{text}: they count in every figure but the prefill rate.", "muted"))
-    drafts = [row["draft"] for row in counted_rows(record) if row.get("draft") and row["draft"]["n"]]
+    drafts = [row.draft for row in counted_rows(record) if row.draft and row.draft.n]
     if drafts:
-        share = sum(draft["accepted"] for draft in drafts) / sum(draft["n"] for draft in drafts) * 100
+        share = sum(draft.accepted or 0 for draft in drafts) / sum(draft.n for draft in drafts) * 100
         lines.append((f"{share:.0f} % of the drafted tokens were accepted.", "muted"))
     reasoning = counted["reasoning_tokens"].sum()
     if reasoning > 0:
@@ -119,16 +116,16 @@ def tally(record: Record) -> Block:
     return fill("blocks/tally.html", lines=lines) if lines else Block("")
 
 
-def _held_back(record: Record) -> tuple[int, int]:
+def _held_back(record: BenchmarkRecord) -> tuple[int, int]:
     """Tokens that llama-server generated in good answers, and how many of them came without a moment of their own.
 
     Only its own completions say with each event how many tokens there are.
     """
-    if record.header["workload"]["api"] != "completion" or record.header["endpoint"]["engine"] != "llama.cpp":
+    if record.header.workload.api != "completion" or record.header.endpoint.engine != "llama.cpp":
         return 0, 0
     generated = arrived = 0
     for row in counted_rows(record):
-        if row["server"] and row["server"]["predicted_n"] is not None and row["ttft_ms"] is not None:
-            generated += int(row["server"]["predicted_n"])
-            arrived += len(row["itl_ms"]) + 1
+        if row.server and row.server.predicted_n is not None and row.ttft_ms is not None:
+            generated += row.server.predicted_n
+            arrived += len(row.itl_ms) + 1
     return generated, generated - arrived

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from nexus_tasks.core.text import span
-from nexus_tasks.records.store import Record
+from nexus_tasks.records.store import BenchmarkRecord
 from nexus_tasks.reports import frames
 from nexus_tasks.reports.drawing import (
     BLUE,
@@ -27,7 +27,7 @@ from nexus_tasks.reports.markup import Block, note
 from nexus_tasks.views import runs
 
 
-def before_first_token(record: Record) -> Block:
+def before_first_token(record: BenchmarkRecord) -> Block:
     """The client's time to first token beside the server's own prefill; what is between is no work on the prompt."""
     frame = frames.counted(frames.requests(record)).dropna(subset=["ttft_ms", "server_prompt_ms"])
     if frame.empty:
@@ -63,8 +63,8 @@ def before_first_token(record: Record) -> Block:
         )
 
 
-def _by_level(record: Record, frame: pd.DataFrame) -> Block:
-    order = [row["level"] for row in runs.stages(record) if row["level"] in set(frame["level"])]
+def _by_level(record: BenchmarkRecord, frame: pd.DataFrame) -> Block:
+    order = [name for row in runs.stages(record) if (name := runs.level_name(row)) in set(frame["level"])]
     middle = frame.groupby("level")[["ttft_ms", "server_prompt_ms"]].median().loc[order]
     rest = (middle["ttft_ms"] - middle["server_prompt_ms"]).clip(lower=0)
     with drawing(WIDE_IN, 0.95 + 0.3 * len(order)) as figure:

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import numpy as np
 
 from nexus_tasks.core.errors import UsageError
+from nexus_tasks.records.benchmark_rows import RequestRow
 from nexus_tasks.stats import metrics
 from nexus_tasks.stats.metrics import SLO_NAMES, Source
-
-Row = Mapping[str, Any]
 
 
 def limits(texts: Iterable[str]) -> dict[str, float]:
@@ -42,7 +40,7 @@ def limits(texts: Iterable[str]) -> dict[str, float]:
     return by_name
 
 
-def value(row: Row, name: str) -> float | None:
+def value(row: RequestRow, name: str) -> float | None:
     """The value of a request that an objective bounds: its own ``ttft_ms``, for ``itl_p95_ms`` the p95 of its gaps.
 
     Returns:
@@ -52,7 +50,7 @@ def value(row: Row, name: str) -> float | None:
         UsageError: there is no such metric.
     """
     metric, statistic = metrics.parse(name)
-    points = row.get(metric.key)
+    points = getattr(row, metric.key)
     if metric.source is not Source.GAPS:
         return None if points is None else float(points)
     if points is None or not len(points):
@@ -61,9 +59,9 @@ def value(row: Row, name: str) -> float | None:
     return float(np.mean(points) if rank is None else np.quantile(points, rank))
 
 
-def meets(row: Row, limits: Mapping[str, float]) -> bool:
+def meets(row: RequestRow, limits: Mapping[str, float]) -> bool:
     """True if a request succeeded and kept every objective; one without the value didn't, but for gaps."""
-    if not row["ok"]:
+    if not row.ok:
         return False
     for name, limit in limits.items():
         shown = value(row, name)

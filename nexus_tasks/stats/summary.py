@@ -1,11 +1,11 @@
 """Summaries of measurements: the one place that turns points and request rows into figures.
 
-summarise([12.1, 12.4, 12.2])  ->  {"n": 3, "min": 12.1, ..., "p90": None, "points": [12.1, 12.4, 12.2], "ci": {...}}
+summarise([12.1, 12.4, 12.2])      Figures(n=3, min=12.1, ..., p90=None, points=[12.1, 12.4, 12.2], ci=Intervals(...))
 
 collector = Collector(slo={"ttft_ms": 500, "itl_p95_ms": 50})
 for row in rows:
     collector.add(row)                            # as requests end
-collector.figures(window_s=60.0)["throughput"]["output_tps"]
+collector.figures(window_s=60.0).throughput.output_tps
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
+import msgspec
 import numpy as np
 
+from nexus_tasks.records.benchmark_rows import Figures, Goodput, Intervals, Measured, RequestRow, Throughput
 from nexus_tasks.stats import bootstrap
 from nexus_tasks.stats.bootstrap import Floats, Integers
 from nexus_tasks.stats.metrics import ITL, OF_REQUESTS
@@ -29,12 +30,8 @@ IN_INTERVALS = ("median", "mean", "p95", "p99")
 
 KEPT_GAPS = 2_000_000
 
-Row = Mapping[str, Any]
 
-
-def summarise(
-    points: Sequence[float] | Floats, groups: Sequence[int] | Integers | None = None
-) -> dict[str, Any] | None:
+def summarise(points: Sequence[float] | Floats, groups: Sequence[int] | Integers | None = None) -> Figures | None:
     """The figures of one metric, in the unit of the points; None when there are no points.
 
     Args:
@@ -42,10 +39,9 @@ def summarise(
         groups: how many points each request has (default: one).
 
     Returns:
-        ``n``, ``min``, ``max``, ``mean``, ``median``; ``stdev`` of the sample (None for one point); ``p90``,
-        ``p95``, ``p99`` by linear interpolation between the nearest points (None below 20 points); ``points``
-        in the order measured (None from 20 points on); ``ci``, the 95 % confidence intervals of ``median``, ``mean``,
-        ``p95`` and ``p99`` as [low, high] by :func:`bootstrap.intervals` (None where there are too few points).
+        ``stdev`` is that of the sample (None for one point). Percentiles are by linear interpolation between the
+        nearest points (None below 20 points). ``points`` are in the order measured (None from 20 points on). ``ci`` is
+        by :func:`bootstrap.intervals` (None where there are too few points).
     """
     values = np.asarray(points, dtype=np.float64)
     if not len(values):
@@ -55,18 +51,21 @@ def summarise(
     enough = len(values) >= ENOUGH_FOR_PERCENTILES
     names = IN_INTERVALS if enough else IN_INTERVALS[:2]
     intervals = bootstrap.intervals(values, sizes, names, ordered=ordered)
-    within = {name: intervals.get(name) for name in IN_INTERVALS}
-    return {
-        "n": len(values),
-        "min": float(ordered[0]),
-        "max": float(ordered[-1]),
-        "mean": math.fsum(values) / len(values),
-        "median": bootstrap.quantile(ordered, 0.5),
-        "stdev": float(values.std(ddof=1)) if len(values) > 1 else None,
-        **{f"p{rank}": bootstrap.quantile(ordered, rank / 100) if enough else None for rank in PERCENTILES},
-        "points": None if enough else values.tolist(),
-        "ci": {name: list(bounds) if bounds else None for name, bounds in within.items()},
-    }
+    within = {name: list(bounds) if (bounds := intervals.get(name)) else None for name in IN_INTERVALS}
+    p90, p95, p99 = (bootstrap.quantile(ordered, rank / 100) if enough else None for rank in PERCENTILES)
+    return Figures(
+        n=len(values),
+        min=float(ordered[0]),
+        max=float(ordered[-1]),
+        mean=math.fsum(values) / len(values),
+        median=bootstrap.quantile(ordered, 0.5),
+        stdev=float(values.std(ddof=1)) if len(values) > 1 else None,
+        p90=p90,
+        p95=p95,
+        p99=p99,
+        points=None if enough else values.tolist(),
+        ci=Intervals(**within),
+    )
 
 
 class Collector:
@@ -102,29 +101,34 @@ class Collector:
         self._rng = np.random.default_rng(bootstrap.SEED)
         self._all_gaps = _Moments()
 
-    def add(self, row: Row) -> None:
+    @property
+    def output_tokens(self) -> int:
+        """Tokens of the answers that the figures are made of."""
+        return self._tokens["output"]
+
+    def add(self, row: RequestRow) -> None:
         """Take one request, of any phase."""
         self.requests += 1
-        self.failed += not row["ok"]
-        self.short += (row.get("error") or {}).get("kind") == "short"
-        if row["phase"] != "run":
+        self.failed += not row.ok
+        self.short += row.error is not None and row.error.kind == "short"
+        if row.phase != "run":
             return
         self._tried += 1
-        self.stalls += row.get("stalls") or 0
-        if not row["ok"]:
+        self.stalls += row.stalls
+        if not row.ok:
             return
         self.counted += 1
         self._good += meets(row, self._slo)
-        output = row.get("output_tokens")
+        output = row.output_tokens
         self._has_output |= output is not None
         self._tokens["output"] += output or 0
-        self._has_prompt |= row.get("prompt_tokens") is not None
+        self._has_prompt |= row.prompt_tokens is not None
         # Prompt tokens from the cache are no work that was done.
-        self._tokens["prompt"] += max(0, (row.get("prompt_tokens") or 0) - (row.get("cached_tokens") or 0))
+        self._tokens["prompt"] += max(0, (row.prompt_tokens or 0) - (row.cached_tokens or 0))
         for name, points in self._points.items():
-            if name != ITL.key and (value := row.get(name)) is not None:
+            if name != ITL.key and (value := getattr(row, name)) is not None:
                 points.append(value)
-        self._add_gaps(np.asarray(row.get(ITL.key) or (), dtype=np.float64))
+        self._add_gaps(np.asarray(row.itl_ms, dtype=np.float64))
 
     def points(self, metric: str, most: int | None = None) -> tuple[Floats, Integers]:
         """The points of a metric in the order they came, and how many of them each request has.
@@ -141,42 +145,39 @@ class Collector:
             return values, sizes
         return _thin(values, sizes, most / len(values), self._rng)
 
-    def figures(self, window_s: float) -> dict[str, Any]:
+    def figures(self, window_s: float) -> Measured:
         """All that a stage row or a summary says about its requests.
 
         Args:
             window_s: how long requests counted, in seconds.
 
         Returns:
-            ``metrics``: the figures of each of OF_REQUESTS, or None; ``throughput``: ``output_tps``, ``prompt_tps``
-            (without cached tokens), ``total_tps``, ``requests_per_s``, each None where it is unknown; ``goodput``:
-            ``requests_per_s`` and ``share`` of the requests that were tried, None without objectives;
-            ``requests``, ``failed``, ``short``, ``stalls``.
+            ``metrics`` are those of OF_REQUESTS; ``goodput`` is None without objectives.
         """
         metrics = {name: summarise(*self.points(name)) for name in OF_REQUESTS}
         gaps = metrics[ITL.key]
         if gaps and self._share < 1:
-            metrics[ITL.key] = gaps | self._all_gaps.figures()
+            metrics[ITL.key] = msgspec.structs.replace(gaps, **self._all_gaps.figures())
         prompt, output = self._tokens["prompt"], self._tokens["output"]
         has_prompt = self._has_prompt or not self.counted
         goodput = None
         if self._slo:
             share = self._good / self._tried if self._tried else None
-            goodput = {"requests_per_s": _per_second(self._good, window_s), "share": share}
-        return {
-            "metrics": metrics,
-            "throughput": {
-                "output_tps": _per_second(output, window_s) if self._has_output else None,
-                "requests_per_s": _per_second(self.counted, window_s),
-                "prompt_tps": _per_second(prompt, window_s) if has_prompt else None,
-                "total_tps": _per_second(prompt + output, window_s) if has_prompt else None,
-            },
-            "goodput": goodput,
-            "requests": self.requests,
-            "failed": self.failed,
-            "short": self.short,
-            "stalls": self.stalls,
-        }
+            goodput = Goodput(requests_per_s=_per_second(self._good, window_s), share=share)
+        return Measured(
+            metrics=metrics,
+            throughput=Throughput(
+                output_tps=_per_second(output, window_s) if self._has_output else None,
+                requests_per_s=_per_second(self.counted, window_s),
+                prompt_tps=_per_second(prompt, window_s) if has_prompt else None,
+                total_tps=_per_second(prompt + output, window_s) if has_prompt else None,
+            ),
+            goodput=goodput,
+            requests=self.requests,
+            failed=self.failed,
+            short=self.short,
+            stalls=self.stalls,
+        )
 
     def _add_gaps(self, gaps: Floats) -> None:
         if not len(gaps):
@@ -212,7 +213,7 @@ class _Moments:
         self._min = min(self._min, float(points.min()))
         self._max = max(self._max, float(points.max()))
 
-    def figures(self) -> dict[str, Any]:
+    def figures(self) -> dict[str, float | None]:
         return {
             "n": self._n,
             "min": self._min,
@@ -222,7 +223,7 @@ class _Moments:
         }
 
 
-def of_requests(rows: Iterable[Row], *, slo: Mapping[str, float] | None = None, window_s: float) -> dict[str, Any]:
+def of_requests(rows: Iterable[RequestRow], *, slo: Mapping[str, float] | None = None, window_s: float) -> Measured:
     """The figures of rows that are all there; as :meth:`Collector.figures`."""
     collector = Collector(slo)
     for row in rows:

@@ -15,8 +15,9 @@ import pyarrow as pa
 from pyarrow import csv, parquet
 
 from nexus_tasks.core.errors import ReportError
-from nexus_tasks.records.store import Record, Row
+from nexus_tasks.records.store import BenchmarkRecord
 from nexus_tasks.views import tables
+from nexus_tasks.views.tables import Row
 
 FORMATS = ("parquet", "csv", "json")
 CHUNK = 50_000  # rows that are held before they are written
@@ -29,7 +30,7 @@ class Sink(Protocol):
     def close(self) -> None: ...
 
 
-def write(records: Iterable[Record], kind: str, folder: Path) -> list[Path]:
+def write(records: Iterable[BenchmarkRecord], kind: str, folder: Path) -> list[Path]:
     """Write the tables of some records, one file a table, and return their paths.
 
     Args:

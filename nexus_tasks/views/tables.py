@@ -9,13 +9,18 @@ Units are in the columns' names, as in docs/records.md; ``t_s`` is in seconds af
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pyarrow as pa
 
-from nexus_tasks.records.store import Record, Row
+from nexus_tasks.records.benchmark_rows import fields
+from nexus_tasks.records.store import BenchmarkRecord
 from nexus_tasks.stats import slo
 from nexus_tasks.stats.metrics import OF_REQUESTS
 from nexus_tasks.views import runs
+
+Row = dict[str, Any]
+"""A row of a table, by column."""
 
 TIMINGS = ("prompt_n", "prompt_ms", "predicted_n", "predicted_ms", "cache_n")
 
@@ -70,7 +75,7 @@ COLUMNS: Mapping[str, Mapping[str, pa.DataType]] = {
 """The columns of each table and their types, in order."""
 
 
-def rows(record: Record) -> dict[str, Iterator[Row]]:
+def rows(record: BenchmarkRecord) -> dict[str, Iterator[Row]]:
     """The rows of a record by table, made as they are asked for: a run can have a million tokens."""
     return {
         "runs": _runs(record),
@@ -82,91 +87,92 @@ def rows(record: Record) -> dict[str, Iterator[Row]]:
     }
 
 
-def _runs(record: Record) -> Iterator[Row]:
-    header, told = record.header, record.summary or {}
+def _runs(record: BenchmarkRecord) -> Iterator[Row]:
+    header, summary = record.header, record.summary
+    energy = summary.energy if summary else None
+    told = fields(summary)
     yield {
         "run_id": record.run_id,
-        "started_at": header["started_at"],
-        "target": header["target"],
-        "tag": header["tag"],
+        "started_at": header.started_at,
+        "target": header.target,
+        "tag": header.tag,
         "model": runs.model_name(record),
-        "model_sha256": header["model"]["sha256"],
-        "build": header["server"]["build"],
-        "release": header["server"]["release"],
-        "argv_sha256": header["server"]["argv_sha256"],
+        "model_sha256": header.model.sha256,
+        "build": header.server.build,
+        "release": header.server.release,
+        "argv_sha256": header.server.argv_sha256,
         "driver": runs.driver_name(record),
-        "engine": header["load"]["engine"],
-        "api": header["workload"]["api"],
+        "engine": header.load.engine,
+        "api": header.workload.api,
         "workload": runs.sizes(record),
         "load": runs.load_name(record),
-        "mode": header["load"]["mode"],
+        "mode": header.load.mode,
         "total_slots": runs.slots(record),
         **{key: told.get(key) for key in ("requests", "failed", "short", "stalls", "ok", "valid", "wall_s")},
-        "interrupted": told.get("interrupted", True),
-        "energy_joules": (told.get("energy") or {}).get("joules"),
-        "joules_per_token": (told.get("energy") or {}).get("joules_per_token"),
+        "interrupted": summary is None or summary.interrupted,
+        "energy_joules": energy.joules if energy else None,
+        "joules_per_token": energy.joules_per_token if energy else None,
     }
 
 
-def _stages(record: Record) -> Iterator[Row]:
+def _stages(record: BenchmarkRecord) -> Iterator[Row]:
     for row in record.stages:
-        watch, goodput = row["watch"] or {}, row["goodput"] or {}
-        seen = ("begun_s", "ended_s", "in_flight", "in_flight_asked", "cpu_per_process")
+        watch, own = row.watch, fields(row)
+        told = fields(watch)
+        seen = ("begun_s", "ended_s", "in_flight", "in_flight_asked", "cpu_per_process", "valid")
         flat = {
-            **{key: row.get(key) for key in COLUMNS["stages"]},
-            **(row["throughput"] or {}),
-            **{key: watch.get(key) for key in seen},
+            **{key: own.get(key) for key in COLUMNS["stages"]},
+            **fields(row.throughput),
+            **{key: told.get(key) for key in seen},
             "run_id": record.run_id,
             "level": runs.level_name(row),
-            "goodput_requests_per_s": goodput.get("requests_per_s"),
-            "goodput_share": goodput.get("share"),
-            "lag_p99_ms": (watch.get("lag_ms") or {}).get("p99"),
-            "late_p99_ms": (watch.get("late_ms") or {}).get("p99"),
-            "valid": watch.get("valid"),
+            "goodput_requests_per_s": row.goodput.requests_per_s if row.goodput else None,
+            "goodput_share": row.goodput.share if row.goodput else None,
+            "lag_p99_ms": watch.lag_ms.p99 if watch else None,
+            "late_p99_ms": watch.late_ms.p99 if watch else None,
         }
-        for name, stats in row["metrics"].items():
-            low, high = ((stats or {}).get("ci") or {}).get("median") or (None, None)
-            parts = {**(stats or {}), "median_low": low, "median_high": high}
+        for name, figures in row.metrics.items():
+            low, high = runs.interval(figures) or (None, None)
+            parts = {**fields(figures), "median_low": low, "median_high": high}
             flat |= {f"{name}_{part}": parts.get(part) for part in PARTS}
         yield flat
 
 
-def _requests(record: Record) -> Iterator[Row]:
+def _requests(record: BenchmarkRecord) -> Iterator[Row]:
     for row in record.requests:
-        error, server, draft = (row.get(key) or {} for key in ("error", "server", "draft"))
+        own, server = fields(row), fields(row.server)
         yield {
-            **{key: row.get(key) for key in COLUMNS["requests"]},
+            **{key: own.get(key) for key in COLUMNS["requests"]},
             "run_id": record.run_id,
-            "error_kind": error.get("kind"),
-            "error_message": error.get("message"),
-            "draft_n": draft.get("n"),
-            "draft_accepted": draft.get("accepted"),
+            "error_kind": row.error.kind if row.error else None,
+            "error_message": row.error.message if row.error else None,
+            "draft_n": row.draft.n if row.draft else None,
+            "draft_accepted": row.draft.accepted if row.draft else None,
             **{name: slo.value(row, name) for name in ("itl_median_ms", "itl_max_ms")},
             **{f"server_{key}": server.get(key) for key in TIMINGS},
         }
 
 
-def _tokens(record: Record) -> Iterator[Row]:
+def _tokens(record: BenchmarkRecord) -> Iterator[Row]:
     """The first token of a request has no gap before it."""
     for row in record.requests:
-        if row.get("ttft_ms") is None:
+        if row.ttft_ms is None or row.intended_s is None:
             continue
-        t_s = row["intended_s"] + row["ttft_ms"] / 1000
-        for token, gap_ms in enumerate([None, *(row.get("itl_ms") or [])]):
+        t_s = row.intended_s + row.ttft_ms / 1000
+        for token, gap_ms in enumerate([None, *row.itl_ms]):
             t_s += (gap_ms or 0.0) / 1000
-            yield {"run_id": record.run_id, "index": row["index"], "token": token, "t_s": t_s, "gap_ms": gap_ms}
+            yield {"run_id": record.run_id, "index": row.index, "token": token, "t_s": t_s, "gap_ms": gap_ms}
 
 
-def _samples(record: Record) -> Iterator[Row]:
+def _samples(record: BenchmarkRecord) -> Iterator[Row]:
     for row in record.samples:
-        known = {**row, **(row.get("server") or {}), "run_id": record.run_id}
+        known = {**fields(row), **fields(row.server), "run_id": record.run_id}
         yield {key: known.get(key) for key in COLUMNS["samples"]}
 
 
-def _gpus(record: Record) -> Iterator[Row]:
+def _gpus(record: BenchmarkRecord) -> Iterator[Row]:
     for row in record.samples:
-        for gpu in row.get("gpus") or []:
-            reasons = gpu.get("throttled")
-            told = {"throttled": None if reasons is None else ", ".join(reasons)}
-            known = {**gpu, **told, "run_id": record.run_id, "source": row.get("source"), "t_s": row["t_s"]}
+        for gpu in row.gpus:
+            reasons = None if gpu.throttled is None else ", ".join(gpu.throttled)
+            known = {**fields(gpu), "throttled": reasons, "run_id": record.run_id, "source": row.source, "t_s": row.t_s}
             yield {key: known.get(key) for key in COLUMNS["gpus"]}

@@ -25,11 +25,12 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
 from nexus_tasks.core.errors import UsageError
+from nexus_tasks.records.benchmark_rows import File
 
 ROLES = {
     "system": "system",
@@ -92,9 +93,9 @@ class PromptFile:
     sha256: str
     entries: tuple[Entry, ...] = field(repr=False)
 
-    def as_row(self) -> dict[str, Any]:
+    def as_row(self) -> File:
         """For the header of a record."""
-        return {"name": self.path.name, "sha256": self.sha256, "entries": len(self.entries)}
+        return File(name=self.path.name, sha256=self.sha256, entries=len(self.entries))
 
 
 class _Said(msgspec.Struct):

@@ -14,11 +14,11 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from nexus_tasks.core.errors import UsageError
+from nexus_tasks.records.benchmark_rows import Lengths
 
 DRAWN_AT_ONCE = 1024
 LONGEST_QUANTILE = 3.0902
@@ -54,15 +54,15 @@ class Size:
         while True:
             yield from self.draw(rng, DRAWN_AT_ONCE)
 
-    def as_row(self) -> dict[str, Any]:
+    def as_row(self) -> Lengths:
         """For the header of a record: what applies to the kind."""
-        row: dict[str, Any] = {"kind": self.kind, "mean": self.mean}
-        match self.kind:
-            case "uniform":
-                row |= {"min": self.min, "max": self.max}
-            case "lognormal":
-                row |= {"max": self.max, "sigma": self.sigma}
-        return row
+        return Lengths(
+            kind=self.kind,
+            mean=self.mean,
+            min=self.min if self.kind == "uniform" else None,
+            max=None if self.kind == "fixed" else self.max,
+            sigma=self.sigma,
+        )
 
     def __str__(self) -> str:
         """As :func:`parse` reads it."""

@@ -14,11 +14,11 @@ import dataclasses
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from nexus_tasks.core.errors import UsageError
+from nexus_tasks.records.benchmark_rows import Workload
 from nexus_tasks.servers import endpoint
 from nexus_tasks.servers.endpoint import Endpoint
 from nexus_tasks.workloads.prompt_file import PromptFile
@@ -59,15 +59,24 @@ class Spec:
     """Answers are exactly as long as asked. For files of real prompts their own end may be wanted."""
     seed: int | None = None
 
-    def as_row(self) -> dict[str, Any]:
-        """For the header of a record."""
-        row = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
-        return row | {
-            "prompt_tokens": self.prompt_tokens.as_row() if self.prompt_tokens else None,
-            "output_tokens": self.output_tokens.as_row() if self.output_tokens else None,
-            "lengths": list(self.lengths) if self.lengths else None,
-            "file": self.file.as_row() if self.file else None,
-        }
+    def as_row(self) -> Workload:
+        """For the header of a record, settled."""
+        return Workload(
+            preset=self.preset,
+            kind=self.kind,
+            prompt_tokens=self.prompt_tokens.as_row() if self.prompt_tokens else None,
+            output_tokens=self.output_tokens.as_row() if self.output_tokens else None,
+            api=self.api or "",
+            prompts=self.prompts,
+            turns=self.turns,
+            prefix_tokens=self.prefix_tokens,
+            lengths=list(self.lengths) if self.lengths else None,
+            file=self.file.as_row() if self.file else None,
+            documents=self.documents,
+            temperature=self.temperature,
+            ignore_eos=self.ignore_eos,
+            seed=self.seed,
+        )
 
 
 def settle(spec: Spec, server: Endpoint) -> Spec:

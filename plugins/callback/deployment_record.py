@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import functools
 import getpass
+import json
 import os
 import platform
 import signal
@@ -113,7 +114,7 @@ class CallbackModule(CallbackBase):
         self._began = time.monotonic()
         try:
             # No earlier than here: the library costs milliseconds, which other playbooks need not pay.
-            from nexus_tasks.records import header, store
+            from nexus_tasks.records import benchmark_rows, header, store
         except ImportError as error:
             self._display.warning(UNKNOWN_HERE.format(error=error))
             return
@@ -122,7 +123,9 @@ class CallbackModule(CallbackBase):
         limit = given["subset"]
         plays = playbook.get_plays()
         head = {
-            **header.common(limit or "all", ROOT),
+            "type": "header",
+            "target": limit or "all",
+            "git": benchmark_rows.fields(header.git(ROOT)),
             "playbook": name,
             "check": self._deployment.check,
             "limit": limit,
@@ -133,7 +136,7 @@ class CallbackModule(CallbackBase):
             "controller": {"user": getpass.getuser(), "host": platform.node()},
         }
         folder = Path(self.get_option("results") or ROOT / "results")
-        self._record = store.create("deployment", head, target=head["target"], root=folder)
+        self._record = store.create(self._typed(head), root=folder)
         self._watch_for_the_end()
 
     @watching
@@ -200,17 +203,28 @@ class CallbackModule(CallbackBase):
             result.host.name, action_of(result), result.result, where=where, changed=result.is_changed()
         )
         if row:
-            self._record.append(row)
+            self._append(row)
 
     def _take_instances(self, result: CallbackTaskResult) -> None:
         row = self._deployment.take_instances(result.host.name, action_of(result), result.result)
         if row:  # written now, too: if the controller dies, what was deployed is still told
-            self._record.append(row)
+            self._append(row)
+
+    def _append(self, row: Row) -> None:
+        self._record.append(self._typed(row))
+
+    @staticmethod
+    def _typed(row: Row) -> Any:
+        from nexus_tasks.records import schema  # not at the top, as above
+
+        # By way of JSON: Ansible's strings are of a subclass, which a row would keep and could not write.
+        return schema.row("deployment", json.loads(json.dumps(row)))
 
     def _finish(self, *, interrupted: bool) -> None:
         for row in self._deployment.rows():
-            self._record.append(row)
-        self._record.finish(self._deployment.summary(time.monotonic() - self._began, interrupted=interrupted))
+            self._append(row)
+        summary = self._deployment.summary(time.monotonic() - self._began, interrupted=interrupted)
+        self._record.finish(self._typed({"type": "summary", **summary}))
         self._close()
 
     def _close(self) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from nexus_tasks.records import store
+from nexus_tasks.records.benchmark_rows import Tunnel
 from tests.bed import Bed
 from tests.conftest import ROOT, changed, said, wait_for
 from tests.fleet.targets import Target, target
@@ -73,11 +74,11 @@ def test_a_server_on_loopback_of_its_host_is_measured_through_a_tunnel(served: T
     [path] = store.paths("benchmark", tmp_path)
     record = store.load(path)
     assert record.summary
-    assert record.summary["ok"], done.stdout
-    assert record.header["endpoint"]["tunnel"] == {"via": "ssh", "host": served.host.name}
-    assert record.header["endpoint"]["base_url"] == "http://127.0.0.1:8600"
-    assert record.header["client"]["local"] is False
-    assert [row["ok"] for row in record.requests] == [True] * 4
+    assert record.summary.ok, done.stdout
+    assert record.header.endpoint.tunnel == Tunnel(via="ssh", host=served.host.name)
+    assert record.header.endpoint.base_url == "http://127.0.0.1:8600"
+    assert record.header.client.local is False
+    assert [row.ok for row in record.requests] == [True] * 4
     assert KEY not in path.read_text() + done.stdout
     # The tunnel goes with the run.
     tunnels = ["pgrep", "-f", rf"ssh .*-N .*:127\.0\.0\.1:8600 .*{re.escape(served.host.address)}"]

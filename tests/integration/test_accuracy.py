@@ -13,16 +13,17 @@ import pytest
 from nexus_tasks import accuracy
 from nexus_tasks.load import generator
 from nexus_tasks.load.requests import Item, Limits, Request, Stage
-from nexus_tasks.load.rows import Row
 from nexus_tasks.load.selfcheck.figures import items
 from nexus_tasks.load.selfcheck.mock_server import mock_server, true_times
+from nexus_tasks.records.benchmark_rows import RequestRow
 from nexus_tasks.servers import route
+from tests.support.known import known
 
 pytestmark = pytest.mark.alone
 
 
-def drive(address: str, stage: Stage, tokens: int, path: str = "/completion") -> list[Row]:
-    rows: list[Row] = []
+def drive(address: str, stage: Stage, tokens: int, path: str = "/completion") -> list[RequestRow]:
+    rows: list[RequestRow] = []
     asked = (
         Item((Request(path, item.requests[0].body, 1, tokens, exact_output=True),), key=item.key)
         for item in items(tokens)
@@ -54,16 +55,16 @@ def test_every_token_has_an_arrival_and_none_before_it_was_sent(tmp_path: Path, 
     with mock_server(10, 1, log=log, closes=closes) as address:
         rows = drive(address, Stage("closed", concurrency=8, requests=24), 30, path)
     truth = true_times(log)
-    assert [row["error"] for row in rows] == [None] * 24
+    assert [row.error for row in rows] == [None] * 24
     for row in rows:
-        received, sent = truth[int(row["key"])]
-        assert row["output_tokens"] == len(sent) == 30
-        assert len(row["itl_ms"]) == 29
+        received, sent = truth[int(known(row.key))]
+        assert row.output_tokens == len(sent) == 30
+        assert len(row.itl_ms) == 29
         # Both clocks are the machine's monotonic one, so moments can be compared, not only durations.
-        began_s = row["start_s"]
+        began_s = known(row.start_s)
         assert began_s > 0
         assert origin + began_s < received / 1e9
-        arrivals_ms = row["ttft_ms"] + np.concatenate([[0.0], np.cumsum(row["itl_ms"])])
+        arrivals_ms = known(row.ttft_ms) + np.concatenate([[0.0], np.cumsum(row.itl_ms)])
         assert (arrivals_ms > (sent - received) / 1e6 - 0.1).all()
 
 
@@ -71,14 +72,14 @@ def test_an_answer_longer_than_a_segment_is_read_whole(tmp_path: Path) -> None:
     """It is handed on in pieces while it comes, so that memory stays bounded."""
     with mock_server() as address:
         rows = drive(address, Stage("closed", concurrency=2, requests=4), 60_000)
-    assert [(row["ok"], row["output_tokens"], len(row["itl_ms"])) for row in rows] == [(True, 60_000, 59_999)] * 4
+    assert [(row.ok, row.output_tokens, len(row.itl_ms)) for row in rows] == [(True, 60_000, 59_999)] * 4
 
 
 def test_thousands_of_requests_at_once_make_no_errors() -> None:
     with mock_server() as address:
         rows = drive(address, Stage("closed", concurrency=256, requests=3000), 4)
-    assert sorted(row["index"] for row in rows) == list(range(3000))
-    assert [row["error"] for row in rows if not row["ok"]] == []
+    assert sorted(row.index for row in rows) == list(range(3000))
+    assert [row.error for row in rows if not row.ok] == []
 
 
 def test_a_bound_that_is_missed_is_said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,11 +32,13 @@ from nexus_tasks.load.requests import Limits, Stage
 from nexus_tasks.measurement import http_engine
 from nexus_tasks.measurement.plan import Plan
 from nexus_tasks.records import store
+from nexus_tasks.records.benchmark_rows import BenchmarkSummary
 from nexus_tasks.servers import route
 from nexus_tasks.servers.client import connect
 from nexus_tasks.workloads import sizes
 from nexus_tasks.workloads.workload import Spec
 from tests.conftest import RunningServer, free_port, run_server
+from tests.support.known import known
 from tests.support.scripted_server import Handler, openai, serving
 
 KEY = "sk-integration-0123456789abcdef"
@@ -52,19 +54,18 @@ def asked(prompt: int, output: int, *, runs: int, warmup: int, **spec: Any) -> P
 SMALL = asked(32, 8, runs=3, warmup=1)
 
 
-def measured(base_url: str, plan: Plan, root: Path) -> store.Record:
+def measured(base_url: str, plan: Plan, root: Path) -> store.BenchmarkRecord:
     return store.load(http_engine.run(Target("local/test", base_url), plan, root=root))
 
 
-def summary(record: store.Record) -> dict[str, Any]:
-    assert record.summary is not None
-    return record.summary
+def summary(record: store.BenchmarkRecord) -> BenchmarkSummary:
+    return known(record.summary)
 
 
-def expected_status(record: store.Record) -> int:
+def expected_status(record: store.BenchmarkRecord) -> int:
     """Of a run in which nothing failed: other tests may keep the load generator from its work, and then it says so."""
-    assert summary(record)["failed"] == 0
-    return 0 if summary(record)["valid"] else 1
+    assert summary(record).failed == 0
+    return 0 if summary(record).valid else 1
 
 
 # --- a real llama-server
@@ -73,15 +74,16 @@ def expected_status(record: store.Record) -> int:
 @pytest.mark.parametrize("length", [1, 32, 700])
 def test_completions_have_exactly_the_lengths_asked_for(server: RunningServer, tmp_path: Path, length: int) -> None:
     record = measured(server.base_url, asked(length, 9, runs=2, warmup=1), tmp_path)
-    assert summary(record)["ok"] is True
-    assert [row["phase"] for row in record.requests] == ["warmup", "run", "run"]
+    assert summary(record).ok is True
+    assert [row.phase for row in record.requests] == ["warmup", "run", "run"]
     for row in record.requests:
-        assert (row["prompt_tokens"], row["output_tokens"], row["finish_reason"]) == (length, 9, "limit")
-        assert len(row["itl_ms"]) == 8
-        assert row["server"]["prompt_n"] + row["server"]["cache_n"] == length
-        assert row["server"]["predicted_n"] == 9
-        assert 0 < row["ttft_ms"] < row["total_ms"]
-        assert sum(row["itl_ms"]) == pytest.approx(row["decode_ms"], abs=0.02)
+        assert (row.prompt_tokens, row.output_tokens, row.finish_reason) == (length, 9, "limit")
+        assert len(row.itl_ms) == 8
+        timings = known(row.server)
+        assert known(timings.prompt_n) + known(timings.cache_n) == length
+        assert timings.predicted_n == 9
+        assert 0 < known(row.ttft_ms) < known(row.total_ms)
+        assert sum(row.itl_ms) == pytest.approx(row.decode_ms, abs=0.02)
 
 
 @pytest.mark.parametrize("length", [40, 41, 42, 300])
@@ -89,10 +91,10 @@ def test_chats_have_exactly_the_prompt_length_with_their_template(
     server: RunningServer, tmp_path: Path, length: int
 ) -> None:
     record = measured(server.base_url, asked(length, 9, runs=2, warmup=1, api="chat"), tmp_path)
-    assert summary(record)["ok"] is True
+    assert summary(record).ok is True
     for row in record.requests:
-        assert (row["prompt_tokens"], row["output_tokens"]) == (length, 9)
-        assert row["server"]["prompt_n"] == length
+        assert (row.prompt_tokens, row.output_tokens) == (length, 9)
+        assert known(row.server).prompt_n == length
 
 
 @pytest.mark.parametrize("api", ["completion", "chat"])
@@ -102,39 +104,39 @@ def test_no_prompt_is_helped_by_the_prefix_cache_even_in_a_second_run(
     plan = asked(64, 4, runs=3, warmup=1, api=api)
     for _ in range(2):
         record = measured(server.base_url, plan, tmp_path)
-        assert [row["server"]["cache_n"] for row in record.requests] == [0, 0, 0, 0]
-        assert all(row["prefill_tps"] > 0 for row in record.requests)
-        assert record.header["workload"]["prompts"] == "unique"
+        assert [known(row.server).cache_n for row in record.requests] == [0, 0, 0, 0]
+        assert all(known(row.prefill_tps) > 0 for row in record.requests)
+        assert record.header.workload.prompts == "unique"
 
 
 def test_the_same_prompt_is_answered_from_the_cache_when_that_is_asked_for(
     server: RunningServer, tmp_path: Path
 ) -> None:
     record = measured(server.base_url, asked(64, 4, runs=2, warmup=1, prompts="same"), tmp_path)
-    assert [row["server"]["cache_n"] for row in record.requests[1:]] == [63, 63]
-    assert [row["prefill_tps"] for row in record.requests[1:]] == [None, None]
-    assert summary(record)["metrics"]["prefill_tps"] is None
-    assert record.header["workload"]["prompts"] == "same"
+    assert [known(row.server).cache_n for row in record.requests[1:]] == [63, 63]
+    assert [row.prefill_tps for row in record.requests[1:]] == [None, None]
+    assert summary(record).metrics["prefill_tps"] is None
+    assert record.header.workload.prompts == "same"
 
 
 @pytest.mark.alone
 def test_the_client_times_decoding_as_the_server_does(server: RunningServer, tmp_path: Path) -> None:
     record = measured(server.base_url, asked(64, 128, runs=3, warmup=1), tmp_path)
-    assert abs(summary(record)["agreement"]["difference_percent"]) < 2
+    assert abs(known(summary(record).agreement).difference_percent) < 2
 
 
 def test_the_record_says_what_was_measured(server: RunningServer, tmp_path: Path) -> None:
     record = measured(server.base_url + "/v1/", SMALL, tmp_path)
     header = record.header
-    assert header["endpoint"]["engine"] == "llama.cpp"
-    assert header["endpoint"]["model"] == "tiny"
-    assert header["endpoint"]["base_url"] == server.base_url
-    assert header["model"]["path"] == str(server.model)
-    assert header["model"]["size_bytes"] == server.model.stat().st_size
-    assert header["model"]["n_params"] > 0
-    assert (header["server"]["n_ctx"], header["server"]["total_slots"]) == (4096, 1)
-    assert header["server"]["build"]
-    assert header["client"]["local"] is True
+    assert header.endpoint.engine == "llama.cpp"
+    assert header.endpoint.model == "tiny"
+    assert header.endpoint.base_url == server.base_url
+    assert header.model.path == str(server.model)
+    assert header.model.size_bytes == server.model.stat().st_size
+    assert known(header.model.n_params) > 0
+    assert (header.server.n_ctx, header.server.total_slots) == (4096, 1)
+    assert header.server.build
+    assert header.client.local is True
     assert record.samples
 
 
@@ -150,13 +152,13 @@ def test_text_completions_of_the_openai_api_are_measured_too(server: RunningServ
 
     with serving(only_openai) as address:
         record = measured(address, asked(32, 8, runs=2, warmup=1, api="completion"), tmp_path)
-    assert record.header["endpoint"]["engine"] == "openai"
-    assert record.header["workload"]["ignore_eos"] is False
-    assert summary(record)["failed"] == 0
+    assert record.header.endpoint.engine == "openai"
+    assert record.header.workload.ignore_eos is False
+    assert summary(record).failed == 0
     for row in record.requests:
-        assert row["output_tokens"] == 8
-        assert row["prompt_tokens"] > 1
-        assert len(row["itl_ms"]) == 7
+        assert row.output_tokens == 8
+        assert known(row.prompt_tokens) > 1
+        assert len(row.itl_ms) == 7
 
 
 def test_a_workload_larger_than_the_context_is_refused_before_anything_is_written(
@@ -169,7 +171,7 @@ def test_a_workload_larger_than_the_context_is_refused_before_anything_is_writte
 
 def test_the_whole_context_can_be_used(server: RunningServer, tmp_path: Path) -> None:
     record = measured(server.base_url, asked(4088, 8, runs=1, warmup=0), tmp_path)
-    assert summary(record)["ok"] is True
+    assert summary(record).ok is True
 
 
 def test_a_chat_shorter_than_its_template_is_refused(server: RunningServer, tmp_path: Path) -> None:
@@ -205,15 +207,15 @@ def test_a_server_that_dies_in_the_middle_is_a_row_with_its_cause(
         killer.start()
         record = measured(doomed.base_url, asked(8, 400, runs=2, warmup=1), tmp_path)
         killer.join()
-    assert [row["ok"] for row in record.requests] == [True, False, False]
+    assert [row.ok for row in record.requests] == [True, False, False]
     cut, refused = record.requests[1:]
-    assert cut["error"]["kind"] == "disconnected"
+    assert known(cut.error).kind == "disconnected"
     # What is left of a killed server may still take a connection, and breaks it off.
-    assert refused["error"]["kind"] in ("connect", "disconnected")
-    assert 0 < len(cut["itl_ms"]) < 399
-    assert cut["decode_tps"] is None
-    assert refused["ttft_ms"] is None
-    assert (summary(record)["ok"], summary(record)["failed"]) == (False, 2)
+    assert known(refused.error).kind in ("connect", "disconnected")
+    assert 0 < len(cut.itl_ms) < 399
+    assert cut.decode_tps is None
+    assert refused.ttft_ms is None
+    assert (summary(record).ok, summary(record).failed) == (False, 2)
 
 
 def test_a_key_opens_the_server_and_appears_nowhere(
@@ -284,8 +286,8 @@ def test_ctrl_c_finishes_the_record_and_exits_as_shells_expect(server: RunningSe
     assert run.returncode == 130
     [path] = store.paths("benchmark", tmp_path)
     outcome = summary(store.load(path))
-    assert (outcome["interrupted"], outcome["ok"]) == (True, False)
-    assert outcome["metrics"]["ttft_ms"]["n"] >= 1
+    assert (outcome.interrupted, outcome.ok) == (True, False)
+    assert known(outcome.metrics["ttft_ms"]).n >= 1
     assert str(path) in output
 
 
@@ -304,11 +306,11 @@ def test_a_target_that_is_down_does_not_keep_the_others_from_being_measured(
     assert f"error: {dead} does not answer: connection refused; gpu2: no route to host" in capsys.readouterr().err
     [path] = store.paths("benchmark", tmp_path)
     header = store.load(path).header
-    assert header["target"] == "gpu1/up"
-    assert header["endpoint"]["instance"] == "up"
-    assert header["server"]["release"] == "b1"
-    assert header["server"]["argv"] == ["llama-server"]
-    assert header["workload"]["preset"] is None
+    assert header.target == "gpu1/up"
+    assert header.endpoint.instance == "up"
+    assert header.server.release == "b1"
+    assert header.server.argv == ["llama-server"]
+    assert header.workload.preset is None
 
 
 @pytest.mark.parametrize(
@@ -329,7 +331,7 @@ def test_an_exporter_that_does_not_tell_is_told_and_the_server_is_measured(
     console = Console(file=io.StringIO(), width=200)
     exporters = {"gpu1": dataclasses.replace(exporter, address=address)}
     record = store.load(http_engine.run(target, SMALL, exporters=exporters, root=tmp_path, console=console))
-    assert summary(record)["ok"]
+    assert summary(record).ok
     assert isinstance(console.file, io.StringIO)
     assert re.search(f"telemetry of gpu1 is missing: .*{problem}", console.file.getvalue())
 
@@ -362,11 +364,11 @@ def good(handler: Handler) -> None:
 def test_a_server_without_llama_servers_api_is_measured_by_chat_and_usage(tmp_path: Path) -> None:
     with serving(openai(good)) as address:
         record = measured(address, SMALL, tmp_path)
-    assert summary(record)["ok"] is True
-    assert summary(record)["agreement"] is None
-    assert record.header["workload"]["api"] == "chat"
-    assert record.header["server"]["n_ctx"] == 2048
-    assert (record.requests[0]["prompt_tokens"], record.requests[0]["output_tokens"]) == (30, 2)
+    assert summary(record).ok is True
+    assert summary(record).agreement is None
+    assert record.header.workload.api == "chat"
+    assert record.header.server.n_ctx == 2048
+    assert (record.requests[0].prompt_tokens, record.requests[0].output_tokens) == (30, 2)
 
 
 def unavailable(handler: Handler) -> None:
@@ -435,11 +437,11 @@ def test_a_request_that_fails_is_a_row_with_its_cause_and_the_run_goes_on(
 
     with serving(openai(fails_once)) as address:
         record = measured(address, dataclasses.replace(SMALL, limits=Limits(token_s=2)), tmp_path)
-    assert [row["ok"] for row in record.requests] == [True, False, True, True]
-    assert record.requests[1]["error"]["kind"] == kind
-    assert message in record.requests[1]["error"]["message"]
-    assert (summary(record)["ok"], summary(record)["failed"]) == (False, 1)
-    assert summary(record)["metrics"]["ttft_ms"]["n"] == 2
+    assert [row.ok for row in record.requests] == [True, False, True, True]
+    assert known(record.requests[1].error).kind == kind
+    assert message in known(record.requests[1].error).message
+    assert (summary(record).ok, summary(record).failed) == (False, 1)
+    assert known(summary(record).metrics["ttft_ms"]).n == 2
 
 
 def test_failed_requests_make_the_exit_status_1_and_are_told(
@@ -457,4 +459,4 @@ def test_a_server_that_repeats_the_key_does_not_get_it_into_the_record(tmp_path:
     with serving(openai(gossip)) as address:
         path = http_engine.run(Target("t", address, KEY), SMALL, root=tmp_path)
     assert KEY not in path.read_text()
-    assert store.load(path).requests[0]["error"]["message"] == "HTTP 400: bad key Bearer ***"
+    assert known(store.load(path).requests[0].error).message == "HTTP 400: bad key Bearer ***"

@@ -166,9 +166,9 @@ def test_a_deployment_ends_with_the_proofs_and_a_line_a_host(operator: Operator,
 def test_it_says_where_its_record_and_its_log_are(operator: Operator, deployed: str) -> None:
     places = dict(re.findall(r"^(record|log) +(\S+)$", deployed, re.MULTILINE))
     assert "PLAY RECAP" in (operator.folder / places["log"]).read_text()
-    record = store.load(operator.folder / places["record"])
+    record = store.load(operator.folder / places["record"], "deployment")
     assert record.summary
-    assert record.summary["hosts"]["changed"] == 2
+    assert record.summary.hosts.changed == 2
 
 
 def test_its_output_fits_a_terminal(deployed: str) -> None:
@@ -277,9 +277,9 @@ def test_a_deployment_that_is_interrupted_goes_on_on_the_host(operator: Operator
     props = httpx.get(f"http://127.0.0.1:{operator.port('rig')}/props").json()
     assert props["default_generation_settings"]["n_ctx"] == 2048
     record = max((operator.folder / "results" / "deployment").iterdir())
-    summary = store.load(record).summary
+    summary = store.load(record, "deployment").summary
     assert summary
-    assert summary["interrupted"]
+    assert summary.interrupted
 
 
 def test_a_deployment_that_fails_says_so_and_that_the_old_server_is_back(operator: Operator, deployed: str) -> None:

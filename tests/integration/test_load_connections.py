@@ -29,7 +29,7 @@ KEY = "sk-integration-0123456789abcdef"
 def test_a_server_that_is_not_there_is_a_failure_of_each_request() -> None:
     rows, _ = drive(f"http://127.0.0.1:{free_port()}", Stage("closed", concurrency=2, requests=3))
     assert [error(row) for row in rows] == [("connect", "Connection refused")] * 3
-    assert [row["ttft_ms"] for row in rows] == [None] * 3
+    assert [row.ttft_ms for row in rows] == [None] * 3
 
 
 def test_an_unknown_host_is_refused() -> None:
@@ -48,7 +48,7 @@ def test_a_connection_serves_many_requests_where_the_server_lets_it() -> None:
 
     with serving(answer) as address:
         rows, _ = drive(address, Stage("closed", concurrency=1, requests=5))
-    assert [row["ok"] for row in rows] == [True] * 5
+    assert [row.ok for row in rows] == [True] * 5
     assert len(connections) == 1
 
 
@@ -61,8 +61,8 @@ def test_a_server_that_hangs_up_after_each_answer_makes_no_failures(pause_s: flo
 
     with serving(answer) as address:
         rows, _ = drive(address, Stage("closed", concurrency=3, requests=12))
-    assert [row["error"] for row in rows] == [None] * 12
-    assert sorted(row["index"] for row in rows) == list(range(12))
+    assert [row.error for row in rows] == [None] * 12
+    assert sorted(row.index for row in rows) == list(range(12))
 
 
 def test_an_answer_without_a_length_ends_with_its_connection() -> None:
@@ -71,7 +71,7 @@ def test_an_answer_without_a_length_ends_with_its_connection() -> None:
         peer.raw(*(b"data: " + json.dumps(message).encode() + b"\n\n" for message in (token(1), token(2), stop(2))))
 
     row = one(answer)
-    assert (row["ok"], row["output_tokens"]) == (True, 2)
+    assert (row.ok, row.output_tokens) == (True, 2)
 
 
 def test_servers_with_tls_are_measured_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +108,7 @@ def test_servers_with_tls_are_measured_too(tmp_path: Path, monkeypatch: pytest.M
         monkeypatch.setenv("SSL_CERT_FILE", str(pem))
         trusted, _ = drive(address, Stage("closed", concurrency=2, requests=4))
     assert error(refused[0]) == ("connect", "TLS failed: CERTIFICATE_VERIFY_FAILED")
-    assert [(row["ok"], row["output_tokens"]) for row in trusted] == [(True, 3)] * 4
+    assert [(row.ok, row.output_tokens) for row in trusted] == [(True, 3)] * 4
 
 
 def test_the_key_is_sent_and_never_told() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from nexus_tasks.load.requests import Item, Request, Stage
 from tests.conftest import free_port
+from tests.support.known import known
 from tests.support.load_runs import drive, error
 from tests.support.raw_server import CHAT, DONE, EVENTS, FINISH, Peer, delta, quick, serving
 
@@ -40,8 +41,8 @@ def test_turns_of_a_conversation_know_the_answers_before_them() -> None:
         {"said": ["answer to one", "two"]},
         {"said": ["answer to one", "answer to two", "three"]},
     ]
-    assert [(row["conversation"], row["turn"]) for row in rows] == [(c, t) for c in range(2) for t in range(3)]
-    assert "answer" not in rows[0]
+    assert [(row.conversation, row.turn) for row in rows] == [(c, t) for c in range(2) for t in range(3)]
+    assert rows[0].answer is None
 
 
 def test_a_conversation_whose_turn_failed_is_given_up_and_its_user_goes_on() -> None:
@@ -54,7 +55,7 @@ def test_a_conversation_whose_turn_failed_is_given_up_and_its_user_goes_on() -> 
     turns = tuple(Request("/completion", b"{}") for _ in range(3))
     with serving(answer) as address:
         rows, _ = drive(address, Stage("closed", concurrency=1, requests=4), items=iter([Item(turns)] * 2))
-    assert [(row["conversation"], row["turn"], row["ok"]) for row in rows] == [
+    assert [(row.conversation, row.turn, row.ok) for row in rows] == [
         (0, 0, False), (1, 0, True), (1, 1, True), (1, 2, True),
     ]  # fmt: skip
 
@@ -80,9 +81,9 @@ def test_a_user_who_is_told_to_wait_waits_and_the_request_has_failed(status: byt
     with serving(answer) as address:
         (first, second), _ = drive(address, Stage("closed", concurrency=1, requests=2))
     assert error(first)[0] == "http_status"
-    assert first["error"]["retry_after_s"] == 0.4
-    assert second["ok"] is True
-    assert second["start_s"] - first["start_s"] > 0.4
+    assert known(first.error).retry_after_s == 0.4
+    assert second.ok is True
+    assert known(second.start_s) - known(first.start_s) > 0.4
 
 
 def test_a_user_whose_connection_breaks_without_an_answer_pauses_too() -> None:

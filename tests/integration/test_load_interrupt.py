@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from nexus_tasks.load.requests import Stage
-from nexus_tasks.load.rows import Row
+from nexus_tasks.records.benchmark_rows import RequestRow
 from tests.conftest import ROOT
 from tests.support.load_runs import drive
 from tests.support.raw_server import serving, slow
@@ -26,13 +26,14 @@ def test_ctrl_c_delivers_what_had_ended_and_leaves_no_process(tmp_path: Path) ->
     program = tmp_path / "program.py"
     program.write_text(
         textwrap.dedent("""
-        import json, sys, time
+        import sys, time
+        import msgspec
         from nexus_tasks.load import generator
         from nexus_tasks.load.requests import Item, Limits, Request, Stage
         from nexus_tasks.servers import route
         def rows(batch):
             for row in batch:
-                print(json.dumps(row), flush=True)
+                print(msgspec.json.encode(row).decode(), flush=True)
         item = Item((Request("/completion", b"{}"),))
         try:
             generator.run(route.to(sys.argv[1]).resolved(), None, iter(lambda: item, None),
@@ -60,9 +61,9 @@ def test_ctrl_c_delivers_what_had_ended_and_leaves_no_process(tmp_path: Path) ->
 
 
 def test_rows_that_came_while_others_were_written_are_delivered_after_ctrl_c() -> None:
-    batches: list[list[Row]] = []
+    batches: list[list[RequestRow]] = []
 
-    def write(rows: list[Row]) -> None:
+    def write(rows: list[RequestRow]) -> None:
         batches.append(rows)
         if len(batches) == 1:
             time.sleep(0.5)  # meanwhile requests end

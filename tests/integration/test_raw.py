@@ -26,6 +26,7 @@ from nexus_tasks.records import store
 from tests import modules
 from tests.conftest import ROOT, ansible, cache_folder, free_port, wait_for
 from tests.fakes import tiny_moe
+from tests.support.known import known
 
 MODULE = ROOT / "plugins/modules/llama_bench.py"
 # Every setting that both tools know and a processor can have.
@@ -103,8 +104,8 @@ def test_llama_batched_bench_measures_each_concurrency_as_often_as_asked(instanc
     assert (echoed["n_batch"], echoed["n_ubatch"], echoed["flash_attn"]) == (128, 64, 1)
     assert (echoed["n_threads"], echoed["n_threads_batch"]) == (2, 1)
     requests, stages = rows.rows_of(asked, parsing.batched_samples(measured["lines"], asked), 0.0)
-    assert [row["phase"] for row in requests] == ["warmup", "run", "run"] * 2
-    assert all(stage["metrics"]["decode_tps"]["n"] == 2 for stage in stages)
+    assert [row.phase for row in requests] == ["warmup", "run", "run"] * 2
+    assert all(known(stage.metrics["decode_tps"]).n == 2 for stage in stages)
 
 
 def test_experts_are_kept_in_host_memory_as_the_server_keeps_them(instance: Instance, tmp_path: Path) -> None:
@@ -301,7 +302,7 @@ class Rig:
         found = [" ".join(each.info["cmdline"] or ()) for each in psutil.process_iter(["cmdline"])]
         return [words for words in found if "raw.yml" in words and str(self.folder) in words]
 
-    def records(self) -> list[store.Record]:
+    def records(self) -> list[store.BenchmarkRecord]:
         return [store.load(path) for path in store.paths("benchmark", self.folder / "results", required=False)]
 
 
@@ -343,13 +344,13 @@ def test_a_run_without_the_server_ends_with_a_record_and_the_server_back(rig: Ri
     assert process.returncode == 0, output
     record = rig.records()[-1]
     assert record.summary
-    assert (record.summary["ok"], record.summary["requests"]) == (True, 6)
-    assert (record.header["target"], record.header["load"]["engine"]) == ("rig/main", BATCHED)
-    assert record.header["load"]["servers_beside"] == []
-    assert record.header["started_at"] < record.summary["finished_at"]
-    assert [stage["concurrency"] for stage in record.stages] == [1, 2]
-    assert all(sample["t_s"] >= 0 for sample in record.samples)
-    assert record.samples[-1]["t_s"] > record.requests[-1]["start_s"] > record.requests[0]["start_s"] > 0
+    assert (record.summary.ok, record.summary.requests) == (True, 6)
+    assert (record.header.target, record.header.load.engine) == ("rig/main", BATCHED)
+    assert record.header.load.servers_beside == []
+    assert record.header.started_at < record.summary.finished_at
+    assert [stage.concurrency for stage in record.stages] == [1, 2]
+    assert all(sample.t_s >= 0 for sample in record.samples)
+    assert record.samples[-1].t_s > known(record.requests[-1].start_s) > known(record.requests[0].start_s) > 0
     assert rig.serves()
     assert rig.server() != before
     assert "Traceback" not in output
@@ -363,8 +364,8 @@ def test_beside_a_server_people_are_told_so_and_the_server_is_left_alone(rig: Ri
     assert "rig/main runs beside llama-bench" in " ".join(output.split())
     record = rig.records()[-1]
     assert record.summary
-    assert record.summary["metrics"]["decode_tps"]["n"] == 2
-    assert record.header["load"]["servers_beside"] == ["rig/main"]
+    assert known(record.summary.metrics["decode_tps"]).n == 2
+    assert record.header.load.servers_beside == ["rig/main"]
     assert rig.server() == before
 
 
@@ -381,8 +382,8 @@ def test_after_ctrl_c_the_tool_has_ended_the_server_is_back_and_the_record_is_wh
     assert rig.serves()
     record = rig.records()[-1]
     assert record.summary
-    assert (record.summary["interrupted"], record.summary["ok"]) == (True, False)
-    assert record.summary["metrics"]["decode_tps"]["n"] >= 1
+    assert (record.summary.interrupted, record.summary.ok) == (True, False)
+    assert known(record.summary.metrics["decode_tps"]).n >= 1
 
 
 def test_a_run_that_is_killed_leaves_no_tool_and_the_server_back(rig: Rig) -> None:

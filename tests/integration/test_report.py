@@ -48,13 +48,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory, server: RunningServer) -> P
 
 
 @pytest.fixture(scope="module")
-def newest(folder: Path) -> store.Record:
+def newest(folder: Path) -> store.BenchmarkRecord:
     """The second of the two runs."""
     return store.load(store.paths("benchmark", folder / "results")[-1])
 
 
 @pytest.fixture(scope="module")
-def page(folder: Path, newest: store.Record) -> str:
+def page(folder: Path, newest: store.BenchmarkRecord) -> str:
     """The second run's report."""
     return (folder / "reports" / "benchmark" / f"{newest.run_id}.html").read_text()
 
@@ -67,19 +67,20 @@ def test_each_run_has_a_page_and_its_executed_notebook(folder: Path) -> None:
         assert f'href="benchmark/{stem}.html?' in (folder / "reports" / "index.html").read_text()
 
 
-def test_the_numbers_of_a_page_are_those_of_its_record(newest: store.Record, page: str) -> None:
+def test_the_numbers_of_a_page_are_those_of_its_record(newest: store.BenchmarkRecord, page: str) -> None:
     assert newest.summary is not None
-    metrics = newest.summary["metrics"]
+    metrics = newest.summary.metrics
     for name in ("ttft_ms", "itl_ms", "decode_tps"):
         for part in ("median", "max"):
-            assert f">{text.number(metrics[name][part])}<" in page, (name, part)
-    difference = newest.summary["agreement"]["difference_percent"]
+            assert f">{text.number(getattr(metrics[name], part))}<" in page, (name, part)
+    assert newest.summary.agreement
+    difference = newest.summary.agreement.difference_percent
     assert f"by the server's: {text.percent(difference)}" in page
     for row in newest.requests:
-        assert f"{text.number(row['total_ms'])} ms, {text.number(row['decode_tps'])} tokens/s</text>" in page
+        assert f"{text.number(row.total_ms)} ms, {text.number(row.decode_tps)} tokens/s</text>" in page
 
 
-def test_a_page_compares_with_the_run_before(folder: Path, newest: store.Record, page: str) -> None:
+def test_a_page_compares_with_the_run_before(folder: Path, newest: store.BenchmarkRecord, page: str) -> None:
     change = frames.history(newest, folder / "results").changes["decode_tps"]
     assert f"{text.percent(change.percent)} since the last like it" in page
     first = store.load(store.paths("benchmark", folder / "results")[0])
@@ -98,14 +99,14 @@ def test_pages_load_nothing_and_run_nothing(folder: Path) -> None:
 @browser.needed
 @pytest.mark.parametrize("dark", [False, True])
 def test_a_browser_shows_a_page_without_errors_or_requests(
-    tmp_path: Path, folder: Path, newest: store.Record, dark: bool
+    tmp_path: Path, folder: Path, newest: store.BenchmarkRecord, dark: bool
 ) -> None:
     path = folder / "reports" / "benchmark" / f"{newest.run_id}.html"
     seen = browser.show(path, tmp_path, dark=dark)
     assert "CONSOLE" not in seen.stderr
     assert browser.requests(tmp_path / "net.json") == set()
     for shown in (
-        newest.header["target"],
+        newest.header.target,
         "History of this target",
         runs.verdict(newest)[1][:20],
         "viewBox=",
@@ -124,8 +125,8 @@ def test_the_browser_check_notices_a_page_that_loads_something(tmp_path: Path) -
     assert "http://127.0.0.1:18999/x.png" in browser.requests(tmp_path / "net.json")
 
 
-def test_the_target_has_a_history_with_both_runs(folder: Path, newest: store.Record) -> None:
-    page = index.history_page(newest.header["target"], folder / "reports").read_text()
+def test_the_target_has_a_history_with_both_runs(folder: Path, newest: store.BenchmarkRecord) -> None:
+    page = index.history_page(newest.header.target, folder / "reports").read_text()
     assert "2 runs of " in page
     for path in store.paths("benchmark", folder / "results"):
         assert f'href="../benchmark/{path.stem}.html"' in page
@@ -237,7 +238,7 @@ def test_a_failing_cell_is_named_and_the_notebook_kept_while_the_old_page_stays(
     page = reports / "benchmark" / f"{record.stem}.html"
     page.parent.mkdir(parents=True)
     page.write_text("the old page")
-    notebooks = _notebook_with(tmp_path, "tables.head(record, past)", "print('so far')\nrecord.header['nosuch']")
+    notebooks = _notebook_with(tmp_path, "tables.head(record, past)", "print('so far')\n{}['nosuch']")
     with pytest.raises(ReportError) as raised:
         site.render_run(record, site.Folders(tmp_path / "results", reports, notebooks))
     assert raised.value.message == ("cell [4] of benchmark.ipynb (`print('so far')`) failed: KeyError: 'nosuch'")

@@ -8,7 +8,6 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,19 +15,20 @@ import pytest
 from nexus_tasks.core.errors import EndpointError, UsageError
 from nexus_tasks.load import generator
 from nexus_tasks.load.requests import Item, Limits, Stage
-from nexus_tasks.load.rows import Row
+from nexus_tasks.records.benchmark_rows import RequestRow
 from nexus_tasks.servers import client as clients
 from nexus_tasks.servers import endpoint, route
 from nexus_tasks.workloads import prompt_file, sizes, sources, workload
 from nexus_tasks.workloads.workload import Spec
 from tests.conftest import RunningServer, run_server
+from tests.support.known import known
 
 BY_CHANCE = 2
 """Tokens: of the model's few words, a prompt may begin with the same as one that was asked before."""
 SHORT = Spec(prompt_tokens=sizes.fixed(64), output_tokens=sizes.fixed(4))
 
 
-def asked(base_url: str, spec: Spec, requests: int, *, stages: int = 1, length: int | None = None) -> list[Row]:
+def asked(base_url: str, spec: Spec, requests: int, *, stages: int = 1, length: int | None = None) -> list[RequestRow]:
     """The rows of the first so many requests of each stage, one after another."""
     with clients.connect(base_url, None) as client:
         found = endpoint.probe(client)
@@ -36,13 +36,13 @@ def asked(base_url: str, spec: Spec, requests: int, *, stages: int = 1, length: 
     rows = []
     for number in range(stages):
         rows += measured(base_url, source.items(stage=number, length=length), requests, number)
-    assert [row["error"] for row in rows] == [None] * requests * stages
+    assert [row.error for row in rows] == [None] * requests * stages
     return rows
 
 
-def measured(base_url: str, items: Iterator[Item], requests: int, number: int) -> list[Row]:
+def measured(base_url: str, items: Iterator[Item], requests: int, number: int) -> list[RequestRow]:
     """The rows of a stage's first so many requests. It goes on until they are seen, so that it cuts no conversation."""
-    rows: list[Row] = []
+    rows: list[RequestRow] = []
     generator.run(
         route.to(base_url).resolved(),
         None,
@@ -58,11 +58,11 @@ def measured(base_url: str, items: Iterator[Item], requests: int, number: int) -
     return rows[:requests]
 
 
-def seen(rows: list[Row], key: str) -> list[Any]:
+def seen(rows: list[RequestRow], key: str) -> list[int]:
     """What the server says about each request; ``prompt`` is all of the prompt, cached or not."""
     if key == "prompt":
-        return [row["server"]["prompt_n"] + row["server"]["cache_n"] for row in rows]
-    return [row["server"][key] for row in rows]
+        return [read + cached for read, cached in zip(seen(rows, "prompt_n"), seen(rows, "cache_n"), strict=True)]
+    return [known(getattr(row.server, key)) for row in rows]
 
 
 @pytest.mark.parametrize("api", ["completion", "chat"])
@@ -90,8 +90,8 @@ def test_no_prompt_comes_from_the_cache_even_when_a_seed_repeats_it(server: Runn
     spec = dataclasses.replace(SHORT, api=api, seed=11)
     first, again = (asked(server.base_url, spec, 2, stages=2) for _ in range(2))
     assert seen([*first, *again], "cache_n") == [0] * 8
-    assert [row["answer"] for row in first] == [row["answer"] for row in again]
-    assert [row["key"] for row in first] == ["0", "1", "0", "1"]
+    assert [row.answer for row in first] == [row.answer for row in again]
+    assert [row.key for row in first] == ["0", "1", "0", "1"]
 
 
 def test_the_same_prompt_comes_from_the_cache_when_that_is_asked_for(server: RunningServer) -> None:
@@ -114,7 +114,7 @@ def test_a_shared_prefix_comes_from_the_cache_and_nothing_else_does(server: Runn
 def test_a_conversation_grows_by_exactly_what_is_asked_and_finds_its_past_in_the_cache(server: RunningServer) -> None:
     spec = Spec(kind="conversations", turns=4, prompt_tokens=sizes.fixed(50), output_tokens=sizes.fixed(10))
     rows = asked(server.base_url, spec, 8)
-    assert [row["turn"] for row in rows] == [0, 1, 2, 3] * 2
+    assert [row.turn for row in rows] == [0, 1, 2, 3] * 2
     for talk in (rows[:4], rows[4:]):
         lengths = seen(talk, "prompt")
         assert lengths[0] == 50
@@ -122,8 +122,8 @@ def test_a_conversation_grows_by_exactly_what_is_asked_and_finds_its_past_in_the
             # The answer is the server's: read again, its ten tokens may be some more or fewer.
             assert 50 + 6 <= after - before <= 50 + 14
         # All that was asked before is there; the answer only as far as it is read as it was written.
-        for row, before in zip(talk[1:], lengths, strict=False):
-            assert before <= row["server"]["cache_n"] + 1 <= before + 11
+        for cached, before in zip(seen(talk[1:], "cache_n"), lengths, strict=False):
+            assert before <= cached + 1 <= before + 11
 
 
 @pytest.mark.parametrize("length", [100, 2000])
@@ -147,8 +147,8 @@ def test_files_are_asked_as_they_are(server: RunningServer, tmp_path: Path) -> N
     spec = Spec(kind="file", file=prompt_file.read(path), output_tokens=sizes.fixed(5))
     rows = asked(server.base_url, spec, 3)
     assert seen(rows, "predicted_n") == [3, 5, 3]
-    assert [row["key"] for row in rows] == ["1", "second", "1"]
-    assert [row["prompt"] for row in rows] == ["ba mi ro", 'ka "lu"', "ba mi ro"]
+    assert [row.key for row in rows] == ["1", "second", "1"]
+    assert [row.prompt for row in rows] == ["ba mi ro", 'ka "lu"', "ba mi ro"]
     assert seen(rows, "cache_n") == [0, 0, 0]
     texts = dataclasses.replace(spec, api="completion")
     assert seen(asked(server.base_url, texts, 1), "prompt") == [3]
@@ -188,12 +188,12 @@ def test_texts_to_embed_have_exactly_the_lengths_that_were_drawn(embedder: Runni
     spec = Spec(kind="embeddings", prompt_tokens=sizes.uniform(10, 300))
     rows = asked(embedder.base_url, spec, 6)
     drawn = sizes.uniform(10, 300).draws(np.random.default_rng([0, 0]))
-    assert [row["prompt_tokens"] for row in rows] == list(itertools.islice(drawn, 6))
+    assert [row.prompt_tokens for row in rows] == list(itertools.islice(drawn, 6))
 
 
 def test_queries_and_documents_have_exactly_the_lengths_that_were_drawn(reranker: RunningServer) -> None:
     spec = Spec(kind="rerank", prompt_tokens=sizes.fixed(60), documents=5)
-    assert [row["prompt_tokens"] for row in asked(reranker.base_url, spec, 3)] == [5 * 60] * 3
+    assert [row.prompt_tokens for row in asked(reranker.base_url, spec, 3)] == [5 * 60] * 3
 
 
 def test_a_document_that_leaves_no_room_for_its_query_is_refused(reranker: RunningServer) -> None:

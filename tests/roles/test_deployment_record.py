@@ -12,19 +12,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
 from nexus_tasks.records import store
-from nexus_tasks.records.store import Record
+from nexus_tasks.records.deployment_rows import DeploymentSummary, FailedTask, HostCounts, HostRow, InstanceRow
+from nexus_tasks.records.store import DeploymentRecord
 from tests.conftest import BIN, ROOT, ansible, wait_for
+from tests.support.known import known
 
 REPORTS = """
 from ansible.module_utils.basic import AnsibleModule
 module = AnsibleModule({"instances": {"type": "raw"}, "says": {}, "name": {}}, supports_check_mode=True)
 rows, says = module.params["instances"], module.params["says"]
 if module.params["name"] == "large":
-    rows[0]["padding"] = ["x" * 7000] * 600
+    rows[0]["checks"] = [{"check": "large", "ok": True, "found": ["x" * 7000] * 600}]
 if says:
     module.fail_json(msg=says, instances=rows)
 module.exit_json(changed=any(row["changed"] for row in rows or []), instances=rows, name=module.params["name"])
@@ -63,10 +66,10 @@ class Project:
         environment = {"NEXUS_RESULTS": str(records or self.results)}
         return ansible(*self.command(tasks, **how), *arguments, check=False, **environment).stdout
 
-    def record(self) -> Record:
+    def record(self) -> DeploymentRecord:
         """The record of the one run there was."""
         [path] = store.paths("deployment", self.results)
-        return store.load(path)
+        return store.load(path, "deployment")
 
     def text(self) -> str:
         """All that was recorded."""
@@ -82,13 +85,17 @@ def project(tmp_path: Path) -> Project:
     return Project(tmp_path)
 
 
-def hosts_of(record: Record) -> dict[str, Any]:
-    return {row["host"]: row for row in record.hosts}
+def hosts_of(record: DeploymentRecord) -> dict[str, HostRow]:
+    return {row.host: row for row in record.hosts}
 
 
-def summary_of(record: Record) -> dict[str, Any]:
-    assert record.summary is not None
-    return record.summary
+def summary_of(record: DeploymentRecord) -> DeploymentSummary:
+    return known(record.summary)
+
+
+def recorded(*instances: dict[str, Any]) -> list[InstanceRow]:
+    """What modules report of instances, as a record has it."""
+    return msgspec.convert(instances, list[InstanceRow])
 
 
 def test_a_deployment_leaves_one_record_with_a_row_for_each_host(project: Project) -> None:
@@ -99,43 +106,44 @@ def test_a_deployment_leaves_one_record_with_a_row_for_each_host(project: Projec
         hosts={"one": {}, "two": {}},
     )
     record = project.record()
-    assert record.header["target"] == "all"
-    assert record.header["playbook"] == "deploy.yml"
-    assert (record.header["check"], record.header["limit"], record.header["tags"]) == (False, None, [])
-    assert record.header["ansible"].startswith("2.")
-    assert len(record.header["git"]["commit"]) == 40
-    assert record.header["controller"].keys() == {"user", "host"}
+    assert record.header.target == "all"
+    assert record.header.playbook == "deploy.yml"
+    assert (record.header.check, record.header.limit, record.header.tags) == (False, None, [])
+    assert record.header.ansible.startswith("2.")
+    assert len(known(record.header.git.commit)) == 40
+    assert record.header.controller.user
+    assert record.header.controller.host
     hosts = hosts_of(record)
     assert hosts.keys() == {"one", "two"}
     for host in hosts.values():
-        assert host["release"] == "b1-cpu-0a"
-        assert host["instances"] == [row, instance("gone", "undeclared")]  # what converge says replaces the plan
-        assert (host["ok"], host["failed"], host["unreachable"], host["changed"]) == (True, False, False, 1)
-        assert host["failed_task"] is None
-        assert 0 < host["seconds"] <= summary_of(record)["wall_s"]
+        assert host.release == "b1-cpu-0a"
+        assert host.instances == recorded(row, instance("gone", "undeclared"))  # what converge says replaces the plan
+        assert (host.ok, host.failed, host.unreachable, host.changed) == (True, False, False, 1)
+        assert host.failed_task is None
+        assert 0 < host.seconds <= summary_of(record).wall_s
     summary = summary_of(record)
-    assert (summary["ok"], summary["interrupted"]) == (True, False)
-    assert summary["hosts"] == {"ok": 2, "changed": 2, "failed": 0, "unreachable": 0}
+    assert (summary.ok, summary.interrupted) == (True, False)
+    assert summary.hosts == HostCounts(ok=2, changed=2, failed=0, unreachable=0)
 
 
 def test_a_run_that_changes_nothing_is_recorded_too(project: Project) -> None:
     project.run([{"llama_server_converge": {"instances": [instance(changed=False)]}}])
-    assert hosts_of(project.record())["one"]["changed"] == 0
-    assert summary_of(project.record())["hosts"] == {"ok": 1, "changed": 0, "failed": 0, "unreachable": 0}
+    assert hosts_of(project.record())["one"].changed == 0
+    assert summary_of(project.record()).hosts == HostCounts(ok=1, changed=0, failed=0, unreachable=0)
 
 
 def test_a_check_says_that_it_was_one_and_what_was_asked_for(project: Project) -> None:
     tasks = [{"llama_server_plan": {"instances": [instance(state="planned")]}, "tags": "serve"}]
     project.run(tasks, "--check", "--limit", "one", "--tags", "serve", "--skip-tags", "slow", playbook="rollback.yml")
     header = project.record().header
-    assert (header["check"], header["playbook"]) == (True, "rollback.yml")
-    assert (header["target"], header["limit"], header["tags"], header["skip_tags"]) == (
+    assert (header.check, header.playbook) == (True, "rollback.yml")
+    assert (header.target, header.limit, header.tags, header.skip_tags) == (
         "one",
         "one",
         ["serve"],
         ["slow"],
     )
-    assert hosts_of(project.record())["one"]["instances"][0]["state"] == "planned"
+    assert hosts_of(project.record())["one"].instances[0].state == "planned"
 
 
 def test_failed_instances_are_recorded_with_the_end_of_their_log(project: Project) -> None:
@@ -147,10 +155,10 @@ def test_failed_instances_are_recorded_with_the_end_of_their_log(project: Projec
     output = project.run(tasks)
     assert "failed=1" in output
     host = hosts_of(project.record())["one"]
-    assert host["failed_task"] == {"name": "Switch", "role": None, "message": "main is not what was declared"}
-    assert host["instances"] == [{**failed, "log_tail": [f"line {n}" for n in range(40, 60)]}]
-    assert summary_of(project.record())["ok"] is False
-    assert summary_of(project.record())["hosts"] == {"ok": 0, "changed": 0, "failed": 1, "unreachable": 0}
+    assert host.failed_task == FailedTask(name="Switch", role=None, message="main is not what was declared")
+    assert host.instances == recorded({**failed, "log_tail": [f"line {n}" for n in range(40, 60)]})
+    assert summary_of(project.record()).ok is False
+    assert summary_of(project.record()).hosts == HostCounts(ok=0, changed=0, failed=1, unreachable=0)
 
 
 def test_a_failure_before_any_instance_says_which_task_and_why(project: Project) -> None:
@@ -161,9 +169,9 @@ def test_a_failure_before_any_instance_says_which_task_and_why(project: Project)
     (role / "main.yml").write_text(yaml.safe_dump([task]))
     project.run([{"include_role": {"name": "builder"}}, {"llama_server_converge": {"instances": [instance()]}}])
     host = hosts_of(project.record())["one"]
-    assert (host["instances"], host["failed"]) == ([], True)
-    assert (host["failed_task"]["name"], host["failed_task"]["role"]) == ("Build", "builder")
-    lines = host["failed_task"]["message"].splitlines()
+    assert (host.instances, host.failed) == ([], True)
+    assert (known(host.failed_task).name, known(host.failed_task).role) == ("Build", "builder")
+    lines = known(host.failed_task).message.splitlines()
     assert lines[0] == "the build failed"
     assert lines[-1] == "compiler line 299"
     assert len(lines) == 25
@@ -175,11 +183,11 @@ def test_a_host_in_trouble_does_not_hide_the_others(project: Project) -> None:
     stop = {"fail": {"msg": "no room"}, "when": "inventory_hostname == 'full'"}
     project.run([stop, converge], hosts={"well": {}, "full": {}, "away": UNREACHABLE})
     hosts = hosts_of(project.record())
-    assert hosts["well"]["ok"]
-    assert (hosts["full"]["failed"], hosts["full"]["failed_task"]["message"]) == (True, "no room")
-    assert (hosts["away"]["unreachable"], hosts["away"]["failed"]) == (True, False)
-    assert "Connection refused" in hosts["away"]["failed_task"]["message"]
-    assert summary_of(project.record())["hosts"] == {"ok": 1, "changed": 1, "failed": 1, "unreachable": 1}
+    assert hosts["well"].ok
+    assert (hosts["full"].failed, known(hosts["full"].failed_task).message) == (True, "no room")
+    assert (hosts["away"].unreachable, hosts["away"].failed) == (True, False)
+    assert "Connection refused" in known(hosts["away"].failed_task).message
+    assert summary_of(project.record()).hosts == HostCounts(ok=1, changed=1, failed=1, unreachable=1)
 
 
 def test_what_was_rescued_or_ignored_is_no_failure(project: Project) -> None:
@@ -194,14 +202,14 @@ def test_what_was_rescued_or_ignored_is_no_failure(project: Project) -> None:
     ]
     project.run(tasks, hosts={"one": {}, "two": {}, "three": {}})
     hosts = hosts_of(project.record())
-    assert (hosts["one"]["ok"], hosts["one"]["failed_task"], hosts["one"]["changed"]) == (True, None, 2)
-    assert (hosts["two"]["failed"], hosts["two"]["failed_task"]["message"]) == (True, "not to be mended")
-    assert (hosts["three"]["failed"], hosts["three"]["failed_task"]["message"]) == (True, "broken")
+    assert (hosts["one"].ok, hosts["one"].failed_task, hosts["one"].changed) == (True, None, 2)
+    assert (hosts["two"].failed, known(hosts["two"].failed_task).message) == (True, "not to be mended")
+    assert (hosts["three"].failed, known(hosts["three"].failed_task).message) == (True, "broken")
 
 
 def test_a_loop_fails_with_the_messages_of_its_items(project: Project) -> None:
     project.run([{"fail": {"msg": "no {{ item }}"}, "loop": ["disk", "network", "clock"], "when": "item != 'clock'"}])
-    assert hosts_of(project.record())["one"]["failed_task"]["message"] == "no disk\nno network"
+    assert known(hosts_of(project.record())["one"].failed_task).message == "no disk\nno network"
 
 
 def test_batches_and_plays_make_one_row_a_host(project: Project) -> None:
@@ -212,7 +220,7 @@ def test_batches_and_plays_make_one_row_a_host(project: Project) -> None:
     project.run(plays, hosts={"one": {}, "two": {}, "three": {}})
     hosts = hosts_of(project.record())
     assert list(hosts) == ["one", "two", "three"]
-    assert [host["instances"][0]["state"] for host in hosts.values()] == ["verified"] * 3
+    assert [host.instances[0].state for host in hosts.values()] == ["verified"] * 3
 
 
 def test_other_playbooks_on_the_command_line_have_no_part_in_the_record(project: Project) -> None:
@@ -223,7 +231,7 @@ def test_other_playbooks_on_the_command_line_have_no_part_in_the_record(project:
     command = project.command([{"hosts": "one", "tasks": [converge]}], hosts=hosts)
     output = ansible("-i", command[1], other, command[-1], other, NEXUS_RESULTS=str(project.results)).stdout
     assert "changed=3" in output
-    assert {name: row["changed"] for name, row in hosts_of(project.record()).items()} == {"one": 1}
+    assert {name: row.changed for name, row in hosts_of(project.record()).items()} == {"one": 1}
 
 
 def test_other_playbooks_leave_no_record(project: Project) -> None:
@@ -242,14 +250,14 @@ def test_only_rows_of_what_was_done_about_an_instance_count(project: Project) ->
             {"llama_server_control": {"instances": [instance(state="stopped", phase="verified")]}},  # a status
         ]
     )
-    assert hosts_of(project.record())["one"]["instances"] == []
+    assert hosts_of(project.record())["one"].instances == []
 
 
 def test_the_result_of_a_job_that_was_followed_counts(project: Project) -> None:
     job = {"llama_server_converge": {"instances": [instance()]}, "async": 60, "poll": 0, "register": "job"}
     follow = {"job": "{{ job }}", "progress": str(project.folder / "progress"), "limit": "a_limit"}
     project.run([job, {"llama.nexus.follow": follow}])
-    assert [row["state"] for row in hosts_of(project.record())["one"]["instances"]] == ["verified"]
+    assert [row.state for row in hosts_of(project.record())["one"].instances] == ["verified"]
 
 
 def test_no_secret_and_no_argument_reaches_the_record(project: Project) -> None:
@@ -266,9 +274,9 @@ def test_no_secret_and_no_argument_reaches_the_record(project: Project) -> None:
     assert told in output  # it was there to be told
     assert told not in project.text()
     record = project.record()
-    assert record.header["extra_vars"] == ["key", "other", "port"]
-    assert [row["name"] for row in hosts_of(record)["one"]["instances"]] == ["main"]
-    assert hosts_of(record)["one"]["failed_task"]["message"] == "hidden: the task has no_log"
+    assert record.header.extra_vars == ["key", "other", "port"]
+    assert [row.name for row in hosts_of(record)["one"].instances] == ["main"]
+    assert known(hosts_of(record)["one"].failed_task).message == "hidden: the task has no_log"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
@@ -297,15 +305,15 @@ def test_an_interrupted_run_keeps_what_it_had_done(project: Project, number: sig
     assert play.returncode == (99 if number == signal.SIGINT else -number), output
     record = project.record()
     hosts = hosts_of(record)
-    assert [row["state"] for row in hosts["one"]["instances"]] == ["verified"]
+    assert [row.state for row in hosts["one"].instances] == ["verified"]
     if number == signal.SIGKILL:
         assert record.summary is None
         return
     summary = summary_of(record)
-    assert (summary["ok"], summary["interrupted"]) == (False, True)
-    assert summary["hosts"] == {"ok": 2, "changed": 2, "failed": 1, "unreachable": 0}
-    assert hosts["two"]["ok"]
-    assert hosts["three"]["failed_task"]["message"] == "full"
+    assert (summary.ok, summary.interrupted) == (False, True)
+    assert summary.hosts == HostCounts(ok=2, changed=2, failed=1, unreachable=0)
+    assert hosts["two"].ok
+    assert known(hosts["three"].failed_task).message == "full"
     assert "recorded" not in output
 
 
@@ -315,8 +323,8 @@ def test_an_error_that_ends_ansible_itself_is_an_interrupted_run(project: Projec
         {"tasks": [{"debug": {}}], "strategy": "no_such_strategy"},
     ]
     project.run(plays)
-    assert summary_of(project.record())["interrupted"] is True
-    assert hosts_of(project.record())["one"]["ok"]
+    assert summary_of(project.record()).interrupted is True
+    assert hosts_of(project.record())["one"].ok
 
 
 @pytest.mark.parametrize("place", ["/proc/results", "a-file"])
@@ -360,7 +368,7 @@ def test_a_disk_that_fills_up_is_one_warning_and_the_play_goes_on(project: Proje
     assert "ok=3" in done.stdout
     assert done.stdout.count("[WARNING]") == 1
     assert "cannot write on to" in done.stdout
-    assert [row["name"] for row in hosts_of(project.record())["one"]["instances"]] == ["small"]
+    assert [row.name for row in hosts_of(project.record())["one"].instances] == ["small"]
     assert project.record().summary is None
 
 
@@ -375,14 +383,14 @@ def test_two_plays_at_once_write_two_records(project: Project) -> None:
         for _ in range(2)
     ]  # fmt: skip
     assert [play.wait(120) for play in plays] == [0, 0]
-    assert [hosts_of(record)["one"]["ok"] for record in store.load_all("deployment", project.results)] == [True, True]
+    assert [hosts_of(record)["one"].ok for record in store.load_all("deployment", project.results)] == [True, True]
 
 
 def test_passwords_and_signatures_in_addresses_are_not_recorded(project: Project) -> None:
     said = project.run([{"fail": {"msg": "cannot get https://ada:tok-1@host/x?sig=tok-2"}}])
     assert "tok-1" in said  # it was there to be told
     assert "tok-" not in project.record().path.read_text()
-    assert "cannot get https://host/x?…" in project.record().hosts[0]["failed_task"]["message"]
+    assert "cannot get https://host/x?…" in known(project.record().hosts[0].failed_task).message
 
 
 def test_a_run_without_role_llama_cpp_records_no_release(project: Project) -> None:

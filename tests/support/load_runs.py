@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from nexus_tasks.load import generator
-from nexus_tasks.load.health import Watch
 from nexus_tasks.load.requests import Item, Limits, Request, Stage
-from nexus_tasks.load.rows import Row
+from nexus_tasks.records.benchmark_rows import RequestRow, Watch
 from nexus_tasks.servers import route
 from tests.support.raw_server import Peer, serving
 
@@ -26,9 +25,9 @@ def asked(path: str = "/completion", count: int = 1_000_000, **options: Any) -> 
 
 def drive(
     address: str, stage: Stage = ONE, limits: Limits = NO_LIMITS, items: Iterator[Item] | None = None, **options: Any
-) -> tuple[list[Row], Watch]:
+) -> tuple[list[RequestRow], Watch]:
     """The rows of a stage and the generator's health; the options are those of :func:`generator.run`."""
-    rows: list[Row] = []
+    rows: list[RequestRow] = []
     options = {"index": 0, "origin": time.perf_counter(), "on_rows": rows.extend, **options}
     api_key = options.pop("api_key", None)
     watch = generator.run(
@@ -39,7 +38,7 @@ def drive(
 
 def one(
     answer: Callable[[Peer], bool | None], path: str = "/completion", limits: Limits = NO_LIMITS, **options: Any
-) -> Row:
+) -> RequestRow:
     """The row of one request."""
     with serving(answer) as address:
         rows, _ = drive(address, limits=limits, items=asked(path, **options))
@@ -47,7 +46,8 @@ def one(
     return rows[0]
 
 
-def error(row: Row) -> tuple[str, str]:
+def error(row: RequestRow) -> tuple[str, str]:
     """Kind and message of a failure."""
-    assert row["ok"] is False
-    return row["error"]["kind"], row["error"]["message"]
+    assert row.ok is False
+    assert row.error
+    return row.error.kind, row.error.message

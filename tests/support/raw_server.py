@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from nexus_tasks.load.rows import Row
+Message = dict[str, Any]
 
 CHAT = "/v1/chat/completions"
 EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -47,11 +47,11 @@ class Peer:
         self.raw(b"0\r\n", b"\r\n")
 
 
-def token(predicted: int) -> Row:
+def token(predicted: int) -> Message:
     return {"content": "a", "tokens": [5], "stop": False, "tokens_predicted": predicted, "tokens_evaluated": 3}
 
 
-def stop(predicted: int, **timings: float) -> Row:
+def stop(predicted: int, **timings: float) -> Message:
     return {
         "content": "", "stop": True, "stop_type": "limit", "tokens_predicted": predicted, "tokens_evaluated": 3,
         "timings": {
@@ -60,7 +60,7 @@ def stop(predicted: int, **timings: float) -> Row:
     }  # fmt: skip
 
 
-def delta(**content: Any) -> Row:
+def delta(**content: Any) -> Message:
     return {"choices": [{"index": 0, "delta": content, "finish_reason": None}]}
 
 

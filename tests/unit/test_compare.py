@@ -10,7 +10,7 @@ from rich.console import Console
 
 from nexus_tasks import compare
 from nexus_tasks.comparison import gate, selection, simulation
-from nexus_tasks.records.store import Record
+from nexus_tasks.records.store import BenchmarkRecord
 from tests import deployment_records
 from tests.compare_records import five_runs, run, save
 
@@ -79,7 +79,7 @@ def test_a_command_that_makes_no_sense_is_an_error(arguments: list[str], tmp_pat
 def test_runs_of_several_targets_are_compared_target_by_target(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def tagged(run_id: str, tag: str, target: str, slower: float = 1.0) -> Record:
+    def tagged(run_id: str, tag: str, target: str, slower: float = 1.0) -> BenchmarkRecord:
         return run(run_id, slower=slower, header={"tag": tag, "target": target})
 
     save(tmp_path, tagged("a1", "old", "x"), tagged("a2", "old", "y"), tagged("b1", "new", "x"),

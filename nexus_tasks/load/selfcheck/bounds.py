@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-
-from nexus_tasks.load.rows import Row
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Check:
         return self.value <= self.bound if self.at_most else self.value >= self.bound
 
 
-def checks(figures: Row) -> list[Check]:
+def checks(figures: Mapping[str, Any]) -> list[Check]:
     """The figures beside the bounds that the load generator has to keep."""
     results = []
     for row in figures["errors"]:

@@ -15,18 +15,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 
 from nexus_tasks.core.provenance import ROOT
 from nexus_tasks.load import generator
-from nexus_tasks.load.health import Watch
 from nexus_tasks.load.requests import Item, Limits, Request, Stage
-from nexus_tasks.load.rows import Row
 from nexus_tasks.load.selfcheck.bounds import checks
 from nexus_tasks.load.selfcheck.cores import Cores, cores, pinned
 from nexus_tasks.load.selfcheck.mock_server import mock_server, program, true_times
+from nexus_tasks.records.benchmark_rows import RequestRow, Watch
 from nexus_tasks.servers import route
 
 TTFT_MS, ITL_MS = 50.0, 5.0
@@ -58,7 +58,7 @@ class Cost:
     pieces: int
     """Reads that brought something: tokens that come in one piece are cheaper than those that come alone."""
 
-    def as_row(self) -> Row:
+    def as_row(self) -> dict[str, Any]:
         """Tokens per second, and per second of CPU: while streaming, and with the evaluation."""
         return {
             "tokens": self.tokens,
@@ -80,9 +80,9 @@ def items(tokens: int) -> Iterator[Item]:
         number += 1
 
 
-def error(concurrency: int, requests: int, tokens: int, where: Cores) -> Row:
+def error(concurrency: int, requests: int, tokens: int, where: Cores) -> dict[str, Any]:
     """The errors of TTFT and of the gaps between tokens (ms), at TTFT 50 ms and ITL 5 ms."""
-    rows: list[Row] = []
+    rows: list[RequestRow] = []
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "times"
         with mock_server(TTFT_MS, ITL_MS, core=where.server, log=log) as address, pinned(where.client):
@@ -90,22 +90,22 @@ def error(concurrency: int, requests: int, tokens: int, where: Cores) -> Row:
         truth = true_times(log)
     ttft_errors, gap_errors = [], []
     for row in rows:
-        if row["phase"] != "run" or not row["ok"]:
+        if row.phase != "run" or not row.ok:
             continue
-        received, sent = truth[int(row["key"])]
-        ttft_errors.append(abs(row["ttft_ms"] - (sent[0] - received) / 1e6))
-        gap_errors.append(np.abs(np.asarray(row["itl_ms"]) - np.diff(sent) / 1e6))
+        received, sent = truth[int(row.key or 0)]
+        ttft_errors.append(abs(row.ttft_ms - (sent[0] - received) / 1e6))
+        gap_errors.append(np.abs(np.asarray(row.itl_ms) - np.diff(sent) / 1e6))
     gaps = np.concatenate(gap_errors)
     return {
         "concurrency": concurrency,
         "requests": len(ttft_errors),
-        "errors": sum(not row["ok"] for row in rows),
+        "errors": sum(not row.ok for row in rows),
         "ttft_median_ms": float(np.median(ttft_errors)),
         "ttft_p99_ms": float(np.percentile(ttft_errors, 99)),
         "itl_median_ms": float(np.median(gaps)),
         "itl_p99_ms": float(np.percentile(gaps, 99)),
         "in_flight": watch.in_flight,
-        "lag_p99_ms": watch.lag_ms["p99"],
+        "lag_p99_ms": watch.lag_ms.p99,
     }
 
 
@@ -113,17 +113,17 @@ def cost(ttft_ms: float, itl_ms: float, concurrency: int, requests: int, tokens:
     """The cost of so many tokens to the load generator."""
     failed = pieces = 0
 
-    def count(rows: list[Row]) -> None:
+    def count(rows: list[RequestRow]) -> None:
         nonlocal failed, pieces
-        failed += sum(not row["ok"] for row in rows)
-        pieces += sum(1 + sum(map(bool, row["itl_ms"])) for row in rows)
+        failed += sum(not row.ok for row in rows)
+        pieces += sum(1 + sum(map(bool, row.itl_ms)) for row in rows)
 
     with mock_server(ttft_ms, itl_ms, core=where.server) as address, pinned(where.client):
         begun = time.process_time()
         watch = _drive(address, concurrency, requests, tokens, count)
         own_s = time.process_time() - begun
-    wall_s = watch.ended_s - watch.begun_s
-    return Cost(requests * tokens, wall_s, watch.cpu_s, watch.cpu_s + own_s, failed, watch.in_flight, pieces)
+    wall_s, sent_s = watch.ended_s - watch.begun_s, watch.cpu_s or 0.0
+    return Cost(requests * tokens, wall_s, sent_s, sent_s + own_s, failed, watch.in_flight, pieces)
 
 
 def bare(ttft_ms: float, itl_ms: float, concurrency: int, requests: int, tokens: int, where: Cores) -> Cost:
@@ -142,15 +142,15 @@ def bare(ttft_ms: float, itl_ms: float, concurrency: int, requests: int, tokens:
     return Cost(requests * tokens, wall_s, cpu_s, cpu_s, 0, None, int(pieces))
 
 
-def memory(requests: int, tokens: int, where: Cores) -> Row:
+def memory(requests: int, tokens: int, where: Cores) -> dict[str, Any]:
     """The most memory (MiB) of all processes together in a run of very many tokens, and after a tenth of it."""
     own = psutil.Process()
     sizes: list[tuple[int, float]] = []
     seen = 0
 
-    def look(rows: list[Row]) -> None:
+    def look(rows: list[RequestRow]) -> None:
         nonlocal seen
-        seen += sum(row["output_tokens"] or 0 for row in rows)
+        seen += sum(row.output_tokens or 0 for row in rows)
         if not sizes or seen - sizes[-1][0] > requests * tokens / 200:
             senders = [child for child in own.children() if "nexus_tasks.load.sender" in child.cmdline()]
             sizes.append((seen, sum(process.memory_info().rss for process in (own, *senders)) / 2**20))
@@ -175,7 +175,7 @@ def _drive(
     concurrency: int,
     requests: int,
     tokens: int,
-    on_rows: Callable[[list[Row]], None],
+    on_rows: Callable[[list[RequestRow]], None],
     warmup: int = 0,
 ) -> Watch:
     stage = Stage("closed", concurrency=concurrency, requests=requests, warmup=warmup)
@@ -191,7 +191,7 @@ def _drive(
     )
 
 
-def median(costs: Sequence[Cost]) -> Row:
+def median(costs: Sequence[Cost]) -> dict[str, Any]:
     """Each figure's median."""
     rows = [entry.as_row() for entry in costs]
     return {
@@ -200,7 +200,7 @@ def median(costs: Sequence[Cost]) -> Row:
     }
 
 
-def measure(step: Callable[[str], None], *, scale: float = 1.0, trials: int = 2) -> Row:
+def measure(step: Callable[[str], None], *, scale: float = 1.0, trials: int = 2) -> dict[str, Any]:
     """All figures, and beside them the bounds.
 
     Args:
@@ -213,12 +213,12 @@ def measure(step: Callable[[str], None], *, scale: float = 1.0, trials: int = 2)
     def some(number: float, at_least: int = 1) -> int:
         return max(round(number * scale), at_least)
 
-    def beside_bare(ttft_ms: float, itl_ms: float, concurrency: int, requests: int, tokens: int) -> Row:
+    def beside_bare(ttft_ms: float, itl_ms: float, concurrency: int, requests: int, tokens: int) -> dict[str, Any]:
         asked = (ttft_ms, itl_ms, concurrency, requests, tokens, where)
         pairs = [(bare(*asked), cost(*asked)) for _ in range(trials)]
         return {"bare": median([a for a, _ in pairs]), "load": median([b for _, b in pairs])}
 
-    figures: Row = {"cores": {"server": where.server, "client": where.client}, "errors": [], "ceiling": {}}
+    figures: dict[str, Any] = {"cores": {"server": where.server, "client": where.client}, "errors": [], "ceiling": {}}
     for concurrency, rounds in ((1, 20), (16, 10), (64, 10)):
         step(f"error at concurrency {concurrency}")
         figures["errors"].append(error(concurrency, some(concurrency * rounds, concurrency), some(100, 10), where))

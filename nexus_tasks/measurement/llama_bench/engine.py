@@ -2,7 +2,7 @@
 
     asked = tool_plan.plan_for(instance, "llama-bench", 512, 256, 5, [1])
     path = engine.run(instance, asked, root=store.ROOT, console=Console())
-    store.load(path).summary["metrics"]["decode_tps"]["median"]
+    store.load(path).summary.metrics["decode_tps"].median
 
 The record is one of kind ``benchmark``, so that a report can show what serving costs.
 """
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from rich.console import Console
 
 from nexus_tasks.core.errors import DeployError
@@ -30,6 +31,7 @@ from nexus_tasks.measurement.llama_bench.parsing import Sample
 from nexus_tasks.measurement.llama_bench.playbooks import Place
 from nexus_tasks.measurement.llama_bench.tool_plan import BENCH, ToolPlan
 from nexus_tasks.records import store
+from nexus_tasks.records.benchmark_rows import BenchmarkHeader, Part, SampleRow
 from nexus_tasks.telemetry import sampling
 
 STOPPED = ("stopped", "not deployed")
@@ -45,7 +47,7 @@ class _ToolRun:
     began_at: float  # on time.monotonic
     wall_s: float
     answer: Mapping[str, Any]
-    samples: Sequence[Row]
+    samples: Sequence[SampleRow]
     interrupted: bool
 
 
@@ -121,19 +123,21 @@ def _run_tool(place: Place, asked: ToolPlan, console: Console) -> _ToolRun:
             raise
         wall_s = time.perf_counter() - origin
         sampler.stop()
-        return _ToolRun(started_at, began_at, wall_s, answer, sampler.take(), interrupted)
+        return _ToolRun(
+            started_at, began_at, wall_s, answer, msgspec.convert(sampler.take(), list[SampleRow]), interrupted
+        )
 
 
 def _write(
-    about: Row, asked: ToolPlan, ran: _ToolRun, repetitions: Sequence[Sample], failure: str | None, *, local: bool,
-    root: Path,
+    about: BenchmarkHeader, asked: ToolPlan, ran: _ToolRun, repetitions: Sequence[Sample], failure: str | None, *,
+    local: bool, root: Path,
 ) -> Path:  # fmt: skip
     """Write the record, when all is known: the tools say only at their end what they are and what they measured."""
-    started = {"started_at": ran.started_at}
-    with store.create("benchmark", {**about, **started}, target=about["target"], root=root) as record:
+    with store.create(about, root=root, started_at=ran.started_at) as record:
         after_s = ran.answer["begun_at"] - ran.began_at if local else 0.0  # clocks of two machines differ
         requests, stages = rows.rows_of(asked, repetitions, after_s)
-        for row in [*requests, *stages, *(ran.samples if local else [])]:
+        written: list[Part] = [*requests, *stages, *(ran.samples if local else [])]
+        for row in written:
             record.append(row)
         record.finish(
             rows.summary_row(requests, stages, interrupted=ran.interrupted, failure=failure, wall_s=ran.wall_s)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nexus_tasks.records import store
+from nexus_tasks.records.store import BenchmarkRecord
 from tests.conftest import ROOT
 from tests.gpu.rows import Report
 from tests.gpu.steps.place import Place, instance_log
@@ -31,18 +32,22 @@ def speed(place: Place, report: Report) -> None:
             continue
         [answer] = json.loads(done.stdout)
         record = store.load(Path(answer["record"]))
-        figures = (record.summary or {}).get("metrics") or {"decode_tps": None, "prefill_tps": None}
-        # One that had nothing to be told of is None: no row may be lost for it.
-        medians[engine] = {name: (figures[name] or {}).get("median") for name in ("decode_tps", "prefill_tps")}
+        medians[engine] = {name: median_of(record, name) for name in ("decode_tps", "prefill_tps")}
         shown = {name: value and round(value, 1) for name, value in medians[engine].items()}
         report.add(f"{engine}: {prompt} + {output} tokens", answer["ok"], shown, ", ".join(answer["reasons"]))
         if engine == "http" and place.gpus:
-            report.add("GPUs were sampled meanwhile", any(row["gpus"] for row in record.samples), energy_of(answer))
+            report.add("GPUs were sampled meanwhile", any(row.gpus for row in record.samples), energy_of(answer))
     if len(medians) == 2:
         for name, served_ in medians["http"].items():
             raw = medians["llama-bench"][name]
             if served_ and raw:
                 report.add(f"served / raw, {name}", True, f"{served_ / raw:.3f}")
+
+
+def median_of(record: BenchmarkRecord, metric: str) -> float | None:
+    """None where there was nothing to be told of: no row of the report may be lost for it."""
+    figures = record.summary.metrics.get(metric) if record.summary else None
+    return figures.median if figures else None
 
 
 def energy_of(answer: dict[str, Any]) -> str:

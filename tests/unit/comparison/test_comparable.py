@@ -5,16 +5,19 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import msgspec
 import pytest
 
 from nexus_tasks.comparison import comparable
 from nexus_tasks.comparison.verdicts import judge
 from nexus_tasks.core.errors import UsageError
-from nexus_tasks.records.store import Record
+from nexus_tasks.records.benchmark_rows import Watch
+from nexus_tasks.records.store import BenchmarkRecord
+from tests import report_records
 from tests.compare_records import changed, levels, run
 
 
-def of_lengths(run_id: str, concurrency: int) -> Record:
+def of_lengths(run_id: str, concurrency: int) -> BenchmarkRecord:
     """A run of context scaling with one length."""
     planned = [{"concurrency": concurrency, "rate_per_s": None, "prompt_tokens": 512}]
     return run(run_id, header={"load.axis": "prompt_tokens", "load.planned": planned})
@@ -54,9 +57,9 @@ def test_what_asked_something_else_is_refused_with_what_differs(header: dict[str
     assert said in caught.value.message
 
 
-@pytest.mark.parametrize("key", ["preset", "seed"])
-def test_what_does_not_change_the_load_may_differ(key: str) -> None:
-    assert judge([run("a")], [run("b", header={f"workload.{key}": "other"})]).findings
+@pytest.mark.parametrize(("key", "other"), [("preset", "other"), ("seed", 7)])
+def test_what_does_not_change_the_load_may_differ(key: str, other: Any) -> None:
+    assert judge([run("a")], [run("b", header={f"workload.{key}": other})]).findings
 
 
 def test_the_same_file_under_another_name_is_the_same() -> None:
@@ -81,7 +84,8 @@ def test_a_run_that_is_not_valid_is_refused_with_the_reasons() -> None:
 
 def test_a_run_that_was_cut_short_is_not_valid_when_a_stage_of_it_is_not() -> None:
     b = dataclasses.replace(levels(run("b"), {1: 1.0, 8: 1.0}, 20), summary=None)
-    b.stages[0]["watch"] = {"valid": False, "reasons": ["the event loop was late"]}
+    late = report_records.watch(0.0, 1.0, valid=False, reasons=["the event loop was late"])
+    b.stages[0].watch = msgspec.convert(late, Watch)
     with pytest.raises(UsageError) as caught:
         judge([levels(run("a"), {1: 1.0, 8: 1.0}, 20)], [b])
     assert "b is not valid: the event loop was late" in caught.value.message
@@ -127,7 +131,9 @@ def test_what_is_unknown_of_one_run_is_no_difference() -> None:
 
 
 def test_runs_that_failed_in_part_or_were_throttled_are_warned_of() -> None:
-    a = dataclasses.replace(run("a"), samples=[{"gpus": [{"index": 0, "throttled": ["power cap"]}]}, {"gpus": []}])
+    gpus: list[list[dict[str, Any]]] = [[{"index": 0, "throttled": ["power cap"]}], []]
+    samples = [report_records.typed(report_records.sample(0.0, of_moment)) for of_moment in gpus]
+    a = dataclasses.replace(run("a"), samples=samples)
     b = changed(run("b"), {}, ok=False, failed=2)
     assert comparable.warnings([a], [b]) == [
         "a: a GPU was throttled (power cap)",
@@ -135,7 +141,7 @@ def test_runs_that_failed_in_part_or_were_throttled_are_warned_of() -> None:
     ]
 
 
-def at_levels(run_id: str, *concurrencies: int, axis: str = "concurrency", mode: str = "closed") -> Record:
+def at_levels(run_id: str, *concurrencies: int, axis: str = "concurrency", mode: str = "closed") -> BenchmarkRecord:
     planned = [{"concurrency": concurrency} for concurrency in concurrencies]
     return run(run_id, header={"load.planned": planned, "load.axis": axis, "load.mode": mode})
 

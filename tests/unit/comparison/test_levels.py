@@ -10,6 +10,7 @@ import pytest
 from nexus_tasks.comparison import gate, simulation, text
 from nexus_tasks.comparison.simulation import Design, Noise
 from nexus_tasks.comparison.verdicts import CANT_TELL, SAME, WORSE, judge
+from tests import report_records
 from tests.compare_records import changed, finding, levels, run
 
 
@@ -49,10 +50,14 @@ def test_a_level_that_only_a_has_can_t_be_told() -> None:
 
 def test_the_round_that_was_cut_short_belongs_to_its_level() -> None:
     a, b = (one for side in simulation.pair(np.random.default_rng(3), Noise(), Design(rounds=5)) for one in side)
-    stages = [{"type": "stage", "stage": n, "round": n, "concurrency": 1, "rate_per_s": None, "prompt_tokens": None,
-               "throughput": {"output_tps": 90.0}} for n in range(5)]  # fmt: skip
+    told = {
+        "type": "stage", "concurrency": 1, "rate_per_s": None, "prompt_tokens": None, "watch": None,
+        **report_records.figures([], 1.0, {}),
+        "throughput": {"output_tps": 90.0, "requests_per_s": None, "prompt_tps": None, "total_tps": None},
+    }  # fmt: skip
+    stages = [report_records.typed({**told, "stage": n, "round": n}) for n in range(5)]
     for row in (*a.requests, *b.requests):
-        row["stage"] = row["round"]
+        row.stage = row.round
     whole = dataclasses.replace(a, stages=stages)
     cut = dataclasses.replace(b, stages=stages[:4], summary=None)
     found = judge([whole], [cut])

@@ -8,15 +8,19 @@ import pytest
 from nexus_tasks.comparison import simulation
 from nexus_tasks.comparison.simulation import Design, Noise
 from nexus_tasks.comparison.verdicts import BETTER, CANT_TELL, WORSE, Finding, judge
-from nexus_tasks.records.store import Record
+from nexus_tasks.records.benchmark_rows import Error
+from nexus_tasks.records.store import BenchmarkRecord
 from tests.compare_records import changed, finding, names, run
+from tests.support.known import known
+
+TIMEOUT = Error(kind="timeout", message="?")
 
 
-def objective(slo: dict[str, float], *sides: list[Record]) -> list[list[Record]]:
+def objective(slo: dict[str, float], *sides: list[BenchmarkRecord]) -> list[list[BenchmarkRecord]]:
     """Runs with objectives, and gaps as records have them."""
     for record in (one for side in sides for one in side):
         for row in record.requests:
-            row["itl_ms"] = list(row["itl_ms"])
+            row.itl_ms = list(row.itl_ms)
     return [[changed(record, {"load.slo": slo}) for record in side] for side in sides]
 
 
@@ -36,7 +40,7 @@ def test_an_objective_that_is_missed_for_good_is_worse() -> None:
     for design in (Design(requests=50), Design(rounds=10), Design(requests=20, repeats=3)):
         a, b = objective({"ttft_ms": 135.0}, *simulation.pair(np.random.default_rng(11), Noise(), design))
         for row in (row for record in b for row in record.requests):
-            row["ttft_ms"] *= 1.15
+            row.ttft_ms = known(row.ttft_ms) * 1.15
         assert finding(judge(a, b), "goodput").verdict == WORSE
 
 
@@ -44,7 +48,7 @@ def test_failures_in_one_burst_say_less_than_as_many_apart() -> None:
     def failing(places: range) -> Finding:
         b = run("b", requests=200)
         for place in places:
-            b.requests[place] |= {"ok": False, "error": {"kind": "timeout", "message": "?"}}
+            b.requests[place].ok, b.requests[place].error = False, TIMEOUT
         return finding(judge([run("a", requests=200)], [b]), "failed")
 
     burst, apart = failing(range(50, 70)), failing(range(5, 200, 10))
@@ -58,7 +62,7 @@ def test_failures_and_goodput_are_compared_as_shares() -> None:
     a, b = run("a", requests=100), run("b", requests=100)
     slo = {"load.slo": {"ttft_ms": 1000.0}}
     for row in b.requests[:30]:
-        row |= {"ok": False, "error": {"kind": "timeout", "message": "?"}}
+        row.ok, row.error = False, TIMEOUT
     found = judge([changed(a, slo)], [changed(b, slo)])
     failed, goodput = finding(found, "failed"), finding(found, "goodput")
     assert (failed.before, failed.after, failed.change) == (0.0, 30.0, 30.0)
@@ -69,5 +73,5 @@ def test_failures_and_goodput_are_compared_as_shares() -> None:
 
 def test_a_few_failures_more_may_be_chance() -> None:
     a, b = run("a"), run("b")
-    b.requests[0] |= {"ok": False, "error": {"kind": "timeout", "message": "?"}}
+    b.requests[0].ok, b.requests[0].error = False, TIMEOUT
     assert finding(judge([a], [b]), "failed").verdict == CANT_TELL

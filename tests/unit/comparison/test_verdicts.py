@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -11,7 +12,9 @@ from nexus_tasks.comparison import simulation
 from nexus_tasks.comparison.simulation import Design, Noise
 from nexus_tasks.comparison.verdicts import BETTER, CANT_TELL, SAME, WORSE, judge
 from nexus_tasks.core.errors import UsageError
+from nexus_tasks.records.benchmark_rows import Error
 from tests.compare_records import changed, finding, levels, names, run, width
+from tests.support.known import known
 
 
 @pytest.mark.parametrize(("slower", "verdict"), [(1.1, WORSE), (1 / 1.1, BETTER)])
@@ -30,7 +33,7 @@ def test_a_tenth_of_the_decode_speed_is_seen_in_two_runs(slower: float, verdict:
 def test_shorter_is_better_of_times_and_worse_of_speeds() -> None:
     slow, fast = [run(name, seed=n) for n, name in enumerate("ab")]
     for row in slow.requests:
-        row["ttft_ms"] *= 1.3
+        row.ttft_ms = known(row.ttft_ms) * 1.3
     assert finding(judge([slow], [fast]), "ttft_ms").verdict == BETTER
     assert finding(judge([fast], [slow]), "ttft_ms").verdict == WORSE
     assert finding(judge([fast], [slow]), "ttft_ms").change == pytest.approx(30, abs=2)
@@ -39,7 +42,7 @@ def test_shorter_is_better_of_times_and_worse_of_speeds() -> None:
 def test_more_stalls_are_worse_although_the_median_is_the_same() -> None:
     a, b = run("a", requests=40), run("b", requests=40)
     for row in b.requests:
-        row["itl_ms"] = [gap * (4 if n % 50 == 0 else 1) for n, gap in enumerate(row["itl_ms"])]
+        row.itl_ms = [gap * (4 if n % 50 == 0 else 1) for n, gap in enumerate(row.itl_ms)]
     found = judge([a], [b])
     assert finding(found, "itl_p99_ms").verdict == WORSE
     assert finding(found, "decode_tps").verdict != WORSE  # its rows still say what they said
@@ -48,8 +51,12 @@ def test_more_stalls_are_worse_although_the_median_is_the_same() -> None:
 
 def test_each_further_quantity_makes_all_intervals_wider() -> None:
     a, b = run("a"), run("b")
-    few = [dataclasses.replace(one, requests=[{**row, "prefill_tps": None, "ttft_ms": None} for row in one.requests])
-           for one in (a, b)]  # fmt: skip
+    few = [
+        dataclasses.replace(
+            one, requests=[msgspec.structs.replace(row, prefill_tps=None, ttft_ms=None) for row in one.requests]
+        )
+        for one in (a, b)
+    ]
     assert width(judge([a], [b])) > width(judge(few[:1], few[1:]))
 
 
@@ -58,7 +65,8 @@ def test_what_was_not_measured_is_not_judged() -> None:
     embeddings = run("a"), run("b")
     for record in embeddings:
         for row in record.requests:
-            row |= {"ttft_ms": None, "decode_tps": None, "prefill_tps": None, "itl_ms": [], "output_tokens": None}
+            row.ttft_ms = row.decode_tps = row.prefill_tps = row.output_tokens = None
+            row.itl_ms = []
     assert names(judge(embeddings[:1], embeddings[1:])) == {"total_ms"}
 
 
@@ -88,7 +96,7 @@ def test_throughput_at_a_rate_is_the_rate_and_not_judged() -> None:
 def test_a_quantity_that_only_a_has_can_t_be_told() -> None:
     b = run("b")
     for row in b.requests:
-        row["prefill_tps"] = None
+        row.prefill_tps = None
     found = judge([run("a")], [b])
     assert found.missing == ["prefill, tokens/s at concurrency 1"]
     assert "not measured in all runs, and left out: prefill, tokens/s at concurrency 1" in found.warnings
@@ -98,7 +106,7 @@ def test_a_quantity_that_only_a_has_can_t_be_told() -> None:
 def test_runs_without_a_good_request_are_refused() -> None:
     b = run("b")
     for row in b.requests:
-        row |= {"ok": False, "error": {"kind": "timeout", "message": "?"}, "ttft_ms": None}
+        row.ok, row.error, row.ttft_ms = False, Error(kind="timeout", message="?"), None
     found = judge([run("a")], [b])
     assert names(found) == {"failed"}
     none = dataclasses.replace(b, requests=[])

@@ -5,11 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from nexus_tasks.fleet import deployments
 from nexus_tasks.fleet.deployments import Fleet
-from tests.deployment_records import NOON, Row, host, instance, lost, restored, write
+from nexus_tasks.records.deployment_rows import InstanceRow
+from tests.deployment_records import NOON, Row, host, instance, lost, restored, typed, write
 
 HOUR = timedelta(hours=1)
 
@@ -23,7 +25,7 @@ def test_an_instance_is_as_the_last_deployment_left_it_that_reported_it(tmp_path
     write(tmp_path, NOON + HOUR, host("a", instance(release="new")), limit="a")
     state = deployments.read(tmp_path)
     assert states(state) == {"a/main": "verified", "a/second": "verified", "b/main": "verified"}
-    assert [one.row["release"] for one in state.instances] == ["new", *[instance()["release"]] * 2]
+    assert [one.row.release for one in state.instances] == ["new", *[instance()["release"]] * 2]
     assert [one.verified_at for one in state.instances] == [NOON + HOUR, NOON, NOON]
     assert state.well
 
@@ -43,7 +45,7 @@ def test_a_check_and_a_plan_change_nothing(tmp_path: Path) -> None:
 def test_a_restored_instance_shows_what_it_serves_and_is_not_well(tmp_path: Path) -> None:
     write(tmp_path, NOON, host("a", restored(before=instance(release="before", tokens_per_second=99.0), release="new")))
     (one,) = deployments.read(tmp_path).instances
-    assert one.serving["release"] == "before"
+    assert one.serving.release == "before"
     assert one.verified_at == NOON
     assert deployments.read(tmp_path).broken == [one]
 
@@ -62,7 +64,7 @@ def test_an_instance_that_was_stopped_or_is_no_longer_declared_keeps_its_facts(t
     write(tmp_path, NOON + HOUR, host("a", instance(changed=False), *brief))
     state = deployments.read(tmp_path)
     assert states(state) == {"a/main": "verified", "a/second": "undeclared", "a/third": "stopped"}
-    assert [one.row["n_ctx"] for one in state.instances] == [32768] * 3
+    assert [one.row.n_ctx for one in state.instances] == [32768] * 3
     assert state.well
 
 
@@ -78,11 +80,11 @@ def test_an_instance_that_was_removed_is_gone(tmp_path: Path) -> None:
     [
         (restored(), "It serves what it served before: gpt-oss-20b-mxfp4, b11434-0c1e57098, b11434-cuda-89-1a2b3c4d."),
         (
-            restored(trial=True, changed=False, before={"name": "main"}),
+            restored(trial=True, changed=False, before={"name": "main", "checks": []}),
             "It serves what it served before: proven again.",
         ),
         (
-            instance(state="failed", changed=True, restored={"error": "it died too"}),
+            instance(state="failed", changed=True, restored={**instance(), "error": "it died too"}),
             "What it served before does not serve either: it died too.",
         ),
         (instance(state="failed", changed=False), "It was left running."),
@@ -90,7 +92,7 @@ def test_an_instance_that_was_removed_is_gone(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_there_after_a_failed_proof_is_said(row: Row, told: str) -> None:
-    assert deployments.aftermath(row) == told
+    assert deployments.aftermath(msgspec.convert(row, InstanceRow)) == told
 
 
 def test_a_host_that_failed_before_its_instances_is_in_trouble_until_it_is_deployed_again(tmp_path: Path) -> None:
@@ -137,7 +139,7 @@ def test_an_interrupted_deployment_is_told_of(tmp_path: Path, how: dict[str, boo
     ],
 )
 def test_a_host_shows_the_worst_that_became_of_its_instances(row: Row, became: str) -> None:
-    assert deployments.outcome(row) == became
+    assert deployments.outcome(typed(row)) == became
     assert not became or became in deployments.OUTCOMES
 
 
@@ -197,4 +199,5 @@ def test_a_failure_that_was_mended_is_told_as_the_last_one(tmp_path: Path) -> No
 def test_mapped_and_pinned_buffers_count_as_the_hosts_memory() -> None:
     parts = {"CUDA0": 8.0, "CPU_Mapped": 4.0, "CPU": 2.0, "CUDA_Host": 1.0}
     buffers = {name: {"model": size, "kv": None} for name, size in parts.items()}
-    assert deployments.device_memory_mib({"buffers_mib": buffers}) == {"CUDA0": 8.0, "CPU": 7.0}
+    row = msgspec.convert(instance(buffers_mib=buffers), InstanceRow)
+    assert deployments.device_memory_mib(row) == {"CUDA0": 8.0, "CPU": 7.0}

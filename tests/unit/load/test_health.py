@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from nexus_tasks.load import health
+from nexus_tasks.records.benchmark_rows import Percentiles
 
 
 def test_the_lag_of_several_processes_is_taken_together() -> None:
     quiet, late = [100, 0, 0, 0], [0, 0, 0, 3]
-    assert health.lag([quiet, late], 0.5) == {"p50": 0.1, "p99": 0.4, "max": 500.0}
-    assert health.lag([], 0.0) == {"p50": None, "p99": None, "max": None}
+    assert health.lag([quiet, late], 0.5) == Percentiles(p50=0.1, p99=0.4, max=500.0)
+    assert health.lag([], 0.0) == Percentiles(p50=None, p99=None, max=None)
 
 
 @pytest.mark.parametrize(

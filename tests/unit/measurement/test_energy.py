@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pytest
 
 from nexus_tasks.measurement.energy import energy
+from nexus_tasks.records.benchmark_rows import Energy, SampleRow
+from tests import report_records
 
-Row = dict[str, Any]
 
-
-def sample(at: float, *gpus: tuple[float | None, float | None], source: str = "client") -> Row:
+def sample(at: float, *gpus: tuple[float | None, float | None], source: str = "client") -> SampleRow:
     """A row with the power and the energy of each GPU."""
-    return {
-        "type": "sample", "t_s": at, "source": source,
-        "gpus": [{"index": n, "power_w": power, "energy_j": energy} for n, (power, energy) in enumerate(gpus)],
-    }  # fmt: skip
+    states = [{"index": n, "power_w": power, "energy_j": energy} for n, (power, energy) in enumerate(gpus)]
+    typed: SampleRow = report_records.typed(report_records.sample(at, states, source=source))
+    return typed
 
 
-def joules(samples: list[Row], begun_s: float, ended_s: float) -> float:
+def joules(samples: list[SampleRow], begun_s: float, ended_s: float) -> float:
     taken = energy(samples, begun_s, ended_s)
     assert taken
-    return float(taken["joules"])
+    return taken.joules
 
 
 def test_power_is_integrated_between_the_two_moments_only() -> None:
@@ -44,7 +42,7 @@ def test_a_counter_that_began_anew_is_left_alone() -> None:
 
 def test_gpus_are_summed_up_each_by_what_it_offers() -> None:
     samples = [sample(float(t), (100.0, None), (None, 50.0 * t)) for t in range(5)]
-    assert energy(samples, 0.0, 4.0) == {"joules": 600.0, "source": "client"}
+    assert energy(samples, 0.0, 4.0) == Energy(joules=600.0, joules_per_token=None, source="client")
 
 
 def test_a_gpu_whose_power_nobody_knows_makes_the_sum_unknown() -> None:
@@ -54,7 +52,7 @@ def test_a_gpu_whose_power_nobody_knows_makes_the_sum_unknown() -> None:
 def test_scraped_hosts_count_and_this_machine_does_not() -> None:
     own = [sample(float(t), (30.0, None)) for t in range(5)]
     rigs = [sample(float(t), (100.0, None), source=name) for t in range(5) for name in ("rig-1", "rig-2")]
-    assert energy([*own, *rigs], 0.0, 4.0) == {"joules": 800.0, "source": "rig-1, rig-2"}
+    assert energy([*own, *rigs], 0.0, 4.0) == Energy(joules=800.0, joules_per_token=None, source="rig-1, rig-2")
 
 
 @pytest.mark.parametrize(
@@ -75,7 +73,7 @@ def test_energy_is_known_only_where_readings_are_close_enough(times: list[float]
 
 def test_gaps_of_a_source_are_passed_over() -> None:
     samples = [sample(float(t), (100.0, None), source="rig") for t in range(5)]
-    samples.insert(2, {"type": "sample", "t_s": 1.5, "source": "rig", "gpus": []})
+    samples.insert(2, sample(1.5, source="rig"))
     assert math.isclose(joules(samples, 0.0, 4.0), 400)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,10 +13,12 @@ from nexus_tasks.fleet.targets import Target
 from nexus_tasks.load.requests import Stage
 from nexus_tasks.measurement import http_header
 from nexus_tasks.measurement.plan import Plan
+from nexus_tasks.records.benchmark_rows import BenchmarkHeader, Part, Tunnel, fields
 from nexus_tasks.servers.endpoint import Endpoint
 from nexus_tasks.telemetry.sampling import Gpus
 from nexus_tasks.workloads import sizes
 from nexus_tasks.workloads.workload import Spec
+from tests.support.known import known
 
 LLAMA = Endpoint("http://127.0.0.1:1", "llama.cpp", "tiny", n_ctx=1024, total_slots=1)
 SPEC = Spec(prompt_tokens=sizes.fixed(8), output_tokens=sizes.fixed(3), api="completion")
@@ -32,7 +33,7 @@ def instance(*argv: str) -> Instance:
     )  # fmt: skip
 
 
-def header(target: Target, found: Endpoint = LLAMA, plan: Plan = PLAN) -> dict[str, Any]:
+def header(target: Target, found: Endpoint = LLAMA, plan: Plan = PLAN) -> BenchmarkHeader:
     return http_header.of_run(target, found, plan, Gpus(), host_state=None)
 
 
@@ -41,8 +42,9 @@ def test_a_key_that_somebody_put_into_argv_reaches_no_record(argv: tuple[str, ..
     deployed = instance("--port", "1", *argv)
     row = header(Target(deployed.target, deployed.base_url, SECRET, deployed))
     assert SECRET not in str(row)
-    assert row["server"]["argv"][:3] == ["llama-server", "--port", "1"]
-    assert len(row["server"]["argv"]) == 3 + len(argv)
+    written = known(row.server.argv)
+    assert written[:3] == ["llama-server", "--port", "1"]
+    assert len(written) == 3 + len(argv)
 
 
 def test_a_target_does_not_show_its_key() -> None:
@@ -52,15 +54,16 @@ def test_a_target_does_not_show_its_key() -> None:
 
 def test_the_header_has_the_keys_of_the_documentation() -> None:
     documentation = (provenance.ROOT / "docs" / "records.md").read_text()
-    for key, value in header(Target("gpu1/main", "http://127.0.0.1:1", None, instance())).items():
+    row = header(Target("gpu1/main", "http://127.0.0.1:1", None, instance()))
+    for key, value in fields(row).items():
         assert f"`{key}`" in documentation
-        for inner in value if isinstance(value, dict) else ():
+        for inner in fields(value) if isinstance(value, Part) else ():
             assert f"`{inner}`" in documentation
 
 
 def test_a_server_whose_model_file_is_elsewhere_does_not_run_here() -> None:
     row = header(Target("gpu1/main", "http://127.0.0.1:1", None, instance()))
-    assert row["client"]["local"] is False
+    assert row.client.local is False
 
 
 def test_a_server_at_the_end_of_a_tunnel_does_not_run_here(tmp_path: Path) -> None:
@@ -69,9 +72,9 @@ def test_a_server_at_the_end_of_a_tunnel_does_not_run_here(tmp_path: Path) -> No
     deployed = dataclasses.replace(instance(), model={"path": str(model)}, base_url="http://127.0.0.1:8600")
     reached = Target("gpu1/main", "http://127.0.0.1:40123", None, deployed, tunnel="gpu1")
     row = header(reached, dataclasses.replace(LLAMA, base_url=reached.base_url))
-    assert row["client"]["local"] is False
-    assert row["endpoint"]["tunnel"] == {"via": "ssh", "host": "gpu1"}
-    assert row["endpoint"]["base_url"] == "http://127.0.0.1:8600"
+    assert row.client.local is False
+    assert row.endpoint.tunnel == Tunnel(via="ssh", host="gpu1")
+    assert row.endpoint.base_url == "http://127.0.0.1:8600"
 
 
 def test_a_server_on_loopback_with_its_model_file_here_is_local(tmp_path: Path) -> None:
@@ -79,12 +82,12 @@ def test_a_server_on_loopback_with_its_model_file_here_is_local(tmp_path: Path) 
     model.write_bytes(b"GGUF")
     found = dataclasses.replace(LLAMA, model_path=str(model))
     row = header(Target("t", "http://127.0.0.1:1", None), found)
-    assert row["client"]["local"] is True
-    assert row["model"]["size_bytes"] == 4
+    assert row.client.local is True
+    assert row.model.size_bytes == 4
 
 
 def test_the_load_of_each_stage_is_in_the_header() -> None:
     stages = tuple(Stage("closed", concurrency=users, requests=4, warmup=users) for users in (1, 8))
     row = header(Target("t", "http://127.0.0.1:1", None), plan=Plan(SPEC, stages, axis="concurrency"))
-    assert (row["load"]["mode"], row["load"]["axis"]) == ("closed", "concurrency")
-    assert [(stage["concurrency"], stage["warmup"]) for stage in row["load"]["planned"]] == [(1, 1), (8, 8)]
+    assert (row.load.mode, row.load.axis) == ("closed", "concurrency")
+    assert [(stage.concurrency, stage.warmup) for stage in row.load.planned] == [(1, 1), (8, 8)]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from nexus_tasks.records import store
-from nexus_tasks.records.store import Record
+from nexus_tasks.records.store import BenchmarkRecord
 from nexus_tasks.reports.pages.compare import sides
 from nexus_tasks.reports.pages.compare.sides import Compared
 from tests.report_pages import SIZES
@@ -19,12 +19,12 @@ HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
-def record(tmp_path: Path) -> Record:
+def record(tmp_path: Path) -> BenchmarkRecord:
     return store.load(write(tmp_path))
 
 
 @pytest.fixture(scope="module")
-def sweep(tmp_path_factory: pytest.TempPathFactory) -> Record:
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> BenchmarkRecord:
     plans = [{"concurrency": users, "requests": 4 * users} for users in (1, 2, 4, 8, 16)]
     told: dict[str, Any] = {
         "mode": "sweep",

@@ -78,4 +78,5 @@ def test_the_index_knows_the_throughput_of_rounds_whose_requests_were_not_read(t
     page.write_text("<p>a page</p>")
     listed = index.write(tmp_path, tmp_path / "reports", [dataclasses.replace(record, requests=[])]).read_text()
     assert record.summary is not None
-    assert f">{number(record.summary['throughput']['output_tps'])}<" in listed
+    assert record.summary.throughput is not None
+    assert f">{number(record.summary.throughput.output_tps)}<" in listed

@@ -6,13 +6,13 @@ import re
 from pathlib import Path
 
 from nexus_tasks.records import store
-from nexus_tasks.records.store import Record
+from nexus_tasks.records.store import BenchmarkRecord
 from nexus_tasks.reports import frames, level_figures, levels
 from tests.report_pages import sweep_run
 from tests.report_records import write
 
 
-def test_the_table_of_levels_names_the_knee_and_what_is_not_valid(sweep: Record) -> None:
+def test_the_table_of_levels_names_the_knee_and_what_is_not_valid(sweep: BenchmarkRecord) -> None:
     rows = re.findall(r"<tr>(.*?)</tr>", levels.listed(sweep).html, re.DOTALL)[1:]
     assert [("the knee" in row, "not valid" in row) for row in rows] == [
         (False, False), (False, False), (True, False), (False, False), (False, True),

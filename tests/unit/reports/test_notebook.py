@@ -27,7 +27,7 @@ def _source(cell: Any) -> str:
 
 
 def test_every_kind_of_page_has_a_notebook() -> None:
-    pages = {name for kind in store.KINDS for name in site.TOGETHER.get(kind, (kind,))}
+    pages = {*(kind for kind in store.KINDS if kind != site.DEPLOYMENT), *site.TOGETHER}
     assert {source.stem for source in SOURCES} == pages | {"sweep", site.HISTORY, *index.CHOSEN}
 
 
@@ -50,7 +50,7 @@ def test_a_notebook_has_one_cell_of_parameters_with_those_that_reports_set(sourc
         for target in ([statement.target] if isinstance(statement, ast.AnnAssign) else _targets(statement))
         if isinstance(target, ast.Name)
     }
-    together = {name for pages in site.TOGETHER.values() for name in pages}
+    together = set(site.TOGETHER)
     wanted = {
         **{name: {"results_dir"} for name in together},
         **{name: {"sides"} for name in index.CHOSEN},

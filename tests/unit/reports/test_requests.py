@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nexus_tasks.records import store
-from nexus_tasks.records.store import Record
+from nexus_tasks.records.store import BenchmarkRecord
 from nexus_tasks.reports import requests
 from tests.report_records import failure, request, write
 
@@ -19,5 +19,5 @@ def test_what_a_server_said_is_never_markup(tmp_path: Path) -> None:
     assert "&lt;script&gt;" in html
 
 
-def test_a_run_without_failures_has_no_table_of_failures(record: Record) -> None:
+def test_a_run_without_failures_has_no_table_of_failures(record: BenchmarkRecord) -> None:
     assert requests.failures(record).html == ""

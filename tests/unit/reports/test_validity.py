@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from nexus_tasks.records import store
-from nexus_tasks.records.store import Record
+from nexus_tasks.records.store import BenchmarkRecord
 from nexus_tasks.reports import validity
 from tests.report_records import request, write
 
 
-def test_a_generator_beyond_its_bounds_stands_out(sweep: Record) -> None:
+def test_a_generator_beyond_its_bounds_stands_out(sweep: BenchmarkRecord) -> None:
     html = validity.generator(sweep).html
     assert "concurrency 16: 0.90 of a core." in html
     assert html.count('class="number bad"') == 1  # its CPU, at that level alone

@@ -7,12 +7,16 @@ from typing import Any
 import pytest
 
 from nexus_tasks.core.errors import UsageError
+from nexus_tasks.records.benchmark_rows import RequestRow
 from nexus_tasks.stats import slo
+from tests import report_records
 
 
-def row(**changes: Any) -> dict[str, Any]:
+def row(**changes: Any) -> RequestRow:
     """A request that succeeded."""
-    return {"ok": True, "ttft_ms": 100.0, "itl_ms": [3.0, 4.0, 3.0, 2.0], **changes}
+    request = report_records.request(1, ttft_ms=100.0, itl_ms=[3.0, 4.0, 3.0, 2.0])
+    typed: RequestRow = report_records.typed({**request, **changes})
+    return typed
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 from nexus_tasks.core.errors import UsageError
+from nexus_tasks.records.benchmark_rows import RequestRow
 from nexus_tasks.stats import stopping
 from nexus_tasks.stats.summary import Collector
+from tests import report_records
 
 
 @pytest.mark.parametrize(
@@ -24,11 +28,18 @@ def test_an_until_that_says_nothing_is_refused(text: str) -> None:
         stopping.parse(text)
 
 
+def row(decode_tps: float, itl_ms: Sequence[float] = ()) -> RequestRow:
+    """A request that succeeded, of whose prompt nothing is known."""
+    known = {"decode_tps": decode_tps, "itl_ms": list(itl_ms), "prefill_tps": None}
+    typed: RequestRow = report_records.typed({**report_records.request(1), **known})
+    return typed
+
+
 def collector_of(speeds: list[float]) -> Collector:
     collector = Collector()
     for speed in speeds:
         gaps = np.random.default_rng(int(speed * 1e6)).normal(1000 / speed, 0.1, 50).tolist()
-        collector.add({"phase": "run", "ok": True, "decode_tps": speed, "itl_ms": gaps})
+        collector.add(row(speed, gaps))
     return collector
 
 
@@ -57,7 +68,7 @@ def test_it_is_looked_at_again_only_when_a_tenth_more_is_there() -> None:
     assert not stopping.enough(noisy, "decode_tps", 1.0)
     assert noisy.next_look == 111
     for _ in range(10):
-        noisy.add({"phase": "run", "ok": True, "decode_tps": 100.0, "itl_ms": []})
+        noisy.add(row(100.0))
     assert not stopping.enough(noisy, "decode_tps", 1000.0)  # 110 requests: not looked at
-    noisy.add({"phase": "run", "ok": True, "decode_tps": 100.0, "itl_ms": []})
+    noisy.add(row(100.0))
     assert stopping.enough(noisy, "decode_tps", 1000.0)

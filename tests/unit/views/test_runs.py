@@ -29,9 +29,12 @@ def test_a_level_of_several_rounds_is_one(tmp_path: Path) -> None:
         tmp_path, **simulate(plans, output_tokens=16), **SIZES, watches={1: {"valid": False, "in_flight": 1.1}}
     )
     (stage,) = runs.stages(record)
-    assert stage["requests"] == 30
-    assert stage["metrics"]["ttft_ms"]["n"] == 30
-    assert (stage["watch"]["in_flight"], stage["watch"]["valid"]) == (1.1, False)
+    assert stage.requests == 30
+    figures = stage.metrics["ttft_ms"]
+    assert figures is not None
+    assert figures.n == 30
+    assert stage.watch is not None
+    assert (stage.watch.in_flight, stage.watch.valid) == (1.1, False)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 
 from nexus_tasks.core.errors import RecordError, ReportError
 from nexus_tasks.records import store
-from nexus_tasks.records.store import Record
+from nexus_tasks.records.store import BenchmarkRecord
 from nexus_tasks.views import table_files, tables
 from tests.report_records import NOON, failure, fixed, request, simulate, write
 
@@ -60,11 +60,14 @@ def test_numbers_and_texts_arrive_as_they_were(root: Path, tmp_path: Path, kind:
     record = store.load(store.paths("benchmark", root)[0])
     own = read["requests"][read["requests"]["run_id"] == record.run_id]
     for key in ("ttft_ms", "queue_ms", "decode_tps", "start_s"):
-        assert own[key].tolist() == [row[key] for row in record.requests], key
-    assert own["server_prompt_ms"].tolist() == [row["server"]["prompt_ms"] for row in record.requests]
+        assert own[key].tolist() == [getattr(row, key) for row in record.requests], key
+    assert own["server_prompt_ms"].tolist() == [row.server and row.server.prompt_ms for row in record.requests]
     stage = read["stages"].iloc[0]
-    assert stage["ttft_ms_median"] == record.stages[0]["metrics"]["ttft_ms"]["median"]
-    assert stage["output_tps"] == record.stages[0]["throughput"]["output_tps"]
+    figures, throughput = record.stages[0].metrics["ttft_ms"], record.stages[0].throughput
+    assert figures is not None
+    assert throughput is not None
+    assert stage["ttft_ms_median"] == figures.median
+    assert stage["output_tps"] == throughput.output_tps
     other = read["requests"][read["requests"]["run_id"] != record.run_id]
     assert other["answer"].iloc[0] == 'He said: "ä,\n1"'
     assert other["error_kind"].iloc[1] == "timeout"
@@ -75,7 +78,7 @@ def test_numbers_and_texts_arrive_as_they_were(root: Path, tmp_path: Path, kind:
 def test_an_export_that_is_cut_short_leaves_nothing_half_written(
     root: Path, tmp_path: Path, error: BaseException
 ) -> None:
-    def cut() -> Iterator[Record]:
+    def cut() -> Iterator[BenchmarkRecord]:
         yield store.load(store.paths("benchmark", root)[0])
         raise error
 

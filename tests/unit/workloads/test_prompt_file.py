@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from nexus_tasks.core.errors import UsageError
+from nexus_tasks.records.benchmark_rows import File
 from nexus_tasks.workloads import prompt_file
 from nexus_tasks.workloads.prompt_file import Entry, Message
 
@@ -87,7 +88,7 @@ def test_a_prompt_of_a_table_may_be_long(tmp_path: Path) -> None:
 def test_a_file_is_known_by_its_content(tmp_path: Path) -> None:
     data = b"\xef\xbb\xbfprompt\nA\n"
     file = prompt_file.read(written(tmp_path, "a.csv", data))
-    assert file.as_row() == {"name": "a.csv", "sha256": hashlib.sha256(data).hexdigest(), "entries": 1}
+    assert file.as_row() == File(name="a.csv", sha256=hashlib.sha256(data).hexdigest(), entries=1)
 
 
 GOOD = '{"prompt": "A"}\n'

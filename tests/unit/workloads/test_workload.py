@@ -7,11 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from nexus_tasks.core.errors import UsageError
 from nexus_tasks.workloads import sizes, workload
 from nexus_tasks.workloads.workload import Spec
+from tests.support.known import known
 from tests.workload_items import LLAMA, OTHER, SMALL, from_file
 
 
@@ -102,7 +104,7 @@ def test_lengths_beyond_the_context_are_refused_and_those_that_fit_are_named() -
 
 def test_a_record_says_all_that_was_asked(tmp_path: Path) -> None:
     row = workload.settle(dataclasses.replace(SMALL, preset="quick"), LLAMA).as_row()
-    assert json.loads(json.dumps(row)) == {
+    assert json.loads(msgspec.json.encode(row)) == {
         "preset": "quick",
         "kind": "synthetic",
         "api": "completion",
@@ -119,6 +121,6 @@ def test_a_record_says_all_that_was_asked(tmp_path: Path) -> None:
         "seed": None,
     }
     row = workload.settle(from_file(tmp_path, "a.txt", "A\n"), LLAMA).as_row()
-    assert (row["file"]["name"], row["prompt_tokens"], row["output_tokens"]) == ("a.txt", None, None)
+    assert (known(row.file).name, row.prompt_tokens, row.output_tokens) == ("a.txt", None, None)
     spec = Spec(kind="context", lengths=(10, 20), output_tokens=sizes.fixed(8))
-    assert workload.settle(spec, LLAMA).as_row()["lengths"] == [10, 20]
+    assert workload.settle(spec, LLAMA).as_row().lengths == [10, 20]

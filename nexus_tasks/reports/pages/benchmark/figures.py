@@ -6,7 +6,7 @@ figures.breakdown(record)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from nexus_tasks.core.text import SPACE, number, percent, span
-from nexus_tasks.records.store import Record, Row
+from nexus_tasks.records.benchmark_rows import Figures
+from nexus_tasks.records.store import BenchmarkRecord
 from nexus_tasks.reports import frames
 from nexus_tasks.reports.drawing import (
     BAD,
@@ -43,11 +44,11 @@ LABEL_ROOM = 0.7  # of a half-wide axis: a label that begins further right would
 LOG_SPREAD = 8.0  # a linear axis whose longest value is this many medians hides the rest
 
 
-def latencies(record: Record) -> Block:
+def latencies(record: BenchmarkRecord) -> Block:
     """TTFT and inter-token latency side by side, of answers without tokens the whole request: points where there are
     few, else their distribution, with the SLOs of the run."""
     requests = frames.counted(frames.requests(record))
-    measured, slo = runs.metrics(record), record.header["load"]["slo"]
+    measured, slo = runs.metrics(record), record.header.load.slo
     if "ttft_ms" not in measured and "total_ms" in measured:
         total = requests["total_ms"].to_numpy()
         limits = _limits(slo, "total_ms")
@@ -59,7 +60,7 @@ def latencies(record: Record) -> Block:
     )
 
 
-def cache(record: Record) -> Block:
+def cache(record: BenchmarkRecord) -> Block:
     """Conversations: how much of each turn's prompt the server had in its cache, and what a turn's first token took."""
     frame = frames.counted(frames.requests(record)).dropna(subset=["prompt_tokens", "cached_tokens", "ttft_ms"])
     if frame.empty or frame["turn"].nunique() < 2:
@@ -90,7 +91,7 @@ def cache(record: Record) -> Block:
         )
 
 
-def breakdown(record: Record) -> Block:
+def breakdown(record: BenchmarkRecord) -> Block:
     """A bar a request of what its time went into: the wait for the first token, decoding, the rest; of many, a mark
     each for when it was sent and how long it took."""
     everything = frames.requests(record)
@@ -178,7 +179,7 @@ def _every_request(frame: pd.DataFrame) -> Block:
         )
 
 
-def agreement(record: Record, limit_percent: float) -> Block:
+def agreement(record: BenchmarkRecord, limit_percent: float) -> Block:
     """The difference between the client's decode time of each request and the server's own."""
     frame = frames.requests(record).dropna(subset=["difference_percent"])
     if frame.empty:
@@ -215,13 +216,13 @@ def agreement(record: Record, limit_percent: float) -> Block:
         )
 
 
-def _limits(slo: Row, metric: str) -> list[tuple[str, float]]:
+def _limits(slo: Mapping[str, float], metric: str) -> list[tuple[str, float]]:
     """The SLOs that bound a metric, as labels and values."""
-    return [("SLO", float(limit)) for name, limit in slo.items() if parse(name)[0].key == metric]
+    return [("SLO", limit) for name, limit in slo.items() if parse(name)[0].key == metric]
 
 
 def _distribution(
-    name: str, metric: Metric, values: Floats, stats: Row | None, limits: Sequence[tuple[str, float]] = ()
+    name: str, metric: Metric, values: Floats, stats: Figures | None, limits: Sequence[tuple[str, float]] = ()
 ) -> Block:
     """Points in the order they came where there are fewer than 20, else a histogram with its percentiles."""
     if not len(values):
@@ -242,10 +243,10 @@ def _distribution(
             _histogram(axes, values)
         axes.set_title(axis_title(metric))
         marks = [("median", "median"), *((p, p) for p in ("p95", "p99"))]
-        _mark(axes, [(label, stats[key], ORANGE) for label, key in marks if stats and stats.get(key) is not None]
+        _mark(axes, [(label, value, ORANGE) for label, key in marks if (value := runs.figure(stats, key)) is not None]
               + [(label, limit, BAD) for label, limit in limits])  # fmt: skip
         spread = f"{number(values.min())} to {number(values.max(), 'ms')}"
-        middle = f", median {number(stats['median'], 'ms')}" if stats else ""
+        middle = f", median {number(stats.median, 'ms')}" if stats else ""
         outliers = "" if few else f" Ticks along the foot are the slowest 1{SPACE}%."
         return block(
             figure,

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from nexus_tasks.core.text import SPACE, number, plural, sentence, span
-from nexus_tasks.records.store import Record, Row
+from nexus_tasks.records.benchmark_rows import Figures
+from nexus_tasks.records.store import BenchmarkRecord
 from nexus_tasks.reports import frames, levels
 from nexus_tasks.views import runs
 
@@ -21,7 +22,7 @@ AND = " and "
 NOTABLE_SHARE = 0.05  # of a time to first token that was not prefill: less is what a network costs
 
 
-def opening(record: Record) -> list[str]:
+def opening(record: BenchmarkRecord) -> list[str]:
     """One run: what came out and at which load, how long it took, and what stood in the way."""
     stages = frames.stages(record)
     if not runs.metrics(record):
@@ -33,10 +34,10 @@ def opening(record: Record) -> list[str]:
     return [joined(outcome(record), output), _times(runs.metrics(record)), _obstacles(record, stages)]
 
 
-def outcome(record: Record) -> str:
+def outcome(record: BenchmarkRecord) -> str:
     """The verdict, with the reasons of a run that is not valid; without a full stop."""
     _, verdict = runs.verdict(record)
-    reasons = _worst_reasons((record.summary or {}).get("reasons") or [])
+    reasons = _worst_reasons(record.summary.reasons if record.summary else [])
     return f"{verdict} ({'; '.join(reasons)})" if reasons else verdict.removesuffix(", warm-up included")
 
 
@@ -59,16 +60,16 @@ def joined(verdict: str, what: str) -> str:
     return f"{verdict}{';' if ':' in verdict else ':'} {what}."
 
 
-def _output(record: Record, stages: pd.DataFrame) -> str:
+def _output(record: BenchmarkRecord, stages: pd.DataFrame) -> str:
     stage = levels.rows(stages)[0]
-    load, asked = runs.load_name(record), record.header["load"]["planned"][0].get("rate_per_s")
+    load, asked = runs.load_name(record), record.header.load.planned[0].rate_per_s
     shown = ("output_tps", "requests_per_s") if stage["output_tps"] > 0 else ("requests_per_s", "prompt_tps")
     units = {"output_tps": "output tokens/s", "requests_per_s": "requests/s", "prompt_tps": "prompt tokens/s"}
     rates = [number(stage[name], units[name]) for name in shown if stage[name] > 0]
     text = AND.join(rates)
     if not text:  # an old record, which knows no throughput
         speed = runs.metrics(record).get("decode_tps")
-        return f"one request at a time decoded {number(speed['median'], 'tokens/s')}" if speed else load
+        return f"one request at a time decoded {number(speed.median, 'tokens/s')}" if speed else load
     if asked and stage["requests_per_s"] > 0:
         share = stage["requests_per_s"] / asked * 100
         answered = f"{number(stage['requests_per_s'])} a second were answered ({share:.0f}{SPACE}%)"
@@ -76,7 +77,7 @@ def _output(record: Record, stages: pd.DataFrame) -> str:
     return f"at {load} the server gave {text}"
 
 
-def _growth(record: Record, stages: pd.DataFrame) -> str:
+def _growth(record: BenchmarkRecord, stages: pd.DataFrame) -> str:
     first, *_, last = levels.rows(stages)
     if runs.axis(record) == "prompt_tokens":
         return (
@@ -91,7 +92,7 @@ def _growth(record: Record, stages: pd.DataFrame) -> str:
     )
 
 
-def _spread(record: Record, stages: pd.DataFrame) -> str:
+def _spread(record: BenchmarkRecord, stages: pd.DataFrame) -> str:
     first, *_, last = levels.rows(stages)
     moved = []
     if runs.axis(record) == "prompt_tokens":
@@ -112,39 +113,41 @@ def _spread(record: Record, stages: pd.DataFrame) -> str:
     return f"Meanwhile {AND.join(moved)} (medians)." if moved else "No times were measured."
 
 
-def _times(measured: dict[str, Row]) -> str:
+def _times(measured: dict[str, Figures]) -> str:
     if "ttft_ms" not in measured:
         total = measured.get("total_ms")
         if total is None:  # llama.cpp's own tools measure prefill and decoding by themselves
             speeds = {"prefill": measured.get("prefill_tps"), "decoding": measured.get("decode_tps")}
-            known = [f"{name} ran at {number(one['median'], 'tokens/s')}" for name, one in speeds.items() if one]
+            known = [f"{name} ran at {number(one.median, 'tokens/s')}" for name, one in speeds.items() if one]
             return sentence([f"{AND.join(known)} (medians)"]) if known else "No speed was measured."
-        return f"A request took {span(total['median'])} in the median{_tail(total)}."
+        return f"A request took {span(total.median)} in the median{_tail(total)}."
     ttft = measured["ttft_ms"]
-    text = f"A first token came after {span(ttft['median'])} in the median{_tail(ttft)}"
+    text = f"A first token came after {span(ttft.median)} in the median{_tail(ttft)}"
     queue = measured.get("queue_ms")
-    share = min(1.0, queue["median"] / ttft["median"]) if queue and ttft["median"] else 0.0
+    share = min(1.0, queue.median / ttft.median) if queue and ttft.median else 0.0
     if share >= NOTABLE_SHARE:
         text += f", {share:.0%} of it not prefill but queue, template and network".replace("%", f"{SPACE}%")
     gaps = measured.get("itl_ms")
-    return f"{text}; then one every {span(gaps['median'])}{_tail(gaps)}." if gaps else f"{text}."
+    return f"{text}; then one every {span(gaps.median)}{_tail(gaps)}." if gaps else f"{text}."
 
 
-def _tail(stats: Row) -> str:
-    part = next((part for part in ("p99", "p95") if stats.get(part) is not None), None)
-    return f" ({part} {span(stats[part])})" if part else f" ({span(stats['min'])} to {span(stats['max'])})"
+def _tail(figures: Figures) -> str:
+    for part in ("p99", "p95"):
+        if (value := runs.figure(figures, part)) is not None:
+            return f" ({part} {span(value)})"
+    return f" ({span(figures.min)} to {span(figures.max)})"
 
 
-def _obstacles(record: Record, stages: pd.DataFrame) -> str:
+def _obstacles(record: BenchmarkRecord, stages: pd.DataFrame) -> str:
     """The third sentence: what stood in the way of more, the heaviest first; else that nothing was seen to."""
-    summary = record.summary or {}
+    goodput = record.summary.goodput if record.summary else None
     obstacles = []
     slots = runs.slots(record)
-    if record.header["load"]["slo"] and stages["goodput_share"].notna().any():
-        share = float((summary.get("goodput") or {}).get("share") or stages["goodput_share"].min())
-        wanted = AND.join(runs.objective_text(name, limit) for name, limit in record.header["load"]["slo"].items())
+    if record.header.load.slo and stages["goodput_share"].notna().any():
+        share = float((goodput.share if goodput else None) or stages["goodput_share"].min())
+        wanted = AND.join(runs.objective_text(name, limit) for name, limit in record.header.load.slo.items())
         obstacles.append(f"{share * 100:.0f}{SPACE}% of the requests met {wanted}")
-    asked = max((row.get("concurrency") or 0 for row in record.header["load"]["planned"]), default=0)
+    asked = max((row.concurrency or 0 for row in record.header.load.planned), default=0)
     if slots and asked > slots:
         obstacles.append(
             f"the server has {plural(slots, 'slot')}, so of {asked} requests at a time {asked - slots} waited"
@@ -179,6 +182,6 @@ def _obstacles(record: Record, stages: pd.DataFrame) -> str:
     return sentence(obstacles[:3])
 
 
-def _first_error(record: Record) -> str:
-    row = next((row for row in record.requests if row["error"]), None)
-    return f"The first failure: {row['error']['message']}" if row else "It ended before the first answer."
+def _first_error(record: BenchmarkRecord) -> str:
+    error = next((row.error for row in record.requests if row.error), None)
+    return f"The first failure: {error.message}" if error else "It ended before the first answer."

@@ -8,10 +8,8 @@ Each takes a record, or the history that :func:`nexus_tasks.reports.frames.histo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from nexus_tasks.core.text import MISSING, interval, moment, number, percent, plural, span, whole
-from nexus_tasks.records.store import Record
+from nexus_tasks.records.store import BenchmarkRecord
 from nexus_tasks.reports import frames, run_page
 from nexus_tasks.reports.frames import History
 from nexus_tasks.reports.markup import Block, Cell, Column, Rows, note, table
@@ -22,12 +20,12 @@ from nexus_tasks.stats.metrics import DECODE, OF_REQUESTS, parse
 from nexus_tasks.views import runs
 
 
-def head(record: Record, past: History) -> Block:
+def head(record: BenchmarkRecord, past: History) -> Block:
     """The top of the page: what was measured, what happened in three sentences, and the main numbers."""
     return run_page.head(record, past, sentences.opening(record), "Benchmark")
 
 
-def summary(record: Record) -> Block:
+def summary(record: BenchmarkRecord) -> Block:
     """The statistics of each metric, as the record's trailer has them, with intervals."""
     figures = runs.metrics(record)
     if not figures:
@@ -35,15 +33,17 @@ def summary(record: Record) -> Block:
     parts = ("min", "median", "mean", "p90", "p95", "p99", "max", "stdev")
     columns = [Column("Metric", numeric=False), Column("n"), *(Column(part) for part in parts)]
     rows: Rows = []
-    if (figures.get("ttft_visible_ms") or {}).get("mean") == (figures.get("ttft_ms") or {}).get("mean"):
+    if runs.figure(figures.get("ttft_visible_ms"), "mean") == runs.figure(figures.get("ttft_ms"), "mean"):
         figures.pop("ttft_visible_ms", None)  # every token was visible: the line would be the same
-    if not (figures.get("late_ms") or {}).get("max"):
+    if not runs.figure(figures.get("late_ms"), "max"):
         figures.pop("late_ms", None)  # in a closed loop a request is due when it is sent
     for metric in OF_REQUESTS.values():
         if metric.key in figures:
-            stats, sure = figures[metric.key], figures[metric.key].get("ci") or {}
-            values = [Cell(number(stats.get(part)), detail=interval(sure.get(part))) for part in parts]
-            rows.append([f"{metric.title}, {metric.unit}", f"{stats['n']:,}", *values])
+            stats = figures[metric.key]
+            values = [
+                Cell(number(runs.figure(stats, part)), detail=interval(runs.interval(stats, part))) for part in parts
+            ]
+            rows.append([f"{metric.title}, {metric.unit}", f"{stats.n:,}", *values])
     several = " Requests of all levels together." if len(runs.stages(record)) > 1 else ""
     return table(
         columns,
@@ -53,10 +53,10 @@ def summary(record: Record) -> Block:
     )
 
 
-def objectives(record: Record) -> Block:
+def objectives(record: BenchmarkRecord) -> Block:
     """The SLOs, each with the share of the requests that met it; empty where none was given."""
-    limits: Mapping[str, float] = record.header["load"]["slo"]
-    counted = [row for row in record.requests if row["phase"] == "run"]
+    limits = record.header.load.slo
+    counted = [row for row in record.requests if row.phase == "run"]
     if not limits or not counted:
         return Block("")
     columns = [
@@ -67,7 +67,7 @@ def objectives(record: Record) -> Block:
     ]
     rows: Rows = []
     for name, limit in limits.items():
-        values = [slo.value(row, name) for row in counted if row["ok"]]
+        values = [slo.value(row, name) for row in counted if row.ok]
         known = [value for value in values if value is not None]
         metric, _ = parse(name)
         met = sum(value >= limit if metric.higher_is_better else value <= limit for value in known)
@@ -76,7 +76,7 @@ def objectives(record: Record) -> Block:
     return table(columns, rows, "A request that failed met none.")
 
 
-def serving(record: Record, past: History) -> Block:
+def serving(record: BenchmarkRecord, past: History) -> Block:
     """The cost of serving: the decode rate of this run beside that of llama.cpp's own tools on the same host.
 
     Empty where none of them was run with this model before.
@@ -87,20 +87,20 @@ def serving(record: Record, past: History) -> Block:
         for row in past.runs.to_dict("records")
         if row["engine"] != "http" and row["model"] == runs.model_name(record) and row["decode_tps_median"] > 0
     ]
-    if record.header["load"]["engine"] != "http" or not mine or not raw:
+    if record.header.load.engine != "http" or not mine or not raw:
         return Block("")
     newest = raw[0]
-    share = mine["median"] / newest["decode_tps_median"] * 100
+    share = mine.median / newest["decode_tps_median"] * 100
     raw_speed = number(newest["decode_tps_median"], DECODE.unit)
     raw_load = newest["load"].removesuffix(f", {newest['engine']}")
     return note(
         f"{newest['engine']} decoded {raw_speed} on this host at {raw_load} ({moment(newest['started_at'])}). "
-        f"A request that was served here reached {number(mine['median'])}, {share:.0f} % of that, at "
+        f"A request that was served here reached {number(mine.median)}, {share:.0f} % of that, at "
         f"{runs.load_name(record)}."
     )
 
 
-def agreement(record: Record, limit_percent: float) -> Block:
+def agreement(record: BenchmarkRecord, limit_percent: float) -> Block:
     """The client's decode times beside the server's own, and whether they agree."""
     agreed = frames.agreement(record)
     if agreed is None and not counted_rows(record):
@@ -116,7 +116,7 @@ def agreement(record: Record, limit_percent: float) -> Block:
     )
 
 
-def requests(record: Record) -> Block:
+def requests(record: BenchmarkRecord) -> Block:
     """Every request, those that don't count too; of many, those that failed, stalled or took longest."""
     frame = frames.requests(record).sort_values("index", ignore_index=True)
     if frame.empty:
@@ -141,7 +141,7 @@ def requests(record: Record) -> Block:
         "itl_max_ms": ("ITL", "most, ms"),
     }
     shown = {key: title for key, title in measures.items() if frame[key].notna().any()}
-    level_of = {int(row["stage"]): runs.level(row) for row in record.stages}
+    level_of = {row.stage: runs.level(row) for row in record.stages}
     several = len(set(level_of.values())) > 1
     columns = [
         Column("Request", numeric=False),

@@ -69,4 +69,4 @@ def _label(axes: Axes, end: float, place: int, text: str) -> None:
 def _hits(state: Builds, build: Build) -> str:
     if build.cached is None:
         return builds.cache(state, build)
-    return f"{build.row['ccache']['hits']:,} of {build.compilations:,}"
+    return f"{build.row.ccache.hits if build.row.ccache else 0:,} of {build.compilations:,}"

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 
 from nexus_tasks.comparison.verdicts import BETTER, CANT_TELL, SAME, WORSE
 from nexus_tasks.core.text import number, percent
-from nexus_tasks.records.store import Record
+from nexus_tasks.records.store import BenchmarkRecord
 from nexus_tasks.reports import frames
 from nexus_tasks.reports.drawing import BAD, GREEN, INK, ORANGE, SERIES, WIDE_IN, axis_title, block, drawing
 from nexus_tasks.reports.frames import Floats
@@ -118,8 +118,8 @@ def _curve_axes(axes: Axes, title: str, drawn: Sequence[Floats]) -> None:
     axes.set_title(title)
 
 
-def _points(side: Sequence[Record], metric: Metric) -> Floats:
+def _points(side: Sequence[BenchmarkRecord], metric: Metric) -> Floats:
     if metric is ITL:
         return np.concatenate([frames.inter_token_ms(record) for record in side])
-    values = [row.get(metric.key) for record in side for row in counted_rows(record)]
+    values = [getattr(row, metric.key) for record in side for row in counted_rows(record)]
     return np.array([value for value in values if value is not None], dtype=np.float64)

@@ -16,7 +16,7 @@ from nexus_tasks.comparison import verdicts
 from nexus_tasks.comparison.verdicts import BETTER, CANT_TELL, SAME, WORSE, Comparison
 from nexus_tasks.core.errors import UsageError
 from nexus_tasks.records import store
-from nexus_tasks.records.store import Record
+from nexus_tasks.records.store import BenchmarkRecord
 from nexus_tasks.views import runs
 
 
@@ -24,11 +24,11 @@ from nexus_tasks.views import runs
 class Compared:
     """Sides of a comparison; of each but the first its comparison with the first, or the reason why there is none."""
 
-    sides: Sequence[Sequence[Record]]
+    sides: Sequence[Sequence[BenchmarkRecord]]
     comparisons: Sequence[Comparison | str]
 
     @property
-    def records(self) -> list[Record]:
+    def records(self) -> list[BenchmarkRecord]:
         """The runs of all sides, in order."""
         return [record for side in self.sides for record in side]
 
@@ -66,7 +66,7 @@ def letter(place: int) -> str:
     return string.ascii_uppercase[place] if place < len(string.ascii_uppercase) else f"#{place + 1}"
 
 
-def with_letters(text: str, sides: Sequence[Sequence[Record]]) -> str:
+def with_letters(text: str, sides: Sequence[Sequence[BenchmarkRecord]]) -> str:
     """A text in which runs are called by the letter of their side instead of their ids."""
     for place, side in enumerate(sides):
         for record in side:
@@ -74,7 +74,7 @@ def with_letters(text: str, sides: Sequence[Sequence[Record]]) -> str:
     return text
 
 
-def model_names(records: Sequence[Record]) -> list[str]:
+def model_names(records: Sequence[BenchmarkRecord]) -> list[str]:
     """Names of models side by side; of those that have the same name, their letters tell them apart."""
     names = [runs.model_name(record) for record in records]
     return [name if names.count(name) == 1 else f"{name} ({letter(place)})" for place, name in enumerate(names)]

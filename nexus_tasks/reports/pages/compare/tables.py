@@ -7,10 +7,10 @@ tables.head(compared)
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from nexus_tasks.comparison.verdicts import BETTER, CANT_TELL, SAME, WORSE, Comparison, Finding
 from nexus_tasks.core.text import MISSING, moment, number
-from nexus_tasks.records.store import Row
 from nexus_tasks.reports.markup import Block, Cell, Column, Rows, fill, note, table
 from nexus_tasks.reports.pages.compare import sentences
 from nexus_tasks.reports.pages.compare.sides import Compared, letter, with_letters, worst_verdict
@@ -34,7 +34,7 @@ def page_head(compared: Compared, texts: Sequence[str], kind: str) -> Block:
     """The top of a page that holds runs against one another: ``kind`` is Comparison, Tuning or Models."""
     first, count = compared.sides[0][0], len(compared.records)
     models = list(dict.fromkeys(runs.model_name(side[0]) for side in compared.sides))
-    targets = list(dict.fromkeys(str(record.header["target"]) for record in compared.records))
+    targets = list(dict.fromkeys(str(record.header.target) for record in compared.records))
     verdict = worst_verdict(compared)
     titles = {"Comparison": f"{count} runs compared", "Tuning": "Before and after", "Models": " / ".join(models)}
     tiles = []
@@ -55,7 +55,7 @@ def page_head(compared: Compared, texts: Sequence[str], kind: str) -> Block:
     )
 
 
-def _tile(finding: Finding) -> Row:
+def _tile(finding: Finding) -> dict[str, Any]:
     sure = finding.low is not None and finding.high is not None
     ends = f"; {finding.low:+.1f} to {finding.high:+.1f}" if sure else ""
     return {
@@ -124,12 +124,12 @@ def sides(compared: Compared) -> Block:
     for place, side in enumerate(compared.sides):
         for record in side:
             tone, _ = runs.verdict(record)
-            tag = record.header["tag"]
+            tag = record.header.tag
             rows.append(
                 [
                     letter(place),
                     Cell(moment(record.started_at), "when", f"../benchmark/{record.path.stem}.html", tag or ""),
-                    str(record.header["target"]),
+                    str(record.header.target),
                     runs.model_name(record),
                     runs.build_name(record),
                     runs.driver_name(record) or MISSING,
@@ -142,7 +142,7 @@ def sides(compared: Compared) -> Block:
 
 def _apart(compared: Compared) -> str:
     """The differences that two runs have by being two: the moment, the target."""
-    targets = {str(record.header["target"]) for record in compared.records}
+    targets = {str(record.header.target) for record in compared.records}
     judged = [one for one in compared.comparisons if isinstance(one, Comparison)]
     parts = [] if any(one.noise == "rounds" for one in judged) else ["the moment"]
     parts += ["the target"] if len(targets) > 1 else []

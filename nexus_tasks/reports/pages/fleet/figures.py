@@ -74,11 +74,11 @@ def decode(state: Fleet, limit: int) -> Block:
     for column, deployment in enumerate(shown):
         for host in deployment.record.hosts:
             for row in deployments.reported(host):
-                speed = deployments.served(row).get("tokens_per_second")
-                if row["state"] in deployments.PROVEN and speed:
-                    release = str(deployments.served(row).get("release") or "")
-                    line = lines.setdefault(f"{host['host']}/{row['name']}", [])
-                    line.append((column, speed, release, row["state"]))
+                speed = deployments.served(row).tokens_per_second
+                if row.state in deployments.PROVEN and speed:
+                    release = str(deployments.served(row).release or "")
+                    line = lines.setdefault(f"{host.host}/{row.name}", [])
+                    line.append((column, speed, release, row.state))
     if not lines:
         return Block("")
     names = sorted(lines)[:PANELS]

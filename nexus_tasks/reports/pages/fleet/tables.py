@@ -14,7 +14,7 @@ from typing import Any
 from nexus_tasks.core.text import MISSING, memory, minute, moment, number, plural, whole
 from nexus_tasks.fleet import deployments
 from nexus_tasks.fleet.deployments import Deployment, Fleet, Instance
-from nexus_tasks.records.store import Row
+from nexus_tasks.records.deployment_rows import ProofRow
 from nexus_tasks.reports.markup import Block, Cell, Column, Rows, fill, note, table
 
 
@@ -58,7 +58,7 @@ def trouble(state: Fleet) -> Block:
             "error": deployments.cause(instance.row),
             "aftermath": deployments.aftermath(instance.row),
             "checks": _checks(instance.row),
-            "log": "\n".join(map(str, instance.row.get("log_tail") or [])),
+            "log": "\n".join(map(str, instance.row.log_tail or [])),
             "run_id": instance.run_id,
         }
         for instance in state.broken
@@ -84,16 +84,16 @@ def listed(state: Fleet, limit: int) -> Block:
     ]
     rows: Rows = []
     for deployment in reversed(state.deployments[-limit:] if limit > 0 else []):
-        header, summary = deployment.record.header, deployment.record.summary or {}
-        commit = header["git"]["commit"]
+        header, summary = deployment.record.header, deployment.record.summary
+        commit = header.git.commit
         texts = [
             minute(deployment.record.started_at),
-            str(header["target"]),
-            f"{header['playbook']}{', check' if deployment.check else ''}",
+            header.target,
+            f"{header.playbook}{', check' if deployment.check else ''}",
             str(len(deployment.record.hosts)),
-            str(sum(1 for host in deployment.record.hosts if host["changed"])),
-            number(summary.get("wall_s")),
-            f"{commit[:8]}{'+' if header['git']['dirty'] else ''}" if commit else MISSING,
+            str(sum(1 for host in deployment.record.hosts if host.changed)),
+            number(summary.wall_s if summary else None),
+            f"{commit[:8]}{'+' if header.git.dirty else ''}" if commit else MISSING,
         ]
         muted = "muted" if deployment.check else ""
         rows.append([*(Cell(text, muted) for text in texts), Cell(deployment.verdict, deployment.tone)])
@@ -113,44 +113,43 @@ def _done(last: Deployment | None) -> str:
     """The target of the last deployment and how it ended, in a few letters."""
     if last is None:
         return "none yet"
-    return f"{last.record.header['target']}: {'failed' if last.tone == 'bad' else 'done'}"
+    return f"{last.record.header.target}: {'failed' if last.tone == 'bad' else 'done'}"
 
 
 def _instance(instance: Instance) -> dict[str, Any]:
     """An instance's cells: what runs there, and where that is another than was declared, so marked by its state."""
     row = instance.serving
-    model = row.get("model") or {}
-    layers = row.get("offloaded")
+    layers = row.offloaded
     state = instance.state
     return {
         "host": instance.host,
         "name": instance.name,
-        "runtime": row.get("runtime") or "",
+        "runtime": row.runtime or "",
         "state": state,
         "tone": {"verified": "good", "restored": "bad", "failed": "bad"}.get(state, "muted"),
         "verified_at": moment(instance.verified_at) if instance.verified_at else "never",
         "model": deployments.model_name(row) or MISSING,
-        "sha256": (model.get("sha256") or "")[:12],
-        "build": row.get("build") or MISSING,
-        "release": row.get("release") or "",
-        "decode_tps": number(row.get("tokens_per_second")),
-        "n_ctx": whole(row.get("n_ctx")),
-        "slots": plural(row["slots"], "slot") if row.get("slots") else "",
+        "sha256": (row.model.sha256 or "")[:12] if row.model else "",
+        "build": row.build or MISSING,
+        "release": row.release or "",
+        "decode_tps": number(row.tokens_per_second),
+        "n_ctx": whole(row.n_ctx),
+        "slots": plural(row.slots, "slot") if row.slots else "",
         "layers": f"{layers[0]}/{layers[1]}" if layers else MISSING,
         "memory": {device: memory(size) for device, size in deployments.device_memory_mib(row).items()},
     }
 
 
-def _checks(row: Row) -> str:
+def _checks(row: ProofRow) -> str:
     """The checks of a proof, those that did not hold first."""
-    checks = sorted(row.get("checks") or [], key=lambda check: bool(check.get("ok")))
+    checks = sorted(row.checks or [], key=lambda check: bool(check.ok))
     if not checks:
         return ""
     columns = [Column(title, numeric=False) for title in ("Check", "Expected", "Found", "Likely cause")]
     rows: Rows = []
     for check in checks:
-        tone = "muted" if check.get("ok") else "bad"
-        texts = (check.get("check"), check.get("expected"), check.get("found"), check.get("cause") or "")
+        tone = "muted" if check.ok else "bad"
+        texts = (check.check, check.expected, check.found, check.cause or "")
         rows.append([Cell(_text(texts[0]), tone), _text(texts[1]), Cell(_text(texts[2]), tone), _text(texts[3])])
     return table(columns, rows).html
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from nexus_tasks.records import store
-from nexus_tasks.records.store import Row
 from nexus_tasks.reports import frames
 
 CHANGES = {"model": "model", "release": "release", "build": "build", "driver": "driver", "argv_sha256": "options"}
@@ -21,7 +21,7 @@ class Past:
 
     target: str
     runs: pd.DataFrame
-    marks: Sequence[Row]
+    marks: Sequence[dict[str, Any]]
 
 
 def read(paths: Sequence[str]) -> Past:
@@ -34,9 +34,9 @@ def read(paths: Sequence[str]) -> Past:
     return Past(str(runs["target"].iloc[-1]), runs, marks(runs))
 
 
-def marks(runs: pd.DataFrame) -> list[Row]:
+def marks(runs: pd.DataFrame) -> list[dict[str, Any]]:
     """Changes from one run to the next, as in :class:`Past`; what a record doesn't know is taken as unchanged."""
-    changes: list[Row] = []
+    changes: list[dict[str, Any]] = []
     known: dict[str, object] = {}
     for row in runs.to_dict("records"):
         changed: list[str] = []

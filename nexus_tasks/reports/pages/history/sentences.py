@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
 from nexus_tasks.core.text import listing, number, percent, plural, sentence
-from nexus_tasks.records.store import Row
 from nexus_tasks.reports import levels
 from nexus_tasks.reports.pages.history.past import Past
 from nexus_tasks.stats.metrics import DECODE, TOTAL
@@ -31,7 +31,7 @@ def opening(past: Past) -> list[str]:
     return [first, _speed(main, past.marks), _changes(past)]
 
 
-def _speed(main: pd.DataFrame, marks: Sequence[Row]) -> str:
+def _speed(main: pd.DataFrame, marks: Sequence[dict[str, Any]]) -> str:
     """The second sentence: where the speed of one series of runs went; ``main`` has them, oldest first."""
     metric = next((one for one in (DECODE, TOTAL) if main[f"{one.key}_median"].notna().sum() > 1), None)
     if metric is None:

@@ -6,8 +6,9 @@ tables.listed(past, 60)
 
 from __future__ import annotations
 
+from typing import Any
+
 from nexus_tasks.core.text import MISSING, minute, moment, number
-from nexus_tasks.records.store import Row
 from nexus_tasks.reports.earlier_runs import MEASURES, figure_of
 from nexus_tasks.reports.markup import Block, Cell, Column, Rows, fill, note, table
 from nexus_tasks.reports.pages.history import sentences
@@ -20,7 +21,7 @@ def head(past: Past) -> Block:
     runs = past.runs
     last = runs.to_dict("records")[-1]
     bad = int((~runs["ok"]).sum())
-    tiles: list[Row] = []
+    tiles: list[dict[str, Any]] = []
     for metric in (DECODE, TTFT, PREFILL, TOTAL):
         median, low, high = (last[f"{metric.key}_{part}"] for part in ("median", "low", "high"))
         if median == median and len(tiles) < 3:

@@ -30,8 +30,8 @@ def dots(compared: Compared) -> Block:
                 if stats:
                     low, high = frames.likely(stats)
                     axes.plot([low, high], [row, row], "-", color=BLUE, linewidth=3, alpha=0.45)
-                    axes.plot(stats["median"], row, "o", color=BLUE, markersize=6)
-                    axes.annotate(number(stats["median"]), (stats["median"], row), xytext=(0, 6), ha="center",
+                    axes.plot(stats.median, row, "o", color=BLUE, markersize=6)
+                    axes.annotate(number(stats.median), (stats.median, row), xytext=(0, 6), ha="center",
                                   textcoords="offset points", fontsize=8.5)  # fmt: skip
                     most = max(most, high)
             axes.set_xlim(0, most * 1.15)
@@ -39,7 +39,7 @@ def dots(compared: Compared) -> Block:
             axes.grid(False, axis="y")
         grid[0].set_yticks(range(len(names)), names)
         grid[0].set_ylim(len(names) - 0.5, -0.7)
-        speeds_ = [f"{name} {number((runs.metrics(one).get(shown[0].key) or {}).get('median'))}"
+        speeds_ = [f"{name} {number(runs.figure(runs.metrics(one).get(shown[0].key)))}"
                    for name, one in zip(names, compared.records, strict=True)]  # fmt: skip
         return block(
             figure, "dots", alt=f"{shown[0].title}: {', '.join(speeds_)} {shown[0].unit}.",

@@ -16,9 +16,9 @@ def opening(compared: Compared) -> list[str]:
     records = compared.records
     names = model_names(records)
     speeds = [(name, runs.metrics(one).get("decode_tps")) for name, one in zip(names, records, strict=True)]
-    ranked = sorted(((name, stats["median"]) for name, stats in speeds if stats), key=lambda one: -one[1])
+    ranked = sorted(((name, stats.median) for name, stats in speeds if stats), key=lambda one: -one[1])
     first = "No model decoded anything."
-    invalid = [name for name, one in zip(names, records, strict=True) if one.summary and not one.summary["valid"]]
+    invalid = [name for name, one in zip(names, records, strict=True) if one.summary and not one.summary.valid]
     if invalid:
         first = f"Speeds can't be compared: those of {', '.join(invalid)} are partly the load generator's (not valid)."
     elif ranked:
@@ -26,11 +26,11 @@ def opening(compared: Compared) -> list[str]:
         first = f"{fast} decodes fastest, with {number(most, 'tokens/s')} for each request"
         first += f": {number(most / least)} times as fast as {slow}." if len(ranked) > 1 else "."
     waits = [(name, runs.metrics(one).get("ttft_ms")) for name, one in zip(names, records, strict=True)]
-    known = [f"{name} {span(stats['median'])}" for name, stats in waits if stats]
+    known = [f"{name} {span(stats.median)}" for name, stats in waits if stats]
     second = f"The median first token came after: {', '.join(known)}." if known else "None gave a first token."
     answered = [answers_by_prompt(one) for one in records]
     shared = set.intersection(*map(set, answered))
-    alike = sum(len({one[key]["answer"] for one in answered}) == 1 for key in shared)
+    alike = sum(len({one[key].answer for one in answered}) == 1 for key in shared)
     third = (
         f"All answered {plural(len(shared), 'prompt')} that {'was' if len(shared) == 1 else 'were'} the same for each; "
         f"{alike} of the answers {'is' if alike == 1 else 'are'} alike to the letter."

@@ -7,7 +7,8 @@ tables.answers(compared, 12)
 from __future__ import annotations
 
 from nexus_tasks.core.text import MISSING, interval, number
-from nexus_tasks.records.store import Record, Row
+from nexus_tasks.records.benchmark_rows import RequestRow
+from nexus_tasks.records.store import BenchmarkRecord
 from nexus_tasks.reports import frames, levels
 from nexus_tasks.reports.markup import Block, Cell, Column, Rows, fill, note, table
 from nexus_tasks.reports.pages.compare.sides import Compared, model_names
@@ -40,10 +41,10 @@ def speeds(compared: Compared) -> Block:
         figures = runs.metrics(record)
         cells = []
         for metric in shown:
-            stats = figures.get(metric.key) or {}
-            sure = interval((stats.get("ci") or {}).get("median"))
-            cells.append(Cell(number(stats.get("median")), "good" if record is best[metric] else "", detail=sure))
-        stage, size = levels.headline(record), record.header["model"]["size_bytes"]
+            stats = figures.get(metric.key)
+            sure = interval(runs.interval(stats))
+            cells.append(Cell(number(runs.figure(stats)), "good" if record is best[metric] else "", detail=sure))
+        stage, size = levels.headline(record), record.header.model.size_bytes
         lengths = frames.counted(frames.requests(record))["output_tokens"].median()
         rows.append(
             [
@@ -54,9 +55,9 @@ def speeds(compared: Compared) -> Block:
                 ),
                 number(size / 2**30 if size else None),
                 *cells,
-                number((stage["throughput"] or {}).get(OUTPUT.key)),
+                number(stage.throughput.output_tps if stage.throughput else None),
                 MISSING if lengths != lengths else f"{lengths:,.0f}",
-                Cell(f"{stage['failed']:,}", "bad" if stage["failed"] else ""),
+                Cell(f"{stage.failed:,}", "bad" if stage.failed else ""),
             ]
         )
     return table(
@@ -67,12 +68,12 @@ def speeds(compared: Compared) -> Block:
     )
 
 
-def _best(compared: Compared, metric: Metric) -> Record | None:
+def _best(compared: Compared, metric: Metric) -> BenchmarkRecord | None:
     """The run with the best median, where it is distinct from all others."""
     known = [
         (record, runs.metrics(record)[metric.key]) for record in compared.records if metric.key in runs.metrics(record)
     ]
-    known.sort(key=lambda one: float(one[1]["median"]), reverse=metric.higher_is_better)
+    known.sort(key=lambda one: one[1].median, reverse=metric.higher_is_better)
     (first, stats), *others = known
     low, high = frames.likely(stats)
     apart = all(end[1] < low or end[0] > high for end in (frames.likely(other) for _, other in others))
@@ -89,13 +90,13 @@ def answers(compared: Compared, limit: int = ANSWERS) -> Block:
     prompts = []
     for key, turn in common[:limit]:
         rows = [by_key[key, turn] for by_key in by_run]
-        asked = rows[0].get("prompt") or ""
+        asked = rows[0].prompt or ""
         prompts.append(
             {
                 "key": key + (f", turn {turn + 1}" if turn else ""),
                 "asked": asked[:ASKED] + ("…" if len(asked) > ASKED else ""),
                 "answers": [
-                    {"name": name, "text": str(row["answer"]), "facts": _facts(row)}
+                    {"name": name, "text": row.answer, "facts": _facts(row)}
                     for name, row in zip(names, rows, strict=True)
                 ],
             }
@@ -109,11 +110,11 @@ def _in_order(prompt: tuple[str, int]) -> tuple[int, str, int]:
     return (int(key) if key.isdecimal() else 0, key, turn)
 
 
-def _facts(row: Row) -> str:
+def _facts(row: RequestRow) -> str:
     facts = [
-        f"{row['output_tokens'] or 0:,} tokens",
-        f"TTFT {number(row['ttft_ms'], 'ms')}" if row["ttft_ms"] is not None else "",
-        number(row["decode_tps"], "tokens/s") if row["decode_tps"] else "",
-        str(row["finish_reason"] or ""),
+        f"{row.output_tokens or 0:,} tokens",
+        f"TTFT {number(row.ttft_ms, 'ms')}" if row.ttft_ms is not None else "",
+        number(row.decode_tps, "tokens/s") if row.decode_tps else "",
+        row.finish_reason or "",
     ]
     return ", ".join(filter(None, facts))

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from nexus_tasks.core.text import number
-from nexus_tasks.records.store import Record
+from nexus_tasks.records.store import BenchmarkRecord
 from nexus_tasks.reports import frames, levels
 from nexus_tasks.reports.drawing import BLUE, INK, ORANGE, PURPLE, WIDE_IN, block, drawing, log_ticks
 from nexus_tasks.reports.frames import Floats
@@ -23,7 +23,7 @@ from nexus_tasks.views import runs
 POINT = 100 / 72  # pixels of a figure that is drawn at matplotlib's resolution
 
 
-def against_latency(record: Record) -> Block:
+def against_latency(record: BenchmarkRecord) -> Block:
     """Throughput against latency: each mark a level. Up is slower for the user, right is more for the server."""
     stages = frames.stages(record)
     rate = levels.throughput(stages)
@@ -48,7 +48,7 @@ def against_latency(record: Record) -> Block:
                 log_ticks(axes.yaxis, float(latency.min()), float(latency.max()))
             else:
                 axes.set_ylim(0, float(latency.max()) * 1.2)
-            for name, limit in record.header["load"]["slo"].items():
+            for name, limit in record.header.load.slo.items():
                 if parse(name)[0].key == metric.key:
                     slo_line(axes, float(limit))
             axes.set_xlim(0, float(stages[rate.key].max()) * 1.12)
@@ -85,6 +85,6 @@ def _name(axes: Axes, x: Floats, y: Floats, names: Sequence[str], ringed: Sequen
         )
 
 
-def _beyond(record: Record, level: float) -> bool:
+def _beyond(record: BenchmarkRecord, level: float) -> bool:
     slots = runs.slots(record)
     return bool(slots and runs.axis(record) == "concurrency" and level > slots)

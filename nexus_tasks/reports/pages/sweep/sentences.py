@@ -8,14 +8,14 @@ from __future__ import annotations
 import pandas as pd
 
 from nexus_tasks.core.text import SPACE, number, plural, sentence, span
-from nexus_tasks.records.store import Record
+from nexus_tasks.records.store import BenchmarkRecord
 from nexus_tasks.reports import frames, levels
 from nexus_tasks.reports.levels import Level
 from nexus_tasks.reports.pages.benchmark import sentences as benchmark
 from nexus_tasks.views import runs
 
 
-def opening(record: Record) -> list[str]:
+def opening(record: BenchmarkRecord) -> list[str]:
     """A sweep: where throughput stops growing, what happens beyond, and how far the SLOs hold."""
     stages = frames.stages(record)
     measured = stages.dropna(subset=[levels.throughput(stages).key])
@@ -32,7 +32,7 @@ def opening(record: Record) -> list[str]:
     ]
 
 
-def _beyond(record: Record, stages: pd.DataFrame, knee: Level) -> str:
+def _beyond(record: BenchmarkRecord, stages: pd.DataFrame, knee: Level) -> str:
     slots, last = runs.slots(record), levels.rows(stages)[-1]
     name = "ttft_ms_median" if stages["ttft_ms_median"].notna().any() else "total_ms_median"
     word = "first token" if name.startswith("ttft") else "whole request"
@@ -46,8 +46,8 @@ def _beyond(record: Record, stages: pd.DataFrame, knee: Level) -> str:
     return sentence([text])
 
 
-def _objectives(record: Record, stages: pd.DataFrame) -> str:
-    slo = record.header["load"]["slo"]
+def _objectives(record: BenchmarkRecord, stages: pd.DataFrame) -> str:
+    slo = record.header.load.slo
     if not slo:
         return "No SLO was given, so where latency becomes too long is for the reader to say."
     wanted = " and ".join(runs.objective_text(name, limit) for name, limit in slo.items())

@@ -34,7 +34,7 @@ def test_a_run_that_is_not_whole_says_why(answer: dict[str, Any], made: int, mes
         raise DeployError(failure, hint="")
     requests, stages = rows.rows_of(asked, samples, 0.0)
     outcome = rows.summary_row(requests, stages, interrupted=False, failure=failure, wall_s=1.0)
-    assert (outcome["ok"], outcome["valid"], outcome["reasons"]) == (False, False, [failure])
+    assert (outcome.ok, outcome.valid, outcome.reasons) == (False, False, [failure])
 
 
 def test_a_whole_run_has_no_failure() -> None:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from nexus_tasks.core import text
 from nexus_tasks.records import store
-from nexus_tasks.records.store import Record
+from nexus_tasks.records.store import BenchmarkRecord
 from nexus_tasks.reports import earlier_runs, frames, timeline
 from nexus_tasks.reports.pages.benchmark import figures
 from tests.report_records import NOON, request, sample, write
 
 
-def test_a_figure_names_its_colours_and_says_what_it_shows(record: Record) -> None:
+def test_a_figure_names_its_colours_and_says_what_it_shows(record: BenchmarkRecord) -> None:
     html = figures.breakdown(record).html
     assert "var(--orange, " in html
     assert not re.search(r"(?<!, )#[0-9a-f]{6}", html), "a colour that the page can't change"

@@ -6,6 +6,8 @@ import json
 from datetime import timedelta
 from pathlib import Path
 
+import msgspec
+
 from nexus_tasks.records import store
 from nexus_tasks.reports import (
     conditions,
@@ -66,7 +68,7 @@ def _raw(root: Path) -> Path:
     """A run of llama-bench, which measures prefill and decoding by themselves and has no load generator."""
     unknown = dict.fromkeys(("server", "ttft_ms", "ttft_visible_ms", "queue_ms", "total_ms", "late_ms"))
     rows = [{**request(index, index * 1.0), **unknown, "itl_ms": []} for index in range(1, 6)]
-    load = {**store.load(write(root, NOON - HOUR)).header["load"], "engine": "llama-bench"}
+    load = {**msgspec.to_builtins(store.load(write(root, NOON - HOUR)).header.load), "engine": "llama-bench"}
     path = write(root, NOON, requests=rows, samples=[], header={"load": load})
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     lines = [{**line, "watch": None} if line["type"] == "stage" else line for line in lines]

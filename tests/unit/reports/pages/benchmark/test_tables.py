@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from nexus_tasks.records import store
-from nexus_tasks.records.store import Record
+from nexus_tasks.records.store import BenchmarkRecord
 from nexus_tasks.reports.pages.benchmark import tables
 from tests.report_records import failure, request, write
 
 
 @pytest.mark.parametrize(("limit", "tone"), [(2.0, "good"), (0.5, "bad")])
-def test_the_agreement_is_judged_by_its_mark(record: Record, limit: float, tone: str) -> None:
+def test_the_agreement_is_judged_by_its_mark(record: BenchmarkRecord, limit: float, tone: str) -> None:
     assert f'class="note {tone}"' in tables.agreement(record, limit).html
 
 
@@ -26,7 +26,7 @@ def test_an_slo_has_the_share_of_the_requests_that_met_it(tmp_path: Path) -> Non
     ]  # fmt: skip
 
 
-def test_requests_of_several_levels_are_named_by_the_number_of_theirs(sweep: Record) -> None:
+def test_requests_of_several_levels_are_named_by_the_number_of_theirs(sweep: BenchmarkRecord) -> None:
     table = tables.requests(sweep).html
     assert '<th scope="col" class="number">Level</th>' in table
     assert "concurrency" not in table

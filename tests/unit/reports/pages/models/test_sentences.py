@@ -20,7 +20,7 @@ def test_models_are_ranked_and_their_answers_to_the_same_prompts_counted(tmp_pat
     )
     for side, words in zip(compared.sides, ("yes", "no"), strict=True):
         for row in side[0].requests:
-            row["answer"] = "the same" if row["key"] == "entry-7" else words
+            row.answer = "the same" if row.key == "entry-7" else words
     said = opening_text(sentences.opening(compared))
     assert said.startswith("fast decodes fastest, with ")
     assert "times as fast as slow." in said
@@ -37,6 +37,6 @@ def test_models_of_one_name_are_told_apart_and_an_invalid_one_is_not_ranked(tmp_
     assert before == pytest.approx(after, rel=0.2)
     [[after_]] = compared.sides[1:]
     assert after_.summary
-    after_.summary["valid"] = False
+    after_.summary.valid = False
     said = opening_text(sentences.opening(compared))
     assert re.match(r"Speeds can't be compared: those of \S+ \(B\) are partly the load generator's", said)

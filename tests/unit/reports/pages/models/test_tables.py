@@ -25,7 +25,8 @@ def test_prompts_stand_above_their_answers_in_the_order_of_the_file(tmp_path: Pa
     compared = sides.read([[str(write(tmp_path, NOON + place * HOUR))] for place in range(2)])
     for record in compared.records:
         for row, (key, turn) in zip(record.requests[-3:], [("10", 0), ("9", 1), ("9", 0)], strict=True):
-            row |= {"phase": "run", "key": key, "turn": turn, "answer": "so", "prompt": f"<{key}-{turn}>" + 700 * "x"}
+            row.phase, row.key, row.turn, row.answer = "run", key, turn, "so"
+            row.prompt = f"<{key}-{turn}>" + 700 * "x"
     html = tables.answers(compared).html
     assert re.findall(r"<h3>(.*?)</h3>", html) == ["9", "9, turn 2", "10"]
     assert [asked[:14] for asked in re.findall(r"<blockquote>(.*?)</blockquote>", html)] == [

@@ -34,7 +34,9 @@ def test_slos_that_all_levels_met_held_up_to_the_highest_not_to_the_one_with_the
     tmp_path: Path,
 ) -> None:
     record = sweep_run(tmp_path, slo={"ttft_ms": 60_000})
-    record.stages[-1]["throughput"]["output_tps"] = 100.0
+    throughput = record.stages[-1].throughput
+    assert throughput is not None
+    throughput.output_tps = 100.0
     best = levels.best(frames.stages(record))
     assert best["level"] < 16
     said = opening_text(sentences.opening(record))
