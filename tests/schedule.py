@@ -29,8 +29,11 @@ ORDER = ("fleet", "roles", "integration", "bed", "unit")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Of ``--numprocesses auto``: more than four wait for the one Docker engine and the disk."""
-    return min(len(os.sched_getaffinity(0)), 4)
+    """Of ``--numprocesses auto``: one more than processors, since tests wait for hosts and servers half of their time.
+
+    More than four wait for the one Docker engine and the disk.
+    """
+    return min(len(os.sched_getaffinity(0)) + 1, 4)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -22,6 +22,10 @@ PLAY = "playbooks/telemetry.yml"
 UNIT = "llama-nexus-telemetry.service"
 LIBRARY = "/usr/lib/libnvidia-ml.so.1"
 ON = {"telemetry_exporter": True}
+# What needs no systemd does the same under both.
+BY_SYSTEMD = pytest.mark.parametrize(
+    "host", ["systemd", pytest.param("supervisor", marks=pytest.mark.soak)], indirect=True
+)
 BASE: dict[str, Any] = {"model": "tiny", "port": 8600, "ctx_size": 2048, "parallel": 2, "metrics": True,
                         "api_keys": {"ops": "0b9f2c-sesame-opens"}}  # fmt: skip
 KEY = BASE["api_keys"]["ops"]
@@ -121,12 +125,14 @@ def test_a_killed_exporter_is_back(exported: Target) -> None:
     assert changed(export(exported, **ON)) == 0
 
 
+@BY_SYSTEMD
 def test_another_port_is_moved_to(exported: Target) -> None:
     assert changed(export(exported, **ON, telemetry_exporter_port=8598)) == 1
     assert metrics(exported, 8598)
     assert metrics(exported) == ""
 
 
+@BY_SYSTEMD
 def test_a_port_that_is_taken_is_refused_and_the_old_one_runs_on(exported: Target) -> None:
     before = process(exported)
     exported.host.exec("sh", "-c", "setsid python3 -m http.server 8597 --bind 127.0.0.1 >/dev/null 2>&1 &")

@@ -204,7 +204,8 @@ def test_a_server_that_can_not_start_is_shown_with_the_end_of_its_log_and_stoppe
     host.run(host.deployed, check=True, llama_server_prune=True)
 
 
-@pytest.mark.parametrize("trial", ["always", "never"])
+# Without a trial: in fleet/test_runtimes.py.
+@pytest.mark.parametrize("trial", ["always", pytest.param("never", marks=pytest.mark.soak)])
 def test_the_old_server_serves_on_when_the_new_one_can_not_start(
     host: Host, served: dict[str, Any], trial: str
 ) -> None:

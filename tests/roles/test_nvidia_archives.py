@@ -6,6 +6,7 @@ archives' indexes, is kept in the cache of the tests and brought up to date ther
 
 from __future__ import annotations
 
+import itertools
 import re
 import subprocess
 from collections.abc import Callable
@@ -101,9 +102,15 @@ def driver(system: str, gpu: str, kernel: str, **options: Any) -> Any:
     return driver_for(system_of(release), "x86_64", [GPUS[gpu]], kernel=kernel, **options)
 
 
-@pytest.mark.parametrize("system", ["Ubuntu 22.04", "Ubuntu 24.04"])
-@pytest.mark.parametrize("gpu", list(GPUS))
-@pytest.mark.parametrize("meta", ["generic", "generic-hwe-{}"])
+# Always run is each system, GPU and kind of kernel once.
+USUAL = {("Ubuntu 22.04", "V100", "generic"), ("Ubuntu 24.04", "L4", "generic-hwe-{}")}
+SIGNED = [
+    pytest.param(*case, marks=[] if case in USUAL else pytest.mark.soak)
+    for case in itertools.product(("Ubuntu 22.04", "Ubuntu 24.04"), GPUS, ("generic", "generic-hwe-{}"))
+]
+
+
+@pytest.mark.parametrize(("system", "gpu", "meta"), SIGNED)
 def test_ubuntus_signed_modules_come_with_their_kernel_and_no_desktop(
     apt: Callable[[str], Apt], system: str, gpu: str, meta: str
 ) -> None:
@@ -157,7 +164,7 @@ def test_the_kernels_of_ubuntu_that_have_signed_modules_are_those_of_the_table(
     assert {"generic", "aws", "azure", "gcp", "oracle", "nvidia"} <= kernels <= UBUNTU_SIGNED
 
 
-@pytest.mark.parametrize("system", ["Ubuntu 22.04", "Ubuntu 24.04"])
+@pytest.mark.parametrize("system", ["Ubuntu 24.04", pytest.param("Ubuntu 22.04", marks=pytest.mark.soak)])
 def test_ubuntus_other_kernels_compile_their_modules(apt: Callable[[str], Apt], system: str) -> None:
     archive = apt(system)
     wanted = driver(system, "L4", archive.newest_kernel("linux-image-generic").replace("generic", "raspi"))
@@ -178,7 +185,7 @@ def test_debians_own_driver_comes_without_a_desktop(apt: Callable[[str], Apt]) -
     assert f"Candidate: {wanted.branch}." in version
 
 
-@pytest.mark.parametrize("system", ["Debian 12", "Debian 13"])
+@pytest.mark.parametrize("system", ["Debian 13", pytest.param("Debian 12", marks=pytest.mark.soak)])
 def test_headers_follow_debians_kernels(apt: Callable[[str], Apt], system: str) -> None:
     archive = apt(system)
     for meta in ("linux-headers-amd64", "linux-headers-cloud-amd64"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import schedule
 from tests.conftest import ROOT, wait_for
 from tests.locks import EPHEMERAL
 
@@ -24,6 +26,13 @@ print(*(ports.take() for _ in range(3000)), flush=True)
 sys.stdin.read()
 """
 # Each test notes when it began and ended.
+CASES = """
+import json, sys, pytest
+class Cases:
+    def pytest_collection_modifyitems(self, items):
+        print(json.dumps([[item.nodeid.partition("[")[0], bool(item.get_closest_marker("soak"))] for item in items]))
+sys.exit(pytest.main(["--collect-only", "-qq", "-p", "no:cacheprovider", *sys.argv[1:]], plugins=[Cases()]))
+"""
 CONFTEST = """
 import time
 import pytest
@@ -101,6 +110,24 @@ def test_what_takes_long_is_begun_first_and_what_runs_alone_comes_last(tmp_path:
     project(tmp_path, unit__test_a=test, fleet__test_b=test, roles__test_c=test, bed__test_d=alone)
     output = run(tmp_path, "-n", "0", "--collect-only", "-q")
     assert re.findall(r"test_\w\b", output) == ["test_b", "test_c", "test_a", "test_d"]
+
+
+def test_of_each_matrix_that_is_left_to_soak_a_case_is_always_run() -> None:
+    files = [path for path in (ROOT / "tests").rglob("test_*.py") if re.search(r"mark\.soak\b", path.read_text())]
+    done = subprocess.run([sys.executable, "-c", CASES, *files], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    cases = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("[[")))
+    left_out = {test for test, soak in cases if soak}
+    assert left_out
+    assert left_out - {test for test, soak in cases if not soak} == set()
+
+
+@pytest.mark.parametrize(("processors", "workers"), [(1, 2), (2, 3), (3, 4), (64, 4)])
+def test_while_one_worker_waits_another_has_the_processor(
+    processors: int, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(processors)))
+    assert schedule.pytest_xdist_auto_num_workers() == workers
 
 
 def test_people_see_which_files_are_begun_and_what_a_fixture_tells(tmp_path: Path) -> None:
