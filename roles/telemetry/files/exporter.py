@@ -2,24 +2,31 @@
 
 ``telemetry.py``, which reads it, lies beside this file. Nothing is read between two scrapes, and NVML is let go of when
 nobody asks for a while: a driver that is to be replaced can be unloaded then, and the next scrape finds the new one.
+Whoever connects and asks nothing is hung up on: who reaches it may otherwise have as many of its threads as he likes.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import socket
 import sys
 import threading
 import time
 from collections.abc import Iterable
 from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler
 
 import psutil
 import telemetry
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import ThreadingWSGIServer
 from prometheus_client.registry import Collector
 
 IDLE_S = 5.0
+REQUEST_S = 10.0  # from the connection to the end of the request's headers, and for each part of the answer
+MAX_CONNECTIONS = 32
 MIB = telemetry.MIB
 # By the key of a GPU's reading: the metric, in base units, and what the reading is multiplied by.
 READINGS: dict[str, tuple[str, str, float]] = {
@@ -132,6 +139,82 @@ class Machine(Collector):
         return [up, error, info, memory, highest, *families.values(), joules, throttled]
 
 
+class Handler(WSGIRequestHandler):
+    """A request, of which nothing is logged."""
+
+    timeout = REQUEST_S  # of a read or a write; the server has one for all of a request
+    server: Server
+
+    def parse_request(self) -> bool:
+        is_request = super().parse_request()
+        self.server.asked(self.connection)
+        return is_request
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing."""
+
+
+class Server(ThreadingWSGIServer):
+    """HTTP with a thread for each connection, of which there are so many at most.
+
+    A new one takes the place of the oldest that has asked nothing yet; where all have asked, it is hung up on.
+    """
+
+    request_queue_size = 128
+
+    def __init__(self, host: str, port: int, registry: CollectorRegistry) -> None:
+        self._lock = threading.Lock()
+        self._open: dict[socket.socket, float | None] = {}  # since when a request is waited for; the oldest first
+        self.address_family, *_, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        super().__init__(address, Handler)
+        self.set_app(make_wsgi_app(registry))
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            is_full = len(self._open) >= MAX_CONNECTIONS
+            oldest = next((one for one, since in self._open.items() if since is not None), None)
+            if oldest:
+                self._open[request] = time.monotonic()
+                if is_full:
+                    self._hang_up(oldest)
+            elif not is_full:
+                self._open[request] = time.monotonic()
+            is_taken = request in self._open
+        if is_taken:
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def asked(self, request: socket.socket) -> None:
+        """The request is there; what is left takes NVML's time."""
+        with self._lock:
+            if request in self._open:
+                self._open[request] = None
+
+    def hang_up_late(self) -> None:
+        """End connections over which nothing was asked in time, also those that bring a byte now and then."""
+        with self._lock:
+            for request, since in list(self._open.items()):
+                if since is not None and time.monotonic() - since > REQUEST_S:
+                    self._hang_up(request)
+
+    def _hang_up(self, request: socket.socket) -> None:
+        self._open.pop(request, None)  # its thread finds an end, and closes it
+        with contextlib.suppress(OSError):
+            request.shutdown(socket.SHUT_RDWR)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):  # who asked is gone, or takes too long
+            super().handle_error(request, client_address)
+
+
 def _add(family: Any, labels: list[str], value: float | None, factor: float) -> None:
     if value is not None:
         family.add_metric(labels, value * factor)
@@ -148,13 +231,15 @@ def main() -> int:
     machine = Machine(options.configuration)
     try:
         registry.register(machine)
-        start_http_server(options.port, options.host, registry)
+        server = Server(options.host, options.port, registry)
     except OSError as error:
         return _say(f"can't listen on {options.host} port {options.port}: {error.strerror}")
     _say(f"listening on {options.host} port {options.port}")
+    threading.Thread(target=server.serve_forever, daemon=True).start()
     while not machine.outdated:
         time.sleep(1)
         machine.let_go()
+        server.hang_up_late()
     return _say("NVML does not work any more: starting over, with the library that is there now")
 
 
