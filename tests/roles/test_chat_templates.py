@@ -6,11 +6,16 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import httpx
 import pytest
 
+from plugins.module_utils.hostlib.instances import Instance
+from plugins.module_utils.llama_server.client import Server
+from plugins.module_utils.llama_server.proof.checks import Checks
+from plugins.module_utils.llama_server.proof.template import prove_prompt
 from plugins.plugin_utils import chat_templates
 from tests.conftest import ROOT, RunningServer, run_server
 
@@ -215,3 +220,52 @@ def test_chatml_puts_tools_between_tags(llama_server_bin: Path, tiny_model: Path
     )
     assert caps["supports_tools"]
     assert caps["supports_tool_calls"]
+
+
+# --- What the proof sees of it ---
+
+PARTS_ONLY = (
+    "{% for m in messages %}{% if m.content is string %}{{ raise_exception('a list of parts') }}{% endif %}"
+    "{% for part in m.content %}{{ part.text }}{% endfor %}{% endfor %}"
+)
+# By name a template, and what is said of it where it is declared and where it is the model's own; nothing where all is
+# well.
+LOST = "prompt: expected the user's words, found without them "
+PROVEN = {
+    "turns": (TURNS, "", ""),
+    # llama-server's engine has no such filter, and leaves the form as it is.
+    "format": (
+        "{% for m in messages %}{{ '%s: %s' | format(m.role, m.content) }} {% endfor %}",
+        LOST + "'%s: %s ",
+        LOST + "'%s: %s ",
+    ),
+    "constant": ("Answer!", LOST + "'Answer!' (so llama-server's own engine renders a question", LOST + "'Answer!'"),
+    "the last turn": ("{{ messages[-1].content }}", LOST + "'And do amber", ""),
+    "parts": (PARTS_ONLY, "", ""),
+    "declines": (
+        "{{ raise_exception('never') if messages[0].content | length > 30 }}" + TURNS,
+        "prompt: expected HTTP 200, found HTTP 400 (no prompt can be made of a question: ",
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PROVEN)
+def test_the_proof_looks_for_the_users_words_in_the_servers_own_prompts(
+    llama_server_bin: Path, tiny_model: Path, tmp_path: Path, name: str
+) -> None:
+    source, *said = PROVEN[name]
+    (tmp_path / "mine.jinja").write_text(source)
+    flags = ["--chat-template-file", str(tmp_path / "mine.jinja")]
+    with run_server(llama_server_bin, tiny_model, tmp_path / "log", *flags) as server:
+        for has_template, expected in zip((True, False), said, strict=True):
+            config = Instance.from_json({"name": "main", "local_url": server.base_url, "has_template": has_template})
+            subject = SimpleNamespace(
+                config=config, server=Server(config, server.process.pid), key=None, checks=Checks()
+            )
+            prove_prompt(cast(Any, subject))
+            (row,) = subject.checks.rows
+            found = "".join(subject.checks.failures())
+            assert found.startswith(expected) if expected else not found, found
+            assert found.isprintable()
+            assert bool(row["cause"]) == bool(expected or name == "declines")

@@ -74,7 +74,7 @@ def test_a_server_that_is_as_declared_is_proven(prove: Prove) -> None:
     assert row["error"] is None
     assert {check["check"] for check in row["checks"]} >= {
         "command line", "listens", "model sha256", "model id", "model file", "build", "slots", "context per slot",
-        "completion", "tokens generated",
+        "prompt", "completion", "tokens generated",
     }  # fmt: skip
     assert row["tokens_per_second"] > 1
     assert row["n_ctx"] == 4096

@@ -1,4 +1,4 @@
-"""Checks of who answers: the process, its keys, its model, its build, its context and its template."""
+"""Checks of who answers: the process, its keys, its model, its build and its context."""
 
 from __future__ import annotations
 
@@ -79,18 +79,6 @@ def prove_context(subject: Subject, props: dict[str, Any]) -> None:
         expected = whole if context == whole else padded(whole // (slots or 1))
         cause = "it did not fit the memory, or the model's own is shorter"
         checks.compare("context per slot", expected, context, cause)
-
-
-def prove_template(subject: Subject, props: dict[str, Any]) -> None:
-    """Check the chat template, of which the declaration holds the text as this server gives it back: a byte of
-    difference is another one.
-    """
-    with open(os.path.join(subject.config.folder, "chat_template.jinja"), encoding="utf-8", newline="") as stream:
-        same = stream.read() == props.get("chat_template")
-    given = props.get("chat_template") or ""
-    summary = "the declared template" if same else f"another one, which begins {given[:40]!r}"
-    cause = "the server chose a template by itself"
-    subject.checks.add("chat template", "the declared template", summary, same, cause)
 
 
 def padded(tokens: int) -> int:

@@ -20,11 +20,13 @@ from ..folder import Folder
 from ..runtimes.base import RuntimeView
 from .checks import Checks
 from .decode import prove_answer, prove_decode
-from .identity import prove_context, prove_identity, prove_keys, prove_model_file, prove_template
+from .identity import prove_context, prove_identity, prove_keys, prove_model_file
 from .placement import prove_placement
 from .readiness import LOG_LINES, NotProven, wait_until_loaded
 from .router import prove_router
 from .subject import Subject
+from .template import CHECK as PROMPT
+from .template import prove_prompt, prove_template
 
 
 def prove(
@@ -103,7 +105,7 @@ def _conclude(row: dict[str, Any], failed: list[str], *, restart: bool) -> None:
     """Complete the row with what failed; ``restart`` says whether a new start may mend what ended the checks."""
     if failed:
         wrong = {check["check"] for check in row["checks"] if not check["ok"]}
-        row["restart"] = bool(wrong - {"decode speed"}) or restart
+        row["restart"] = bool(wrong - {"decode speed", PROMPT}) or restart
         row["error"] = "; ".join(failed)
 
 
@@ -128,6 +130,8 @@ def _check(subject: Subject, *, speed_counts: bool, load: bool) -> None:
     prove_context(subject, props)
     if config.has_template:
         prove_template(subject, props)
+    if config.mode == "completion":
+        prove_prompt(subject)
     prove_placement(subject)
     if config.mode in ("embedding", "reranking"):
         prove_answer(subject)
