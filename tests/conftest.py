@@ -154,6 +154,13 @@ def wait_for(condition: Callable[[], T], what: str, seconds: float = 180) -> T:
     return found
 
 
+def server_of(folder: Path) -> int:
+    """The process of an instance under supervisor, by its folder; 0 where none runs."""
+    from plugins.module_utils.llama_server.processes import with_variable
+
+    return next(iter(with_variable("LLAMA_NEXUS_INSTANCE", str(folder))), 0)
+
+
 @pytest.fixture
 def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of a test's own; its path is short, since those of unix sockets below it may have 107 characters."""

@@ -6,6 +6,7 @@ The tests go through an operator's day, and each also runs alone: what it needs 
 from __future__ import annotations
 
 import contextlib
+import getpass
 import json
 import os
 import re
@@ -25,7 +26,7 @@ import yaml
 
 from nexus_tasks.records import store
 from tests.bed import Bed
-from tests.conftest import ROOT, ansible, free_port, wait_for
+from tests.conftest import ROOT, ansible, free_port, server_of, wait_for
 
 Row = dict[str, Any]
 
@@ -77,12 +78,12 @@ class Operator:
         return int(variables["llama_server_instances"]["main"]["port"])
 
     def note(self, host: str, name: str) -> Row:
-        """What the host has written down of ``main``: ``state.json``, or ``process`` with the ``pid``."""
+        """What the host has written down of ``main``, as ``state.json``."""
         noted: Row = json.loads((self.folder / host / "instances" / "main" / name).read_text())
         return noted
 
     def pid(self, host: str) -> int:
-        return int(self.note(host, "process")["pid"])
+        return server_of(self.folder / host / "instances" / "main")
 
     def context(self, host: str, link: str = "verified") -> int | None:
         """The context size of ``main`` in the generation that a link names; None where there is none."""
@@ -112,6 +113,7 @@ def operator(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     for host in ("localhost", "rig"):
         own = {
             "llama_nexus_prefix": str(folder / host),
+            "llama_server_user": getpass.getuser(),  # others can't enter these folders
             "llama_nexus_tools": str(folder / "tools"),
             "llama_cpp_prefix": str(release.parent.parent),
             "llama_cpp_source": "pypi",

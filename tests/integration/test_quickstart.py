@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import re
@@ -55,6 +56,7 @@ def user(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Us
     (inventory / "group_vars").symlink_to(ROOT / "group_vars")
     own = {
         "llama_nexus_prefix": str(folder / "prefix"),
+        "llama_server_user": getpass.getuser(),  # others can't enter these folders
         "llama_cpp_prefix": str(release.parent.parent),
         "llama_server_instances": {"main": {"model": "{{ quickstart_model }}", "port": free_port(), "threads": 1}},
     }
@@ -158,6 +160,7 @@ def test_what_does_not_exist_is_named_with_what_does(
 def test_check_mode_on_a_bare_host_says_what_would_change_and_makes_nothing(user: User, tmp_path: Path) -> None:
     bare = {
         "llama_nexus_prefix": str(tmp_path / "bare"),
+        "llama_server_user": getpass.getuser(),  # others can't enter these folders
         "llama_server_instances": {"main": {"model": "tiny-babble", "port": free_port()}},
     }
     output = user.deploys("--check", "-e", json.dumps(bare))
@@ -177,6 +180,7 @@ def test_quickstart_needs_no_home_folder_and_no_umask_of_its_own(
     home.mkdir()
     own = {
         "llama_nexus_prefix": str(tmp_path / "a prefix"),
+        "llama_server_user": getpass.getuser(),  # others can't enter these folders
         "llama_nexus_tools": str(user.folder / "prefix/tools"),
         "llama_cpp_prefix": str(release.parent.parent),
         "llama_server_instances": {"main": {"model": "tiny-babble", "port": free_port(), "threads": 1}},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import getpass
 import hashlib
 import json
 import os
@@ -24,7 +25,7 @@ from nexus_tasks.measurement.llama_bench import engine, parsing, rows, settings,
 from nexus_tasks.measurement.llama_bench.tool_plan import BATCHED, BENCH, ENGINES, ToolPlan
 from nexus_tasks.records import store
 from tests import modules
-from tests.conftest import ROOT, ansible, cache_folder, free_port, wait_for
+from tests.conftest import ROOT, ansible, cache_folder, free_port, server_of, wait_for
 from tests.fakes import tiny_moe
 from tests.support.known import known
 
@@ -283,10 +284,10 @@ class Rig:
         return found
 
     def server(self) -> int:
-        return int(json.loads((self.folder / "instances/main/process").read_text())["pid"])
+        return server_of(self.folder / "instances/main")
 
     def serves(self) -> bool:
-        return self.state()["phase"] == "verified" and psutil.pid_exists(self.server())
+        return self.state()["phase"] == "verified" and self.server() > 0
 
     def tools(self) -> list[psutil.Process]:
         """The tools of this rig that run, by the model that they have open in their command line."""
@@ -323,6 +324,7 @@ def rig(release: Path, small_model: Path, tmp_path_factory: pytest.TempPathFacto
     options = {"model": "tiny", "port": free_port(), "parallel": 1, "ctx_size": 512, "threads": 1}
     variables = {
         "llama_nexus_prefix": str(folder),
+        "llama_server_user": getpass.getuser(),  # others can't enter these folders
         "llama_nexus_tools": str(cache_folder() / "tools"),
         "llama_cpp_release": {"name": release.name, "path": str(release), "manifest": manifest},
         "llama_models": {"tiny": {"path": str(model)}},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import subprocess
 import sys
@@ -33,6 +34,7 @@ class Owner:
         main = {"model": "tiny-babble", "port": free_port(), "api_keys": keys, **sizes}
         own = {
             "llama_nexus_prefix": str(folder / "prefix"),
+            "llama_server_user": getpass.getuser(),  # others can't enter these folders
             "llama_cpp_prefix": str(release.parent.parent),
             "llama_server_instances": {"main": main},
         }

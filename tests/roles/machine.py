@@ -6,6 +6,7 @@ host = machine.declaring(machine.instance("main", "--ctx-size", "512"))
 
 from __future__ import annotations
 
+import getpass
 import hashlib
 import sys
 from pathlib import Path
@@ -33,6 +34,7 @@ class Machine:
             "sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
         }  # fmt: skip
         self.port = free_port()
+        self.user = getpass.getuser()  # the folders of tests are closed to others
 
     def instance(self, name: str, *arguments: str, files: dict[str, str] | None = None, **config: Any) -> Row:
         """An instance as role llama_server would render it; ``config`` replaces a part of its configuration."""
@@ -62,7 +64,7 @@ class Machine:
         progress = settings.pop("progress", lambda line: None)
         host = {
             "root": str(self.folder / "instances"), "logs": str(self.folder / "logs"),
-            "user": "nobody", "trial": "never",
+            "user": self.user, "trial": "never",
             "supervisor_python": sys.executable, "keys": keys or {},
             "launcher": (ROOT / "roles/llama_server/files/launch.py").read_text(),
             "instances": {instance["config"]["name"]: instance for instance in instances}, **settings,

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
 
+from plugins.module_utils.llama_server.runtimes.base import Settings
+from plugins.module_utils.llama_server.runtimes.supervisor import Supervisor
 from tests.conftest import ROOT, wait_for
 
 
@@ -51,3 +56,29 @@ def test_the_launcher_leaves_to_docker_what_is_in_a_container(tmp_path: Path) ->
     process = launch(tmp_path / "main", script, runtime="docker", uses_gpu=False)
     assert "main runs in a container: deploy again" in process.communicate(timeout=60)[1]
     assert process.returncode == 1
+
+
+def test_what_the_server_could_write_does_not_run_in_the_next_launcher(tmp_path: Path) -> None:
+    unit = (ROOT / "roles/llama_server/templates/llama-server@.service.j2").read_text()
+    [command] = re.findall(r"^ExecStart=(.*) \{\{", unit, re.MULTILINE)
+    sections = Supervisor(Settings(str(tmp_path), str(tmp_path), "nobody", "/usr/bin/python3"))._configuration("main")
+    [section] = re.findall(r"^command = (.*)$", sections, re.MULTILINE)
+    launch(tmp_path / "main", (ROOT / "roles/llama_server/files/launch.py").read_text(), uses_gpu=False).communicate()
+    (tmp_path / "main/started").symlink_to(".")
+
+    ask = "import site; print(site.getusersitepackages())"
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    told = subprocess.run(["/usr/bin/python3", "-c", ask], env=environment, capture_output=True, text=True, check=True)
+    packages = Path(told.stdout.strip())
+    packages.mkdir(parents=True)
+    (packages / "usercustomize.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    environment["PYTHONPATH"] = str(packages)
+
+    by_unit = command.replace("@PYTHON@", "/usr/bin/python3").replace("@GENERATION@", str(tmp_path / "main"))
+    for argv in ([*by_unit.split(), str(tmp_path / "main")], shlex.split(section)):
+        done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+        assert done.stdout.splitlines()[-1] == "main", done.stderr
+        assert not (tmp_path / "ran").exists()
+    subprocess.run([word for word in shlex.split(section) if word != "-I"], env=environment, check=True)
+    assert (tmp_path / "ran").exists()  # what this is about
+    assert re.findall(r"HOME=(\S+)", unit) == ["/nonexistent"]

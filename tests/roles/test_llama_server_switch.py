@@ -73,6 +73,8 @@ def boxable(release: Path, tiny_model: Path, bed: Bed) -> Iterator[Machine]:
         copy = Path(folder) / release.name
         shutil.copytree(release, copy, symlinks=True)
         here = Machine(Path(folder), copy, Path(shutil.copy(tiny_model, folder)))
+        here.user = "nobody"
+        Path(folder).chmod(0o755)
         host = here.declaring()
         try:
             yield here

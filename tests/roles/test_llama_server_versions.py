@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import hashlib
 import json
 from collections.abc import Iterator
@@ -47,6 +48,7 @@ def host(small_model: Path, tmp_path: Path) -> Iterator[Host]:
     }  # fmt: skip
     variables = {
         "llama_nexus_prefix": str(tmp_path / "prefix"),
+        "llama_server_user": getpass.getuser(),  # others can't enter these folders
         "llama_models": {"tiny": {"path": model["path"]}},
         "gguf_model_files": {"tiny": model},
     }

@@ -88,6 +88,7 @@ class Instance(Stored):
 
     # What the host adds for its runtime.
     user: str | None = None
+    """Whom its server runs as in a container, and under supervisor where root deploys; systemd's unit says it."""
     container: tuple[str, ...] | None = None
     """Options of ``docker create``."""
     unit: str | None = None

@@ -31,11 +31,14 @@ def run_tool(
     environment |= instance["environment"]
     if instance.get("gpus"):  # a container was given these alone, and not by a variable
         environment |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(instance["gpus"])}
+    own = identity(instance, user)
+    if own:
+        environment["HOME"] = "/nonexistent"
     try:
         process = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             env=environment, pass_fds=[lock], preexec_fn=end_with_the_module,
-            **identity(instance["runtime"], user),
+            **own,
         )  # fmt: skip
     except OSError as error:
         raise Refused(f"{argv[0]} can't be run ({error.strerror}): look at its folder's permissions") from error
@@ -71,10 +74,11 @@ def end_with_the_module() -> None:
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def identity(runtime: str, user: str) -> dict[str, Any]:
-    """Whom a tool runs as: the server's own user under systemd, else who deploys."""
-    if runtime != "systemd" or os.geteuid() != 0:
+def identity(instance: dict[str, Any], user: str) -> dict[str, Any]:
+    """Whom a tool runs as: the server's own user, which is who deploys where the instance names none."""
+    name = user if instance["runtime"] == "systemd" else instance.get("user")
+    if not name or os.geteuid() != 0:
         return {}
-    account = pwd.getpwnam(user)
-    groups = [group.gr_gid for group in grp.getgrall() if user in group.gr_mem]
+    account = pwd.getpwnam(name)
+    groups = [group.gr_gid for group in grp.getgrall() if name in group.gr_mem]
     return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": groups}

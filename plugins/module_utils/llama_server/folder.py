@@ -4,6 +4,7 @@
     <root>/<name>/verified           link to the generation that was proven last; every start follows it
     <root>/<name>/previous           link to the one proven before it
     <root>/<name>/pending            link to the one that a running switch tries
+    <root>/<name>/started            link to the one that supervisor was told to start last, whose launcher it runs
     <root>/<name>/state.json         what happened last
     <root>/<name>/proof.json         the last good proof
     <root>/<name>/switch.lock        locked while a run changes the instance; for its user alone
@@ -29,7 +30,8 @@ from ..hostlib.stored import to_json
 from .desired_state import Declaration
 from .errors import HostError
 
-LINKS = ("verified", "previous", "pending")
+STARTED = "started"
+LINKS = ("verified", "previous", "pending", STARTED)
 LOCK = "switch.lock"
 # Of former versions. Their launchers open it as the servers' user, so it has to be open to all: strangers hold it, too.
 # They follow `verified` where it is missing.

@@ -14,7 +14,7 @@ from ..hostlib.instances import Instance
 from .desired_state import TRIAL, Declaration
 from .errors import HostError
 from .folder import LINKS, Folder, folders
-from .runtimes.base import Runtime, Settings
+from .runtimes.base import Runtime, Settings, user_under_supervisor
 from .runtimes.choice import RUNTIMES, resolve
 from .runtimes.docker import container_options
 from .sockets import holder, listeners
@@ -64,6 +64,8 @@ class Host:
                 declaration.files["launch.py"] = self.launcher
             if config.runtime == "systemd":
                 config = replace(config, unit=self.unit)
+            if config.runtime == "supervisor":
+                config = replace(config, user=user_under_supervisor(self.settings))
             declaration.config = config
 
     @property

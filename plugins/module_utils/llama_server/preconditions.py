@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import socket
 import tempfile
 
@@ -13,8 +14,10 @@ from .errors import HostError
 from .folder import folders
 from .host import Host
 from .processes import described
+from .rights import acting_as
 from .sockets import holder
 
+NOBODY = 65534  # a user with no rights but those of all
 SYSTEM_CONFIGURATION = "/etc/llama.cpp/config.ini"
 
 
@@ -38,6 +41,33 @@ def require_reach(config: Instance) -> None:
                 f"{config.runtime}: set llama_nexus_prefix or the model's path to another place, or "
                 "llama_server_runtime: supervisor"
             )
+    hidden = _unreadable(config) if config.runtime == "supervisor" and config.user else []
+    if hidden:
+        raise HostError(
+            f"instance {config.name}: {', '.join(hidden)} can't be read by user {config.user}, as which its server "
+            "runs: open the folders above, set llama_nexus_prefix or the model's path to another place, or "
+            "llama_server_user: root"
+        )
+
+
+def _unreadable(config: Instance) -> list[str]:
+    """The files and folders that the server's user can't read, of those that are there."""
+    try:
+        account = pwd.getpwnam(str(config.user))
+        uid, gid, groups = account.pw_uid, account.pw_gid, os.getgrouplist(account.pw_name, account.pw_gid)
+    except KeyError:  # it is made with the first generation
+        uid = gid = NOBODY
+        groups = [gid]
+    needed = [config.argv[0], *(file.path for file in config.model_files()), config.folder]
+    there = [path for path in needed if os.path.exists(path)]
+    try:
+        with acting_as(uid, gid, groups):
+            return [path for path in there if not os.access(path, os.R_OK, effective_ids=True)]
+    except PermissionError as error:
+        raise HostError(
+            f"instance {config.name}: root can't become user {config.user} here, as which its server runs: set "
+            "llama_server_user: root"
+        ) from error
 
 
 def require_startable(config: Instance) -> None:

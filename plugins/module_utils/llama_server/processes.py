@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import glob
 import os
 import pwd
 import signal
 import time
+from collections.abc import Iterator
 
 from ..hostlib.pids import argv_of
+from .rights import as_its_user
 
 TICKS = os.sysconf("SC_CLK_TCK")
 BUSY_SHARE = 0.01  # of one core: a server that waits for requests needs less, one that computes many times more
@@ -27,6 +30,28 @@ def family(pid: int | None) -> set[int]:
                     children |= set(map(int, stream.read().split()))
         new = children - members
     return members
+
+
+def with_variable(name: str, value: str) -> list[int]:
+    """The processes that were started with a variable of this value, each after the one that started it."""
+    wanted, found = f"{name}={value}".encode(), []
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        with contextlib.suppress(OSError):
+            if wanted in as_its_user(pid, functools.partial(_environment, pid)):
+                found.append(pid)
+    return sorted(found, key=lambda pid: len(set(_ancestors(pid)) & set(found)))
+
+
+def _environment(pid: int) -> list[bytes]:
+    with open(f"/proc/{pid}/environ", "rb") as stream:
+        return stream.read().split(b"\0")
+
+
+def _ancestors(pid: int) -> Iterator[int]:
+    """The processes above one, the nearest first."""
+    while fields := stat_fields(pid):
+        pid = int(fields[1])
+        yield pid
 
 
 def described(pid: int | None, uid: int = 0) -> str:

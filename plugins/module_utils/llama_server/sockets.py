@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import socket
 import struct
 from dataclasses import dataclass
+
+from .rights import as_its_user
 
 TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
 ESTABLISHED, HANDSHAKE, LISTENING = "01", "03", "0A"
@@ -83,16 +86,21 @@ def descriptors(pid: int | None) -> set[str] | None:
     """The inodes of the sockets that a process has open; None where that can't be told."""
     if pid is None:
         return set()
-    links = set()
     try:
-        for name in os.listdir(f"/proc/{pid}/fd"):
-            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
-                links.add(os.readlink(f"/proc/{pid}/fd/{name}"))
+        links = as_its_user(pid, functools.partial(_open_files, pid))
     except (FileNotFoundError, ProcessLookupError):
         return set()
     except OSError:
         return None
     return {link[len("socket:[") : -1] for link in links if link.startswith("socket:[")}
+
+
+def _open_files(pid: int) -> set[str]:
+    links = set()
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            links.add(os.readlink(f"/proc/{pid}/fd/{name}"))
+    return links
 
 
 def process_holding(inode: str) -> int | None:

@@ -44,7 +44,8 @@ def present(params: Mapping[str, Any], *, check_mode: bool) -> dict[str, Any]:
         chosen.name,
     ]
     configuration = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
-    command = [params["python"], os.path.join(root, "exporter.py"), "--host", host, "--port", str(port),
+    # Not -I: it imports what lies beside it, where nobody but the deploying user writes.
+    command = [params["python"], "-E", "-s", os.path.join(root, "exporter.py"), "--host", host, "--port", str(port),
                "--configuration", configuration]  # fmt: skip
     texts = {os.path.join(root, name): text for name, text in params["files"].items()}
     texts[chosen.place()] = chosen.text(command)

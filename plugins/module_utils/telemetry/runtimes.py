@@ -117,7 +117,7 @@ class Supervisor:
         else:
             pids.end(pids.exporters(self.root))  # an exporter that outlived its supervisord
             kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
-            _must(self.python, "-m", "supervisor.supervisord", "--configuration", self.configuration, env=kept)
+            _must(self.python, "-I", "-m", "supervisor.supervisord", "--configuration", self.configuration, env=kept)
 
     def remove(self) -> None:
         # Without supervisorctl: its environment may be broken, and is about to go.
@@ -132,7 +132,9 @@ class Supervisor:
     def _ctl(self, *words: str) -> Finished:
         if not os.path.exists(self.python):
             return Finished(1, "", "")
-        return _attempt(self.python, "-m", "supervisor.supervisorctl", "--configuration", self.configuration, *words)
+        return _attempt(
+            self.python, "-I", "-m", "supervisor.supervisorctl", "--configuration", self.configuration, *words
+        )
 
 
 Runtime = Union[Systemd, Supervisor]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 from dataclasses import dataclass
 from functools import cached_property
@@ -94,6 +95,7 @@ class Place:
         pack = json.loads((self.pack / "pack.json").read_text())
         own = {
             "llama_nexus_prefix": str(self.prefix),
+            "llama_server_user": getpass.getuser(),  # others can't enter these folders
             "llama_nexus_tools": str(self.work / "env"),  # has supervisor already
             "llama_cpp_source": "archive",
             "llama_cpp_archive": str(self.pack / "llama.cpp.tar.xz"),

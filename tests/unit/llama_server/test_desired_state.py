@@ -18,9 +18,14 @@ ROOT = former.PARAMS["root"]
 
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch) -> Host:
-    """What is declared as the former version was told, on a host that has every runtime."""
-    monkeypatch.setattr(host_module, "resolve", lambda runtime: runtime)
+    """What is declared as the former version was told, on a host that has every runtime, and not by root."""
+    as_former(monkeypatch)
     return host_of(copy.deepcopy(former.PARAMS))
+
+
+def as_former(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_module, "resolve", lambda runtime: runtime)
+    monkeypatch.setattr(host_module, "user_under_supervisor", lambda settings: None)
 
 
 @pytest.mark.parametrize("name", sorted(former.INSTANCES))
@@ -37,7 +42,7 @@ def test_a_generation_has_the_name_and_the_bytes_that_a_former_version_gave_it(h
 def test_what_a_former_version_deployed_is_as_declared(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
-    monkeypatch.setattr(host_module, "resolve", lambda runtime: runtime)
+    as_former(monkeypatch)
     host = host_of({**copy.deepcopy(former.PARAMS), "root": str(tmp_path)})
     folder, declaration, identity = host.folder(name), host.declared[name], former.INSTANCES[name]["id"]
     generation = Path(folder.generation(identity))

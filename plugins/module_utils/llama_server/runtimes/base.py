@@ -16,6 +16,7 @@ from typing import ClassVar, Protocol
 
 from ...hostlib.instances import Instance
 from ..commands import run
+from ..errors import HostError
 
 LOG_BYTES = 16 << 20  # a server says all of its loading in less; it may write any amount later
 STOP_SECONDS = 60  # each runtime asks politely for 30 seconds and then kills
@@ -129,10 +130,20 @@ def have_user(name: str) -> tuple[int, int]:
     try:
         account = pwd.getpwnam(name)
     except KeyError:
-        run("useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent",
-            "--shell", "/usr/sbin/nologin", name)  # fmt: skip
+        try:
+            run("useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent",
+                "--shell", "/usr/sbin/nologin", name)  # fmt: skip
+        except HostError as error:
+            raise HostError(
+                f"the servers' user can't be made ({error}): make it, or set llama_server_user to one that is there"
+            ) from error
         account = pwd.getpwnam(name)
     return account.pw_uid, account.pw_gid
+
+
+def user_under_supervisor(settings: Settings) -> str | None:
+    """The user that servers under supervisor become; None where they are processes of who deploys."""
+    return settings.user if is_root() and settings.user != "root" else None
 
 
 def is_root() -> bool:

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import glob
-import json
 import os
 import time
 import xmlrpc.client
 from collections.abc import Sequence
 from typing import Any
 
-from ...hostlib.files import read_text, write_file
+from ...hostlib.files import read_json, read_text, write_file
 from ...hostlib.instances import Instance
 from ...hostlib.pids import argv_of
-from ...hostlib.supervisor import command, value
 from ..commands import attempt, cause
 from ..errors import HostError
-from ..folder import folders
-from ..processes import end
+from ..folder import STARTED, Folder, folders
+from ..processes import end, with_variable
 from . import log_files
-from .base import STOP_SECONDS, Runtime, Settings, Status
-from .supervisord import ShuttingDown, connect
+from .base import STOP_SECONDS, Runtime, Settings, Status, have_user, user_under_supervisor
+from .supervisord import ShuttingDown, configuration, connect, log_of
 
 LIVE = ("STARTING", "RUNNING", "BACKOFF")  # states of a program that supervisord keeps running
 # What supervisord and its servers keep of the environment of whoever deploys, who may have keys in it.
@@ -31,7 +28,7 @@ KEPT_VARIABLES = (
 
 
 class Supervisor(Runtime):
-    """Programs of one supervisord a prefix, as whatever user runs it."""
+    """Programs of one supervisord a prefix. As root its servers become a user of their own (files/launch.py)."""
 
     name = "supervisor"
 
@@ -41,20 +38,34 @@ class Supervisor(Runtime):
         self.socket = os.path.join(settings.root, "supervisor.sock")
 
     def owner(self) -> tuple[int, int] | None:
-        return None
+        user = user_under_supervisor(self.settings)
+        return have_user(user) if user else None
 
     def prepare(self, config: Instance) -> None:
-        """Refuse to start without supervisor; its configuration comes with the start."""
+        """Refuse to start without supervisor; have the configuration, and what the server's user needs."""
         if not os.path.exists(self.settings.supervisor_python):
             raise HostError(
                 f"supervisor's {self.settings.supervisor_python} is missing: deploy instance {config.name} again"
             )
+        os.makedirs(self.settings.logs, exist_ok=True)
+        self._have_configuration(config.name)
+        if config.user:
+            uid, gid = have_user(config.user)
+            cache = os.path.join(self.settings.root, config.name, "cache")
+            os.makedirs(cache, mode=0o700, exist_ok=True)
+            # Where a host was set up anew around its data, a user of this name has another number.
+            for path in (cache, config.key_file):
+                if path and os.stat(path).st_uid != uid:
+                    os.chown(path, uid, gid)
 
     def start(self, config: Instance) -> None:
-        name = config.name
-        text = self._configuration({name: config})
-        if read_text(self.configuration) != text:
-            write_file(self.configuration, text, mode=0o600)
+        name, folder = config.name, Folder(self.settings.root, config.name)
+        try:
+            folder.link(STARTED, config)
+        except OSError:  # a full disk: the launcher of another generation starts this one as well
+            if not folder.linked(STARTED):
+                raise
+        self._have_configuration(name)
         proxy = self._connect()
         if proxy is None:
             proxy = self._start_supervisord()
@@ -93,7 +104,8 @@ class Supervisor(Runtime):
     def forget(self, name: str) -> None:
         self.stop(name)
         proxy = self._connect()
-        write_file(self.configuration, self._configuration({}, without=name), mode=0o600)
+        Folder(self.settings.root, name).link(STARTED, None)
+        write_file(self.configuration, self._configuration(without=name), mode=0o600)
         if proxy and self._info(proxy, name):
             proxy.supervisor.removeProcessGroup(name)
         if proxy and not self._infos(proxy):
@@ -133,41 +145,24 @@ class Supervisor(Runtime):
         return log_files.lives(log_files.end(parts))[-max(len(lives), 1) :]
 
     def where_log(self, name: str) -> str:
-        return os.path.join(self.settings.logs, f"{name}.log")
+        return log_of(self.settings, name)
 
-    def _configuration(self, wanted: dict[str, Instance], without: str | None = None) -> str:
-        known = {
-            folder.name: config
+    def _have_configuration(self, name: str) -> None:
+        """Have an instance among the programs. No section names a generation, so that no switch has to write it, and
+        none can be kept from going back by a full disk.
+        """
+        text = self._configuration(name)
+        if read_text(self.configuration) != text:
+            write_file(self.configuration, text, mode=0o600)
+
+    def _configuration(self, wanted: str | None = None, *, without: str | None = None) -> str:
+        names = {
+            folder.name
             for folder in folders(self.settings.root)
             for config in map(folder.linked, ("pending", "verified"))
             if config and config.runtime == self.name
         }
-        programs = {**known, **wanted}
-        parts = [
-            "; Written by Ansible, role llama_server.",
-            "[unix_http_server]\nfile = %(here)s/supervisor.sock\nchmod = 0700",
-            "[rpcinterface:supervisor]\n"
-            "supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface",
-            "[supervisorctl]\nserverurl = unix://%(here)s/supervisor.sock",
-            "[supervisord]\npidfile = %(here)s/supervisord.pid\n"
-            f"logfile = {value(self.settings.logs)}/supervisord.log\nlogfile_maxbytes = 10MB\nlogfile_backups = 2\n"
-            f"childlogdir = {value(self.settings.logs)}",
-        ]
-        for name in sorted(set(programs) - {without}):
-            folder = os.path.join(self.settings.root, name)
-            launcher = os.path.join(programs[name].folder, "launch.py")
-            parts.append(
-                f"[program:{name}]\n"
-                f"command = {command([self.settings.supervisor_python, launcher, folder])}\n"
-                f"directory = {value(folder)}\n"
-                f"stdout_logfile = {value(self.where_log(name))}\n"
-                "stdout_logfile_maxbytes = 50MB\nstdout_logfile_backups = 3\n"
-                "redirect_stderr = true\nautostart = false\nautorestart = true\n"
-                # One that dies within this time after its start is tried three times more and then left alone, FATAL.
-                "startsecs = 30\nstartretries = 3\n"
-                "stopsignal = TERM\nstopwaitsecs = 30\nkillasgroup = true\nstopasgroup = true"
-            )
-        return "\n\n".join(parts) + "\n"
+        return configuration(self.settings, [name for name in {*names, wanted} - {without} if name])
 
     @staticmethod
     def _infos(proxy: xmlrpc.client.ServerProxy) -> list[dict[str, Any]]:
@@ -193,10 +188,9 @@ class Supervisor(Runtime):
                 time.sleep(0.2)
 
     def _start_supervisord(self) -> xmlrpc.client.ServerProxy:
-        os.makedirs(self.settings.logs, exist_ok=True)
         kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
-        argv = (self.settings.supervisor_python, "-m", "supervisor.supervisord", "--configuration", self.configuration)
-        code, output_lines = attempt(*argv, env=kept)
+        program = (self.settings.supervisor_python, "-I", "-m", "supervisor.supervisord")
+        code, output_lines = attempt(*program, "--configuration", self.configuration, env=kept)
         for _ in range(100) if code == 0 else ():
             proxy = self._connect()
             if proxy:
@@ -206,15 +200,12 @@ class Supervisor(Runtime):
             f"supervisord does not start from {self.configuration}: {cause(output_lines) or 'it says nothing'}"
         )
 
-    def _orphans(self, name: str = "*") -> list[int]:
+    def _orphans(self, name: str) -> list[int]:
         """Servers that were started from here and still run. With supervisord gone nobody looks after them."""
-        pids = []
-        for path in glob.glob(os.path.join(glob.escape(self.settings.root), name, "process")):
-            try:
-                with open(path, encoding="utf-8") as stream:
-                    started = json.load(stream)
-            except (OSError, ValueError):
-                continue
-            if argv_of(started["pid"]) == started["argv"]:  # else the number has passed to another process
-                pids.append(started["pid"])
+        folder = os.path.join(self.settings.root, name)
+        pids = with_variable("LLAMA_NEXUS_INSTANCE", folder)
+        started = read_json(os.path.join(folder, "process")) or {}  # as former versions wrote it down
+        pid = started.get("pid", 0)
+        if pid and pid not in pids and argv_of(pid) == started["argv"]:  # else the number has passed to another process
+            pids.append(pid)
         return pids

@@ -1,18 +1,55 @@
-"""supervisord's interface: XML-RPC over HTTP over its unix socket."""
+"""supervisord's configuration, and its interface: XML-RPC over HTTP over its unix socket."""
 
 from __future__ import annotations
 
 import errno
 import http.client
+import os
 import socket
 import xmlrpc.client
+from collections.abc import Iterable
 from typing import Any
 
 from ...hostlib.limited_socket import limit
+from ...hostlib.supervisor import command, value
 from ..errors import HostError
-from .base import STOP_SECONDS
+from ..folder import STARTED
+from .base import STOP_SECONDS, Settings
 
 SHUTTING_DOWN = 6  # supervisor.xmlrpc.Faults.SHUTDOWN_STATE
+
+
+def log_of(settings: Settings, name: str) -> str:
+    """The file that a program's output goes to."""
+    return os.path.join(settings.logs, f"{name}.log")
+
+
+def configuration(settings: Settings, names: Iterable[str]) -> str:
+    """The text of the configuration with these instances as programs, each by the launcher that was started last."""
+    parts = [
+        "; Written by Ansible, role llama_server.",
+        "[unix_http_server]\nfile = %(here)s/supervisor.sock\nchmod = 0700",
+        "[rpcinterface:supervisor]\nsupervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface",
+        "[supervisorctl]\nserverurl = unix://%(here)s/supervisor.sock",
+        "[supervisord]\npidfile = %(here)s/supervisord.pid\n"
+        f"logfile = {value(settings.logs)}/supervisord.log\nlogfile_maxbytes = 10MB\nlogfile_backups = 2\n"
+        f"childlogdir = {value(settings.logs)}",
+    ]
+    for name in sorted(names):
+        folder = os.path.join(settings.root, name)
+        argv = [settings.supervisor_python, "-I", os.path.join(folder, STARTED, "launch.py"), folder]
+        parts.append(
+            f"[program:{name}]\n"
+            f"command = {command(argv)}\n"
+            f"directory = {value(folder)}\n"
+            f"stdout_logfile = {value(log_of(settings, name))}\n"
+            "stdout_logfile_maxbytes = 50MB\nstdout_logfile_backups = 3\n"
+            "redirect_stderr = true\nautostart = false\nautorestart = true\n"
+            # One that dies within this time after its start is tried three times more and then left alone, FATAL.
+            "startsecs = 30\nstartretries = 3\n"
+            "stopsignal = TERM\nstopwaitsecs = 30\nkillasgroup = true\nstopasgroup = true"
+        )
+    return "\n\n".join(parts) + "\n"
 
 
 class ShuttingDown(ConnectionRefusedError):
