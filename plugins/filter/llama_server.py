@@ -4,6 +4,7 @@
     instances | llama_server_declaration(settings, release, files, …)     what the modules on the host are given
     rows | llama_server_limits(action, instances, settings)               what the proof of a start asks for
     instances | llama_server_exposure(host)                               who can reach them, and what they start with
+    instances | llama_server_names                                        their names
     instances | llama_server_keys                                         the keys, by instance and name
     instances | llama_server_model_names                                  the profiles of llama_models that they need
     instances | llama_server_chat_template_names                          the templates that they choose
@@ -16,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..plugin_utils.declaration import config, exposure, keys, problems, profiles, proof
+from ..plugin_utils.declaration import config, exposure, instances, keys, problems, profiles, proof
 
 
 class FilterModule:
@@ -28,6 +29,7 @@ class FilterModule:
             "llama_server_declaration": config.declaration,
             "llama_server_limits": proof.start_limits,
             "llama_server_exposure": exposure.exposure,
+            "llama_server_names": instances.names,
             "llama_server_keys": keys.keys_by_instance,
             "llama_server_model_names": profiles.model_names,
             "llama_server_chat_template_names": profiles.chat_template_names,

@@ -6,7 +6,7 @@ problems(names, catalogue, token)   one line each
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..module_utils.gguf_model.address import asked
@@ -28,7 +28,7 @@ PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$|\.gguf[.-](?:part|split)[\w.-]*$", re
 
 def profile_problem(profile: Any) -> str | None:
     """The first thing wrong with one profile, and what to do about it."""
-    if not isinstance(profile, dict):
+    if not isinstance(profile, Mapping):
         return "is not a dict: write its source as keys under its name"
     known = set(ALWAYS).union(*KEYS.values())
     if unknown := sorted(str(key) for key in profile if key not in known):
@@ -48,7 +48,7 @@ def profile_problem(profile: Any) -> str | None:
     return value_problem(profile)
 
 
-def value_problem(profile: dict[str, str]) -> str | None:
+def value_problem(profile: Mapping[str, str]) -> str | None:
     """The first problem of the values of a profile whose keys are right; no address is repeated, it may be secret."""
     if not re.fullmatch("[0-9a-fA-F]{64}", profile.get("sha256", "0" * 64)):
         return f"has sha256: {profile['sha256']}, which is not 64 hexadecimal digits: copy it again"
@@ -73,9 +73,14 @@ def value_problem(profile: dict[str, str]) -> str | None:
 
 def _problems(names: Any, catalogue: Any, token: str | None) -> Iterator[str]:
     """Problems of the wanted names, one line each."""
+    if not isinstance(catalogue, Mapping):
+        yield "llama_models is no dict: write NAME: SOURCE for each model"
+        return
     for name in names:
-        if name not in catalogue:
-            known = ", ".join(sorted(catalogue)) or "none"
+        if name not in catalogue and name in map(str, catalogue):
+            yield f"model {name} in llama_models has a name that is no text for YAML: put it in quotes"
+        elif name not in catalogue:
+            known = ", ".join(sorted(map(str, catalogue))) or "none"
             yield f"there is no model {name} in llama_models: use one of {known}, or add it there"
         elif not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
             yield f"model {name!r} can't be a file's name: use letters, digits, '.', '_' and '-'"
@@ -90,4 +95,4 @@ def problems(names: Any, catalogue: Any, token: str | None = None) -> list[str]:
 
     ``token``: the one for the hub, of which nothing is repeated.
     """
-    return list(_problems(names, catalogue, token))
+    return [" ".join(problem.split()) for problem in _problems(names, catalogue, token)]

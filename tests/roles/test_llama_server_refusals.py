@@ -76,7 +76,38 @@ CASES: dict[str, Case] = {
         one(api_key=KEY), r"instance main on localhost: api_key is api_keys now: write api_keys: \{NAME: KEY\}"
     ),
     "wrong type": refused(one(ctx_size="plenty"), r"instance main on localhost: .*'ctx_size'.*plenty.*int"),
-    "a list for a text": refused(one(device=["CUDA0"]), r".*: device holds what is no text: put it in quotes"),
+    "a list for a text": refused(
+        one(tensor_split=[3, 1]), r'.*: tensor_split is a list: write its items as one text with .* as "3,1"'
+    ),
+    "a dict for a text": refused(one(device={"a": 1}), r".*: device holds what is no text: put it in quotes"),
+    "a flag for an option": refused(one(ngl=99), r".*: there is no option ngl: did you mean n_gpu_layers\?"),
+    "a flag with hyphens": refused(one(**{"gpu-layers": 99}), r".*: there is no option gpu-layers: did you mean n_gpu"),
+    "a truth for a number": refused(one(parallel=True), r".*: parallel is no number: write one"),
+    "a dict for a number": refused(one(ctx_size={}), r".*: ctx_size is no number: write one"),
+    "a dict for a list": refused(one(extra_args={"--seed": 1}), r".*: extra_args is no list: write each item behind"),
+    "slots of llama-server's own choice": refused(one(parallel=-1), r".*: parallel is -1: use 1 or more, or"),
+    "no slots of a router's model": refused(router(parallel=0), r".*: model chat: parallel is 0: use 1 or more"),
+    "a context below nothing": refused(one(ctx_size=-1), r".*: ctx_size is -1: use 0 for the model's own length"),
+    "a draft without a model": refused(
+        one(spec_type="draft-simple"), r".*: spec_type has draft-simple, which drafts nothing without a model: set "
+    ),
+    "a draft with one": refused(one(spec_type="draft-simple", model_draft="tiny")),
+    "an embedding for each token": refused(
+        one(embeddings=True, pooling="none"), r".*: pooling none gives an embedding for each token, .*: leave it out"
+    ),
+    "an adapter at a path with a comma": refused(
+        one(lora=[{"profile": "a"}, {"profile": "b"}]), r".*: lora names a, whose path /m/a,b\.gguf has a comma or ",
+        models={"a": {"path": "/m/a,b.gguf"}, "b": {"path": "/m/b.gguf"}},
+    ),
+    "numbers for names": refused(
+        {0: {"model": "tiny", "port": 8600}, 1: {"model": "tiny", "port": 8600}},
+        r"instances 0 and 1 on localhost share port 8600",
+    ),
+    "a prefix that is too long for a socket": refused(
+        one(), r"the prefix '/opt/x+' on localhost is too long by 5 for supervisor's socket, whose path may have",
+        prefix=f"/opt/{'x' * 73}", runtime="supervisor",
+    ),
+    "a long prefix without a socket": refused(one(), prefix=f"/opt/{'x' * 73}", runtime="systemd"),
     "yes for a text": refused(one(device=True), r".*: device holds what is no text: put it in quotes"),
     "a wrong word": refused(
         one(cache_type_k="q3_0"), r"instance main on localhost: value of cache_type_k must be one of: f32, f16.* got: q"
@@ -88,10 +119,10 @@ CASES: dict[str, Case] = {
         {"a/b": {"model": "tiny", "port": 8600}}, r"instance a/b on localhost: its name can't be .* use lower-case lett"
     ),
     "models in a list": refused(
-        {"main": {"port": 8600, "models": ["tiny"]}}, r".*: argument 'models' is of type .* unable to convert to dict"
+        {"main": {"port": 8600, "models": ["tiny"]}}, r".*: models is no dict: write NAME: VALUE below it"
     ),
     "an adapter that is none": refused(one(lora=["tiny"]), r".*: lora holds what is no dict: write each item"),
-    "variables in a list": refused(one(environment=["A=1"]), r".*: argument 'environment' is of type .* to dict"),
+    "variables in a list": refused(one(environment=["A=1"]), r".*: environment is no dict: write NAME: VALUE below it"),
     "an empty adapter": refused(one(lora=[{"scale": 1}]), r".*: missing required arguments: profile found in lora"),
     # ports and addresses
     "a port for two": refused(

@@ -102,7 +102,7 @@ def judged(
 
     A status gets a row for each instance that was never deployed, too.
     """
-    declared = list(declared)
+    declared = list(map(str, declared))  # a number, where YAML made one of a name
     chosen = [{**row, "declared": row["name"] in declared} for row in rows if not names or row["name"] in names]
     there = {row["name"] for row in chosen}
     chosen += [

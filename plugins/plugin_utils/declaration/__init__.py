@@ -1,5 +1,6 @@
 """The rules of a declaration: what instances are declared to be, and what is wrong with that.
 
+    instances       what has the shape of instances, and their names
     problems        everything wrong with the instances of a host, one line each; it asks
       settings      the role's variables and sampling presets
       keys          keys of clients

@@ -7,6 +7,7 @@ from typing import Any
 
 from .arguments import arguments, section, with_preset
 from .environment import environment_of
+from .instances import well_formed
 from .options import mode_of, parsed, uses_gpu
 from .profiles import beside, file_of
 from .proof import proof_limits
@@ -34,8 +35,8 @@ def declaration(
         AnsibleFilterError: a model has no file.
     """
     return {
-        str(name): instance_declaration(str(name), options, settings, release, files, chat_templates)
-        for name, options in instances.items()
+        name: instance_declaration(name, options, settings, release, files, chat_templates)
+        for name, options in well_formed(instances).items()
     }
 
 

@@ -22,7 +22,7 @@ def environment_problems(values: Options) -> Iterator[str]:
     for name, value in values.get("environment", {}).items():
         if not VARIABLE.fullmatch(str(name)):
             yield f"environment has the name '{name}': use letters, digits and _"
-        elif name.startswith("LLAMA_"):
+        elif str(name).startswith("LLAMA_"):
             yield f"environment sets {name}: llama-server would take it for an option; set the option ({REFERENCE})"
         elif name in own:
             yield f"environment sets {name}, by which the role keeps out what nobody declared: leave it out"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from ...module_utils.hostlib.addresses import is_loopback
 from .flags import flags_by_option
+from .instances import well_formed
 from .options import parsed
 from .rules import instance_spec
 
@@ -16,10 +16,9 @@ def exposure(instances: Any, host: str) -> list[dict[str, Any]]:
     ``flags`` that it is started with, a router's models included. What is malformed is told by the problems.
     """
     servers = []
-    for name, options in instances.items() if isinstance(instances, Mapping) else ():
-        if isinstance(options, Mapping):
-            values, _ = parsed(options, instance_spec())
-            exposed = not is_loopback(values.get("host", "127.0.0.1"))
-            flags = [flag for _, flag in flags_by_option(values)]
-            servers.append({"name": str(name), "host": host, "exposed": exposed, "flags": flags})
+    for name, options in well_formed(instances).items():
+        values, _ = parsed(options, instance_spec())
+        exposed = not is_loopback(values.get("host", "127.0.0.1"))
+        flags = [flag for _, flag in flags_by_option(values)]
+        servers.append({"name": name, "host": host, "exposed": exposed, "flags": flags})
     return servers

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from .instances import well_formed
+
 KEY_LENGTH = 16
 KEY_NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,14}")  # shorter than any key, so that none can be told as a name
 # What people leave in examples: these words alone, with digits and signs between them.
@@ -58,5 +60,9 @@ def key_problem(key: Any) -> str | None:
 
 def keys_by_instance(instances: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """The keys by instance and name, for those that have some."""
-    keys_by_name = {name: options.get("api_keys") or {} for name, options in instances.items()}
-    return {name: {str(who): str(key) for who, key in keys.items()} for name, keys in keys_by_name.items() if keys}
+    keys_by_name = {name: options.get("api_keys") for name, options in well_formed(instances).items()}
+    return {
+        name: {str(who): str(key) for who, key in keys.items()}
+        for name, keys in keys_by_name.items()
+        if keys and isinstance(keys, Mapping)
+    }

@@ -12,12 +12,20 @@ from .options import given, mode_of, parsed, uses_gpu
 from .rules import REFERENCE, RULES, Options, Settings, router_model_spec
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
+# The least that means what the option says; below it stand llama-server's own words for something else.
+LEAST = {
+    "parallel": (1, "1 or more, or leave it out for llama-server's own choice"),
+    "ctx_size": (0, "0 for the model's own length, or more"),
+    "batch_size": (1, "1 or more"),
+    "ubatch_size": (1, "1 or more"),
+}
 QUIET = 4  # below this verbosity llama.cpp does not say where it put what
 
 
 def single_problems(values: Options, settings: Settings) -> Iterator[str]:
     """Problems of an instance that serves one model."""
     yield from choice_problems(values, settings)
+    yield from value_problems(values)
     for name in ("models_max", "models_autoload"):
         if name in values:
             yield f"{name} is for routers: set models, or leave it out"
@@ -54,6 +62,7 @@ def router_model_problems(name: str, options: Any, settings: Settings) -> Iterat
     values, wrong = parsed(options, router_model_spec())
     yield from wrong
     yield from choice_problems(values, settings)
+    yield from value_problems(values)
     if values.get("embeddings") and values.get("reranking"):
         yield "it can't serve both embeddings and reranking: choose one"
     for option, value in values.items():
@@ -64,9 +73,18 @@ def router_model_problems(name: str, options: Any, settings: Settings) -> Iterat
 def choice_problems(values: Options, settings: Settings) -> Iterator[str]:
     """Problems of a model's options that don't go together, or not with the host's release."""
     preset, presets = values.get("sampling_preset"), settings["sampling_presets"]
-    if preset is not None and preset not in presets:
-        known = ", ".join(sorted(presets)) or "none"
+    if preset is not None and isinstance(presets, Mapping) and preset not in presets:
+        known = ", ".join(sorted(map(str, presets))) or "none"
         yield f"there is no sampling preset {preset}: use one of {known}, or add it to llama_sampling_presets"
+    models = settings.get("models")
+    for adapter in values.get("lora", []):
+        profile = models.get(adapter["profile"]) if isinstance(models, Mapping) else None
+        path = str(profile.get("path", "")) if isinstance(profile, Mapping) else ""
+        if re.search("[,:]", path):
+            yield (
+                f"lora names {adapter['profile']}, whose path {path} has a comma or colon, by which llama-server parts "
+                "adapters and their scales: give the file another path"
+            )
     pair = f"{values.get('cache_type_k', 'f16')}-{values.get('cache_type_v', 'f16')}"
     compiled = settings["fa_quants"] if settings["gpu"] and uses_gpu(values, "cuda") else []
     on_gpu = values.get("flash_attn") != "off" and values.get("kv_offload") is not False
@@ -74,6 +92,20 @@ def choice_problems(values: Options, settings: Settings) -> Iterator[str]:
         yield (
             f"its K and V caches are {pair}, for which the release has no FlashAttention kernels, so they would be "
             f"converted at every step: add {pair} to llama_cpp_fa_quants, or use one of {', '.join(compiled)}"
+        )
+
+
+def value_problems(values: Options) -> Iterator[str]:
+    """Problems of a model's options with which llama-server does something else than what they say, or nothing."""
+    for name, (least, use) in LEAST.items():
+        if values.get(name, least) < least:
+            yield f"{name} is {values[name]}: use {use}"
+    if "draft-simple" in values.get("spec_type", []) and "model_draft" not in values:
+        yield "spec_type has draft-simple, which drafts nothing without a model: set model_draft, or leave it out"
+    if values.get("embeddings") and values.get("pooling") == "none":
+        yield (
+            "pooling none gives an embedding for each token, which clients of OpenAI's API can't ask for: leave "
+            "it out, or use mean, cls or last"
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
-from .rules import REFERENCE, Options
+from .rules import REFERENCE, RULES, Options
 
 # The types of the argument specs.
 TYPES: dict[str, type | tuple[type, ...]] = {
@@ -27,8 +27,8 @@ def parsed(options: Mapping[str, Any], spec: Options) -> tuple[Options, list[str
     options = given(options)
     wrong = []
     for name in sorted(set(options) - set(spec)):
-        close = difflib.get_close_matches(name, spec, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
+        meant = said_by_flag(name, spec) or next(iter(difflib.get_close_matches(name, spec, n=1)), None)
+        hint = f"did you mean {meant}? " if meant else ""
         wrong.append(f"there is no option {name}: {hint}({REFERENCE})")
     known = {name: value for name, value in options.items() if name in spec}
     for name, value in list(known.items()):
@@ -49,6 +49,13 @@ def parsed(options: Mapping[str, Any], spec: Options) -> tuple[Options, list[str
     return values, wrong
 
 
+def said_by_flag(name: str, spec: Options) -> str | None:
+    """The option of which a name is a flag of llama-server, with or without its hyphens, as ngl and gpu-layers."""
+    spellings = RULES.spellings()
+    flags = (name, f"-{name}", f"--{name.replace('_', '-')}")
+    return next((spellings[flag] for flag in flags if spellings.get(flag) in spec), None)
+
+
 def usable(entry: Mapping[str, Any]) -> Options:
     """An entry of the argument specs without what only its readers need."""
     kept = {key: value for key, value in entry.items() if key not in ("description", "options")}
@@ -58,17 +65,40 @@ def usable(entry: Mapping[str, Any]) -> Options:
 
 
 def misfit(value: object, entry: Mapping[str, Any]) -> str | None:
-    """The problem of a value that Ansible would make fit, as an unquoted yes, of which it makes the text True."""
+    """The problem of a value that Ansible would make fit, as an unquoted yes, of which it makes the text True, or over
+    which it would stumble, as names that are no text.
+    """
     quote = "holds what is no text: put it in quotes"
-    if entry["type"] == "list" and isinstance(value, list):
-        if entry["elements"] == "dict" and not all(isinstance(item, Mapping) for item in value):
-            return f"holds what is no dict: write each item with its {' and '.join(entry['options'])}"
-        if entry["elements"] == "str" and any(item is None or isinstance(item, bool | list | dict) for item in value):
-            return quote
-    if entry["type"] == "str" and isinstance(value, list | dict):
+    if entry["type"] == "list":
+        of_texts = isinstance(value, str | int | float) and not isinstance(value, bool) and entry["elements"] != "dict"
+        if not of_texts and not isinstance(value, list):
+            return "is no list: write each item behind a hyphen, or all in [ ] with commas"
+        return items_misfit(value, entry, quote) if isinstance(value, list) else None
+    if entry["type"] == "dict":
+        return None if isinstance(value, Mapping | str) else "is no dict: write NAME: VALUE below it"
+    if entry["type"] in ("int", "float", "bool") and (
+        isinstance(value, list | Mapping) or (isinstance(value, bool) and entry["type"] != "bool")
+    ):
+        return f"is no {'number' if entry['type'] != 'bool' else 'true or false'}: write one"
+    if entry["type"] == "int" and isinstance(value, float) and not math.isfinite(value):
+        return f"is {value}: use a number"
+    if entry["type"] == "str" and isinstance(value, list):
+        return f'is a list: write its items as one text with commas between, as "{",".join(map(str, value)) or "a,b"}"'
+    if entry["type"] == "str" and isinstance(value, Mapping):
         return quote
     # An unquoted on or off is meant where these are choices.
     if entry["type"] == "str" and isinstance(value, bool) and "choices" not in entry:
+        return quote
+    return None
+
+
+def items_misfit(value: list[Any], entry: Mapping[str, Any], quote: str) -> str | None:
+    """The problem of a list's items."""
+    if entry["elements"] == "dict" and not all(
+        isinstance(item, Mapping) and all(isinstance(key, str) for key in item) for item in value
+    ):
+        return f"holds what is no dict: write each item with its {' and '.join(entry['options'])}"
+    if entry["elements"] == "str" and any(item is None or isinstance(item, bool | list | Mapping) for item in value):
         return quote
     return None
 

@@ -8,18 +8,18 @@ from typing import Any
 
 from ...module_utils.hostlib.addresses import is_loopback
 from ...module_utils.hostlib.connections import is_local
+from .instances import well_formed
 
 
 def listening(instances: Any) -> list[tuple[str, int | None, bool]]:
     """By instance its name, its port and whether it listens on loopback only."""
     ports = []
-    for name, options in instances.items() if isinstance(instances, Mapping) else ():
-        if isinstance(options, Mapping):
-            try:
-                port = int(options.get("port") or 0) or None
-            except (TypeError, ValueError):
-                port = None
-            ports.append((str(name), port, is_loopback(str(options.get("host") or "127.0.0.1"))))
+    for name, options in well_formed(instances).items():
+        try:
+            port = int(options.get("port") or 0) or None
+        except (TypeError, ValueError, OverflowError):
+            port = None
+        ports.append((name, port, is_loopback(str(options.get("host") or "127.0.0.1"))))
     return ports
 
 

@@ -9,9 +9,10 @@ from typing import Any
 from ...module_utils.hostlib.addresses import is_loopback
 from .environment import environment_problems
 from .flags import argument_problems, release_problems
+from .instances import name_problems
 from .keys import key_problems
 from .models import mode_problems, router_problems, single_problems
-from .options import given, parsed
+from .options import given, one_line, parsed
 from .peers import peer_problems, port_problems
 from .rules import REFERENCE, Options, Settings, instance_spec
 from .settings import floor_problems, settings_problems
@@ -39,11 +40,12 @@ def host_problems(
     if not isinstance(instances, Mapping):
         return [f"llama_server_instances of {host} is no dict: write NAME: OPTIONS for each server"]
     problems = list(settings_problems(instances, settings))
+    problems += [f"{problem} (on {host})" for problem in name_problems(instances)]
     for name, options in instances.items():
         problems += [f"instance {name} on {host}: {problem}" for problem in instance_problems(name, options, settings)]
     problems += port_problems(instances, host)
     problems += peer_problems(instances, host, {name: hostvars[name] for name in hosts})
-    return problems
+    return [one_line(problem) for problem in problems]
 
 
 def instance_problems(name: str, options: Any, settings: Settings) -> Iterator[str]:

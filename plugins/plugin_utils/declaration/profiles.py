@@ -7,26 +7,23 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
+from .instances import well_formed
 from .rules import PROFILES, Options
 
 
 def model_names(instances: Any) -> list[str]:
     """The profiles of llama_models that instances need, each once; what is malformed is told by the problems."""
     names: dict[str, None] = {}
-    for options in instances.values() if isinstance(instances, Mapping) else ():
-        if isinstance(options, Mapping):
-            names.update(dict.fromkeys(profiles(options)))
-            models = options.get("models")
-            for model in models.values() if isinstance(models, Mapping) else ():
-                if isinstance(model, Mapping):
-                    names.update(dict.fromkeys(profiles(model)))
+    for options in well_formed(instances).values():
+        names.update(dict.fromkeys(profiles(options)))
+        for model in well_formed(options.get("models")).values():
+            names.update(dict.fromkeys(profiles(model)))
     return list(names)
 
 
 def chat_template_names(instances: Any) -> list[str]:
     """The templates that instances choose."""
-    chosen = instances.values() if isinstance(instances, Mapping) else ()
-    names = [options.get("chat_template") for options in chosen if isinstance(options, Mapping)]
+    names = [options.get("chat_template") for options in well_formed(instances).values()]
     return sorted({str(name) for name in names if name is not None})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from .instances import well_formed
 from .rules import Settings
 
 GIB = 1024**3
@@ -29,7 +30,7 @@ def start_limits(
         known = sum(model["size_bytes"] for model in models if model)
         # The earlier generation may have had another model.
         size = known if known and action != "rollback" else max(known, UNKNOWN_BYTES)
-        limits[row["name"]] = proof_limits(instances.get(row["name"]) or {}, settings, size)
+        limits[row["name"]] = proof_limits(well_formed(instances).get(row["name"], {}), settings, size)
     return limits
 
 

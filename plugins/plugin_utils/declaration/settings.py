@@ -10,6 +10,9 @@ from typing import Any
 from .options import parsed
 from .rules import RULES, SAMPLING, Settings, instance_spec
 
+SOCKET_LENGTH = 107  # bytes of the path of a unix socket
+PID_LENGTH = 8  # of what supervisord appends to it until the socket listens
+
 
 def settings_problems(instances: Mapping[str, Any], settings: Settings) -> Iterator[str]:
     """Problems of the role's variables."""
@@ -22,6 +25,12 @@ def settings_problems(instances: Mapping[str, Any], settings: Settings) -> Itera
         yield (
             f"the prefix '{settings['prefix']}' on {host} holds a character that is special to "
             f"{' or '.join(used)}: use letters, digits and . _ - @ +{' and spaces' if spaces else ''} only"
+        )
+    socket = len(f"{settings['prefix']}/instances/supervisor.sock".encode()) + PID_LENGTH - SOCKET_LENGTH
+    if socket > 0 and {"supervisor", "auto"} & set(used):
+        yield (
+            f"the prefix '{settings['prefix']}' on {host} is too long by {socket} for supervisor's socket, whose path "
+            f"may have {SOCKET_LENGTH} bytes: shorten llama_nexus_prefix, or set llama_server_runtime to docker"
         )
     runtimes = RULES.specs["main"]["llama_server_runtime"]["choices"]
     if settings["runtime"] not in runtimes:

@@ -76,9 +76,22 @@ def prove_context(subject: Subject, props: dict[str, Any]) -> None:
     if config.ctx_size:
         # Shared by the slots when unified, divided among them otherwise.
         whole = padded(config.ctx_size)
-        expected = whole if context == whole else padded(whole // (slots or 1))
-        cause = "it did not fit the memory, or the model's own is shorter"
+        part = padded(whole // (slots or 1))
+        expected, cause = whole if context == whole else part, "it did not fit the memory"
+        if context != expected:
+            own = own_context(subject)
+            # The server gives no slot more than the model's own; of shared ones that may be more than a part.
+            if context == own and context < whole:
+                expected = whole if context > part else part
+                cause = f"the model's own context is {own} tokens: set ctx_size to {own} for each slot at most"
         checks.compare("context per slot", expected, context, cause)
+
+
+def own_context(subject: Subject) -> Any:
+    """The tokens of context that the model was trained with, as the server tells it; None where it does not."""
+    _, models = subject.server.ask("/v1/models", key=subject.key)
+    served = (models.get("data") if isinstance(models, dict) else None) or [{}]
+    return (served[0].get("meta") or {}).get("n_ctx_train") if isinstance(served[0], dict) else None
 
 
 def padded(tokens: int) -> int:

@@ -11,7 +11,7 @@ import pytest
 
 from plugins.module_utils.hostlib.instances import Instance
 from plugins.module_utils.llama_server.proof.checks import Checks
-from plugins.module_utils.llama_server.proof.identity import prove_model_file
+from plugins.module_utils.llama_server.proof.identity import prove_context, prove_model_file
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,28 @@ def test_every_file_that_is_loaded_is_held_against_what_was_verified(
     prove_model_file(cast(Any, subject))
     assert [row["check"] for row in subject.checks.rows] == ["model sha256", "b.gguf sha256"]
     assert [row["check"] for row in subject.checks.rows if not row["ok"]] == failing
+
+
+@pytest.mark.parametrize(
+    ("ctx_size", "slots", "found", "own", "expected", "cause"),
+    [
+        (8192, 2, 4096, 16384, 4096, ""),
+        (8192, 2, 8192, 16384, 8192, ""),  # shared
+        (40000, 2, 16384, 16384, 20224, "the model's own context is 16384 tokens: set ctx_size to 16384 for each slot"),
+        (40000, 4, 16384, 16384, 40192, "the model's own context is 16384 tokens: set ctx_size to 16384 for each slot"),
+        (8192, 1, 4096, 16384, 8192, "it did not fit the memory"),
+        (8192, 1, 4096, None, 8192, "it did not fit the memory"),
+    ],
+)
+def test_a_context_that_is_not_the_declared_one_is_told_with_its_cause(
+    ctx_size: int, slots: int, found: int, own: int | None, expected: int, cause: str
+) -> None:
+    answer = 200, {"data": [{"id": "tiny", "meta": {"n_ctx_train": own}}]}
+    subject = SimpleNamespace(
+        config=Instance.from_json({"ctx_size": ctx_size}), checks=Checks(), row={}, key=None,
+        server=SimpleNamespace(ask=lambda path, key: answer),
+    )  # fmt: skip
+    prove_context(cast(Any, subject), {"total_slots": slots, "default_generation_settings": {"n_ctx": found}})
+    (row,) = subject.checks.rows
+    assert (row["expected"], row["found"], row["ok"]) == (expected, found, not cause)
+    assert row["cause"].startswith(cause)
