@@ -28,7 +28,7 @@ from nexus_tasks.measurement.plan import Plan, at_level
 from nexus_tasks.measurement.run_telemetry import RunTelemetry
 from nexus_tasks.measurement.tally import Tally
 from nexus_tasks.records import store
-from nexus_tasks.records.benchmark_rows import Measured, RequestRow, StageRow, fields
+from nexus_tasks.records.benchmark_rows import Measured, RequestRow, StageRow, Throughput, fields
 from nexus_tasks.servers import client, endpoint, route
 from nexus_tasks.servers.endpoint import Endpoint
 from nexus_tasks.servers.route import Route
@@ -127,8 +127,8 @@ class Run:
         self._console = console
         self._stack = contextlib.ExitStack()
         self._tally = Tally(plan.slo)
-        self._levels: dict[float, float] = {}
-        """Throughput by level of a sweep."""
+        self._levels: dict[float, Throughput | None] = {}
+        """Throughput by level of a sweep, as its stage has it."""
         self._stage_of: dict[float, int] = {}
         self._stages = 0
         self._requests = 0
@@ -176,10 +176,9 @@ class Run:
         way, pattern = self.plan.sweep, self.plan.stages[0]
         whole = way.axis == "concurrency"
         next_level = functools.partial(sweep.next_level, first=way.first, max_level=way.max_level, whole=whole)
-        while (level := next_level(self._levels)) is not None:
+        while (level := next_level(sweep.throughputs(self._levels, tokens=whole))) is not None:
             figures = self._measure(at_level(pattern, way.axis, level), round_)
-            rates = figures.throughput
-            self._levels[level] = ((rates.output_tps if whole else rates.requests_per_s) if rates else None) or 0.0
+            self._levels[level] = figures.throughput
             self._stage_of[level] = self._stages - 1
             if figures.failed == figures.requests:
                 return  # nothing is to be learned beyond a server that answers nobody
@@ -234,7 +233,9 @@ class Run:
         self._telemetry.stop()
         self._take_samples()
         wall_s = time.perf_counter() - self._origin
-        knee = sweep.knee(self._levels) if self._levels else None
+        knee = None
+        if self.plan.sweep and self._levels:
+            knee = sweep.knee(sweep.throughputs(self._levels, tokens=self.plan.sweep.axis == "concurrency"))
         self.record.finish(
             self._tally.verdict(
                 interrupted=interrupted,

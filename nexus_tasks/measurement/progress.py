@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from nexus_tasks.load.requests import Stage
+from nexus_tasks.load.rows import uncounted_sentence, untimed_sentence
 from nexus_tasks.records import store
 from nexus_tasks.records.benchmark_rows import BenchmarkSummary, RequestRow, fields
 from nexus_tasks.stats.metrics import ITL, LATE, MAIN, OF_REQUESTS, OUTPUT, REQUESTS, TTFT, TTFT_VISIBLE
@@ -114,7 +115,7 @@ def print_summary(record: store.BenchmarkRecord, console: Console) -> None:
     # Figures of several levels together are those of none.
     if not record.header.load.axis:
         console.print(_metrics(record.header.target, outcome))
-    if len(record.stages) > 1:
+    if len(record.stages) > 1 or (record.stages and record.header.load.axis):
         console.print(_stages(record))
     if not record.header.load.axis:
         _print_throughput(record, outcome, console)
@@ -122,6 +123,8 @@ def print_summary(record: store.BenchmarkRecord, console: Console) -> None:
     if until and any(not row.watch or row.watch.stopped != "enough" for row in record.stages):
         text = f"{until.metric} is not known to {until.percent:g} %: requests or time ran out before"
         console.print(text, style="bold yellow", markup=False)
+    for told in filter(None, (uncounted_sentence(record.requests), untimed_sentence(record.requests))):
+        console.print(told, style="bold yellow", markup=False, soft_wrap=True)
     if outcome.agreement:
         difference = outcome.agreement.difference_percent
         console.print(f"decode time against the server's own timings: {difference:+.2f} %")

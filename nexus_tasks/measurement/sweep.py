@@ -13,6 +13,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from nexus_tasks.records.benchmark_rows import Throughput
+
 GAIN = 0.05
 """Less than this much more throughput is no growth: repeated measurements of one level differ by a few per cent."""
 CLOSE = 1.3
@@ -43,6 +45,20 @@ def next_level(measured: Mapping[float, float], *, first: float, max_level: floa
         if above / below > CLOSE and middle not in (below, above):
             return middle
     return None
+
+
+def throughputs(stages: Mapping[float, Throughput | None], *, tokens: bool) -> dict[float, float]:
+    """Throughput by level, in one unit for all: tokens per second, or where a level's are unknown requests per second.
+
+    Args:
+        stages: what came of each level; None where nothing is known.
+        tokens: whether tokens tell more than requests, as they do where each level has as many requests as it likes.
+    """
+    in_tokens = tokens and all(one and one.output_tps for one in stages.values())
+    return {
+        level: ((one.output_tps if in_tokens else one.requests_per_s) if one else None) or 0.0
+        for level, one in stages.items()
+    }
 
 
 def knee(measured: Mapping[float, float]) -> float:

@@ -266,6 +266,7 @@ class RequestRow(Part, kw_only=True, tag_field="type", tag="request"):
     prefill_tps: float | None
     server: Timings | None
     backend: str | None
+    untimed: str | None = None
     prompt: str | None = None
     answer: str | None = None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from nexus_tasks.core.text import number, plural
 from nexus_tasks.load.health import MAX_CPU, MAX_LAG_P99_MS, MIN_IN_FLIGHT
+from nexus_tasks.load.rows import uncounted_sentence, untimed_sentence
 from nexus_tasks.records.store import BenchmarkRecord
 from nexus_tasks.reports import frames
 from nexus_tasks.reports.markup import Block, Cell, Column, Rows, fill, note, table
@@ -79,6 +80,8 @@ def tally(record: BenchmarkRecord) -> Block:
             if off
             else (f"All {len(prompts):,} prompts had as many tokens at the server as asked.", "good")
         )
+    lacks = filter(None, (uncounted_sentence(record.requests), untimed_sentence(record.requests)))
+    lines += [(f"{told[0].upper()}{told[1:]}.", "bad") for told in lacks]
     generated, late = _held_back(record)
     if generated:
         share = late / generated * 100
@@ -125,7 +128,7 @@ def _held_back(record: BenchmarkRecord) -> tuple[int, int]:
         return 0, 0
     generated = arrived = 0
     for row in counted_rows(record):
-        if row.server and row.server.predicted_n is not None and row.ttft_ms is not None:
+        if row.server and row.server.predicted_n is not None and row.ttft_ms and not row.untimed:
             generated += row.server.predicted_n
             arrived += len(row.itl_ms) + 1
     return generated, generated - arrived

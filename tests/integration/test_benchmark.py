@@ -78,12 +78,12 @@ def test_completions_have_exactly_the_lengths_asked_for(server: RunningServer, t
     assert [row.phase for row in record.requests] == ["warmup", "run", "run"]
     for row in record.requests:
         assert (row.prompt_tokens, row.output_tokens, row.finish_reason) == (length, 9, "limit")
-        assert len(row.itl_ms) == 8
+        assert len(row.itl_ms) == 8 or row.untimed  # a busy machine may have taken all at once
         timings = known(row.server)
         assert known(timings.prompt_n) + known(timings.cache_n) == length
         assert timings.predicted_n == 9
         assert 0 < known(row.ttft_ms) < known(row.total_ms)
-        assert sum(row.itl_ms) == pytest.approx(row.decode_ms, abs=0.02)
+        assert sum(row.itl_ms) == pytest.approx(row.decode_ms or 0.0, abs=0.02)
 
 
 @pytest.mark.parametrize("length", [40, 41, 42, 300])
@@ -412,6 +412,35 @@ def no_json(handler: Handler) -> None:
     handler.begin_stream()
     for part in (word("a"), b"data: <html>\n\n", END, b""):
         handler.send(part)
+
+
+def test_a_sweep_of_a_server_that_counts_no_tokens_goes_by_its_requests(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one_at_a_time = threading.Lock()
+
+    def stream(handler: Handler) -> None:
+        with one_at_a_time:
+            time.sleep(0.02)
+            handler.begin_stream()
+            for delta, reason in (({"content": "a"}, None), ({"content": "b"}, "stop")):
+                choice = {"index": 0, "delta": delta, "finish_reason": reason}
+                handler.send(b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n")
+            handler.send(b"data: [DONE]\n\n")
+            handler.send(b"")
+
+    with serving(openai(stream)) as address:
+        benchmark.main(
+            [address, "--sweep", "--most", "4", "--requests", "12", "--output-tokens", "2", "--results", str(tmp_path)]
+        )
+    [path] = tmp_path.rglob("*.jsonl")
+    record = store.load(path)
+    assert {1, 2} <= {row.concurrency for row in record.stages}
+    assert all(row.throughput and row.throughput.output_tps is None for row in record.stages)
+    assert summary(record).knee is not None
+    said = " ".join(capsys.readouterr().out.split())
+    assert "the server does not say how many tokens" in said
+    assert "knee" in said
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def error(concurrency: int, requests: int, tokens: int, where: Cores) -> dict[st
         truth = true_times(log)
     ttft_errors, gap_errors = [], []
     for row in rows:
-        if row.phase != "run" or not row.ok:
+        if row.phase != "run" or not row.ok or row.untimed:
             continue
         received, sent = truth[int(row.key or 0)]
         ttft_errors.append(abs(row.ttft_ms - (sent[0] - received) / 1e6))

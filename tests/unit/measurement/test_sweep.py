@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from nexus_tasks.measurement import sweep
+from nexus_tasks.records.benchmark_rows import Throughput
 
 
 def measure(
@@ -47,3 +48,14 @@ def test_rates_lie_between_whole_numbers() -> None:
     levels = measure(lambda rate: min(rate, 0.9), first=0.25, whole=False)
     assert sweep.knee({rate: min(rate, 0.9) for rate in levels}) == pytest.approx(0.9, rel=0.15)
     assert levels[:4] == [0.25, 0.5, 1.0, 2.0]
+
+
+def test_levels_are_compared_in_tokens_where_all_are_known_and_in_requests_otherwise() -> None:
+    def rates(output_tps: float | None, requests_per_s: float | None) -> Throughput:
+        return Throughput(output_tps=output_tps, requests_per_s=requests_per_s, prompt_tps=None, total_tps=None)
+
+    known: dict[float, Throughput | None] = {1.0: rates(50.0, 1.0), 2.0: rates(90.0, 2.0)}
+    assert sweep.throughputs(known, tokens=True) == {1.0: 50.0, 2.0: 90.0}
+    assert sweep.throughputs(known, tokens=False) == {1.0: 1.0, 2.0: 2.0}
+    unknown = known | {4.0: rates(None, None), 8.0: None}
+    assert sweep.throughputs(unknown, tokens=True) == {1.0: 1.0, 2.0: 2.0, 4.0: 0.0, 8.0: 0.0}

@@ -25,3 +25,17 @@ def test_tokens_that_were_lost_on_the_way_are_told(tmp_path: Path) -> None:
     assert "1 of 3 prompts had another number of tokens than asked." in html
     assert '<li class="bad">4 of ' in html
     assert "tokens came with the end of their answers" in html
+
+
+def test_tokens_that_nobody_saw_come_are_told(tmp_path: Path) -> None:
+    hidden = {**request(2), "untimed": "its events carried 2 of its 100 tokens", "itl_ms": [], "decode_tps": None}
+    html = validity.tally(store.load(write(tmp_path, requests=[request(1), hidden]))).html
+    assert "1 of 2 answers have no decode speed and no ITL, because nobody saw when their tokens came" in html
+    assert "of request 2, its events carried 2 of its 100 tokens." in html
+    assert "tokens came with the end of their answers" not in html
+
+
+def test_tokens_that_nobody_counted_are_told(tmp_path: Path) -> None:
+    uncounted = {**request(1), "output_tokens": None, "decode_tps": None}
+    html = validity.tally(store.load(write(tmp_path, requests=[uncounted]))).html
+    assert "The server does not say how many tokens 1 of 1 answers have" in html
