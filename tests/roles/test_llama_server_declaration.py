@@ -246,6 +246,8 @@ def test_gpus_are_chosen_by_variables_and_for_a_container_by_the_engine(declared
     own = {"XDG_CONFIG_HOME": "/nonexistent"}
     assert declared.config("big")["environment"] == {"GGML_X": "1", **chosen, **own}
     assert declared.config("boxed")["environment"] == own
+    assert declared.config("router")["environment"]["LLAMA_ARG_API_KEY_FILE"] == "@keys"
+    assert "LLAMA_ARG_API_KEY_FILE" not in declared.config("all-router")["environment"]  # it has no keys
     assert (declared.config("big")["gpus"], declared.config("boxed")["gpus"]) == (["1", "0"], ["0"])
     assert (declared.config("big")["image"], declared.config("boxed")["image"]) == (None, {"base": "debian"})
 
@@ -286,7 +288,10 @@ def serving(declared: Declared, name: str, folder: Path, **environment: str) -> 
         **os.environ,
         "LLAMA_ARG_THREADS": "1",
         **environment,
-        **config["environment"],
+        **{
+            name: str(folder / value[1:]) if value[:1] == "@" else value
+            for name, value in config["environment"].items()
+        },
     }  # a router's models too
     with (
         log.open("wb") as stream,
@@ -393,12 +398,16 @@ def test_a_router_serves_the_declared_models_and_no_others(
         props = client.get("/props", params={"model": "chat/a.1"}).json()
         vectors = client.post("/v1/embeddings", json={"model": "embed", "input": "a"})
         without_key = client.get("/props", params={"model": "embed"}, headers={"Authorization": ""}).status_code
+        loaded = next(model["status"]["args"] for model in client.get("/v1/models").json()["data"]
+                      if model["status"]["value"] == "loaded")  # fmt: skip
+        child = f"http://127.0.0.1:{loaded[loaded.index('--port') + 1]}"
+        past_the_router = httpx.post(f"{child}/completion", json={"prompt": "a", "n_predict": 1}).status_code
     assert sorted(model["id"] for model in models) == ["chat/a.1", "embed"]
     assert {model["id"]: model["status"]["value"] for model in models}["chat/a.1"] in ("loading", "loaded")
     assert (answer.status_code, vectors.status_code) == (200, 200)
     assert props["default_generation_settings"]["n_ctx"] == 512
     assert props["default_generation_settings"]["params"]["temperature"] == pytest.approx(0.1)
-    assert without_key == 401
+    assert (without_key, past_the_router) == (401, 401)
 
 
 def test_a_router_knows_every_option_of_its_models(declared: Declared, tmp_path: Path) -> None:

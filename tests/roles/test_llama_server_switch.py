@@ -346,6 +346,23 @@ def test_every_model_of_a_router_answers_before_it_is_kept_and_later_only_what_i
     assert machine.loaded() == {"chat"}
 
 
+def test_the_processes_of_a_routers_models_are_proven_to_need_a_key(machine: Machine) -> None:
+    model = {**machine.model, "side_models": [], "n_gpu_layers": None, "uses_gpu": False, "load_on_startup": True}
+    rows = []
+    for environment in ({}, {"LLAMA_ARG_API_KEY_FILE": "@keys"}):
+        router = machine.instance(
+            "main", "--models-preset", "@models.ini", "--api-key-file", "@keys", mode="router", model=None,
+            models={"chat": {**model, "mode": "completion"}}, key_names=["ops"], environment=environment,
+            files={"models.ini": f"[chat]\nmodel = {machine.model['path']}\nctx-size = 512\n"},
+        )  # fmt: skip
+        rows += deploy(machine.declaring(router, keys={"main": {"ops": "sesame-0b9f2c-4417"}}))
+    assert rows[0]["error"].startswith(
+        "chat without a key: expected 401, found 200 (every user of this host can ask it"
+    )
+    assert (rows[1]["state"], rows[1]["error"]) == ("verified", None)
+    assert {check["check"]: check["found"] for check in rows[1]["checks"]}["chat without a key"] == 401
+
+
 def test_a_server_with_a_projector_is_proven_to_take_images(machine: Machine) -> None:
     path = machine.folder / "mmproj.gguf"
     tiny_mmproj.write(path)

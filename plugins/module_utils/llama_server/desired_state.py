@@ -65,6 +65,8 @@ class Declaration:
         return dataclasses.replace(
             self.config,
             argv=tuple(paths.get(word, word) for word in self.config.argv),
+            environment={name: _placed(name, value, paths) for name, value in self.config.environment.items()},
+            container=self.config.container and tuple(_placed_option(word, paths) for word in self.config.container),
             id=identity,
             folder=folder,
             key_file=os.path.join(folder, "keys") if "keys" in self.files else None,
@@ -79,3 +81,14 @@ class Declaration:
         name = self.name + TRIAL
         config = dataclasses.replace(self.config, name=name, argv=tuple(argv), port=port, local_url=url)
         return Declaration(config, self.files, {}, self.proof)
+
+
+def _placed(name: str, value: str, paths: dict[str, str]) -> str:
+    """A variable's value; only the role itself sets one of llama-server's, and only they name files."""
+    return paths.get(value, value) if name.startswith("LLAMA_") else value
+
+
+def _placed_option(word: str, paths: dict[str, str]) -> str:
+    """A word of a container's options, among which its variables stand as NAME=VALUE."""
+    name, sign, value = word.partition("=")
+    return f"{name}={_placed(name, value, paths)}" if sign else word

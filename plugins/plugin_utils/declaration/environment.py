@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
+from .arguments import FILES
 from .options import mode_of
 from .rules import REFERENCE, Options
 
@@ -13,6 +14,8 @@ NOWHERE = "/nonexistent"
 OWN_ENVIRONMENT = {"XDG_CONFIG_HOME": NOWHERE}
 # A router offers what lies in the user's cache of the hub beside its own models, and fetches more when it is asked to.
 ROUTER_ENVIRONMENT = {"HF_HUB_CACHE": NOWHERE, "MODEL_ENDPOINT": "http://127.0.0.1:9/"}
+# It starts each model's process with its own environment, and without the flag of the key file.
+KEY_FILE = {"LLAMA_ARG_API_KEY_FILE": FILES["api_keys"]}
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -39,4 +42,6 @@ def environment_of(values: Options, runtime: str) -> dict[str, str]:
     environment = {str(name): str(value) for name, value in values.get("environment", {}).items()}
     if "gpus" in values and runtime != "docker":  # a container is given its devices
         environment |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(values["gpus"])}
-    return environment | OWN_ENVIRONMENT | (ROUTER_ENVIRONMENT if mode_of(values) == "router" else {})
+    if mode_of(values) == "router":
+        environment |= ROUTER_ENVIRONMENT | (KEY_FILE if values.get("api_keys") else {})
+    return environment | OWN_ENVIRONMENT

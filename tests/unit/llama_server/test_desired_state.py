@@ -72,3 +72,14 @@ def test_any_change_of_a_declaration_is_another_generation(host: Host, change: d
     params["instances"]["main"]["config"].update(change)
     changed = host_of(params).declared["main"]
     assert changed.identity(former.SALT) != host.declared["main"].identity(former.SALT)
+
+
+def test_variables_of_the_role_lead_to_the_files_of_a_generation_in_a_container_too() -> None:
+    params = copy.deepcopy(former.PARAMS)
+    variables = {"LLAMA_ARG_API_KEY_FILE": "@keys", "THEIRS": "@keys"}
+    for runtime in ("supervisor", "docker"):
+        params["instances"]["main"]["config"].update(runtime=runtime, environment=variables)
+        placed = host_of(params).declared["main"].placed("/g", "0")
+        assert placed.environment == {"LLAMA_ARG_API_KEY_FILE": "/g/keys", "THEIRS": "@keys"}
+    assert placed.container
+    assert {"LLAMA_ARG_API_KEY_FILE=/g/keys", "THEIRS=@keys"} < set(placed.container)

@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 from ..client import REQUEST_SECONDS
 from ..work import models_of
+from .children import prove_child_keys
 from .model_files import file_sha256
 from .placement import prove_router_placement
 from .probe import error_message, probe_of
@@ -38,5 +39,6 @@ def prove_router(subject: Subject, *, load: bool) -> None:
             checks.warn(f"{name} busy", str(error), NOT_MEASURED)
         if code == 200:
             served[name] = models_of(server, key, REQUEST_SECONDS)[name]["args"]
+            prove_child_keys(subject, name, served[name])
     loaded = {name for name, state in models_of(server, key, REQUEST_SECONDS).items() if state.get("value") == "loaded"}
     prove_router_placement(subject, served, loaded)
