@@ -74,7 +74,10 @@ def test_any_change_of_a_declaration_is_another_generation(host: Host, change: d
     assert changed.identity(former.SALT) != host.declared["main"].identity(former.SALT)
 
 
-def test_variables_of_the_role_lead_to_the_files_of_a_generation_in_a_container_too() -> None:
+def test_variables_of_the_role_lead_to_the_files_of_a_generation_in_a_container_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    as_former(monkeypatch)
     params = copy.deepcopy(former.PARAMS)
     variables = {"LLAMA_ARG_API_KEY_FILE": "@keys", "THEIRS": "@keys"}
     for runtime in ("supervisor", "docker"):
