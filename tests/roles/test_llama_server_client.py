@@ -16,7 +16,7 @@ import pytest
 
 from plugins.module_utils.hostlib.instances import Instance
 from plugins.module_utils.llama_server.client import Hidden, Server, Stranger, Unanswered
-from plugins.module_utils.llama_server.sockets import holder
+from plugins.module_utils.llama_server.sockets import holder, listeners
 from tests import port_takers
 from tests.conftest import ROOT, RunningServer, free_port, wait_for
 from tests.port_takers import running
@@ -26,6 +26,7 @@ KEY = "a-key-that-is-long-enough"
 OTHERS = {
     "plugins/module_utils/hostlib/http_client.py",
     "plugins/modules/container_engine_key.py",
+    "plugins/module_utils/gguf_model/address.py",
     "plugins/module_utils/gguf_model/download.py",
     "plugins/module_utils/gguf_model/hub.py",
     "plugins/module_utils/llama_cpp/credentials.py",
@@ -51,7 +52,7 @@ def test_the_process_itself_hears_the_key_at_any_address(bound: str, asked: str,
         assert server.ask("/slots", key=KEY) == (200, {"status": "ok"})
         wait_for(itself.heard().strip, "the request")
         assert f"Authorization: Bearer {KEY}".encode() in itself.heard()
-        assert holder(asked, port) == itself.pid
+        assert holder(listeners(asked, port)) == itself.pid
 
 
 @pytest.mark.parametrize("bound", ["127.0.0.1", "0.0.0.0"])  # noqa: S104 - the other one is more precise then

@@ -15,7 +15,7 @@ from plugins.module_utils.llama_server.folder import Folder
 from plugins.module_utils.llama_server.proof.kept import keep
 from plugins.module_utils.llama_server.proof.prove import prove as prove_server
 from plugins.module_utils.llama_server.runtimes.base import Status
-from plugins.module_utils.llama_server.sockets import holder
+from plugins.module_utils.llama_server.sockets import holder, listeners
 from tests import pin
 from tests.conftest import RunningServer
 
@@ -153,4 +153,4 @@ def test_speed_is_compared_with_the_best_proof_of_the_same_model(prove: Prove, t
 
 
 def test_the_port_of_another_process_is_named(prove: Prove, server: RunningServer) -> None:
-    assert holder("127.0.0.1", int(server.base_url.rpartition(":")[2])) == server.process.pid
+    assert holder(listeners("127.0.0.1", int(server.base_url.rpartition(":")[2]))) == server.process.pid

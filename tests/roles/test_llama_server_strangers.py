@@ -146,3 +146,20 @@ def test_where_nobody_can_tell_who_hears_a_key_none_is_sent_and_what_runs_runs_o
     assert (shown["health"], shown["busy"]) == (200, None)
     assert "deploy as its user, or as root" in shown["unasked"]
     assert status(host).pid == serving
+
+
+def test_a_process_at_another_address_is_in_the_way_only_of_who_wants_all_of_them(
+    machine: Machine, tmp_path: Path
+) -> None:
+    with port_takers.listening(machine.port, tmp_path / "notes", address="127.0.0.2") as other:
+        [row] = deploy(machine.declaring(machine.instance("main")))
+        assert (row["state"], row["error"]) == ("verified", None)
+        serving = status(machine.declaring()).pid
+        # Beside the old server it would be found by the new one, when the old one has been stopped.
+        everywhere = machine.instance("main", "--host", "0.0.0.0", host="0.0.0.0")  # noqa: S104 - loopback's port
+        with pytest.raises(HostError) as refused:
+            deploy(machine.declaring(everywhere))
+        assert_named(str(refused.value), other, machine.port)
+        assert status(machine.declaring()).pid == serving
+    [row] = deploy(machine.declaring(everywhere))
+    assert (row["state"], row["error"]) == ("verified", None)

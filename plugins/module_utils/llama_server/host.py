@@ -99,7 +99,7 @@ class Host:
         known = self.pids(folder)
         linked = [config for config in map(folder.linked, LINKS) if config and config.runtime == runtime]
         places = [(config.host, config.port) for config in linked]
-        return not any(listeners(*place) and holder(*place) not in known for place in places)
+        return not any(there and holder(there) not in known for there in (listeners(*place) for place in places))
 
     def undeclared(self) -> list[Folder]:
         return [

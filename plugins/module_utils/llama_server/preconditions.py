@@ -15,7 +15,7 @@ from .folder import folders
 from .host import Host
 from .processes import described
 from .rights import acting_as
-from .sockets import holder
+from .sockets import process_holding, rivals
 
 NOBODY = 65534  # a user with no rights but those of all
 SYSTEM_CONFIGURATION = "/etc/llama.cpp/config.ini"
@@ -127,17 +127,15 @@ def require_ports(host: Host, names: list[str]) -> None:
     leaving = {folder.name for folder in host.undeclared()} if host.prune else set()
     for name in names:
         config = host.declared[name].config
-        taken = _listener(config.host, config.port, name)
-        if taken is None:
-            continue
-        other = _instance_of(host, taken)
-        if other not in {name, *leaving}:
-            who = f"instance {other}, which runs there" if other else "a process of another user"
-            if taken and not other:
-                who = described(taken)
-            raise HostError(
-                f"port {config.port} on {config.host} is taken by {who}: end it, or give instance {name} another"
-            )
+        for taken in _listeners(config.host, config.port, name):
+            other = _instance_of(host, taken)
+            if other not in {name, *leaving}:
+                who = f"instance {other}, which runs there" if other else "a process of another user"
+                if taken and not other:
+                    who = described(taken)
+                raise HostError(
+                    f"port {config.port} on {config.host} is taken by {who}: end it, or give instance {name} another"
+                )
 
 
 def _instance_of(host: Host, pid: int) -> str | None:
@@ -147,8 +145,8 @@ def _instance_of(host: Host, pid: int) -> str | None:
     return None
 
 
-def _listener(address: str, port: int, name: str) -> int | None:
-    """The process that listens where ``address`` could not: 0 for one that can't be told, None for nobody."""
+def _listeners(address: str, port: int, name: str) -> list[int]:
+    """The processes beside which nobody can listen at ``address``: 0 for one that can't be told."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         # As llama-server binds: a connection that is only closing down does not hold the port.
@@ -161,5 +159,5 @@ def _listener(address: str, port: int, name: str) -> int | None:
                     f"instance {name} can't listen on {address}, port {port}: {error.strerror}; choose an address of "
                     "this host and a port above 1023"
                 ) from error
-            return holder(address, port) or 0
-    return None
+            return [process_holding(entry.inode) or 0 for entry in rivals(address, port)] or [0]
+    return []

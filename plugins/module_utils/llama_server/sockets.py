@@ -13,6 +13,7 @@ from .rights import as_its_user
 
 TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
 ESTABLISHED, HANDSHAKE, LISTENING = "01", "03", "0A"
+EVERYWHERE = bytes(16)  # all addresses of IPv6
 MAPPED = bytes(10) + b"\xff\xff"  # what an IPv4 address is behind in an IPv6 socket
 
 
@@ -62,24 +63,51 @@ def _plain(address: bytes) -> bytes:
 
 
 def listeners(host: str, port: int) -> list[Socket]:
-    """The sockets that listen on a port where ``host`` is answered, the most precise first; of a host that stands for
-    all addresses, those at any.
+    """The sockets that get the connections to an address: those that listen at it, else at all addresses of its kind;
+    else, for IPv4, those at all of IPv6, which may take both. What listens elsewhere on the port is not asked there.
     """
+    listening = [entry for entry in at_port(port) if entry.state == LISTENING]
+    found: list[Socket] = []
+    for asked in _addresses(host, port):
+        everywhere = bytes(len(asked))
+        for place in (asked, everywhere, *([EVERYWHERE] if len(asked) == 4 else [])):
+            here = [entry for entry in listening if entry.local[0] == place]
+            if here:
+                found += here
+                break
+    return found
+
+
+def rivals(host: str, port: int) -> list[Socket]:
+    """The sockets beside which nobody else can listen at an address, or at those for which it stands."""
+    listening = [entry for entry in at_port(port) if entry.state == LISTENING]
+    # One at all addresses of IPv6 takes those of IPv4 as well, unless something listens at one of these beside it.
+    is_dual = not any(len(entry.local[0]) == 4 for entry in listening)
+    found = []
+    for entry in listening:
+        for asked in _addresses(host, port):
+            held = entry.local[0]
+            same_kind = len(held) == len(asked)
+            if (
+                (same_kind and (held == asked or not any(held) or not any(asked)))
+                or (held == EVERYWHERE and is_dual)
+                or asked == EVERYWHERE
+            ) and entry not in found:
+                found.append(entry)
+    return found
+
+
+def _addresses(host: str, port: int) -> list[bytes]:
     try:
-        asked = [end_of(*address[4][:2])[0] for address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError:
         return []
-    everywhere = not any(map(any, asked))
-    listening = [entry for entry in at_port(port) if entry.state == LISTENING]
-    return sorted(
-        (entry for entry in listening if everywhere or entry.local[0] in asked or not any(entry.local[0])),
-        key=lambda entry: not any(entry.local[0]),
-    )
+    return list(dict.fromkeys(end_of(*address[4][:2])[0] for address in found))
 
 
-def holder(host: str, port: int) -> int | None:
-    """The process that listens on a TCP port; None where nobody does, or it is another user's."""
-    return next((pid for pid in (process_holding(entry.inode) for entry in listeners(host, port)) if pid), None)
+def holder(entries: list[Socket]) -> int | None:
+    """The process that has the first of some sockets; None where there are none, or only those of other users."""
+    return next((pid for pid in (process_holding(entry.inode) for entry in entries) if pid), None)
 
 
 def descriptors(pid: int | None) -> set[str] | None:

@@ -7,7 +7,7 @@ import http.client
 from collections.abc import Sequence
 
 from ..client import Server, Stranger
-from ..sockets import holder
+from ..sockets import holder, listeners
 from .subject import Subject
 
 
@@ -18,7 +18,7 @@ def prove_child_keys(subject: Subject, name: str, argv: Sequence[str]) -> None:
     host, port = (argv[argv.index(flag) + 1] for flag in ("--host", "--port"))
     child = dataclasses.replace(subject.config, local_url=f"http://{host}:{port}")
     try:
-        code = Server(child, holder(host, int(port))).ask("/props")[0]
+        code = Server(child, holder(listeners(host, int(port)))).ask("/props")[0]
     except (OSError, Stranger, http.client.HTTPException):
         return  # it made room for another model meanwhile, and has let go of its port
     cause = "every user of this host can ask it past the router: this release hands on no keys; leave models out"

@@ -11,7 +11,7 @@ from ...hostlib.instances import Instance
 from ..client import REQUEST_SECONDS, Server, Stranger
 from ..processes import Activity, described
 from ..runtimes.base import RuntimeView
-from ..sockets import holder
+from ..sockets import descriptors, holder, rivals
 
 LIVES = 2  # a server that died once may have met a passing fault; twice is a server that can't start
 LOOKS = 5  # what is found this often in a row is no passing moment of a start
@@ -71,8 +71,10 @@ def wait_until_loaded(
             raise NotProven(answered)
         if len(lives) > LIVES or down > LOOKS:
             reason = complaint(runtime.lives(config.name, lives))
-            taken = holder(server.host, server.port)
-            if taken and taken != status.pid:
+            others = [entry for entry in rivals(config.host or server.host, server.port)
+                      if entry.inode not in (descriptors(status.pid) or ())]  # fmt: skip
+            taken = holder(others)
+            if taken:
                 reason += f"; port {server.port} is held by {described(taken)}: end that one, or choose another port"
             raise NotProven(f"the server ends while it starts: {reason}")
         if waited > timeout:
