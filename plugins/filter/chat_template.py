@@ -1,6 +1,6 @@
 """Ansible filters: chat templates chosen by name, rendered on the controller before a host is touched.
 
-names | chat_template_problems(folder)   what is wrong with them, one line each
+chosen | chat_template_problems(folder)  what is wrong with them, one line each; for each its name and kwargs
 names | chat_template_texts(folder)      their texts by name, as llama-server gives them back
 """
 

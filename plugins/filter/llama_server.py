@@ -8,6 +8,7 @@
     instances | llama_server_keys                                         the keys, by instance and name
     instances | llama_server_model_names                                  the profiles of llama_models that they need
     instances | llama_server_chat_template_names                          the templates that they choose
+    instances | llama_server_chat_templates                               those with what they are rendered with
 
 ``settings`` are the role's variables and its host's name. The rules are in plugins/plugin_utils/declaration/.
 """
@@ -33,4 +34,5 @@ class FilterModule:
             "llama_server_keys": keys.keys_by_instance,
             "llama_server_model_names": profiles.model_names,
             "llama_server_chat_template_names": profiles.chat_template_names,
+            "llama_server_chat_templates": profiles.chosen_chat_templates,
         }

@@ -16,7 +16,7 @@ from plugins.module_utils.hostlib.instances import Instance
 from plugins.module_utils.llama_server.client import Server
 from plugins.module_utils.llama_server.proof.checks import Checks
 from plugins.module_utils.llama_server.proof.template import prove_prompt
-from plugins.plugin_utils import chat_templates
+from plugins.plugin_utils import chat_template_check, chat_templates
 from tests.conftest import ROOT, RunningServer, run_server
 
 TEMPLATES = ROOT / "templates" / "chat"
@@ -86,9 +86,9 @@ def as_sent(conversation: dict[str, Any]) -> dict[str, Any]:
 
 def test_llama_server_renders_what_the_check_renders(with_template: tuple[str, RunningServer]) -> None:
     name, server = with_template
-    template = chat_templates.environment().from_string((TEMPLATES / f"{name}.jinja").read_text())
-    for conversations in chat_templates.CONVERSATIONS.values():
-        expected = template.render(chat_templates.CONTEXT, **conversations[0])
+    template = chat_template_check.environment().from_string((TEMPLATES / f"{name}.jinja").read_text())
+    for conversations in chat_template_check.CONVERSATIONS.values():
+        expected = template.render(chat_template_check.CONTEXT, **conversations[0])
         assert rendered(server, **as_sent(conversations[0])) == expected
 
 

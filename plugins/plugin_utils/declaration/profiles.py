@@ -23,8 +23,22 @@ def model_names(instances: Any) -> list[str]:
 
 def chat_template_names(instances: Any) -> list[str]:
     """The templates that instances choose."""
-    names = [options.get("chat_template") for options in well_formed(instances).values()]
-    return sorted({str(name) for name in names if name is not None})
+    return sorted({choice["name"] for choice in chosen_chat_templates(instances)})
+
+
+def chosen_chat_templates(instances: Any) -> list[dict[str, Any]]:
+    """The templates that instances choose: ``name``, and ``kwargs``, what the server hands to it with each prompt."""
+    chosen: list[dict[str, Any]] = []
+    for options in well_formed(instances).values():
+        if options.get("chat_template") is not None:
+            kwargs = options.get("chat_template_kwargs")
+            choice = {
+                "name": str(options["chat_template"]),
+                "kwargs": dict(kwargs) if isinstance(kwargs, Mapping) else {},
+            }
+            if choice not in chosen:
+                chosen.append(choice)
+    return chosen
 
 
 def profiles(options: Mapping[str, Any]) -> Iterator[str]:
