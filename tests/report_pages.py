@@ -27,8 +27,8 @@ def stored(tmp_path: Path, **told: Any) -> BenchmarkRecord:
 def sweep_run(tmp_path: Path, **told: Any) -> BenchmarkRecord:
     """A sweep over five levels of a server with four slots."""
     plans = [{"concurrency": users, "requests": 4 * users} for users in (1, 2, 4, 8, 16)]
-    kept = {"mode": "sweep", "axis": "concurrency", "slo": {"ttft_ms": 300}, **SIZES, **told}
-    return stored(tmp_path, **simulate(plans, slots=4, output_tokens=16), **kept)
+    kept = {"mode": "sweep", "axis": "concurrency", "slo": {"ttft_ms": 300}, **SIZES}
+    return stored(tmp_path, **{**simulate(plans, slots=4, output_tokens=16), **kept, **told})
 
 
 def compared_runs(tmp_path: Path, *sides: Mapping[str, Any], across: Sequence[str] = ()) -> Compared:
@@ -48,6 +48,12 @@ def opening_text(sentences: Sequence[str]) -> str:
     assert len(sentences) == 3
     assert all(sentence.endswith(".") for sentence in sentences), sentences
     return " ".join(sentences).replace(SPACE, " ")
+
+
+def joined_words(page: str) -> str:
+    """A page whose long words are not broken up, with the whole of those whose middle is left out."""
+    page = re.sub(r'<span class="long" title="([^"]*)">.*?</span>', r"\1", page)
+    return re.sub(r'<span class="long">(.*?)</span>', lambda word: word[1].replace("<wbr>", ""), page)
 
 
 def pretend_rendered(tmp_path: Path, record: Path) -> Path:

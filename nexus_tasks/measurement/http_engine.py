@@ -235,7 +235,8 @@ class Run:
         wall_s = time.perf_counter() - self._origin
         knee = None
         if self.plan.sweep and self._levels:
-            knee = sweep.knee(sweep.throughputs(self._levels, tokens=self.plan.sweep.axis == "concurrency"))
+            rates = sweep.throughputs(self._levels, tokens=self.plan.sweep.axis == "concurrency")
+            knee = sweep.knee(rates) if any(rates.values()) else None  # where nothing came there is none
         self.record.finish(
             self._tally.verdict(
                 interrupted=interrupted,

@@ -24,9 +24,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator
+from matplotlib.text import Text
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from nexus_tasks.reports.markup import SKIN, Block, fill
+from nexus_tasks.reports.markup import SKIN, Block, clean, fill, shortened, words_of
 from nexus_tasks.stats.metrics import Metric
 
 PALETTE = {
@@ -43,6 +44,10 @@ BLUE, ORANGE, GREEN, PURPLE, INK, BAD, GRID = (
 )
 SERIES = (BLUE, ORANGE, GREEN, PURPLE)
 WIDE_IN, HALF_IN = 9.4, 4.9
+NAME_LETTERS = 30  # of a name of several lines, in one of them
+TICK_LETTERS = 44  # of a name beside an axis
+LEGEND_LETTERS = 80
+LETTERS_IN = 13  # letters of a title in an inch
 LABELLED_ROWS = 30  # more requests than this, and a bar chart's labels run into each other
 DRAWN = 600  # more marks than this, and a page takes a browser's breath
 
@@ -63,6 +68,7 @@ def block(figure: Figure, name: str, *, alt: str, caption: str, width: str = "wi
         caption: stands below it.
         width: wide, or half for one of two side by side.
     """
+    _tame(figure)
     stream = io.StringIO()
     figure.savefig(stream, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     svg = _inline(stream.getvalue(), name, alt)
@@ -107,6 +113,19 @@ def end_labels(axes: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
         )  # fmt: skip
 
 
+def name_lines(name: str) -> str:
+    """A name at a tick in two lines where it is long."""
+    first, rest = "", words_of(shortened(clean(name), 2 * NAME_LETTERS))
+    while rest and (not first or len(first) + len(rest[0]) <= max(NAME_LETTERS, len("".join(rest)) // 2)):
+        first += rest.pop(0)
+    return "\n".join(filter(None, [first, "".join(rest)]))
+
+
+def legend_above(figure: Figure, axes: Axes) -> None:
+    """The names of the lines of a panel above all panels, a line each: names are as long as they like."""
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=1, handlelength=3)
+
+
 def log_ticks(axis: Axis, low: float, high: float) -> None:
     """Ticks of a logarithmic axis as plain numbers: 1, 2 and 5 of each power of ten, or fewer over many powers."""
     powers = range(int(np.floor(np.log10(low))) - 1, int(np.ceil(np.log10(high))) + 2)
@@ -134,6 +153,38 @@ def left_out(frame: pd.DataFrame, drawn: pd.DataFrame) -> str:
     return f" Of {len(frame):,} requests {len(drawn):,} are drawn, the slowest among them." if more else ""
 
 
+def _tame(figure: Figure) -> None:
+    """Have no text of a figure be longer than there is room for, or hold what turns others around.
+
+    The style switches mathematics off: a dollar in a name is a dollar.
+    """
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            formatter = axis.get_major_formatter()
+            if isinstance(formatter, FuncFormatter):  # names at ticks, which are written anew when they are drawn
+                axis.set_major_formatter(_Named(formatter))
+        grid = axes.get_subplotspec()
+        room = figure.get_figwidth() / (grid.get_gridspec().ncols if grid else 1)
+        for place in ("left", "center", "right"):
+            axes.set_title(_lines(axes.get_title(place), int(room * LETTERS_IN)), loc=place)
+        for text in legend.get_texts() if (legend := axes.get_legend()) else ():  # it covers what it stands on
+            text.set_text(_lines(text.get_text(), NAME_LETTERS))
+    for text in figure.findobj(Text):
+        if isinstance(text, Text):  # as its type does not say
+            text.set_text(_lines(text.get_text(), LEGEND_LETTERS))
+
+
+class _Named(FuncFormatter):
+    """Names at ticks, with no more letters than there is room for."""
+
+    def __init__(self, names: FuncFormatter) -> None:
+        super().__init__(lambda value, place: _lines(names(value, place), TICK_LETTERS))
+
+
+def _lines(text: str, most: int) -> str:
+    return "\n".join(shortened(line, most) for line in clean(text).split("\n"))
+
+
 def _inline(svg: str, name: str, alt: str) -> str:
     """An SVG file as part of a page: named colours, ids of its own, a text for screen readers."""
     svg = svg[svg.index("<svg") :]
@@ -150,7 +201,7 @@ def _inline(svg: str, name: str, alt: str) -> str:
     svg = re.sub(r'<g( clip-path="[^"]*")?>\s*((?:<use [^>]*?( style="[^"]*")/>\s*)+)</g>', _styled_once, svg)
     for colour, value in PALETTE.items():
         svg = re.sub(re.escape(value), f"var(--{colour}, {value})", svg, flags=re.IGNORECASE)
-    label = html.escape(alt)
+    label = html.escape(clean(alt))
     return svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
 
 

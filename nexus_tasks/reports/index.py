@@ -110,10 +110,10 @@ def link(page: Path, reports_dir: Path) -> str:
 
 
 def replace(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old one or the new one, never a part."""
+    """Write a page so that a reader sees the old one or the new one, never a part; what it holds is clean."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(markup.clean(text), encoding="utf-8")
         partial.replace(path)
     except OSError:  # as of a full disk
         with contextlib.suppress(OSError):
@@ -242,8 +242,13 @@ def _chosen(reports_dir: Path) -> str:
         rows.append(
             [
                 CHOSEN[kind],
-                Cell(html.unescape(title[1]) if title else page.stem, link=link(page, reports_dir)),
-                Cell(html.unescape(note[2]), note[1]) if note else "",
+                Cell(_text(title[1]) if title else page.stem, link=link(page, reports_dir)),
+                Cell(_text(note[2]), note[1]) if note else "",
             ]
         )
     return markup.table(columns, rows).html if rows else ""
+
+
+def _text(markup_: str) -> str:
+    """What a piece of a page says, without its tags."""
+    return html.unescape(re.sub(r"<[^>]*>", "", markup_))

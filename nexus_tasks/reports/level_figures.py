@@ -41,11 +41,11 @@ AXES = {
 def by_level(record: BenchmarkRecord) -> Block:
     """Throughput and latency against the level of load, with the slots of the server and the SLOs."""
     stages = frames.stages(record)
-    if len(stages) < 2:
+    rate = levels.throughput(stages)
+    if len(stages) < 2 or not (stages[rate.key] > 0).any():
         return Block("")
     if runs.axis(record) == "prompt_tokens":
         return _by_length(record, stages)
-    rate = levels.throughput(stages)
     first = TTFT if stages[f"{TTFT.key}_median"].notna().any() else TOTAL
     second = ITL if stages[f"{ITL.key}_median"].notna().any() else None
     with drawing(WIDE_IN, 2.5 + (5.0 if second else 2.3)) as figure:
@@ -83,6 +83,8 @@ def _by_length(record: BenchmarkRecord, stages: pd.DataFrame) -> Block:
         for metric, colour in ((TTFT, BLUE), (PREFILL, GREEN), (DECODE, ORANGE))
         if stages[f"{metric.key}_median"].notna().any()
     ]
+    if not panels:
+        return Block("")
     with drawing(WIDE_IN, 3.0) as figure:
         grid = figure.subplots(1, len(panels), squeeze=False)[0]
         for axes, (metric, colour) in zip(grid, panels, strict=True):

@@ -29,19 +29,23 @@ def headline(record: BenchmarkRecord) -> StageRow:
     if runs.axis(record) == "prompt_tokens":
         chosen = rows(frame)[-1]["stage"]
     elif runs.swept(record):
-        chosen = knee_of(record, frame)["stage"]
+        chosen = (knee_of(record, frame) or rows(frame)[0])["stage"]
     else:
         chosen = best(frame)["stage"]
     return next(row for row in stages if row.stage == chosen)
 
 
-def knee_of(record: BenchmarkRecord, stages: pd.DataFrame) -> Level:
-    """The level at saturation: as the summary says, else the first whose throughput is within 5 % of the most."""
+def knee_of(record: BenchmarkRecord, stages: pd.DataFrame) -> Level | None:
+    """The level at saturation: as the summary says, else the first whose throughput is within 5 % of the most.
+
+    None where no level had any: a sweep that failed has no knee, whatever was written of it.
+    """
     named = record.summary.knee if record.summary else None
     rate = stages[throughput(stages).key]
+    if not rate.max() > 0:
+        return None
     levels = [level for level in rows(stages) if level["stage"] == named]
-    levels = levels or rows(stages[rate >= 0.95 * rate.max()]) or rows(stages)
-    return levels[0]
+    return (levels or rows(stages[rate >= 0.95 * rate.max()]))[0]
 
 
 def rows(stages: pd.DataFrame) -> list[Level]:
@@ -70,7 +74,8 @@ def listed(record: BenchmarkRecord) -> Block:
     stages = frames.stages(record)
     if len(stages) < 2:
         return Block("")
-    knee = knee_of(record, stages)["stage"] if runs.swept(record) else None
+    at_knee = knee_of(record, stages) if runs.swept(record) else None
+    knee = at_knee["stage"] if at_knee else None
     shown = {OUTPUT.key: Column.of(OUTPUT), REQUESTS.key: Column.of(REQUESTS, "per s")}
     shown |= {metric.key: Column.of(metric, f"median, {metric.unit}") for metric in (TTFT, ITL, TOTAL)}
     shown |= {DECODE.key: Column.of(DECODE, f"each, {DECODE.unit}"), PREFILL.key: Column.of(PREFILL)}

@@ -2,22 +2,29 @@
 
     table([Column("Run", numeric=False), Column("TTFT", "ms")], [["1", number(12.34)]])
 
-The templates escape every text, so a value out of a record can't become markup.
+The templates escape every text, so a value out of a record can't become markup, and show it by :func:`shown`, so that a
+name can't turn its neighbours around or push them out of sight. What is written to a file goes through :func:`clean`.
 """
 
 from __future__ import annotations
 
 import functools
+import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jinja2
+from markupsafe import Markup, escape
 
 from nexus_tasks.core.provenance import ROOT
 from nexus_tasks.stats.metrics import Metric, Source
 
 SKIN = ROOT / "templates" / "report"
+LONG, LONGEST = 24, 120  # letters of a word: more, and lines may end within it; more, and its middle is left out
+JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"  # scripts are written with them
+_PART = re.compile(rf"[^-_/:=@]{{,{LONG}}}[-_/:=@]*")
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,79 @@ class Cell:
 Rows = list[list[Cell | str]]
 
 
+def clean(text: str) -> str:
+    """A text without what would reach beyond it: characters that control terminals, or the order of others.
+
+    Each becomes a replacement character, so that two names that differ in them still look odd.
+    """
+    harmful = {ord(letter): "\N{REPLACEMENT CHARACTER}" for letter in set(text) if _harms(letter)}
+    return text.translate(harmful) if harmful else text
+
+
+def shortened(text: str, most: int = LONGEST) -> str:
+    """A text of at most so many characters: in a longer one the middle is left out, for names differ at both ends."""
+    return text if len(text) <= most else f"{text[: most * 2 // 3 - 1]}…{text[len(text) - most // 3 :]}"
+
+
+def words_of(name: str) -> list[str]:
+    """The parts of a name between which a line may end."""
+    return [part for part in _PART.findall(name) if part]
+
+
+def shown(text: str) -> Markup:
+    """A text as a page has it, names and sentences alike.
+
+    It is clean and escaped; what is written from right to left is isolated, so that numbers beside it stay in place;
+    long words may be broken, and of a very long one the middle is left out (``title`` has the whole).
+    """
+    return Markup("").join(
+        Markup("<bdi>{}</bdi>").format(_words(run)) if place % 2 else _words(run)
+        for place, run in enumerate(_runs(clean(text)))
+    )
+
+
+def whole(text: str) -> Markup:
+    """A text as :func:`shown`, with every letter of it: commands, logs and answers, which may be copied."""
+    return Markup("").join(
+        Markup("<bdi>{}</bdi>").format(run) if place % 2 else escape(run)
+        for place, run in enumerate(_runs(clean(text)))
+    )
+
+
+def _harms(letter: str) -> bool:
+    return letter not in "\n\t" + JOINERS and unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def _runs(text: str) -> list[str]:
+    """A text in turns of words without and with letters that run from right to left; the latter at odd places."""
+    if text.isascii():
+        return [text]
+    runs = [""]
+    for word in re.split(r"(\s+)", text):
+        turned = any(unicodedata.bidirectional(letter) in ("R", "AL") for letter in word)
+        if turned == (len(runs) % 2 == 1) and not word.isspace():
+            kept = runs[-1].rstrip()
+            runs, space = [*runs[:-1], kept if turned is False else runs[-1]], "" if turned else runs[-1][len(kept) :]
+            runs.append(space)
+        runs[-1] += word
+    return runs
+
+
+def _words(text: str) -> Markup:
+    return Markup("").join(_word(word) if len(word) > LONG else escape(word) for word in re.split(r"(\s+)", text))
+
+
+def _word(word: str) -> Markup:
+    kept = shortened(word)
+    parts = Markup("<wbr>").join(words_of(kept))
+    title = "" if kept == word else Markup(' title="{}"').format(word)
+    return Markup('<span class="long"{}>{}</span>').format(title, parts)
+
+
+def _finalize(value: object) -> object:
+    return shown(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
 def fill(template: str, **values: Any) -> Block:
     """A block from a template of the skin."""
     return Block(_templates().get_template(template).render(**values))
@@ -77,10 +157,13 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[Cell | str]], capti
 
 @functools.cache
 def _templates() -> jinja2.Environment:
-    return jinja2.Environment(
+    made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(SKIN),
         autoescape=True,
+        finalize=_finalize,  # whatever a template shows, whether or not its author thought of names
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.filters |= {"whole": whole, "attribute": lambda text: escape(clean(text))}
+    return made

@@ -28,5 +28,6 @@ def test_a_sweep_whose_knee_is_not_on_record_has_it_where_5_percent_are_left(tmp
     record = sweep_run(tmp_path)
     stages = frames.stages(record)
     knee = levels.knee_of(record, stages)
+    assert knee
     assert knee["output_tps"] >= 0.95 * stages["output_tps"].max()
     assert (stages[stages["level"] < knee["level"]]["output_tps"] < 0.95 * stages["output_tps"].max()).all()

@@ -15,7 +15,18 @@ from nexus_tasks.comparison.verdicts import BETTER, CANT_TELL, SAME, WORSE
 from nexus_tasks.core.text import number, percent
 from nexus_tasks.records.store import BenchmarkRecord
 from nexus_tasks.reports import frames
-from nexus_tasks.reports.drawing import BAD, GREEN, INK, ORANGE, SERIES, WIDE_IN, axis_title, block, drawing
+from nexus_tasks.reports.drawing import (
+    BAD,
+    GREEN,
+    INK,
+    ORANGE,
+    SERIES,
+    WIDE_IN,
+    axis_title,
+    block,
+    drawing,
+    legend_above,
+)
 from nexus_tasks.reports.frames import Floats
 from nexus_tasks.reports.markup import Block
 from nexus_tasks.reports.pages.compare.sides import Compared, letter, side_names
@@ -83,7 +94,7 @@ def curves(compared: Compared) -> Block:
     if not shown:
         return Block("")
     names = side_names(compared)
-    with drawing(WIDE_IN, 3.0) as figure:
+    with drawing(WIDE_IN, 2.8 + 0.2 * len(names)) as figure:
         grid = figure.subplots(1, len(shown), squeeze=False)[0]
         for axes, metric in zip(grid, shown, strict=True):
             drawn = []
@@ -95,7 +106,7 @@ def curves(compared: Compared) -> Block:
                     axes.plot(np.quantile(points, QUANTILES), QUANTILES * 100, style, color=colour, label=names[place])
                     drawn.append(points)
             _curve_axes(axes, axis_title(metric), drawn)
-            axes.legend(loc="lower right")
+        legend_above(figure, grid[0])
         grid[0].set_ylabel("% took at most this long")
         taken = {names[place]: _points(side, shown[0]) for place, side in enumerate(compared.sides)}
         medians = [f"{name} {number(float(np.median(some)), 'ms')}" for name, some in taken.items() if len(some)]

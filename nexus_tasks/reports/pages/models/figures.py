@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from nexus_tasks.core.text import number
 from nexus_tasks.reports import frames
-from nexus_tasks.reports.drawing import BLUE, WIDE_IN, axis_title, block, drawing
+from nexus_tasks.reports.drawing import BLUE, WIDE_IN, axis_title, block, drawing, name_lines
 from nexus_tasks.reports.markup import Block
 from nexus_tasks.reports.pages.compare.sides import Compared, model_names
 from nexus_tasks.stats.metrics import DECODE, PREFILL, TTFT
@@ -37,7 +37,7 @@ def dots(compared: Compared) -> Block:
             axes.set_xlim(0, most * 1.15)
             axes.set_title(axis_title(metric).replace(" of a request", ""))
             axes.grid(False, axis="y")
-        grid[0].set_yticks(range(len(names)), names)
+        grid[0].set_yticks(range(len(names)), [name_lines(name) for name in names])
         grid[0].set_ylim(len(names) - 0.5, -0.7)
         speeds_ = [f"{name} {number(runs.figure(runs.metrics(one).get(shown[0].key)))}"
                    for name, one in zip(names, compared.records, strict=True)]  # fmt: skip

@@ -28,9 +28,9 @@ def against_latency(record: BenchmarkRecord) -> Block:
     stages = frames.stages(record)
     rate = levels.throughput(stages)
     metrics = [one for one in (TTFT, ITL, TOTAL) if stages[f"{one.key}_median"].notna().any()][:2]
-    if not metrics or len(stages) < 2:
-        return Block("")
     knee = levels.knee_of(record, stages)
+    if not metrics or len(stages) < 2 or knee is None:
+        return Block("")
     with drawing(WIDE_IN, 3.6) as figure:
         grid = figure.subplots(1, len(metrics), squeeze=False)[0]
         for axes, metric in zip(grid, metrics, strict=True):

@@ -18,11 +18,16 @@ from nexus_tasks.views import runs
 def opening(record: BenchmarkRecord) -> list[str]:
     """A sweep: where throughput stops growing, what happens beyond, and how far the SLOs hold."""
     stages = frames.stages(record)
-    measured = stages.dropna(subset=[levels.throughput(stages).key])
-    if measured.empty:
+    rate = levels.throughput(stages)
+    measured = stages[stages[rate.key] > 0]
+    knee = levels.knee_of(record, measured)
+    if knee is None:
         return benchmark.opening(record)
-    rate, knee, best = levels.throughput(stages), levels.knee_of(record, measured), levels.best(measured)
-    first = f"throughput stops growing at {knee['name']}, with {number(knee[rate.key], rate.unit)}"
+    best = levels.best(measured)
+    output = number(knee[rate.key], rate.unit)
+    first = f"throughput stops growing at {knee['name']}, with {output}"
+    if len(measured) == 1:  # nothing stopped growing
+        first = f"only {knee['name']} gave answers, with {output}"
     if best["stage"] != knee["stage"]:
         first += f"; the most was {number(best[rate.key], rate.unit)}, at {best['name']}"
     return [

@@ -9,6 +9,7 @@ from typing import Any
 from nexus_tasks.fleet import builds
 from nexus_tasks.reports.pages.builds import figures, tables
 from tests.deployment_records import NOON, host, instance, lost, release, write
+from tests.report_pages import joined_words
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 OLD, NEW = "b11401-cuda89-77aa00ff", "b11434-cuda89-1f3a90c2"
@@ -65,4 +66,4 @@ def test_records_without_a_release_still_have_every_block(tmp_path: Path) -> Non
     ]  # fmt: skip
     html = "".join(block.html for block in shown)
     assert "No deployment has come as far as a release of llama.cpp." in html
-    assert f"Left out, unreadable: {damaged}, line 1" in html
+    assert f"Left out, unreadable: {damaged}, line 1" in joined_words(html)

@@ -8,6 +8,7 @@ from pathlib import Path
 from nexus_tasks.fleet import deployments
 from nexus_tasks.reports.pages.fleet import figures, tables
 from tests.deployment_records import NOON, SLOW, host, instance, lost, restored, write
+from tests.report_pages import joined_words
 
 HOUR = timedelta(hours=1)
 
@@ -66,7 +67,7 @@ def test_the_last_deployments_are_listed_newest_first_and_told_apart(tmp_path: P
     assert "1 verified" not in html
     assert "The last 3 of 4." in html
     assert "0a0a0a0a+" in html
-    assert f"Left out, unreadable: {damaged}, line 1" in html
+    assert f"Left out, unreadable: {damaged}, line 1" in joined_words(html)
 
 
 def test_a_fleet_without_an_instance_still_has_every_block(tmp_path: Path) -> None:

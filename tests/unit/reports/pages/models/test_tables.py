@@ -29,7 +29,7 @@ def test_prompts_stand_above_their_answers_in_the_order_of_the_file(tmp_path: Pa
             row.prompt = f"<{key}-{turn}>" + 700 * "x"
     html = tables.answers(compared).html
     assert re.findall(r"<h3>(.*?)</h3>", html) == ["9", "9, turn 2", "10"]
-    assert [asked[:14] for asked in re.findall(r"<blockquote>(.*?)</blockquote>", html)] == [
+    assert [asked[:14] for asked in re.findall(r"<blockquote[^>]*>(.*?)</blockquote>", html)] == [
         "&lt;9-0&gt;xxx", "&lt;9-1&gt;xxx", "&lt;10-0&gt;xx",
     ]  # fmt: skip
     assert "x…</blockquote>" in html

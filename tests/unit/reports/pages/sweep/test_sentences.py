@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from nexus_tasks.reports import frames, levels
-from nexus_tasks.reports.pages.sweep import sentences
+from nexus_tasks.reports import frames, level_figures, levels
+from nexus_tasks.reports.pages.sweep import figures, sentences
 from tests.report_pages import SIZES, opening_text, stored, sweep_run
-from tests.report_records import simulate
+from tests.report_records import failure, request, simulate
 
 
 def test_a_sweep_tells_its_knee_what_is_beyond_and_how_far_the_slos_hold(tmp_path: Path) -> None:
@@ -42,3 +42,24 @@ def test_slos_that_all_levels_met_held_up_to_the_highest_not_to_the_one_with_the
     said = opening_text(sentences.opening(record))
     output = f"{best['output_tps']:.0f} tokens/s, at {best['name']}"
     assert f"held in 95 % of the requests up to concurrency 16, with at most {output}" in said
+
+
+def test_a_sweep_that_failed_has_no_level_at_which_throughput_stops_growing(tmp_path: Path) -> None:
+    failed = [failure(index, "http", "HTTP 500.", stage=index // 4, phase="run") for index in range(8)]
+    record = sweep_run(tmp_path, requests=failed, plans=[{"concurrency": 1}, {"concurrency": 2}], trailer={"knee": 0})
+    said = opening_text(sentences.opening(record))
+    assert "stops growing" not in said
+    assert "No request that counts came to its end" in said
+    assert levels.knee_of(record, frames.stages(record)) is None
+    assert "knee" not in figures.against_latency(record).html + level_figures.by_level(record).html
+    assert "knee" not in levels.listed(record).html
+    assert levels.headline(record).stage == 0
+
+
+def test_of_a_sweep_with_answers_at_one_level_alone_nothing_stops_growing(tmp_path: Path) -> None:
+    rows = [request(index, index * 0.2, stage=0, phase="run") for index in range(4)]
+    rows += [failure(index, "http", "HTTP 500.", stage=1, phase="run") for index in range(4, 8)]
+    record = sweep_run(tmp_path, requests=rows, plans=[{"concurrency": 1}, {"concurrency": 2}], trailer={"knee": 0})
+    said = opening_text(sentences.opening(record))
+    assert "stops growing" not in said
+    assert "only concurrency 1 gave answers, with" in said
