@@ -15,12 +15,19 @@ Library code raises these and never exits; ``main`` functions are wrapped in :fu
 
 from __future__ import annotations
 
+import errno
 import functools
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from nexus_tasks.hostlib import environment
+from nexus_tasks.hostlib.terminal_text import plain
+
+# What a disk or the rights of its folders refuse; any other error of the system's is the code's own.
+OF_THE_USER = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR}
 
 
 class NexusError(Exception):
@@ -78,6 +85,7 @@ class Main(Protocol):
 def command_line(main: Callable[[Sequence[str] | None], int]) -> Main:
     """Wrap ``main(argv) -> exit status`` so that a NexusError is two lines on stderr and status 1.
 
+    A file or folder that can't be read or written is such an error, too.
     Ctrl-C gives status 130 (128 + SIGINT, as shells report it). What it starts (Ansible, compilers, notebooks) gets a
     home folder that can be written to, and this user's name.
     """
@@ -89,7 +97,18 @@ def command_line(main: Callable[[Sequence[str] | None], int]) -> Main:
             return main(argv)
         except NexusError as error:
             sys.stdout.flush()
-            sys.stderr.write(f"error: {error.message}\n hint: {error.hint}\n")
+            sys.stderr.write(plain(f"error: {error.message}\n hint: {error.hint}\n"))
+            return 1
+        except BrokenPipeError:  # whoever read what is printed has seen enough, as head does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + signal.SIGPIPE
+        except OSError as error:
+            if error.errno not in OF_THE_USER:
+                raise
+            sys.stdout.flush()
+            place = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+            hint = "see that it can be read and written, and that its disk has room"
+            sys.stderr.write(plain(f"error: {place}{error.strerror}\n hint: {hint}\n"))
             return 1
         except KeyboardInterrupt:
             sys.stderr.write("interrupted\n")

@@ -37,6 +37,7 @@ from nexus_tasks.core.errors import DeployError, UsageError
 from nexus_tasks.core.provenance import ROOT
 from nexus_tasks.fleet import ansible_environment
 from nexus_tasks.hostlib.task_results import reasons
+from nexus_tasks.hostlib.terminal_text import all_plain, plain
 
 LOGS = Path("logs")
 LONG_SECONDS = 2.0
@@ -141,7 +142,7 @@ class Narrator:
 
     def __call__(self, event: Mapping[str, Any]) -> bool:
         """Handle one event. True, else ansible-runner drops it from its statistics."""
-        text = (event.get("stdout") or "").replace("\r\n", "\n")
+        text = plain((event.get("stdout") or "").replace("\r\n", "\n"))
         if text:
             self._log(text)
         data = event.get("event_data", {})
@@ -196,7 +197,7 @@ class Narrator:
         activity.busy, activity.progress = False, ""
         self._keep_rows(host, result)
         for warning in result.get("warnings") or ():
-            self._warn(host, str(warning))
+            self._warn(host, plain(str(warning)))
         if how in ("failed", "unreachable") and not data.get("ignore_errors"):
             self.failures[host] = _reason(result)
             activity.trouble = f"{how}: {' '.join(self.failures[host].split())}"
@@ -216,7 +217,7 @@ class Narrator:
             kept = self.rows.setdefault(host, {})
             if judged is not None:
                 kept.clear()
-            kept |= {row["name"]: row for row in rows}
+            kept |= {row["name"]: row for row in map(all_plain, rows)}
 
     def _progress(self, host: str, line: str) -> None:
         activity = self.hosts.setdefault(host, Activity(since=self.clock(), busy=True))
@@ -438,7 +439,8 @@ def _interrupts() -> Iterator[_Interrupts]:
 
 def _reason(result: Mapping[str, Any]) -> str:
     """The reason for which a task failed, with the end of what the program said that it is about."""
-    return _with_remedy("\n".join(reasons(result, stderr_lines=STDERR_LINES)).replace("\n>>> Standard Error\n", " "))
+    text = plain("\n".join(reasons(result, stderr_lines=STDERR_LINES)))
+    return _with_remedy(text.replace("\n>>> Standard Error\n", " "))
 
 
 def _with_remedy(text: str) -> str:

@@ -35,6 +35,7 @@ from nexus_tasks.load.rows import Place, request_row
 from nexus_tasks.load.sender import protocol
 from nexus_tasks.load.sender_link import SenderLink, SenderLinks
 from nexus_tasks.records.benchmark_rows import RequestRow, Watch
+from nexus_tasks.servers import answers
 from nexus_tasks.servers.route import Route
 
 _BEFORE_ERRORS_COUNT = 10
@@ -266,7 +267,7 @@ class _Run:
             row.prompt = None if done.request.text is None else masking.text(done.request.text, self._hidden)
             row.answer = masking.text(reading.text or "", self._hidden)
         if row.error:
-            row.error.message = masking.text(row.error.message, self._hidden)
+            row.error.message = answers.shown(row.error.message, self._hidden)
         return row
 
     def _deliver(self) -> None:

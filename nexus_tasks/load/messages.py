@@ -12,7 +12,7 @@ import msgspec
 
 from nexus_tasks.load.event_stream import Event
 from nexus_tasks.load.reading import Reading, StreamError
-from nexus_tasks.servers.answers import EXCERPT, count_of, error_in, json_of, numbers_in, object_of, text_of, words
+from nexus_tasks.servers.answers import count_of, error_in, json_of, name_of, numbers_in, object_of, text_of, words
 
 BROKEN_OFF = (
     "error", "abort", "aborted", "cancel", "cancelled", "canceled", "timeout", "insufficient_system_resource",
@@ -58,10 +58,9 @@ class Messages:
         if told is not None:
             reading.failure = StreamError("in_stream", told)
         elif not isinstance(message, dict) or not message:
-            shown = " ".join(event.data.split())[:EXCERPT]
-            reading.failure = StreamError("protocol", f"not a JSON object: {shown}")
+            reading.failure = StreamError("protocol", f"not a JSON object: {words(event.data)}")
         else:
-            reading.backend = reading.backend or text_of(message.get("system_fingerprint"))
+            reading.backend = reading.backend or name_of(message.get("system_fingerprint"))
             self.message(event.time, message)
 
     def finish(self, *, complete: bool) -> None:
@@ -132,7 +131,7 @@ class CompletionMessages(Messages):
             self._texts.append(text_of(message.get("content")) or "")
         if message.get("stop") is True:
             reading.end = moment
-            reading.finish_reason = text_of(message.get("stop_type"))
+            reading.finish_reason = name_of(message.get("stop_type"))
             reading.timings = numbers_in(message.get("timings"))
             reading.prompt_tokens = count_of(message.get("tokens_evaluated"))
             reading.output_tokens = count_of(message.get("tokens_predicted"))
@@ -210,7 +209,7 @@ class OpenAIMessages(Messages):
             self._texts.extend(texts)
         if self._first:
             self._first = False
-            reading.backend = text_of(object_of(json_of(lines[0])).get("system_fingerprint"))
+            reading.backend = name_of(object_of(json_of(lines[0])).get("system_fingerprint"))
         return True
 
     def done(self, moment: float) -> None:
@@ -261,7 +260,7 @@ class OpenAIMessages(Messages):
                     self._texts.append(_str(delta.get("content")) or _str(delta.get("text")))
             elif reasoned:
                 reading.reasoning_tokens += 1
-            reason = text_of(choice.get("finish_reason"))
+            reason = name_of(choice.get("finish_reason"))
             if reason and reason.casefold() in BROKEN_OFF:
                 reading.failure = StreamError("in_stream", f"the server broke the answer off: {reason}")
             reading.finish_reason = reason or reading.finish_reason

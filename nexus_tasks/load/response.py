@@ -83,7 +83,7 @@ class Answer:
         """The reading. ``broken`` is what ended the transport, where that was no ordinary end."""
         head, reading = self._http, self._messages.reading
         served_by = next((head.headers[name] for name in BACKEND_HEADERS if head.headers.get(name)), None)
-        reading.backend = served_by or reading.backend
+        reading.backend = answers.name_of(served_by) or reading.backend
         if self._keep_text:
             reading.text = self._messages.text()
         broken = self._broken or broken

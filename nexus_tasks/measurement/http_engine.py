@@ -20,7 +20,6 @@ from rich.console import Console
 from nexus_tasks.fleet import targets
 from nexus_tasks.fleet.exporters import Exporter
 from nexus_tasks.fleet.targets import Target
-from nexus_tasks.hostlib import masking
 from nexus_tasks.load import generator
 from nexus_tasks.load.requests import Stage
 from nexus_tasks.measurement import http_header, progress, sweep
@@ -219,8 +218,6 @@ class Run:
         """Take the rows of requests that ended, and what was sampled meanwhile."""
         for row in rows:
             row.round = round_
-            if row.error:
-                row.error.message = masking.text(row.error.message, self.target.api_key)
             collector.add(row)
             self._tally.add(row)
             self.record.append(row)

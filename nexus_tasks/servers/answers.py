@@ -12,8 +12,13 @@ from typing import Any
 
 import msgspec
 
+from nexus_tasks.hostlib import masking
+from nexus_tasks.hostlib.terminal_text import plain
+
 EXCERPT = 300
 """The most of an unexpected answer that goes into a message, in characters."""
+_KEPT = 16 * EXCERPT
+"""The most that is taken of one: keys in it are masked before the rest is cut off, by :func:`shown`."""
 MAX_ERROR_BYTES = 1 << 20
 MAX_DOCUMENT_BYTES = 64 << 20
 """The largest body of an error, and of any other answer that is no stream."""
@@ -58,6 +63,12 @@ def text_of(value: object) -> str | None:
     if not isinstance(value, str):
         return None
     return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def name_of(value: object) -> str | None:
+    """The value where it is a text, in one line that a terminal shows as it is: names of models, builds, reasons."""
+    text = text_of(value)
+    return None if text is None else " ".join(plain(text).split())
 
 
 def count_of(value: object) -> int | None:
@@ -111,7 +122,7 @@ def words(error: object) -> str:
             break
         text = inner
     shown = text if isinstance(text, str) else json.dumps(text, ensure_ascii=False, default=str)
-    return " ".join((text_of(shown) or "").split())[:EXCERPT]
+    return _line(text_of(shown) or "")
 
 
 def excerpt(answer: bytes) -> str:
@@ -124,5 +135,14 @@ def excerpt(answer: bytes) -> str:
     if text is None and isinstance(document, dict) and not any(key in document for key in _ANSWERS):
         text = words(document)
     if text is None:
-        text = " ".join(answer[: 4 * EXCERPT].decode("utf-8", errors="replace").split())[:EXCERPT]
+        text = _line(answer[: 4 * _KEPT].decode("utf-8", errors="replace"))
     return text or "an empty answer"
+
+
+def _line(text: str) -> str:
+    return " ".join(plain(text).split())[:_KEPT]
+
+
+def shown(message: str, api_key: str | None) -> str:
+    """A message with words of a server's, as people and records get it: without the key, which some servers repeat."""
+    return masking.excerpt(message, EXCERPT, api_key)

@@ -16,9 +16,9 @@ from typing import Any
 import httpx
 
 from nexus_tasks.core.errors import EndpointDown, EndpointError, NotOpenAI, Unauthorized, UsageError
-from nexus_tasks.hostlib import masking
+from nexus_tasks.hostlib.terminal_text import plain
 from nexus_tasks.servers import answers
-from nexus_tasks.servers.answers import count_of, object_of, text_of
+from nexus_tasks.servers.answers import count_of, name_of, object_of, text_of
 from nexus_tasks.servers.client import NOT_OPENAI_HINT, ask
 from nexus_tasks.servers.route import KEY_VARIABLE
 
@@ -83,8 +83,8 @@ def probe(client: httpx.Client, *, model: str | None = None, api_path: str = API
         n_params=count_of(meta.get("n_params")),
         n_ctx_train=count_of(meta.get("n_ctx_train")),
         tensor_bytes=count_of(meta.get("size")),
-        model_path=text_of(props.get("model_path")) if has_own_api else None,
-        build=text_of(props.get("build_info")),
+        model_path=name_of(props.get("model_path")) if has_own_api else None,
+        build=name_of(props.get("build_info")),
         n_ctx=count_of(settings.get("n_ctx")) or count_of(meta.get("n_ctx")) or count_of(served.get("max_model_len")),
         api_path=api_path,
         total_slots=slots,
@@ -120,7 +120,7 @@ def message(client: httpx.Client, response: httpx.Response) -> str:
     """The message in an error answer, or its reason phrase; without the key, which some servers repeat."""
     told = answers.error_in(document(response))
     key = client.headers.get("authorization", "").removeprefix("Bearer ")
-    return masking.text(told or response.reason_phrase or "no reason given", key)
+    return answers.shown(told or name_of(response.reason_phrase) or "no reason given", key)
 
 
 def _model(client: httpx.Client, address: str, api_path: str, wanted: str | None) -> tuple[dict[str, Any], bool]:
@@ -160,6 +160,12 @@ def _model(client: httpx.Client, address: str, api_path: str, wanted: str | None
         raise NotOpenAI(f"{address}{where} answers with JSON that is no list of models", hint=NOT_OPENAI_HINT)
     if not models:
         raise NotOpenAI(f"{address} serves no model", hint="load one, or name one with --model, then measure again")
+    unnamed = [name_of(model["id"]) for model in models if plain(model["id"]) != model["id"]]
+    if unnamed:  # it is asked for by its name, and that is shown
+        raise NotOpenAI(
+            f"{address} names a model by characters that control terminals: {unnamed[0]}",
+            hint="give the model another name, as llama-server's --alias does",
+        )
     is_llama_server |= any(model.get("owned_by") == OWNED_BY_LLAMA_SERVER for model in models)
     if wanted is None:
         return models[0], is_llama_server

@@ -27,6 +27,7 @@ import psutil
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from nexus_tasks.hostlib.terminal_text import plain
 from nexus_tasks.servers import answers, client
 from nexus_tasks.telemetry import sampling
 
@@ -385,7 +386,9 @@ def _generated(slot: Mapping[str, Any]) -> int:
 
 def _values(metrics: Mapping[str, Metric], name: str) -> Iterable[tuple[dict[str, str], float]]:
     family = metrics.get(f"{EXPORTER}{name}")
-    return [(sample.labels, sample.value) for sample in family.samples] if family else []
+    if not family:
+        return []
+    return [({key: plain(text) for key, text in sample.labels.items()}, sample.value) for sample in family.samples]
 
 
 def _by_gpu(metrics: Mapping[str, Metric], name: str) -> dict[int, float]:

@@ -62,6 +62,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.hostlib.environment import begin
 from ..module_utils.hostlib.files import write_line
+from ..module_utils.hostlib.terminal_text import all_plain, plain
 from ..module_utils.llama_server.control import restart, rollback, start, stop
 from ..module_utils.llama_server.desired_state import TRIAL
 from ..module_utils.llama_server.errors import HostError
@@ -125,9 +126,10 @@ def main() -> None:
             if row["error"]:
                 break
     except HostError as error:
-        module.fail_json(msg=str(error), instances=rows)
+        module.fail_json(msg=plain(str(error)), instances=all_plain(rows))
     except OSError as error:
-        module.fail_json(msg=f"{error.strerror}: {error.filename}", instances=rows)
+        module.fail_json(msg=f"{error.strerror}: {error.filename}", instances=all_plain(rows))
+    rows = all_plain(rows)
     module.exit_json(changed=any(row["changed"] for row in rows), instances=rows, wrong=failure_message(rows))
 
 

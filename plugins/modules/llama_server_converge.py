@@ -60,6 +60,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.hostlib.environment import begin
 from ..module_utils.hostlib.files import write_line
+from ..module_utils.hostlib.terminal_text import all_plain, plain
 from ..module_utils.llama_server.converge import converge
 from ..module_utils.llama_server.errors import HostError
 from ..module_utils.llama_server.failures import failure_message
@@ -88,9 +89,9 @@ def main() -> None:
         for folder in (root, module.params["logs"]):
             os.makedirs(folder, mode=0o755, exist_ok=True)
         progress("beginning, or waiting for another run")  # not the last line of the run before
-        rows = converge(host_of(module.params, progress), module.params["names"])
+        rows = all_plain(converge(host_of(module.params, progress), module.params["names"]))
     except HostError as error:
-        module.fail_json(msg=str(error))
+        module.fail_json(msg=plain(str(error)))
     except OSError as error:
         module.fail_json(msg=f"{error.strerror}: {error.filename}; what served before serves on")
     module.exit_json(

@@ -52,6 +52,7 @@ runtimes:
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.hostlib.environment import begin
+from ..module_utils.hostlib.terminal_text import all_plain, plain
 from ..module_utils.llama_server.difference import difference
 from ..module_utils.llama_server.errors import HostError
 from ..module_utils.llama_server.failures import failure_message
@@ -65,10 +66,10 @@ def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     try:
         host = host_of(module.params)
-        rows = plan(host, remember=not module.check_mode)
+        rows = all_plain(plan(host, remember=not module.check_mode))
         diff = difference(host) if module._diff else {}
     except HostError as error:
-        module.fail_json(msg=str(error))
+        module.fail_json(msg=plain(str(error)))
     except OSError as error:
         module.fail_json(msg=f"{error.strerror}: {error.filename}")
     result = {

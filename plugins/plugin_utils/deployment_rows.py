@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..module_utils.hostlib import masking
+from ..module_utils.hostlib import masking, terminal_text
 from ..module_utils.hostlib.task_results import reasons
 
 # What reports instances; follow returns the result of the job that it waited for.
@@ -130,7 +130,7 @@ class HostState:
 
 def excerpt(text: str) -> str:
     """The first and the last lines of a message, without the middle of a log."""
-    lines = [line[:LINE_LENGTH] for line in masking.addresses(text).strip().splitlines()]
+    lines = [line[:LINE_LENGTH] for line in masking.addresses(terminal_text.plain(text)).strip().splitlines()]
     left_out = len(lines) - HEAD_LINES - TAIL_LINES
     if left_out > 0:
         lines[HEAD_LINES:-TAIL_LINES] = [f"({left_out} lines left out)"]
@@ -150,7 +150,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     if isinstance(value, str):
-        return masking.addresses(value)[:TEXT_LENGTH]
+        return masking.addresses(terminal_text.plain(value))[:TEXT_LENGTH]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, bool | int):

@@ -103,3 +103,33 @@ def test_answers_of_servers_are_read_in_one_place(room: str) -> None:
         text = path.read_text()
         for way in ("json.loads(", "json.decode(", ".json()"):
             assert way not in text, f"{path}: {way} is answers.json_of"
+
+
+KEY = "sk-0123456789abcdefghijklmnopqrstuv"
+
+
+@pytest.mark.parametrize("before", [0, 100, *range(258, 302, 3), 400])
+@pytest.mark.parametrize("form", ['{{"error": {{"message": "{}"}}}}', '{{"detail": "{}"}}', "{}", '{{"error": "{}"}}'])
+def test_of_a_key_that_a_server_echoes_nothing_is_left_wherever_its_words_are_cut(before: int, form: str) -> None:
+    body = form.format("x" * before + KEY + "y" * 600).encode()
+    shown = answers.shown(answers.excerpt(body), KEY)
+    assert len(shown) <= answers.EXCERPT
+    assert not any(KEY[start : start + 4] in shown for start in range(len(KEY) - 4))
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"error": "\\u001b]0;owned\\u0007no\\u202e model"}', b"\x1b]0;owned\x07no\xe2\x80\xae model"]
+)
+def test_what_a_server_says_does_not_control_a_terminal(body: bytes) -> None:
+    assert answers.excerpt(body) == "no model"
+    assert answers.name_of("ti\x1b[2Jny\nmodel") == "tiny model"
+
+
+def test_what_servers_say_is_cut_and_named_by_these_functions_alone() -> None:
+    files = [
+        path for room in ("load", "servers", "measurement") for path in (ROOT / "nexus_tasks" / room).rglob("*.py")
+    ]
+    cutting = {path.name for path in files if "EXCERPT]" in path.read_text()}
+    assert cutting == set()
+    exact = {path.name for path in files if "text_of(" in path.read_text()} - {"answers.py"}
+    assert exact == {"messages.py", "endpoint.py"}  # of answers, and of a model's name, by which it is asked for
