@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import xmlrpc.client
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from ...hostlib import locks
 from ...hostlib.files import read_json, read_text, write_file
 from ...hostlib.instances import Instance
 from ...hostlib.pids import argv_of
@@ -17,8 +19,10 @@ from ..folder import STARTED, Folder, folders
 from ..processes import end, with_variable
 from . import log_files
 from .base import STOP_SECONDS, Runtime, Settings, Status, have_user, user_under_supervisor
-from .supervisord import ShuttingDown, configuration, connect, log_of
+from .supervisord import configuration, log_of, reach
 
+LOCK = "supervisord.lock"
+LOCK_SECONDS = 300  # the longest of what is done under it: to end servers of a supervisord that is gone
 LIVE = ("STARTING", "RUNNING", "BACKOFF")  # states of a program that supervisord keeps running
 # What supervisord and its servers keep of the environment of whoever deploys, who may have keys in it.
 KEPT_VARIABLES = (
@@ -48,7 +52,8 @@ class Supervisor(Runtime):
                 f"supervisor's {self.settings.supervisor_python} is missing: deploy instance {config.name} again"
             )
         os.makedirs(self.settings.logs, exist_ok=True)
-        self._have_configuration(config.name)
+        with self._configuring():
+            self._have_configuration(config.name)
         if config.user:
             uid, gid = have_user(config.user)
             cache = os.path.join(self.settings.root, config.name, "cache")
@@ -65,7 +70,23 @@ class Supervisor(Runtime):
         except OSError:  # a full disk: the launcher of another generation starts this one as well
             if not folder.linked(STARTED):
                 raise
-        self._have_configuration(name)
+        with self._configuring():
+            self._have_configuration(name)
+            self._apply(name)
+
+    @contextlib.contextmanager
+    def _configuring(self) -> Iterator[None]:
+        """Hold the lock of this prefix's supervisord. What is computed of the instances is written and applied before
+        another run does so: one that applied what it had computed earlier would remove what was added since.
+        """
+        try:
+            with locks.held(os.path.join(self.settings.root, LOCK), "supervisord's configuration", wait=LOCK_SECONDS):
+                yield
+        except locks.LockError as error:
+            raise HostError(str(error)) from error
+
+    def _apply(self, name: str) -> None:
+        """Have supervisord run an instance by the configuration on the disk, and none that it does not have."""
         proxy = self._connect()
         if proxy is None:
             proxy = self._start_supervisord()
@@ -97,19 +118,21 @@ class Supervisor(Runtime):
 
     def unsettle(self, name: str) -> None:
         """It never was to start with the host; the last one stopped ends supervisord."""
-        proxy = self._connect()
-        if proxy and not any(info["pid"] for info in self._infos(proxy)):
-            self.shut_down()
+        with self._configuring():
+            proxy = self._connect()
+            if proxy and not any(info["pid"] for info in self._infos(proxy)):
+                self.shut_down()
 
     def forget(self, name: str) -> None:
         self.stop(name)
-        proxy = self._connect()
-        Folder(self.settings.root, name).link(STARTED, None)
-        write_file(self.configuration, self._configuration(without=name), mode=0o600)
-        if proxy and self._info(proxy, name):
-            proxy.supervisor.removeProcessGroup(name)
-        if proxy and not self._infos(proxy):
-            self.shut_down()
+        with self._configuring():
+            proxy = self._connect()
+            Folder(self.settings.root, name).link(STARTED, None)
+            write_file(self.configuration, self._configuration(without=name), mode=0o600)
+            if proxy and self._info(proxy, name):
+                proxy.supervisor.removeProcessGroup(name)
+            if proxy and not self._infos(proxy):
+                self.shut_down()
 
     def shut_down(self) -> None:
         """End supervisord, and with it what it runs."""
@@ -173,19 +196,7 @@ class Supervisor(Runtime):
         return next((info for info in self._infos(proxy) if info["name"] == name), {})
 
     def _connect(self) -> xmlrpc.client.ServerProxy | None:
-        """supervisord's interface, or None when it does not run. One that is shutting down is waited for."""
-        proxy = connect(self.socket)
-        deadline = time.monotonic() + STOP_SECONDS
-        while True:
-            try:
-                proxy.supervisor.getState()
-                return proxy
-            except OSError as error:
-                if not isinstance(error, ShuttingDown):
-                    return None
-                if time.monotonic() > deadline:
-                    raise HostError(f"supervisord does not end within {STOP_SECONDS} s: end it") from error
-                time.sleep(0.2)
+        return reach(self.socket)
 
     def _start_supervisord(self) -> xmlrpc.client.ServerProxy:
         kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}

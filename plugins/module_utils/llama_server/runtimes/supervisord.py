@@ -6,6 +6,7 @@ import errno
 import http.client
 import os
 import socket
+import time
 import xmlrpc.client
 from collections.abc import Iterable
 from typing import Any
@@ -63,6 +64,22 @@ def connect(path: str) -> xmlrpc.client.ServerProxy:
     supervisord refuses.
     """
     return xmlrpc.client.ServerProxy("http://supervisor", transport=_UnixTransport(path))
+
+
+def reach(path: str) -> xmlrpc.client.ServerProxy | None:
+    """The interface of one that runs, else None; one that is shutting down is waited for."""
+    proxy = connect(path)
+    deadline = time.monotonic() + STOP_SECONDS
+    while True:
+        try:
+            proxy.supervisor.getState()
+            return proxy
+        except OSError as error:
+            if not isinstance(error, ShuttingDown):
+                return None
+            if time.monotonic() > deadline:
+                raise HostError(f"supervisord does not end within {STOP_SECONDS} s: end it") from error
+            time.sleep(0.2)
 
 
 class _UnixConnection(http.client.HTTPConnection):
