@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..module_utils.gguf_model.address import asked
+from ..module_utils.gguf_model.errors import one_line
 from ..module_utils.gguf_model.hub import token_problem
 
 SOURCES = ("path", "url", "repo", "generator")
@@ -42,7 +43,8 @@ def profile_problem(profile: Any) -> str | None:
         return f"has {misplaced[0]}, which says nothing beside {source}: remove it"
     for key, value in profile.items():
         if not isinstance(value, str) or not value.strip() or "\n" in value.strip():
-            return f"has {key}: {value!r}, which is not one line of text: put it in quotes"
+            shown = f"a {key}" if key == "url" else f"{key}: {value!r}"
+            return f"has {shown}, which is not one line of text: put it in quotes"
     if missing := [key for key in REQUIRED[source] if key not in profile]:
         return f"has {source} without {missing[0]}: add {missing[0]}"
     return value_problem(profile)
@@ -95,4 +97,4 @@ def problems(names: Any, catalogue: Any, token: str | None = None) -> list[str]:
 
     ``token``: the one for the hub, of which nothing is repeated.
     """
-    return [" ".join(problem.split()) for problem in _problems(names, catalogue, token)]
+    return [one_line(problem, token) for problem in _problems(names, catalogue, token)]

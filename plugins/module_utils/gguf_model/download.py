@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 from ..hostlib import masking
 from ..hostlib.files import read_json, write_file
+from ..hostlib.gguf import MAGIC
 from ..hostlib.http_client import open_address
 from .errors import MIB, ModelError, check_space, no_space
 from .progress import Progress
@@ -146,7 +147,7 @@ class Download:
         self._progress.start(self._done)
         with open(self._partial, "ab", buffering=0) as stream:
             for chunk in iter(lambda: response.read(CHUNK_BYTES), b""):
-                if self._done == 0 and not chunk.startswith(b"GGUF"):
+                if self._done == 0 and not chunk.startswith(MAGIC):
                     raise ModelError(f"what came is not a GGUF file: it begins with {chunk[:16]!r}; check the address")
                 _write_all(stream, chunk)
                 self._digest.update(chunk)

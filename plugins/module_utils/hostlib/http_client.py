@@ -128,6 +128,8 @@ class _LimitedHTTPS(_Limited, urllib.request.HTTPSHandler):
 class _Redirects(urllib.request.HTTPRedirectHandler):
     """Follows redirects, and gives each origin the credential that is held for it."""
 
+    http_error_308 = urllib.request.HTTPRedirectHandler.http_error_302  # Python follows it since 3.11 only
+
     def __init__(self, held: dict[tuple[str, str, int], str]) -> None:
         self.held = held
 
@@ -143,7 +145,8 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         given = basic_authorization(newurl)
         if given:
             self.held[origin_of(bare)] = given
-        followed = super().redirect_request(req, fp, code, msg, headers, bare)
+        known = 307 if code == 308 else code  # which is to be followed in the same way
+        followed = super().redirect_request(req, fp, known, msg, headers, bare)
         if followed is None:
             return None
         # A proxy's credential is set anew where the next request goes by way of that proxy.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 import resource
 import struct
 import time
@@ -16,6 +17,7 @@ from gguf import GGML_QUANT_SIZES, GGUFReader, GGUFWriter
 
 from nexus_tasks.model_store import tiny_model
 from plugins.module_utils.hostlib import gguf
+from tests.conftest import ROOT
 
 SMALL = tiny_model.Shape(n_layer=1, n_embd=64, n_head=2, n_head_kv=1, n_ff=64)
 HUGE = (1 << 64) - 1
@@ -75,6 +77,14 @@ def written(path: Path, fill: Callable[[GGUFWriter], None]) -> gguf.Header:
     writer.write_tensors_to_file()
     writer.close()
     return gguf.read_header(str(path))
+
+
+def test_nothing_else_reads_headers() -> None:
+    """A second reader would need bounds of its own."""
+    own = Path(gguf.__file__)
+    files = [path for place in ("plugins", "nexus_tasks") for path in (ROOT / place).rglob("*.py")]
+    others = [path for path in files if not path.samefile(own)]
+    assert [path for path in others if re.search(r"b[\"']GGUF|GGUFReader", path.read_text(encoding="utf-8"))] == []
 
 
 def test_the_sizes_of_tensor_types_are_those_of_the_gguf_package() -> None:

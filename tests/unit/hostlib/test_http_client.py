@@ -7,6 +7,7 @@ import contextlib
 import ssl
 import subprocess
 import threading
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -38,6 +39,7 @@ class Origin:
     redirects: dict[str, str] = field(default_factory=dict)
     asked: list[tuple[str, str | None]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
+    status: int = 302
 
 
 @contextlib.contextmanager
@@ -50,7 +52,7 @@ def origin(context: ssl.SSLContext | None = None) -> Iterator[Origin]:
             here.asked.append((self.path, self.headers["Authorization"]))
             here.headers.append(dict(self.headers))
             leads = here.redirects.get(self.path)
-            self.send_response(302 if leads else 200)
+            self.send_response(here.status if leads else 200)
             if leads:
                 self.send_header("Location", leads)
             self.send_header("Content-Length", "0")
@@ -100,6 +102,19 @@ def test_the_same_origin_gets_the_credential_again(two: tuple[Origin, Origin], l
     first.redirects["/a"] = leads.format(first.url)
     ask(f"{first.url}/a")
     assert first.asked == [("/a", TOKEN), ("/b", TOKEN)]
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_every_redirect_is_followed_on_every_python(
+    two: tuple[Origin, Origin], monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    # Python 3.9 and 3.10 know nothing of 308.
+    monkeypatch.delattr(urllib.request.HTTPRedirectHandler, "http_error_308", raising=False)
+    here, there = two
+    here.status, here.redirects["/a"] = status, f"{there.url}/b"
+    with open_address(f"{here.url}/a", authorization="Bearer t") as answer:
+        assert answer.status == 200
+    assert (here.asked, there.asked) == ([("/a", "Bearer t")], [("/b", None)])
 
 
 def test_a_way_that_leads_back_gets_it_there_and_nowhere_between(two: tuple[Origin, Origin]) -> None:

@@ -40,6 +40,15 @@ def test_an_address_that_cannot_be_asked_for_is_refused_without_repeating_it(url
     assert "sesame" not in line
 
 
+def test_no_line_repeats_what_an_address_holds_beside_the_place() -> None:
+    address = "https://me:sesame@host/m.gguf?sig=sesame"
+    lines = [told(url=f"{address}\nx", sha256=SHA256), told(repo=address, file="m.gguf"), told(path=address)]
+    assert [line.partition(" has ")[2].partition(": ")[0] for line in lines] == [
+        "a url, which is not one line of text", "repo", "path",
+    ]  # fmt: skip
+    assert "sesame" not in "".join(lines)
+
+
 @pytest.mark.parametrize(
     "file",
     [
