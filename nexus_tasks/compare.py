@@ -22,6 +22,7 @@ from nexus_tasks.comparison import baselines, comparable, gate, quantities, sele
 from nexus_tasks.comparison.comparable import names
 from nexus_tasks.comparison.naming import LAST
 from nexus_tasks.comparison.quantities import QUANTITIES
+from nexus_tasks.core import numbers
 from nexus_tasks.core.errors import UsageError, command_line
 from nexus_tasks.records import store
 
@@ -61,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--json", action="store_true", help="print JSON and nothing else")
     made.add_argument(
-        "--simulate", metavar="TRIALS", nargs="?", type=int, const=2000,
+        "--simulate", metavar="TRIALS", nargs="?", type=numbers.whole, const=2000,
         help="show the statistical power of comparisons, and how often they are wrong (2000)",
     )  # fmt: skip
     made.add_argument(

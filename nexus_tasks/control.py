@@ -17,8 +17,9 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from nexus_tasks.core import numbers
 from nexus_tasks.core.errors import DeployError, UsageError, command_line
-from nexus_tasks.fleet import terminal, verbs
+from nexus_tasks.fleet import patterns, terminal, verbs
 from nexus_tasks.fleet.inventory import FLEET, HERE
 from nexus_tasks.fleet.playbook import Outcome
 from nexus_tasks.fleet.verbs import GOES_ON, LINES, LOOKING, VERBS, Row
@@ -48,7 +49,9 @@ def _parser(verb: str) -> argparse.ArgumentParser:
         help="only the instances of this name; may be given again",
     )  # fmt: skip
     if verb == "logs":
-        parser.add_argument("--lines", metavar="N", type=int, default=LINES, help="of each log (default: %(default)s)")
+        parser.add_argument(
+            "--lines", metavar="N", type=numbers.whole, default=LINES, help="of each log (default: %(default)s)"
+        )
     parser.add_argument("--json", action="store_true", help="print the rows as JSON, for programs")
     return parser
 
@@ -60,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser(verb).parse_intermixed_args(begun.arguments, argparse.Namespace(lines=LINES))
     if arguments.lines < 1:
         raise UsageError(f"--lines must be 1 or more, not {arguments.lines}", hint=f"{LINES} are shown without it")
-    hosts, _, instance = (arguments.pattern or "").partition("/")
+    hosts, instance = (None, "") if arguments.pattern is None else patterns.split(arguments.pattern)
     instances = [*arguments.instance, *filter(None, [instance])]
     console = Console(stderr=arguments.json)
     try:

@@ -22,6 +22,7 @@ from contextlib import ExitStack
 from rich.console import Console
 from rich.live import Live
 
+from nexus_tasks.core import numbers
 from nexus_tasks.core.errors import UsageError, command_line
 from nexus_tasks.fleet import inventory
 from nexus_tasks.fleet.live import rows, table, watching
@@ -70,7 +71,11 @@ def _parser() -> argparse.ArgumentParser:
         f"(default: all on {inventory.FLEET}, or on {inventory.HERE} while that is empty)",
     )  # fmt: skip
     parser.add_argument(
-        "--interval", type=float, default=INTERVAL_S, metavar="S", help="seconds between looks (default: %(default)g)"
+        "--interval",
+        type=numbers.number,
+        default=INTERVAL_S,
+        metavar="S",
+        help="seconds between looks (default: %(default)g)",
     )
     parser.add_argument("--once", action="store_true", help="show it once; exit status 1 when an instance is down")
     parser.add_argument("--json", action="store_true", help="print a line of JSON each time, for programs")

@@ -18,6 +18,7 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -76,6 +77,22 @@ class ReportError(NexusError):
     """A notebook that cannot be rendered into a report."""
 
 
+def refuse_empty(argv: Sequence[str]) -> None:
+    """Refuse a command line with an empty argument: what a variable that is not set leaves would mean everything.
+
+    Raises:
+        UsageError: with its place.
+    """
+    for place, argument in enumerate(argv, start=1):
+        if not argument.strip() or re.fullmatch(r"--[a-z-]+=\s*", argument):
+            before = f", after {argv[place - 2]}" if place > 1 and not argument.strip() else ""
+            shown = argument.strip() or f"argument {place}{before}"
+            raise UsageError(
+                f"{shown} is empty",
+                hint="leave it out, or say what is meant; is a variable of the command line not set?",
+            )
+
+
 class Main(Protocol):
     """A command: the arguments after its name, or None for those of the process; gives the exit status."""
 
@@ -94,6 +111,7 @@ def command_line(main: Callable[[Sequence[str] | None], int]) -> Main:
     def wrapped(argv: Sequence[str] | None = None) -> int:
         environment.have_a_home()
         try:
+            refuse_empty(sys.argv[1:] if argv is None else argv)
             return main(argv)
         except NexusError as error:
             sys.stdout.flush()

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from nexus_tasks.core.errors import DeployError, UsageError
-from nexus_tasks.fleet import playbook
+from nexus_tasks.fleet import patterns, playbook
 from nexus_tasks.servers import route
 
 FLEET, HERE = "gpu-hosts", "local"
@@ -84,7 +84,7 @@ def deployed(target: str | None = None) -> Deployed:
         DeployError: nothing is deployed there, or Ansible failed for every host.
         UsageError: the pattern matches no host, or the host has no such instance.
     """
-    pattern, _, wanted = (target or "").partition("/")
+    pattern, wanted = ("", "") if target is None else patterns.split(target)
     hosts, failures = _ask_ansible(pattern)
     names = [name for host in hosts for name in host["declared"]]
     if wanted and wanted not in names and not failures:

@@ -35,7 +35,7 @@ from rich.text import Text
 
 from nexus_tasks.core.errors import DeployError, UsageError
 from nexus_tasks.core.provenance import ROOT
-from nexus_tasks.fleet import ansible_environment
+from nexus_tasks.fleet import ansible_environment, patterns
 from nexus_tasks.hostlib.task_results import reasons
 from nexus_tasks.hostlib.terminal_text import all_plain, plain
 
@@ -277,8 +277,10 @@ def run(
 
     Raises:
         DeployError: the playbook failed; the message is that of each host's failed task.
+        UsageError: a limit is empty, or has an empty word.
         KeyboardInterrupt: it was interrupted; Ansible has ended. Jobs that it started on hosts go on there.
     """
+    patterns.check_limits(arguments)
     # A folder a run: ansible-runner would otherwise find the variables and output of the run before.
     with tempfile.TemporaryDirectory(prefix="llama-nexus-") as private, _opened(log) as stream:
         narrator = Narrator(console, stream, narrate)

@@ -41,7 +41,7 @@ def chosen_pattern(verb: str, pattern: str | None) -> str:
     Raises:
         UsageError: nobody said which GPU hosts should lose their servers.
     """
-    if pattern:
+    if pattern is not None:
         return pattern
     default = default_pattern()
     if default == FLEET and verb not in LOOKING:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from nexus_tasks.core.errors import UsageError
+from nexus_tasks.core.numbers import number, whole
 from nexus_tasks.load.requests import Limits, Stage
 from nexus_tasks.measurement import presets
 from nexus_tasks.measurement.plan import Plan, Sweep
@@ -28,6 +29,8 @@ SECONDS = 30.0
 """Time in which requests begin at a rate, unless told otherwise."""
 UNTIL_SECONDS = 600.0
 """Longest time of a stage with --until, unless told otherwise."""
+MAX_AT_ONCE = 65535
+MAX_PROCESSES = 256
 _HELP = "see nox -s benchmark -- --help"
 NOT_OF_TOOLS = (
     "--interleave", "--warmup", "--ramp", "--rate", "--sweep", "--api", "--same-prompt", "--keep-answers", "--slo",
@@ -62,6 +65,8 @@ def plan(options: argparse.Namespace) -> Plan:
     for name, value in (("--processes", asked.processes), ("--interleave", options.interleave)):
         if value is not None and value < 1:
             raise UsageError(f"{name} must be 1 or more, not {value}", hint=_HELP)
+    if asked.processes is not None and asked.processes > MAX_PROCESSES:
+        raise UsageError(f"--processes must be at most {MAX_PROCESSES}, not {asked.processes}", hint=_HELP)
     if options.interleave and swept:
         raise UsageError("--interleave and --sweep exclude each other", hint="sweep each target by itself")
     return asked
@@ -155,10 +160,10 @@ def _stages(options: argparse.Namespace, base: Stage, spec: Spec) -> tuple[tuple
         first = {"rate_per_s": way.first} if by_rate else {"concurrency": int(way.first)}
         return (dataclasses.replace(pattern, **first),), axis, way
     if by_rate:
-        rates = _numbers(options.rate, "--rate", float)
+        rates = _numbers(options.rate, "--rate", number)
         stages = tuple(dataclasses.replace(pattern, rate_per_s=rate) for rate in rates)
     else:
-        users = _numbers(options.concurrency, "--concurrency", int) if options.concurrency else [1]
+        users = _numbers(options.concurrency, "--concurrency", whole) if options.concurrency else [1]
         stages = tuple(_closed(pattern, number, base, given=options.warmup is not None) for number in users)
     if spec.lengths:
         if len(stages) > 1:
@@ -178,6 +183,8 @@ def _check_load(options: argparse.Namespace, *, by_rate: bool) -> None:
             raise UsageError(f"{name} needs --rate or --sweep rate", hint="give --rate in requests per second")
     if options.most is not None and not options.sweep:
         raise UsageError("--most needs --sweep", hint="add --sweep")
+    if options.most is not None and options.sweep == "concurrency" and options.most > MAX_AT_ONCE:
+        raise UsageError(f"--most must be at most {MAX_AT_ONCE}, not {options.most:g}", hint=_HELP)
     if options.most is not None and options.most < FIRST_LEVEL[options.sweep]:
         least = f"{FIRST_LEVEL[options.sweep]:g}"
         raise UsageError(f"--most must be {least} or more, not {options.most:g}", hint="a sweep begins there")
@@ -217,9 +224,12 @@ def _check(stage: Stage) -> None:
     ):
         if value is not None and value < minimum:
             raise UsageError(f"{name} must be {minimum} or more, not {value}", hint=_HELP)
-    for name, number in (("--rate", stage.rate_per_s), ("--duration", stage.duration_s)):
-        if number is not None and number <= 0:
-            raise UsageError(f"{name} must be more than 0, not {number:g}", hint=_HELP)
+    for name, value in (("--concurrency", stage.concurrency), ("--burst", stage.burst)):
+        if value is not None and value > MAX_AT_ONCE:
+            raise UsageError(f"{name} must be at most {MAX_AT_ONCE}, not {value}", hint="one address has no more ports")
+    for name, size in (("--rate", stage.rate_per_s), ("--duration", stage.duration_s)):
+        if size is not None and size <= 0:
+            raise UsageError(f"{name} must be more than 0, not {size:g}", hint=_HELP)
     if stage.ramp_s < 0:
         raise UsageError(f"--ramp must be 0 or more, not {stage.ramp_s:g}", hint="give it in seconds")
 
@@ -253,5 +263,6 @@ def _at_most_one(options: dict[str, object]) -> None:
 def _numbers(text: str, option: str, kind: Callable[[str], Number]) -> list[Number]:
     try:
         return [kind(part) for part in text.split(",")]
-    except ValueError:
-        raise UsageError(f"{option} must be numbers, not {text}", hint=f"write them like {option} 1,4,16") from None
+    except argparse.ArgumentTypeError as error:
+        hint = f"write them like {option} 1,4,16"
+        raise UsageError(f"{option} must be numbers, not {text}: each {error}", hint=hint) from error

@@ -145,6 +145,12 @@ class Run:
                 source = sources.prepare(connected, server, plan.spec)
             one = cls(reached, straight, server, plan, source, console)
             one.say(f"{target.name}: {server.model} at {target.base_url} ({server.engine})")
+            if plan.spec.file and plan.spec.file.repeated:
+                file = plan.spec.file
+                one.say(
+                    f"  {file.path}: {file.repeated} of {len(file.entries)} entries have the id of one before them, "
+                    "and are told apart as ID#2, ID#3 and so on"
+                )
             with one._stack:
                 yield one
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from nexus_tasks.core.numbers import number, whole
 from nexus_tasks.load.requests import Limits
 from nexus_tasks.measurement.llama_bench import tool_plan
 from nexus_tasks.measurement.presets import DEFAULT_PRESET, PRESETS
@@ -61,8 +62,8 @@ def _add_workload(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--same-prompt", action="store_true", help="one prompt again and again, so that the prefix cache shows"
     )
-    group.add_argument("--prefix-tokens", type=int, metavar="N", help="tokens that all prompts begin with")
-    group.add_argument("--turns", type=int, metavar="N", help="conversations of N turns, each with all before it")
+    group.add_argument("--prefix-tokens", type=whole, metavar="N", help="tokens that all prompts begin with")
+    group.add_argument("--turns", type=whole, metavar="N", help="conversations of N turns, each with all before it")
     group.add_argument(
         "--prompts-file",
         type=Path,
@@ -75,9 +76,9 @@ def _add_workload(group: argparse._ArgumentGroup) -> None:
         help="prompts of these lengths, a stage each; 100..32k doubles from one to the other",
     )
     group.add_argument("--embeddings", action="store_true", help="ask for embeddings of the prompts")
-    group.add_argument("--rerank", type=int, metavar="N", help="have N documents ranked in each request")
+    group.add_argument("--rerank", type=whole, metavar="N", help="have N documents ranked in each request")
     group.add_argument(
-        "--seed", type=int, metavar="N", help="draw the same prompts, lengths and arrivals as another run"
+        "--seed", type=whole, metavar="N", help="draw the same prompts, lengths and arrivals as another run"
     )
 
 
@@ -91,7 +92,7 @@ def _add_load(group: argparse._ArgumentGroup) -> None:
         "--rate", metavar="N,N,...", help="open loop: requests that begin per second, whether others ended or not"
     )
     group.add_argument("--poisson", action="store_true", help="with --rate: at random moments, not at equal distances")
-    group.add_argument("--burst", type=int, metavar="N", help="with --rate: N at a time")
+    group.add_argument("--burst", type=whole, metavar="N", help="with --rate: N at a time")
     group.add_argument(
         "--sweep",
         nargs="?",
@@ -99,23 +100,23 @@ def _add_load(group: argparse._ArgumentGroup) -> None:
         choices=AXES,
         help="find the level of load at saturation, where throughput stops growing",
     )
-    group.add_argument("--most", type=float, metavar="N", help="the highest level of a sweep")
-    group.add_argument("--requests", type=int, metavar="N", help="requests that count, of each stage")
+    group.add_argument("--most", type=number, metavar="N", help="the highest level of a sweep")
+    group.add_argument("--requests", type=whole, metavar="N", help="requests that count, of each stage")
     group.add_argument(
-        "--duration", type=float, metavar="S", help="seconds in which requests begin, instead of a number"
+        "--duration", type=number, metavar="S", help="seconds in which requests begin, instead of a number"
     )
-    group.add_argument("--warmup", type=int, metavar="N", help="requests before them that don't count")
-    group.add_argument("--ramp", type=float, default=0.0, metavar="S", help="grow to the full load over S seconds")
+    group.add_argument("--warmup", type=whole, metavar="N", help="requests before them that don't count")
+    group.add_argument("--ramp", type=number, default=0.0, metavar="S", help="grow to the full load over S seconds")
     group.add_argument(
         "--interleave",
         nargs="?",
-        type=int,
+        type=whole,
         const=ROUNDS,
         metavar="ROUNDS",
         help="measure two targets in turn, so that drift is the same for both (without a value: %(const)s rounds)",
     )
     group.add_argument(
-        "--processes", type=int, metavar="N", help="that make the load (default: 1; more where there are more cores)"
+        "--processes", type=whole, metavar="N", help="that make the load (default: 1; more where there are more cores)"
     )
     group.add_argument(
         "--engine", choices=ENGINES, default=ENGINES[0], help="http, or llama.cpp's own tools on the host itself"
@@ -141,13 +142,13 @@ def _add_ends(group: argparse._ArgumentGroup) -> None:
         help="what a good request keeps: ttft_ms=500, itl_p95_ms=50",
     )
     group.add_argument(
-        "--max-error-rate", type=float, metavar="SHARE", help="stop when more requests fail (0 to 1; default: never)"
+        "--max-error-rate", type=number, metavar="SHARE", help="stop when more requests fail (0 to 1; default: never)"
     )
     group.add_argument(
         "--timeout",
-        type=float,
+        type=number,
         default=Limits().token_s,
         metavar="S",
         help="longest silence of a server within a request (default: %(default)g)",
     )
-    group.add_argument("--request-timeout", type=float, metavar="S", help="longest request (default: none)")
+    group.add_argument("--request-timeout", type=number, metavar="S", help="longest request (default: none)")

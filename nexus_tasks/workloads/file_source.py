@@ -90,7 +90,7 @@ def _check_lengths(client: httpx.Client, server: Endpoint, spec: Spec, file: Pro
         asked = len(endpoint.tokenize(client, text, special=True)) + len(turns) * output
         if asked > server.n_ctx:
             raise UsageError(
-                f"{file.path}, line {entry.line}: prompt and answer are {asked} tokens, more than the {server.n_ctx} "
+                f"{file.path}, {entry.place}: prompt and answer are {asked} tokens, more than the {server.n_ctx} "
                 f"of one slot of {server.base_url}",
                 hint="take the entry out, ask for fewer with --output-tokens, or raise the instance's ctx_size",
             )

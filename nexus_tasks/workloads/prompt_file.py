@@ -10,6 +10,8 @@
 | ``.csv`` | a row below a line of column names: ``prompt``, and ``id`` and ``output_tokens`` where wanted |
 | ``.txt`` | a line |
 
+Columns are separated by commas, semicolons or tabs.
+
 An object has one of ``prompt`` (a text), ``messages`` (a list of ``role`` and ``content``, as in the OpenAI API) and
 ``conversations`` (a list of ``from`` and ``value``, as in ShareGPT's files), and may have ``id`` and
 ``output_tokens``. Its other keys are left alone: data sets carry many. Entries in which nobody asks anything, such
@@ -19,6 +21,7 @@ as empty lines and ShareGPT's empty conversations, are passed over.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 import io
 import re
@@ -57,10 +60,11 @@ class Message:
 class Entry:
     """One prompt or conversation of a file. It ends with a user's message.
 
-    ``output_tokens`` is the entry's own wish. ``key`` is its ``id``, else its line or place in the file.
+    ``place`` is where it stands in the file, in words. ``output_tokens`` is the entry's own wish. ``key`` is its
+    ``id``, else its line or place in the file, and no other entry's: where ids are repeated, the second is ``ID#2``.
     """
 
-    line: int
+    place: str
     key: str
     messages: tuple[Message, ...]
     output_tokens: int | None = None
@@ -87,11 +91,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class PromptFile:
-    """A file's entries, and what tells it from another."""
+    """A file's entries, and what tells it from another. ``repeated`` entries had the id of one before them."""
 
     path: Path
     sha256: str
     entries: tuple[Entry, ...] = field(repr=False)
+    repeated: int = 0
 
     def as_row(self) -> File:
         """For the header of a record."""
@@ -136,18 +141,35 @@ def read(path: Path) -> PromptFile:
         text.decode()
     except UnicodeDecodeError as error:
         line = text.count(b"\n", 0, error.start) + 1
-        raise _damaged(path, line, "it is not UTF-8", hint="save the file as UTF-8") from error
+        raise _damaged(path, f"line {line}", "it is not UTF-8", hint="save the file as UTF-8") from error
     entries = tuple(reader(path, text))
     if not entries:
         raise UsageError(f"{path} must hold at least one prompt", hint="put at least one in, or choose another file")
-    return PromptFile(path, hashlib.sha256(data).hexdigest(), entries)
+    told_apart = _told_apart(entries)
+    repeated = sum(entry.key != other.key for entry, other in zip(entries, told_apart, strict=True))
+    return PromptFile(path, hashlib.sha256(data).hexdigest(), told_apart, repeated)
+
+
+def _told_apart(entries: Sequence[Entry]) -> tuple[Entry, ...]:
+    """The entries, each with a key of its own: by them answers are found again."""
+    taken = {entry.key for entry in entries}
+    counts: dict[str, int] = {}
+    found = []
+    for entry in entries:
+        key, count = entry.key, counts.get(entry.key, 0) + 1
+        while count > 1 and (key := f"{entry.key}#{count}") in taken:
+            count += 1
+        counts[entry.key] = count
+        taken.add(key)
+        found.append(entry if key == entry.key else dataclasses.replace(entry, key=key))
+    return tuple(found)
 
 
 def _json_lines(path: Path, data: bytes) -> Iterator[Entry]:
     decoder = msgspec.json.Decoder(_Object)
     for number, line in enumerate(data.splitlines(), start=1):  # of bytes: U+2028 in a string ends no line
         if line.strip():
-            yield from _entry(path, number, number, line, decoder)
+            yield from _entry(path, f"line {number}", number, line, decoder)
 
 
 def _json_list(path: Path, data: bytes) -> Iterator[Entry]:
@@ -155,26 +177,27 @@ def _json_list(path: Path, data: bytes) -> Iterator[Entry]:
         pieces = msgspec.json.decode(data, type=list[msgspec.Raw])
     except msgspec.ValidationError as error:
         hint = "a .json file is a list of entries, a .jsonl file has one a line"
-        raise _damaged(path, 1, "it must be a list", hint=hint) from error
+        raise _damaged(path, "line 1", "it must be a list", hint=hint) from error
     except msgspec.DecodeError as error:
         byte = re.search(r"\(byte (\d+)\)", str(error))
         line = data.count(b"\n", 0, int(byte[1]) if byte else len(data)) + 1
-        raise _damaged(path, line, str(error), hint="mend the file") from error
+        raise _damaged(path, f"line {line}", str(error), hint="mend the file") from error
     decoder = msgspec.json.Decoder(_Object)
     begin, line = 0, 1
     for number, raw in enumerate(pieces, start=1):
         # The pieces come in the order of the file; between them are commas and white space.
         at = data.index(bytes(raw), begin)
         line += data.count(b"\n", begin, at)
-        yield from _entry(path, line, number, bytes(raw), decoder)
+        # Many such files are one line.
+        yield from _entry(path, f"line {line}, entry {number}", number, bytes(raw), decoder)
         begin = at
 
 
-def _entry(path: Path, line: int, number: int, data: bytes, decoder: msgspec.json.Decoder[_Object]) -> Iterator[Entry]:
+def _entry(path: Path, place: str, number: int, data: bytes, decoder: msgspec.json.Decoder[_Object]) -> Iterator[Entry]:
     try:
         entry = decoder.decode(data)
     except msgspec.DecodeError as error:
-        raise _damaged(path, line, str(error)) from error
+        raise _damaged(path, place, str(error)) from error
     pairs_of = {
         "prompt": None if entry.prompt is None else [("user", entry.prompt)],
         "messages": None if entry.messages is None else [(each.role, each.content) for each in entry.messages],
@@ -185,20 +208,20 @@ def _entry(path: Path, line: int, number: int, data: bytes, decoder: msgspec.jso
     there = [name for name, pairs in pairs_of.items() if pairs is not None]
     if len(there) != 1:
         what = "has none of" if not there else "has more than one of"
-        raise _damaged(path, line, f"the entry {what} {', '.join(pairs_of)}")
-    messages = _messages(path, line, pairs_of[there[0]] or [])
+        raise _damaged(path, place, f"the entry {what} {', '.join(pairs_of)}")
+    messages = _messages(path, place, pairs_of[there[0]] or [])
     if messages:
         key = str(number if entry.id is None else entry.id)
-        yield Entry(line, key, messages, entry.output_tokens)
+        yield Entry(place, key, messages, entry.output_tokens)
 
 
-def _messages(path: Path, line: int, pairs: Sequence[tuple[str, str]]) -> tuple[Message, ...]:
+def _messages(path: Path, place: str, pairs: Sequence[tuple[str, str]]) -> tuple[Message, ...]:
     """The messages up to the user's last, without answers to nothing; none where no user says anything."""
     messages: list[Message] = []
     for role, content in pairs:
         if role.lower() not in ROLES:
             raise _damaged(
-                path, line, f"the role must be one of {', '.join(ROLES)}, not {role!r}", hint="mend the entry"
+                path, place, f"the role must be one of {', '.join(ROLES)}, not {role!r}", hint="mend the entry"
             )
         message = Message(ROLES[role.lower()], content)
         asked = any(before.role == "user" for before in messages)
@@ -211,38 +234,47 @@ def _messages(path: Path, line: int, pairs: Sequence[tuple[str, str]]) -> tuple[
 
 def _csv(path: Path, data: bytes) -> Iterator[Entry]:
     csv.field_size_limit(len(data) + 1)  # long prompts are what a file may be about; the module's limit is 128 KiB
-    rows = csv.reader(io.StringIO(data.decode(), newline=""), strict=True)
+    rows = csv.reader(io.StringIO(data.decode(), newline=""), strict=True, delimiter=_delimiter(data.decode()))
     begin = 1
     try:
         columns = [name.strip() for name in next(rows, [])]
         if "prompt" not in columns:
-            raise _damaged(path, 1, f"no column is named prompt; there are {', '.join(columns) or 'none'}")
+            raise _damaged(path, "line 1", f"no column is named prompt; there are {', '.join(columns) or 'none'}")
         begin = rows.line_num + 1
         for row in rows:
             values = dict(zip(columns, row, strict=False))
             if any(row):
                 if len(row) != len(columns):
-                    raise _damaged(path, begin, f"it has {len(row)} columns instead of {len(columns)}")
+                    raise _damaged(path, f"line {begin}", f"it has {len(row)} columns instead of {len(columns)}")
                 yield from _csv_entry(path, begin, values)
             begin = rows.line_num + 1
     except csv.Error as error:
-        raise _damaged(path, begin, str(error)) from error
+        raise _damaged(path, f"line {begin}", str(error)) from error
+
+
+def _delimiter(text: str) -> str:
+    """What separates the columns: that by which one is named prompt. Spreadsheets write what their language has."""
+    head = text.lstrip().partition("\n")[0]
+    for delimiter in (",", ";", "\t"):
+        if "prompt" in [name.strip().strip('"').strip() for name in head.split(delimiter)]:
+            return delimiter
+    return ","
 
 
 def _csv_entry(path: Path, line: int, values: dict[str, str]) -> Iterator[Entry]:
     output = values.get("output_tokens", "").strip()
     if output and not (output.isdecimal() and int(output) > 0):
-        raise _damaged(path, line, f"output_tokens must be 1 or more, not {output!r}", hint="or leave it out")
+        raise _damaged(path, f"line {line}", f"output_tokens must be 1 or more, not {output!r}", hint="or leave it out")
     if values["prompt"].strip():
         key = values.get("id", "").strip() or str(line)
-        yield Entry(line, key, (Message("user", values["prompt"]),), int(output) if output else None)
+        yield Entry(f"line {line}", key, (Message("user", values["prompt"]),), int(output) if output else None)
 
 
 def _txt(path: Path, data: bytes) -> Iterator[Entry]:
     for number, line in enumerate(data.splitlines(), start=1):
         if line.strip():
-            yield Entry(number, str(number), (Message("user", line.decode()),))
+            yield Entry(f"line {number}", str(number), (Message("user", line.decode()),))
 
 
-def _damaged(path: Path, line: int, why: str, *, hint: str = "mend the line, or take it out") -> UsageError:
-    return UsageError(f"{path}, line {line}: {why}", hint=hint)
+def _damaged(path: Path, place: str, why: str, *, hint: str = "mend it, or take it out") -> UsageError:
+    return UsageError(f"{path}, {place}: {why}", hint=hint)

@@ -183,7 +183,7 @@ def _check_sense(spec: Spec) -> None:
     if spec.file and spec.api == "completion":
         for entry in spec.file.entries:
             if entry.text is None:
-                where = f"{spec.file.path}, line {entry.line}"
+                where = f"{spec.file.path}, {entry.place}"
                 refuse(f"{where}: --api completion needs a text, not a conversation", "use --api chat")
 
 

@@ -26,7 +26,7 @@ def entries(folder: Path, name: str, text: str | bytes) -> tuple[Entry, ...]:
 
 
 def prompt(line: int, text: str, *, key: str | None = None, output_tokens: int | None = None) -> Entry:
-    return Entry(line, key or str(line), (Message("user", text),), output_tokens)
+    return Entry(f"line {line}", key or str(line), (Message("user", text),), output_tokens)
 
 
 def test_a_line_of_text_is_a_prompt_and_empty_lines_are_passed_over(tmp_path: Path) -> None:
@@ -43,8 +43,8 @@ def test_lines_of_json_hold_prompts_messages_and_sharegpt_conversations(tmp_path
     text = "\n\n".join(json.dumps(line) for line in lines) + "\n"
     assert entries(tmp_path, "a.jsonl", text) == (
         prompt(1, "Why?", key="q1", output_tokens=7),
-        Entry(3, "3", (Message("system", "Be kind."), Message("user", "Hi"))),
-        Entry(5, "3", (Message("user", "A"),)),
+        Entry("line 3", "3", (Message("system", "Be kind."), Message("user", "Hi"))),
+        Entry("line 5", "3#2", (Message("user", "A"),)),
     )
 
 
@@ -60,9 +60,10 @@ def test_sharegpt_files_are_lists_whose_entries_know_their_lines(tmp_path: Path)
     first, second = entries(tmp_path, "sharegpt.json", text)
     assert first.messages == (Message("user", "A"), Message("assistant", "B"), Message("user", "C"))
     assert first.turns == ((Message("user", "A"),), (Message("user", "C"),))
-    assert (first.key, first.line, first.text) == ("x", 2, None)
+    assert (first.key, first.place, first.text) == ("x", "line 2, entry 1", None)
     assert (second.key, second.text) == ("3", "E")
-    assert text.splitlines()[second.line].strip() == '"prompt": "E"'
+    line = int(second.place.removeprefix("line ").partition(",")[0])
+    assert text.splitlines()[line].strip() == '"prompt": "E"'
 
 
 def test_each_user_message_is_a_turn_with_what_stands_before_it(tmp_path: Path) -> None:
@@ -106,7 +107,11 @@ GOOD = '{"prompt": "A"}\n'
         ("a.jsonl", '{"messages": [{"role": "tool", "content": ""}]}', "a.jsonl, line 1: the role must be one of"),
         ("a.jsonl", '{"messages": [{"role": "user"}]}', "a.jsonl, line 1: Object missing required field `content`"),
         ("a.json", GOOD, "a.json, line 1: it must be a list"),
-        ("a.json", '[\n{"prompt": "A"},\n{"prompt": 1}\n]', "a.json, line 3: Expected `str | null`, got `int`"),
+        (
+            "a.json",
+            '[\n{"prompt": "A"},\n{"prompt": 1}\n]',
+            "a.json, line 3, entry 2: Expected `str | null`, got `int`",
+        ),
         ("a.json", '[\n{"prompt": "A"},\n{oops}\n]', "a.json, line 3: JSON is malformed"),
         ("a.csv", "question\nA\n", "a.csv, line 1: no column is named prompt; there are question"),
         ("a.csv", 'prompt\n"a\nb"\n"c" d\n', "a.csv, line 4: ',' expected after '\"'"),
@@ -132,3 +137,32 @@ def test_a_file_that_is_missing_or_a_folder_is_refused(tmp_path: Path) -> None:
     folder.mkdir()
     with pytest.raises(UsageError, match=r"folder\.txt can't be read: Is a directory"):
         prompt_file.read(folder)
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_columns_are_separated_as_the_line_of_their_names_is(tmp_path: Path, delimiter: str, quote: str) -> None:
+    head = delimiter.join(f"{quote}{name}{quote}" for name in ("id", "prompt", "output_tokens"))
+    rows = delimiter.join(["a", '"one; two, three\tfour"', "9"])
+    found = entries(tmp_path, "a.csv", f"\ufeff{head}\r\n{rows}\r\n")
+    assert found == (prompt(2, "one; two, three\tfour", key="a", output_tokens=9),)
+
+
+def test_a_file_of_one_line_names_the_entry_that_is_damaged(tmp_path: Path) -> None:
+    text = json.dumps([{"prompt": "A"}] * 16 + [{"conversations": [{"from": "tool", "value": "B"}]}])
+    with pytest.raises(UsageError, match=r"a\.json, line 1, entry 17: the role must be one of"):
+        entries(tmp_path, "a.json", text)
+
+
+def test_entries_with_the_id_of_another_are_told_apart(tmp_path: Path) -> None:
+    ids = ["a", "b", "a", "a", "a#2", "a#2", None, 7, "7"]
+    lines = [{"prompt": "P", "id": one} for one in ids]
+    file = prompt_file.read(written(tmp_path, "a.jsonl", "\n".join(map(json.dumps, lines))))
+    assert [entry.key for entry in file.entries] == ["a", "b", "a#3", "a#4", "a#2", "a#2#2", "7", "7#2", "7#3"]
+    assert file.repeated == 5
+    assert prompt_file.read(written(tmp_path, "b.txt", "one\ntwo\n")).repeated == 0
+
+
+def test_many_entries_with_one_id_are_told_apart_at_once(tmp_path: Path) -> None:
+    text = '{"id": "x", "prompt": "P"}\n' * 20_000
+    assert len({entry.key for entry in entries(tmp_path, "a.jsonl", text)}) == 20_000
