@@ -50,6 +50,16 @@ def test_a_model_that_is_split_is_proven_to_be_on_both_gpus(machine: Machine, gp
     assert set(row["gpu_processes_mib"]) == set(gpus.uuids)
 
 
+@pytest.mark.parametrize("processes", ["without-memory", "hidden"])
+def test_where_the_driver_reports_no_memory_the_log_has_to_do(machine: Machine, gpus: FakeGpus, processes: str) -> None:
+    gpus.set(processes=processes)
+    [row] = deploy(machine.declaring(on_gpus(machine, gpus, "--ctx-size", "512")))
+    assert row["error"] is None
+    [noted] = [check for check in row["checks"] if check["check"] == "process on the GPU"]
+    assert (noted["found"], row["gpu_processes_mib"]) == ("not to be seen", None)
+    assert "what the log says of buffers has to do" in noted["cause"]
+
+
 def test_experts_that_nobody_put_on_the_processor_are_found_there(
     machine: Machine, gpus: FakeGpus, moe_model: Path
 ) -> None:

@@ -13,6 +13,10 @@ from collections.abc import Sequence
 from . import programs
 
 PROGRAM = "nvidia-smi"
+UNKNOWN_FIELD = re.compile(r'Field "([^"]*)" is not a valid field')
+
+
+OLDEST_DRIVER = 525  # for CUDA 12; it knows all fields that are asked for
 
 
 class SmiError(Exception):
@@ -38,6 +42,12 @@ def query(fields: Sequence[str], *, table: str = "gpu") -> list[dict[str, str]]:
         raise (SmiMissing if error.is_missing else SmiError)(str(error)) from error
     except programs.ProgramError as error:
         raise SmiError(str(error)) from error
+    unknown = UNKNOWN_FIELD.search(done.output)
+    if unknown:
+        raise SmiError(
+            f"nvidia-smi does not know {unknown[1]}, so it or the driver is older than {OLDEST_DRIVER}, which is "
+            "required: install a newer driver, with its own nvidia-smi"
+        )
     rows = parse(done.output, fields)
     if done.status != 0 or (not rows and done.output.strip()):
         raise SmiError(" ".join(done.output.split())[:300] or f"exit status {done.status}")

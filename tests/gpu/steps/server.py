@@ -63,7 +63,7 @@ def server(place: Place, report: Report) -> None:
         on_gpu = sum(size for name, sizes in buffers.items() if name.startswith("CUDA") and not
                      is_host(name) for size in sizes.values())  # fmt: skip
         pid = running.process.pid
-        held = held_memory({pid})
+        held = held_memory({pid}).mib
         mib = sum((held or {}).values())
         context = mib - on_gpu
         note = f"buffers {on_gpu:.0f} MiB"
@@ -79,7 +79,7 @@ def server(place: Place, report: Report) -> None:
     running.process.wait()
 
     def gone() -> bool:
-        return not held_memory({pid})
+        return not held_memory({pid}).mib
 
     with contextlib.suppress(TimeoutError):
         wait(gone, "the memory", 10)

@@ -48,6 +48,14 @@ def test_where_there_is_no_table_it_is_told_in_its_own_words(
     assert (str(caught.value), type(caught.value)) == (says, gpus.SmiError)
 
 
+def test_a_driver_that_is_too_old_for_what_is_asked_is_told_with_what_is_required(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(tmp_path, monkeypatch, """echo 'Field "compute_cap" is not a valid field to query.'; echo; exit 2""")
+    with pytest.raises(gpus.SmiError, match=r"^nvidia-smi does not know compute_cap, .* older than 525, "):
+        gpus.query(["name", "compute_cap"])
+
+
 def test_one_that_is_missing_is_another_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(gpus.SmiMissing):

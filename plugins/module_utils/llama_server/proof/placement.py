@@ -132,14 +132,15 @@ def _prove_layers(
 def _prove_process(subject: Subject) -> None:
     """Compare what the server says it holds on GPUs with what the driver says."""
     row, checks = subject.row, subject.checks
-    row["gpu_processes_mib"] = held = held_memory(family(subject.status.pid))
     logged_mib = sum(sum(sizes.values()) for device, sizes in row["buffers_mib"].items() if not is_host(device))
-    if held is None and logged_mib:
-        checks.warn("process on the GPU", "not to be seen", "nvidia-smi lists no processes here, as in a container")
-    elif held is not None and logged_mib:
+    held = held_memory(family(subject.status.pid), logged_mib * 0.9)
+    row["gpu_processes_mib"] = held.mib
+    if held.mib is None and logged_mib:
+        checks.warn("process on the GPU", "not to be seen", f"{held.why}: what the log says of buffers has to do")
+    elif held.mib is not None and logged_mib:
         checks.add(
-            "process on the GPU", f"at least {logged_mib * 0.9:.0f} MiB", f"{sum(held.values()):.0f} MiB",
-            sum(held.values()) >= logged_mib * 0.9, "nvidia-smi does not show this process with that memory",
+            "process on the GPU", f"at least {logged_mib * 0.9:.0f} MiB", f"{sum(held.mib.values()):.0f} MiB",
+            sum(held.mib.values()) >= logged_mib * 0.9, "nvidia-smi does not show this process with that memory",
         )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import pytest
 from plugins.module_utils.hostlib.instances import Instance
 from plugins.module_utils.llama_server.client import Server
 from plugins.module_utils.llama_server.folder import Folder
+from plugins.module_utils.llama_server.gpus import Held
 from plugins.module_utils.llama_server.proof import placement
 from plugins.module_utils.llama_server.proof.checks import Checks
 from plugins.module_utils.llama_server.proof.kept import keep_life
@@ -90,7 +91,7 @@ GPU = {"uses_gpu": True, "model": {"name": "m", "path": "/m.gguf"}, "n_gpu_layer
 def on_gpu(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """What the driver says that the process holds, by GPU; a model without input tensors."""
     held = {"GPU-1": 80.0}
-    monkeypatch.setattr(placement, "held_memory", lambda pids: held)
+    monkeypatch.setattr(placement, "held_memory", lambda pids, least_mib: Held(held))
     monkeypatch.setattr(placement, "input_mib", lambda path: 0.0)
     return held
 
@@ -143,3 +144,15 @@ def test_the_models_of_a_router_are_found_at_both_ends_of_a_long_log(tmp_path: P
     subject = subject_of({**config, "models": {**config["models"], "late": model}}, runtime, tmp_path)  # type: ignore[dict-item]
     prove_router_placement(subject, {"small": ["--port", "8080"], "late": ["--port", "9090"]}, {"small", "late"})
     assert subject.row["buffers_mib"] == {"CUDA0": {"model": 140.0}}
+
+
+def test_what_the_driver_does_not_report_is_a_note_and_no_failure(
+    tmp_path: Path, on_gpu: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(placement, "held_memory", lambda pids, least_mib: Held(None, "not reported by this driver"))
+    subject = subject_of(GPU, Runtime(LOADED), tmp_path)
+    prove_placement(subject)
+    assert subject.checks.failures() == []
+    [noted] = [row for row in subject.checks.rows if row["check"] == "process on the GPU"]
+    assert noted["cause"].startswith("not reported by this driver: ")
+    assert subject.row["gpu_processes_mib"] is None
