@@ -89,7 +89,7 @@ def install(path: str, name: str, requirements: str) -> None:
         listing.flush()
         done = run(
             [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--quiet", "--no-cache-dir",
-             "--require-hashes", "-r", listing.name],
+             "--require-hashes", "--only-binary=:all:", "-r", listing.name],  # what builds from source has no hashes
             timeout=INSTALL_SECONDS, env=installer_environment(python),
         )  # fmt: skip
     if done.status != 0:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import subprocess
+import tarfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -149,3 +151,23 @@ def test_success_is_not_written_down_where_nothing_is_there(tmp_path: Path, one:
     tools = modules.load(MODULE)
     with pytest.raises(tools.ToolsError, match="pip says that the probe tools are installed, and pip can't be found"):
         tools.install(str(tmp_path), "probe", one)
+
+
+def test_no_code_of_a_source_package_runs_to_install_it(tmp_path: Path) -> None:
+    tools, name = tmp_path / "tools", "nexus_probe-1.0"
+    setup = f"open({str(tmp_path / 'ran')!r}, 'w').close()\nimport setuptools\nsetuptools.setup()\n"
+    files = {
+        "PKG-INFO": "Metadata-Version: 2.1\nName: nexus-probe\nVersion: 1.0\n", "setup.py": setup,
+        "pyproject.toml": "[build-system]\nrequires = []\nbuild-backend = 'backend'\nbackend-path = ['.']\n",
+        "backend.py": setup,
+    }  # fmt: skip
+    path = tmp_path / f"{name}.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for file, text in files.items():
+            member = tarfile.TarInfo(f"{name}/{file}")
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text.encode()))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    result = module(tools, {"probe": f"--no-index\n--find-links {tmp_path}\nnexus-probe==1.0 --hash=sha256:{digest}\n"})
+    assert "pip could not install the probe tools into " in result["msg"]
+    assert not (tmp_path / "ran").exists()
