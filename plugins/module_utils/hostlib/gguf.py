@@ -30,13 +30,13 @@ UINT16, UINT32, INT32, STRING, ARRAY = 2, 4, 5, 8, 9
 KINDS = {"general.alignment": UINT32, "split.no": UINT16, "split.count": UINT16, "split.tensors.count": INT32}
 ALIGNMENT = 32  # where the header names none
 
-# Elements and bytes of a block, by the number of the tensor type (ggml's own table).
+# Elements and bytes of a block, by the number of the tensor type: those of the pinned llama.cpp.
 TENSOR_BLOCKS = {
-    0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 9: (32, 40),
+    0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 9: (32, 36),
     10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 15: (256, 292),
     16: (256, 66), 17: (256, 74), 18: (256, 98), 19: (256, 50), 20: (32, 18), 21: (256, 110), 22: (256, 82),
     23: (256, 136), 24: (1, 1), 25: (1, 2), 26: (1, 4), 27: (1, 8), 28: (1, 8), 29: (256, 56), 30: (1, 2),
-    34: (256, 54), 35: (256, 66), 39: (32, 17), 40: (64, 36), 41: (128, 18),
+    34: (256, 54), 35: (256, 66), 39: (32, 17), 40: (64, 36), 41: (128, 18), 42: (64, 18),
 }  # fmt: skip
 
 # llama.cpp's own limits.
@@ -50,6 +50,7 @@ MAX_KEYS = 2048
 MAX_KEY = 1024
 MAX_STRINGS = 1 << 21
 MAX_TENSORS = 1 << 16
+MAX_TYPE = 255  # of a tensor; newer ones than TENSOR_BLOCKS are for llama.cpp to judge
 MAX_FILES = 1000
 # Longer values are passed over, unread.
 KEPT_STRING_BYTES = 4096
@@ -367,6 +368,8 @@ def _tensors(cursor: _Cursor, count: int) -> list[Tensor]:
         shape = tuple(cursor.number(U64) for _ in range(dimensions))
         kind, offset = cursor.number(U32), cursor.number(U64)
         per_block = TENSOR_BLOCKS.get(kind, (1, 0))[0]
+        if kind > MAX_TYPE:
+            raise cursor.damaged(f"tensor {_shown(name)} has data of type {kind}")
         if max(shape, default=0) >= MAX_ELEMENTS or _product(shape) >= MAX_ELEMENTS:
             raise cursor.damaged(f"tensor {_shown(name)} has the shape {shape}, too large to be true")
         if (shape[0] if shape else 1) % per_block:
