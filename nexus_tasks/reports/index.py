@@ -23,7 +23,7 @@ from nexus_tasks.core.text import minute, number
 from nexus_tasks.fleet import builds, deployments
 from nexus_tasks.records import store
 from nexus_tasks.records.store import BenchmarkRecord
-from nexus_tasks.reports import markup
+from nexus_tasks.reports import markup, sparklines
 from nexus_tasks.reports.markup import Cell, Column, Rows
 from nexus_tasks.stats.metrics import DECODE, OUTPUT, REQUESTS, TTFT
 from nexus_tasks.views import runs
@@ -34,6 +34,10 @@ TOLD_BYTES = 65_536  # and its first sentence soon after the style
 NUMBERS = (
     *(Column.of(metric) for metric in (OUTPUT, TTFT, DECODE)), Column("Verdict", numeric=False),
 )  # fmt: skip
+LINES_TOLD = (
+    f"Lines: medians of up to {sparklines.RUNS} runs that asked what the last one did, oldest first. Dashed: something "
+    "was changed. Hollow: a run that is not ok. They say more when one points at them."
+)
 FINGERPRINT = 12  # letters of it that go into a link
 
 
@@ -176,7 +180,11 @@ def _targets(records: Sequence[BenchmarkRecord], reports_dir: Path) -> str:
         last, page = by_target[target][0], history_page(target, reports_dir)
         rows.append(
             [
-                Cell(target, link=link(page, reports_dir) if page.is_file() else ""),
+                Cell(
+                    target,
+                    link=link(page, reports_dir) if page.is_file() else "",
+                    figure=sparklines.drawn(by_target[target]),
+                ),
                 f"{len(by_target[target]):,}",
                 Cell(minute(last.started_at), "when", link(_page(last, reports_dir), reports_dir)),
                 runs.model_name(last),
@@ -184,7 +192,12 @@ def _targets(records: Sequence[BenchmarkRecord], reports_dir: Path) -> str:
                 *_numbers(last),
             ]
         )
-    return markup.table(columns, rows, "The name of a target leads to its history.").html if rows else ""
+    cells = [row[0] for row in rows if isinstance(row[0], Cell)]
+    told = [
+        "A name that is a link leads to the target's history." if any(cell.link for cell in cells) else "",
+        LINES_TOLD if any(cell.figure.html for cell in cells) else "",
+    ]
+    return markup.table(columns, rows, " ".join(filter(None, told))).html if rows else ""
 
 
 def _runs(records: Sequence[BenchmarkRecord], reports_dir: Path) -> str:

@@ -54,13 +54,16 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """A value of a table; ``tone`` is good, bad, muted or empty; ``link`` is a relative address or empty; ``detail``
-    stands below it in small type."""
+    """A value of a table; ``tone`` is good, bad, muted or empty; ``link`` is a relative address or empty.
+
+    ``figure`` and ``detail``, in small type, stand below it.
+    """
 
     text: str
     tone: str = ""
     link: str = ""
     detail: str = ""
+    figure: Block = Block("")
 
 
 Rows = list[list[Cell | str]]

@@ -6,11 +6,12 @@ import dataclasses
 import re
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from nexus_tasks.core.text import number
 from nexus_tasks.records import store
 from nexus_tasks.reports import index
-from tests import deployment_records
+from tests import browser, deployment_records
 from tests.report_pages import pretend_all_rendered, pretend_rendered
 from tests.report_records import NOON, fixed, request, simulate, write
 
@@ -80,3 +81,29 @@ def test_the_index_knows_the_throughput_of_rounds_whose_requests_were_not_read(t
     assert record.summary is not None
     assert record.summary.throughput is not None
     assert f">{number(record.summary.throughput.output_tps)}<" in listed
+
+
+def test_only_a_target_with_a_page_of_its_history_is_said_to_lead_to_it(tmp_path: Path) -> None:
+    pretend_rendered(tmp_path, write(tmp_path / "results", NOON))
+    html = index.write(tmp_path / "results", tmp_path / "reports").read_text()
+    assert "history" not in html
+    assert "<svg" not in html
+    pretend_rendered(tmp_path, write(tmp_path / "results", NOON + HOUR))
+    page = index.history_page("localhost/main", tmp_path / "reports")
+    page.parent.mkdir()
+    page.touch()
+    html = index.write(tmp_path / "results", tmp_path / "reports").read_text()
+    assert f'<a href="history/{page.name}">localhost/main</a><svg class="spark"' in html
+    assert "A name that is a link leads to the target&#39;s history. Lines:" in html
+
+
+@browser.needed
+def test_an_index_of_urls_and_long_names_fits_a_window_of_1280_pixels(tmp_path: Path) -> None:
+    for place, target in enumerate(("https://gateway.internal.example-company.com:8443/openai/deployments/llama/v1",
+                                    "gpu-01/a-rather-long-name-of-an-instance", "x" * 300)):  # fmt: skip
+        model = {"name": "Meta-Llama-3.1-70B-Instruct-abliterated-IQ2_XXS-imatrix"}
+        for hour in (0, 1):
+            told: dict[str, Any] = {"target": target, "model": model, "header": {"tag": "a tag of some words"}}
+            pretend_rendered(tmp_path, write(tmp_path / "results", NOON + (2 * place + hour) * HOUR, **told))
+    page = index.write(tmp_path / "results", tmp_path / "reports")
+    assert browser.too_wide(page, tmp_path, 1280) == ""
