@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from .options import given
+
 
 def well_formed(instances: Any) -> dict[str, Mapping[str, Any]]:
-    """The options of instances by name; what is malformed is left out, the problems tell of it.
+    """The options of instances by name, those that are set; what is malformed is left out, the problems tell of it.
 
     YAML makes numbers of names that are numbers, as of a server for each GPU.
     """
     declared = instances.items() if isinstance(instances, Mapping) else ()
-    return {str(name): options for name, options in declared if isinstance(options, Mapping)}
+    return {str(name): given(options) for name, options in declared if isinstance(options, Mapping)}
 
 
 def names(instances: Any) -> list[str]:

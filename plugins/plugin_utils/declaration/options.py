@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -18,8 +19,20 @@ TYPES: dict[str, type | tuple[type, ...]] = {
 
 
 def given(options: Mapping[str, Any]) -> Options:
-    """The options that are set; null means unset."""
-    return {str(name): value for name, value in options.items() if value is not None}
+    """The options that are set; null and Ansible's ``omit`` mean unset."""
+    return {str(name): with_set(value) for name, value in options.items() if value is not None and not is_omit(value)}
+
+
+def with_set(value: Any) -> Any:
+    """A value without what is ``omit`` in it."""
+    if isinstance(value, Mapping):
+        return {name: with_set(item) for name, item in value.items() if not is_omit(item)}
+    return [with_set(item) for item in value if not is_omit(item)] if isinstance(value, list) else value
+
+
+def is_omit(value: object) -> bool:
+    """True for what Ansible makes of ``omit``, for which it has no public type."""
+    return "omittype" in type(value).__name__.lower()
 
 
 def parsed(options: Mapping[str, Any], spec: Options) -> tuple[Options, list[str]]:
@@ -75,7 +88,11 @@ def misfit(value: object, entry: Mapping[str, Any]) -> str | None:
             return "is no list: write each item behind a hyphen, or all in [ ] with commas"
         return items_misfit(value, entry, quote) if isinstance(value, list) else None
     if entry["type"] == "dict":
-        return None if isinstance(value, Mapping | str) else "is no dict: write NAME: VALUE below it"
+        if not isinstance(value, Mapping | str):
+            return "is no dict: write NAME: VALUE below it"
+        return (
+            None if is_json(value) else "holds what JSON has no form of, as dates and mixed names: put them in quotes"
+        )
     if entry["type"] in ("int", "float", "bool") and (
         isinstance(value, list | Mapping) or (isinstance(value, bool) and entry["type"] != "bool")
     ):
@@ -90,6 +107,15 @@ def misfit(value: object, entry: Mapping[str, Any]) -> str | None:
     if entry["type"] == "str" and isinstance(value, bool) and "choices" not in entry:
         return quote
     return None
+
+
+def is_json(value: object) -> bool:
+    """True for what has a form in JSON."""
+    try:
+        json.dumps(value, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def items_misfit(value: list[Any], entry: Mapping[str, Any], quote: str) -> str | None:

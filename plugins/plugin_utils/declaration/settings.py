@@ -10,6 +10,13 @@ from typing import Any
 from .options import parsed
 from .rules import RULES, SAMPLING, Settings, instance_spec
 
+# Variables of the role that are numbers, by their names in the settings.
+NUMBERS = {
+    "start_timeout": "llama_server_start_timeout",
+    "start_timeout_per_gib": "llama_server_start_timeout_per_gib",
+    "tokens": "llama_server_verify_tokens",
+    "drain_timeout": "llama_server_drain_timeout",
+}
 SOCKET_LENGTH = 107  # bytes of the path of a unix socket
 PID_LENGTH = 8  # of what supervisord appends to it until the socket listens
 
@@ -36,6 +43,9 @@ def settings_problems(instances: Mapping[str, Any], settings: Settings) -> Itera
     if settings["runtime"] not in runtimes:
         yield f"llama_server_runtime of {host} is {settings['runtime']}: use one of {', '.join(runtimes)}"
     yield from (f"{problem} (of {host})" for problem in floor_problems(settings, "llama_server_"))
+    for name, variable in NUMBERS.items():
+        if not is_amount(settings[name]):
+            yield f"{variable} of {host} is {settings[name]}: use a number, 0 or more"
     problem = image_problem(settings["docker_image"])
     if problem and "docker" in used:
         yield f"llama_server_docker_image of {host} {problem}"
@@ -45,6 +55,14 @@ def settings_problems(instances: Mapping[str, Any], settings: Settings) -> Itera
             yield from preset_problems(name, preset)
     else:
         yield f"llama_sampling_presets of {host} is no dict: write NAME: OPTIONS for each preset"
+
+
+def is_amount(value: object) -> bool:
+    """True for what is a number or the text of one, and not below 0."""
+    try:
+        return not isinstance(value, bool) and 0 <= float(str(value)) < math.inf
+    except ValueError:
+        return False
 
 
 def floor_problems(options: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import datetime
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 
 from plugins.module_utils.hostlib.server_rows import judged
 from plugins.plugin_utils import model_profiles
-from plugins.plugin_utils.declaration import instances, keys, problems, profiles, proof
+from plugins.plugin_utils.declaration import config, instances, keys, problems, profiles, proof
 from plugins.plugin_utils.declaration.exposure import exposure
 from plugins.plugin_utils.declaration.rules import instance_spec, router_model_spec
 
@@ -20,12 +22,23 @@ SETTINGS: dict[str, Any] = {
     "fa_quants": [],
 }  # fmt: skip
 OF_THE_HOST = {"host", "flags", "release", "allow_tools", "gpu", "fa_quants"}  # nobody writes these
+
+
+class _OmitType:
+    """As of Ansible's omit."""
+
+
 ODD: tuple[Any, ...] = (
+    _OmitType(), [_OmitType()], {"a": _OmitType()}, {"a": [{"b": _OmitType()}]},
+    datetime.date(2026, 1, 1), {"a": datetime.date(2026, 1, 1)}, {"a": b"x"}, {"a": float("nan")}, {"a": 1, 2: 3},
     None, True, False, 0, -1, 1.5, float("nan"), float("inf"), 10**30, "", "x", "[]", "a\nb", "\x1b[31m", b"x",
     "__omit_place_holder__0b9f",
     [], [None], [[]], [{}], [1], ["a", "b"], [{1: 2}], [{"profile": None}],
     {}, {"a": None}, {"a": []}, {"a": {"b": {}}}, {None: 1}, {1: 2}, {True: {}},
 )  # fmt: skip
+RELEASE = {"name": "b1-cpu-0a", "path": "/opt/x/releases/b1-cpu-0a", "manifest": {}}
+FILES: Any = collections.defaultdict(lambda: {"path": "/m/x.gguf", "size_bytes": 1, "sha256": "0" * 64})
+TEMPLATES: Any = collections.defaultdict(str)
 RIGHT = {"model": "m", "port": 8600}
 
 
@@ -56,9 +69,12 @@ def test_every_shape_of_a_declaration_is_judged_in_lines() -> None:
         try:
             lines = problems.host_problems(declared, settings, hostvars, list(hostvars))
             assert not any("\n" in line for line in lines)
+            if not lines:  # then nothing can be wrong any more
+                for name, made in config.declaration(declared, settings, RELEASE, FILES, TEMPLATES).items():
+                    assert all(isinstance(word, str) for word in made["config"]["argv"]), name
         except Exception as error:
             failed.append(f"{what}: {type(error).__name__}: {error}")
-    assert failed == []
+    assert failed == [], "\n".join(failed)
 
 
 @pytest.mark.parametrize("odd", ODD, ids=repr)
