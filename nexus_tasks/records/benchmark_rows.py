@@ -26,7 +26,7 @@ class Git(Part, kw_only=True):
 
 
 class Header(Part, kw_only=True, tag_field="type", tag="header"):
-    """What the header of each kind has. :func:`nexus_tasks.records.store.create` sets the first four."""
+    """The part that the header of each kind has. :func:`nexus_tasks.records.store.create` sets the first four."""
 
     schema: int = 0
     kind: str = ""
@@ -99,7 +99,7 @@ class Gpu(Part, kw_only=True):
 
 
 class HostState(Part, kw_only=True):
-    """What decides the speed of the server's machine and can change; lists have one entry a GPU."""
+    """Settings of the server's machine that decide its speed and can change; lists have one entry a GPU."""
 
     driver: str | None
     power_limit_w: list[float | None] | None
@@ -126,7 +126,7 @@ class File(Part, kw_only=True):
 
 
 class Workload(Part, kw_only=True):
-    """What was asked of the server."""
+    """The requests that the server was asked for."""
 
     preset: str | None
     kind: str
@@ -173,7 +173,7 @@ class Limits(Part, kw_only=True):
 
 
 class Load(Part, kw_only=True):
-    """How requests were sent."""
+    """The load: in what way requests were sent."""
 
     engine: str
     mode: str
@@ -208,7 +208,7 @@ class BenchmarkHeader(Header, kw_only=True, tag_field="type", tag="header"):
 
 
 class Error(Part, kw_only=True):
-    """Why a request failed; ``retry_after_s`` where the server asked for a pause."""
+    """The reason why a request failed; ``retry_after_s`` where the server asked for a pause."""
 
     kind: str
     message: str
@@ -351,7 +351,7 @@ class Goodput(Part, kw_only=True):
 
 
 class Measured(Part, kw_only=True):
-    """What some requests come to. ``requests``, ``failed`` and ``short`` count all phases, the others only ``run``."""
+    """Figures of some requests. ``requests``, ``failed`` and ``short`` count all phases, the others only ``run``."""
 
     metrics: dict[str, Figures | None]
     throughput: Throughput | None

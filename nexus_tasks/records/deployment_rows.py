@@ -12,7 +12,7 @@ from nexus_tasks.records.benchmark_rows import Header, Part
 
 
 class Controller(Part, kw_only=True):
-    """Who deployed, and from where."""
+    """The user who deployed, and the machine that it was done from."""
 
     user: str
     host: str
@@ -55,7 +55,7 @@ BuffersMib = dict[str, dict[str, float | None]]
 
 
 class Placement(Part, kw_only=True):
-    """Where a process put the model, as it logged it; ``offloaded`` are the layers on GPUs, and all there are."""
+    """Placement of a model in memory, as logged; ``offloaded`` are the layers on GPUs, and all there are."""
 
     offloaded: list[int] | None = None
     buffers_mib: BuffersMib | None = None
@@ -63,7 +63,7 @@ class Placement(Part, kw_only=True):
 
 
 class ProofRow(Part, kw_only=True):
-    """What the proof of a server found out."""
+    """The findings of a server's proof."""
 
     name: str
     checks: list[Check]
@@ -88,7 +88,7 @@ class ProofRow(Part, kw_only=True):
 
 
 class InstanceRow(ProofRow, kw_only=True):
-    """What a deployment says of an instance, an entry of its host's row. ``restored`` is the old server's proof."""
+    """An instance as a deployment left it, an entry of its host's row. ``restored`` is the old server's proof."""
 
     state: str
     changed: bool = False
@@ -109,7 +109,7 @@ class FailedTask(Part, kw_only=True):
 
 
 class HostRow(Part, kw_only=True, tag_field="type", tag="host"):
-    """What a deployment did to one host."""
+    """A host as a deployment left it."""
 
     host: str
     release: str | None
@@ -130,7 +130,7 @@ class CompilerCache(Part, kw_only=True):
 
 
 class BuildFacts(Part, kw_only=True):
-    """How a release was built."""
+    """Facts of the build that a release came from."""
 
     compiler: str | None
     ccache: CompilerCache | None
@@ -158,7 +158,7 @@ class ReleaseRow(Part, kw_only=True, tag_field="type", tag="release", rename={"s
 
 
 class HostCounts(Part, kw_only=True):
-    """How many hosts came to which end; ``changed`` are of those that are ``ok``."""
+    """Numbers of hosts by the end that they came to; ``changed`` are of those that are ``ok``."""
 
     ok: int
     changed: int

@@ -202,9 +202,9 @@ def create(
     first = {"schema": schema.NEWEST[kind], "kind": kind, "run_id": path.stem, "started_at": started_at or utc_now()}
     try:
         writer.append(msgspec.structs.replace(header, **first))
-    except RecordError:
+    except BaseException:  # a value that is none of JSON's, Ctrl-C: a record without a header could never be read
         stream.close()
-        path.unlink()  # a record without a header could never be read
+        path.unlink()
         raise
     return writer
 

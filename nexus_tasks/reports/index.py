@@ -263,5 +263,5 @@ def _chosen(reports_dir: Path) -> str:
 
 
 def _text(markup_: str) -> str:
-    """What a piece of a page says, without its tags."""
+    """The text of a piece of a page, without its tags."""
     return html.unescape(re.sub(r"<[^>]*>", "", markup_))

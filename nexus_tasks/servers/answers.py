@@ -1,4 +1,4 @@
-"""What servers answer in JSON, and how it is read: by these functions alone, whatever a server wrote.
+"""Answers of servers in JSON, read by these functions alone, whatever a server wrote.
 
 document = answers.json_of(body)
 answers.error_in(document)          # the server's words, where it is no answer but an error

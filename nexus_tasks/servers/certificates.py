@@ -16,7 +16,7 @@ _FILE, _FOLDER = "SSL_CERT_FILE", "SSL_CERT_DIR"
 
 
 def trust(environment: Mapping[str, str] = os.environ) -> tls.Trust:
-    """Where the certificates are.
+    """The place of the certificates.
 
     Raises:
         UsageError: a variable of the environment names what isn't there, or holds no certificate.

@@ -109,7 +109,7 @@ def apply_template(client: httpx.Client, messages: list[dict[str, str]]) -> str:
 
 
 def document(response: httpx.Response) -> Any:
-    """What an answer holds in JSON; None where it holds something else."""
+    """The JSON of an answer; None where it holds something else."""
     try:
         return answers.json_of(response.content)
     except ValueError:

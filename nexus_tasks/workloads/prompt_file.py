@@ -253,7 +253,7 @@ def _csv(path: Path, data: bytes) -> Iterator[Entry]:
 
 
 def _delimiter(text: str) -> str:
-    """What separates the columns: that by which one is named prompt. Spreadsheets write what their language has."""
+    """The delimiter of the columns: that by which one is named prompt. Spreadsheets write what their language has."""
     head = text.lstrip().partition("\n")[0]
     for delimiter in (",", ";", "\t"):
         if "prompt" in [name.strip().strip('"').strip() for name in head.split(delimiter)]:

@@ -39,7 +39,7 @@ CALLBACKS = {"llama.nexus.deployment_record", "llama.nexus.home_folder"}
 
 @dataclass(frozen=True)
 class Need:
-    """What a setting has to be, as Ansible names it in its configuration; ``wants`` says it in words."""
+    """The value that a setting has to have, as Ansible names it in its configuration; ``wants`` says it in words."""
 
     setting: str
     holds: Callable[[Any], bool]
@@ -76,7 +76,7 @@ NEEDS = (
 
 
 def problems(groups: Mapping[str, Any], pattern: str) -> Iterator[str]:
-    """What is wrong with how Ansible is set up, one line each; the first is what explains the others.
+    """The problems of Ansible's set-up, one line each; the first is what explains the others.
 
     Args:
         groups: hosts by group, as the inventory has them.

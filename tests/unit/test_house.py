@@ -10,6 +10,7 @@ from tests.conftest import ROOT
 
 FILE_LINES, CLASS_LINES, FUNCTION_LINES, TASK_FILE_LINES = 500, 200, 60, 100
 TABLES: set[str] = set()  # files that are a table of data and little else
+ASKING = {"What", "Whether", "How", "Where", "Which", "Who", "Why", "When"}
 REASON = "# long:"  # beside the ``def`` of a function that is longer, and why
 OF_THE_WHOLE = {
     "test_collection",  # the archive of the collection
@@ -69,3 +70,17 @@ def test_unit_tests_lie_as_what_they_test() -> None:
         if path.stem not in OF_THE_WHOLE and not any(place.joinpath(*folder, module).is_file() for place in places):
             strays.append("/".join([*folder, file]))
     assert strays == []
+
+
+def test_docstrings_name_what_something_is_or_does() -> None:
+    """A reader who looks for a noun or a verb of the field finds none in a question."""
+    asking = []
+    for path in PYTHON:
+        if path.is_relative_to(ROOT / "tests"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                first = (ast.get_docstring(node) or "").split(maxsplit=1)[:1]
+                if set(first) & ASKING:
+                    asking.append(f"{path.relative_to(ROOT)}: {getattr(node, 'name', 'module')}")
+    assert asking == []

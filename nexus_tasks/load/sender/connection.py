@@ -123,7 +123,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_unfinished_since(self) -> float | None:
-        """When what has to come at once began to come: a head, or a body that is no stream. None for a stream."""
+        """The moment at which a head, or a body that is no stream, began to come; None for a stream."""
         return None if self.answer.is_stream or not self.begun else self.begun
 
     @property

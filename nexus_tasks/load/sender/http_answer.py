@@ -20,7 +20,7 @@ _SWITCHING = 101
 
 
 class NotHttpError(Exception):
-    """What came is no HTTP answer; the text says why, in one line."""
+    """It is no HTTP answer; the text says why, in one line."""
 
 
 class HttpAnswer:

@@ -121,7 +121,7 @@ class Hub:
 
 
 def token_problem(token: str | None) -> str | None:
-    """What is wrong with a token, without a letter of it; None where it can be sent.
+    """The problem with a token, without a letter of it; None where it can be sent.
 
     One that can't be sent would stand in the errors of those who try, escaped, where nothing masks it.
     """

@@ -115,7 +115,7 @@ class ModelFile:
         return {**{key: first.get(key) for key in keys}, "parts": [{key: file[key] for key in keys} for file in others]}
 
     def _names_all(self, record: Mapping[str, Any]) -> bool:
-        """Whether a record knows of all files of the model; earlier ones know of the first only."""
+        """True where a record knows of all files of the model; earlier ones know of the first only."""
         return file_count(self.path) == 1 or "parts" in record
 
     def _files_of(self, record: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -224,7 +224,7 @@ class ModelFile:
 
 
 def _seen(path: str) -> dict[str, Any] | None:
-    """What tells that a file is still the same; None where there is none."""
+    """The facts by which a file is still the same; None where there is none."""
     try:
         stat = os.stat(path)
     except FileNotFoundError:

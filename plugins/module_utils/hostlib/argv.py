@@ -35,7 +35,7 @@ class Option:
 
 
 def is_flag(word: str) -> bool:
-    """Whether a word is a flag by its look: a number below 0 and a hyphen alone are values."""
+    """True where a word is a flag by its look: a number below 0 and a hyphen alone are values."""
     return bool(_FLAG.match(word))
 
 

@@ -115,7 +115,7 @@ class Header:
 
     @property
     def split_number(self) -> int:
-        """Which of them this is, from 0 on."""
+        """The number of this one among them, from 0 on."""
         return self._whole("split.no")
 
     @property
@@ -178,7 +178,7 @@ def file_count(path: str) -> int:
 
 
 def part_paths(path: str, count: int) -> list[str]:
-    """Where the files of a model lie that was split into so many, by the path of the first.
+    """The paths of a model's files, where it was split into so many, by the path of the first.
 
     Raises GgufError where that is not named as llama.cpp wants it.
     """

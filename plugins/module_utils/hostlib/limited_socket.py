@@ -50,7 +50,7 @@ class LimitedSocket:
         self._sock.sendall(content)
 
     def makefile(self, mode: str, *_: Any, **__: Any) -> io.BufferedReader:
-        """What http.client reads an answer from."""
+        """The stream that http.client reads an answer from."""
         return _File(_Reader(self, cast(io.RawIOBase, self._sock.makefile("rb", buffering=0))), self._max_bytes)
 
     def read_into(self, raw: io.RawIOBase, buffer: Any) -> int:

@@ -93,7 +93,7 @@ def pip_settings(python: str, command: str, environment: Mapping[str, str] | Non
 
 
 def missing(python: str, requirements: Mapping[str, str]) -> dict[str, list[str]] | None:
-    """What an environment lacks of each set of pinned requirements. None where it is none, or has no pip.
+    """The requirements that an environment lacks, of each pinned set. None where it is none, or has no pip.
 
     Args:
         python: its interpreter.

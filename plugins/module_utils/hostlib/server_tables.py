@@ -204,7 +204,7 @@ def stop_verdict(row: Row) -> str:
 
 
 def cut_off(row: Row) -> str | None:
-    """How many answers a stop cut; None where it waited for all of them."""
+    """The number of answers that a stop cut; None where it waited for all of them."""
     if row.get("drained") is not False:
         return None
     cut = row.get("cut")

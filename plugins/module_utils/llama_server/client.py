@@ -132,7 +132,7 @@ class Server:
             return is_ours
 
     def clients(self) -> int | None:
-        """How many connections to its port are open, also those that it has not accepted yet; None where that can't be
+        """Open connections to its port, also those that it has not accepted yet; None where that can't be
         told. Each is a request that waits or is answered, or one that was answered some seconds ago.
         """
         own = sockets.descriptors(self.pid)

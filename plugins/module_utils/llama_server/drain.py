@@ -19,7 +19,7 @@ from .work import work_of
 
 @dataclass(frozen=True)
 class Drained:
-    """How a drain ended. ``done`` is None where nothing could be told; then nothing was waited for."""
+    """The end of a drain. ``done`` is None where nothing could be told; then nothing was waited for."""
 
     done: bool | None
     cut: int | None = None
@@ -69,7 +69,7 @@ def drain(
 
 
 def _requests(server: Server, config: Instance, key: str | None) -> int | None:
-    """How many requests a server has; None where that can't be told. Those that wait for a slot are told by nobody, so
+    """Requests that a server has; None where that can't be told. Those that wait for a slot are told by nobody, so
     where all slots work each connection is taken for one, and likewise where the server has no time or no slots to say.
     """
     try:

@@ -22,7 +22,7 @@ class Held(NamedTuple):
 
 
 def held_memory(pids: set[int], least_mib: float = 0.0) -> Held:
-    """What the driver says that processes hold.
+    """The memory that processes hold, as the driver says.
 
     Args:
         least_mib: what they should. A list without any process is no answer where so much memory is taken.

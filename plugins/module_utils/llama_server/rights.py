@@ -36,7 +36,7 @@ def acting_as(uid: int, gid: int, groups: Collection[int] = ()) -> Iterator[None
 
 
 def as_its_user(pid: int, look: Callable[[], T]) -> T:
-    """What is found below /proc/PID, of which the kernel shows some to the process's user alone, and to root only with
+    """Findings below /proc/PID, of which the kernel shows some to the process's user alone, and to root only with
     CAP_SYS_PTRACE. Raises OSError where nobody may look, or the process ended.
     """
     try:

@@ -62,7 +62,7 @@ def status(host: Host, folder: Folder) -> Row:
 
 
 def _answers(server: Server, config: Instance) -> Row:
-    """What a server says of itself, as a part of its row. One that sleeps is not woken."""
+    """The part of a row that a server tells of itself. One that sleeps is not woken."""
     row: Row = {}
     try:
         row["health"] = server.ask("/health", timeout=LOOK_SECONDS)[0]

@@ -323,6 +323,16 @@ def test_a_disk_that_fills_up_leaves_a_record_of_whole_rows(tmp_path: Path, limi
     assert indices
 
 
+def test_a_header_that_is_no_json_leaves_no_record(tmp_path: Path) -> None:
+    class Text(str):
+        """As Ansible's strings, which msgspec refuses."""
+
+    header = msgspec.structs.replace(typed(HEADER), target=Text("rig"))
+    with pytest.raises(TypeError):
+        store.create(header, root=tmp_path)
+    assert not list((tmp_path / "benchmark").iterdir())
+
+
 def test_a_disk_without_room_for_a_header_leaves_no_record(tmp_path: Path) -> None:
     assert "cannot write" in fill(tmp_path, 20)
     with pytest.raises(RecordError, match="no benchmark records"):

@@ -69,7 +69,7 @@ def prove_router_placement(subject: Subject, served: dict[str, list[str]], loade
 
 
 def _router_logs(subject: Subject) -> tuple[list[str], list[str]]:
-    """What a router wrote last, and what it wrote first: its models load whenever somebody asks for them."""
+    """The last and the first lines that a router wrote: its models load whenever somebody asks for them."""
     last = subject.runtime.log(subject.config.name, ROUTER_LINES)
     begun = [number for number, line in enumerate(last) if line.startswith("launch: ")]
     return last[begun[-1] if begun else 0 :], subject.runtime.log(subject.config.name)

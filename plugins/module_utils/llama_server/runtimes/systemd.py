@@ -139,7 +139,7 @@ class Systemd(Runtime):
 
     @staticmethod
     def _life(life: str) -> list[str]:
-        """What a life wrote, and what systemd says of it, as that it can't be started."""
+        """The lines that a life wrote, and what systemd says of it, as that it can't be started."""
         which = [f"_SYSTEMD_INVOCATION_ID={life}", "+", f"INVOCATION_ID={life}"]
         return beginning(("journalctl", "--boot", "--quiet", "--output=cat", *which), LOG_BYTES) if life else []
 
