@@ -269,3 +269,5 @@ def test_the_proof_looks_for_the_users_words_in_the_servers_own_prompts(
             assert found.startswith(expected) if expected else not found, found
             assert found.isprintable()
             assert bool(row["cause"]) == bool(expected or name == "declines")
+        prove_prompt(cast(Any, subject), "tiny")  # as of a router
+        assert subject.checks.rows[-1] == {**row, "check": "tiny prompt"}

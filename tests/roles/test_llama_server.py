@@ -232,7 +232,7 @@ def test_routers_embeddings_and_reranking_are_proven_by_what_they_serve(host: Ho
         "rank": {"model": "tiny", "port": free_port(), "reranking": True, "ctx_size": 512},
     }
     output = host.run({**host.deployed, **more}, check=True)
-    for check in ("models", "a completes", "b completes", "embedding", "reranking"):
+    for check in ("models", "a completes", "a prompt", "b completes", "b prompt", "embedding", "reranking"):
         assert re.search(rf"^ +{check} .* ok$", output, re.MULTILINE), check
     assert changed(host.run({**host.deployed, **more}, check=True)) == 0
     host.run(host.deployed, check=True, llama_server_prune=True)

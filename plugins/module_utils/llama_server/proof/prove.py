@@ -104,8 +104,10 @@ def _empty_row(config: Instance, checks: Checks) -> dict[str, Any]:
 def _conclude(row: dict[str, Any], failed: list[str], *, restart: bool) -> None:
     """Complete the row with what failed; ``restart`` says whether a new start may mend what ended the checks."""
     if failed:
-        wrong = {check["check"] for check in row["checks"] if not check["ok"]}
-        row["restart"] = bool(wrong - {"decode speed", PROMPT}) or restart
+        lasting = ("decode speed", PROMPT)
+        row["restart"] = restart or any(
+            not (check["ok"] or check["check"].endswith(lasting)) for check in row["checks"]
+        )
         row["error"] = "; ".join(failed)
 
 

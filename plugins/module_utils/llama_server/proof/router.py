@@ -12,6 +12,7 @@ from .placement import prove_router_placement
 from .probe import error_message, probe_of
 from .slots import NOT_MEASURED, ServerBusy, SlotRequest
 from .subject import Subject
+from .template import prove_prompt
 
 
 def prove_router(subject: Subject, *, load: bool) -> None:
@@ -40,5 +41,7 @@ def prove_router(subject: Subject, *, load: bool) -> None:
         if code == 200:
             served[name] = models_of(server, key, REQUEST_SECONDS)[name]["args"]
             prove_child_keys(subject, name, served[name])
+            if model.mode == "completion":
+                prove_prompt(subject, name)
     loaded = {name for name, state in models_of(server, key, REQUEST_SECONDS).items() if state.get("value") == "loaded"}
     prove_router_placement(subject, served, loaded)

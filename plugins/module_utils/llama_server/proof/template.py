@@ -13,7 +13,7 @@ from ...hostlib import masking
 from .probe import error_message
 from .subject import Subject
 
-CHECK = "prompt"
+CHECK = "prompt"  # behind the name of a model where there are several
 FIRST = "Do violet turbines hum beneath the quiet harbour?"
 SECOND = "And do amber lanterns sleep above the northern pier?"
 
@@ -30,46 +30,53 @@ def prove_template(subject: Subject, props: dict[str, Any]) -> None:
     subject.checks.add("chat template", "the declared template", summary, same, cause)
 
 
-def prove_prompt(subject: Subject) -> None:
+def prove_prompt(subject: Subject, model: str | None = None) -> None:
     """Have the server make prompts of conversations, and look for the words of their users.
 
     The model's own template is asked for less than a declared one: it may be for one question at a time, or for no chat
     at all, and is then not refused for it.
+
+    ``model``: which of a router's.
     """
     checks, declared = subject.checks, subject.config.has_template
+    check = f"{model} {CHECK}" if model else CHECK
+    remedy = "mend the template" if declared else "declare a chat_template"
     turns = [("user", FIRST), ("assistant", "They do."), ("user", SECOND)]
     for what, said in (("a question", turns[:1]), ("several turns", turns))[: 2 if declared else 1]:
-        status, prompt = _prompt(subject, said)
+        status, prompt = _prompt(subject, model, said)
         if status != 200:
             cause = f"no prompt can be made of {what}: {masking.excerpt(prompt, 200, subject.key)}"
             if not declared:
                 cause += "; chat fails with the model's own template, other requests don't need it"
-                checks.warn(CHECK, f"HTTP {status}", cause)
+                checks.warn(check, f"HTTP {status}", cause)
                 return
-            checks.add(CHECK, "HTTP 200", f"HTTP {status}", False, f"{cause}; mend the template")
+            checks.add(check, "HTTP 200", f"HTTP {status}", False, f"{cause}; {remedy}")
             return
         if any(words not in prompt for who, words in said if who == "user"):
             found = f"without them {masking.excerpt(prompt, 60, subject.key)!r}"
-            cause = f"so llama-server's own engine renders {what}, and the model never sees it: mend the template"
-            checks.add(CHECK, "the user's words", found, False, cause)
+            cause = f"so llama-server's own engine renders {what}, and the model never sees it: {remedy}"
+            checks.add(check, "the user's words", found, False, cause)
             return
-    checks.add(CHECK, "the user's words", "the user's words", True, "")
+    checks.add(check, "the user's words", "the user's words", True, "")
 
 
-def _prompt(subject: Subject, said: list[tuple[str, str]]) -> tuple[int, str]:
+def _prompt(subject: Subject, model: str | None, said: list[tuple[str, str]]) -> tuple[int, str]:
     """The status and the prompt that the server makes, or why it makes none.
 
     Some templates, as of models that read pictures, take what is said as a list of parts only.
     """
-    as_text = _apply(subject, [{"role": who, "content": words} for who, words in said])
+    as_text = _apply(subject, model, [{"role": who, "content": words} for who, words in said])
     if as_text[0] == 200:
         return as_text
-    as_parts = _apply(subject, [{"role": who, "content": [{"type": "text", "text": words}]} for who, words in said])
+    as_parts = _apply(
+        subject, model, [{"role": who, "content": [{"type": "text", "text": words}]} for who, words in said]
+    )
     return as_parts if as_parts[0] == 200 else as_text
 
 
-def _apply(subject: Subject, messages: list[dict[str, Any]]) -> tuple[int, str]:
-    status, answer = subject.server.ask("/apply-template", key=subject.key, body={"messages": messages})
+def _apply(subject: Subject, model: str | None, messages: list[dict[str, Any]]) -> tuple[int, str]:
+    body = {"messages": messages, **({"model": model} if model else {})}
+    status, answer = subject.server.ask("/apply-template", key=subject.key, body=body)
     if status != 200:
         return status, " ".join(error_message(answer).split())
     prompt = answer.get("prompt") if isinstance(answer, dict) else None
