@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.bed import Bed, Host
-from tests.conftest import changed
+from tests.conftest import ROOT, changed
 from tests.fakes.apt_repository import AptRepository
 from tests.fakes.gpu_host import BUS, KERNEL, KO, NVIDIA_SMI, PERSISTENCED, TMPFS, equip, write, write_bus
 from tests.fleet.test_provision import Rig
@@ -115,7 +115,7 @@ def host(bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     """A host with dnf and the repositories."""
     bus = tmp_path_factory.mktemp("bus")
     write_bus(bus, {"0000:01:00.0": "0x27b8"})
-    with bed.host("systemd", "rocky", mounts={bus: BUS}, tmpfs=TMPFS) as host:
+    with bed.host("systemd", "rocky", mounts={bus: BUS, ROOT / "plugins": "/repository/plugins"}, tmpfs=TMPFS) as host:
         host.exec(
             "sh", "-c",
             "apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Options::=--force-unsafe-io "
@@ -190,3 +190,40 @@ def test_rhel_gets_the_newest_of_its_branch_locked_and_moves_within_it_only_wher
     assert changed(rig.provision(nvidia_driver_upgrade=True)) == 1
     assert rig.smi() == f"NVIDIA L4, 8.9, {newest}, 23034"
     assert {line.split()[1] for line in locks(host)} == {f"{newest}-1.el9.*"}
+
+
+# By dnf it would be installed whoever made it.
+EPEL = r"""set -e
+mkdir -p /opt/epel /root/unsigned
+cd /root/specs
+name='_build_name_fmt epel-release-latest-9.noarch.rpm'
+rpmbuild -bb --define '_rpmdir /opt/epel' --define "$name" base-1.spec >/dev/null 2>&1
+cp /opt/epel/*.rpm /root/unsigned
+rpmsign --define '_gpg_name stand-in' --define '__gpg /usr/bin/gpg' --addsign /opt/epel/*.rpm >/dev/null
+gpg --armor --export stand-in >/opt/epel/RPM-GPG-KEY-EPEL-9
+"""
+ASK = """import sys
+sys.path.insert(0, "/repository")
+from plugins.module_utils.nvidia.epel import release_package
+from plugins.module_utils.nvidia.errors import DriverError
+try:
+    with release_package("9", "file:///opt/epel", sys.argv[1]) as path:
+        print(path.endswith("epel-release.rpm"))
+except DriverError as error:
+    print(error)
+"""
+
+
+def test_epel_is_taken_as_it_was_signed_and_from_nobody_else(host: Host, fingerprint: str) -> None:
+    host.exec("bash", "-c", EPEL)
+
+    def ask(wanted: str) -> str:
+        return host.exec("python3", "-B", "-c", ASK, wanted).stdout.strip()
+
+    assert ask(fingerprint) == "True"
+    assert "is not EPEL's key: key " in ask("")
+    package = "/opt/epel/epel-release-latest-9.noarch.rpm"
+    host.exec("sh", "-c", f"cp {package} /root/signed.rpm; cp /root/unsigned/*.rpm {package}")
+    assert f"file://{package} is not signed by EPEL" in ask(fingerprint)
+    host.exec("sh", "-c", f"head -c -1 /root/signed.rpm >{package}; printf x >>{package}")
+    assert f"file://{package} is not signed by EPEL" in ask(fingerprint)

@@ -18,6 +18,7 @@ from ..hostlib.files import read_text, write_file
 from ..hostlib.http_client import basic_authorization, open_address, without_user
 from ..openpgp import MAX_BYTES, OpenPgpError, OtherKey, binary, require_key
 from .drivers import Driver
+from .epel import release_package
 from .errors import DriverError
 from .repositories import preferences, signer
 from .systems import System
@@ -284,15 +285,17 @@ class Dnf:
     def add_components(self, components: Sequence[str]) -> None:
         major, get = self.system.version, ["dnf", "-q", "-y"]
         builder = f"codeready-builder-for-rhel-{major}-{self.machine}-rpms"
-        address = f"https://dl.fedoraproject.org/pub/epel/epel-release-latest-{major}.noarch.rpm"
         steps = {
-            "rhel": [["subscription-manager", "repos", "--enable", builder], [*get, "install", address]],
+            "rhel": [["subscription-manager", "repos", "--enable", builder]],
             "ol": [[*get, "install", "dnf-plugins-core", f"oracle-epel-release-el{major}"],
                    ["dnf", "config-manager", "--set-enabled", f"ol{major}_codeready_builder"]],
         }.get(self.distribution, [[*get, "install", "dnf-plugins-core", "epel-release"],
                                   ["dnf", "config-manager", "--set-enabled", "crb"]])  # fmt: skip
         for step in steps:
             run(step)
+        if self.distribution == "rhel":  # the others' own repositories have it
+            with release_package(major) as package:
+                run([*get, "install", package])
 
     def unfinished(self, say: Say) -> None:
         pass  # rpm finishes or undoes what it began
