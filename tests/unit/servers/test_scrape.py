@@ -128,6 +128,7 @@ BUSY = COUNTERS.format(predicted=100)
 IDLE = BUSY.replace("requests_processing 1", "requests_processing 0").replace(
     "requests_deferred 3", "requests_deferred 0"
 )
+WAITED_FOR = BUSY.replace("requests_processing 1", "requests_processing 0")  # between two requests
 AWAKE, ASLEEP = (json.dumps({"total_slots": 4, "is_sleeping": is_sleeping}) for is_sleeping in (False, True))
 
 
@@ -137,6 +138,7 @@ AWAKE, ASLEEP = (json.dumps({"total_slots": 4, "is_sleeping": is_sleeping}) for 
         (IDLE, AWAKE, False, False, 0),
         (IDLE, ASLEEP, True, False, 0),
         (BUSY, AWAKE, True, True, 1),
+        (WAITED_FOR, AWAKE, False, True, 1),
         (None, AWAKE, False, True, 1),
         (None, ASLEEP, False, False, 0),
         (None, ASLEEP, True, False, 0),
