@@ -10,6 +10,7 @@ chat_template_check.py in a process of its own. Where the two differ, the proof 
 
 from __future__ import annotations
 
+import functools
 import json
 import signal
 import subprocess
@@ -37,9 +38,19 @@ def file_problem(path: Path, kwargs: Mapping[str, Any]) -> str | None:
     ``kwargs``: the instance's chat_template_kwargs.
     """
     try:
+        changed_ns = path.stat().st_mtime_ns
+    except OSError as error:
+        return f"{path} can't be read ({error.strerror}): write it again"
+    return _checked(path, changed_ns, json.dumps(kwargs, default=str))
+
+
+@functools.cache  # Ansible evaluates a variable each time that it is named
+def _checked(path: Path, changed_ns: int, kwargs: str) -> str | None:
+    """The same; ``changed_ns`` is when the file changed, ``kwargs`` is JSON."""
+    try:
         done = subprocess.run(
-            [sys.executable, "-P", CHECK, path], input=json.dumps(kwargs, default=str), capture_output=True, text=True,
-            timeout=WAIT_SECONDS, check=False,
+            [sys.executable, "-P", CHECK, path], input=kwargs, capture_output=True, text=True, timeout=WAIT_SECONDS,
+            check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return f"{path} takes more than {WAIT_SECONDS} s to render a few words: mend its loops"

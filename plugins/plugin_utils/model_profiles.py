@@ -24,7 +24,7 @@ ALWAYS = {"description", "sha256"}
 REQUIRED = {"path": (), "url": ("sha256",), "repo": ("file",), "generator": ()}
 GENERATORS = ("tiny",)
 # One file of several that make up a model: of llama-gguf-split, or cut where its bytes happened to be.
-PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$|\.gguf[.-](?:part|split)[\w.-]*$", re.IGNORECASE)
+PART = re.compile(r"-\d{5}-of-(?!00001)\d{5}\.gguf$|\.gguf[.-](?:part|split)[\w.-]*$", re.IGNORECASE)
 
 
 def profile_problem(profile: Any) -> str | None:

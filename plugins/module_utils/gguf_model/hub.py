@@ -60,7 +60,10 @@ class Hub:
     def resolve(self) -> tuple[str, str | None]:
         """The address of the bytes, and the Authorization that its origin is to get."""
         self._metadata = self._look_up()
-        address, given = asked(self._metadata.location)
+        try:
+            address, given = asked(self._metadata.location)
+        except ValueError as error:
+            raise ModelError(self._unreachable(f"leads to an address that can't be asked for ({error})")) from error
         # The token is for the hub; the storage that it redirects to has a signature in the address.
         is_ours = origin_of(address) == origin_of(self.endpoint)
         return address, f"Bearer {self._token}" if self._token and is_ours else given

@@ -132,6 +132,13 @@ def test_what_is_no_text_is_refused(tmp_path: Path) -> None:
     assert "mine.jinja can't be read as UTF-8 text" in line
 
 
+def test_a_link_to_nowhere_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.jinja").symlink_to(tmp_path / "nothing")
+    assert said(tmp_path) == [
+        f"chat template {tmp_path}/mine.jinja can't be read (No such file or directory): write it again"
+    ]
+
+
 @pytest.mark.parametrize("name", ["chatlm", "../chat/chatml", "chatml.jinja"])
 def test_a_template_that_is_not_there_is_refused_with_those_that_are(name: str) -> None:
     (line,) = chat_templates.problems(chosen(name, "chatml"), str(TEMPLATES))

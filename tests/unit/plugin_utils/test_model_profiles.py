@@ -24,6 +24,7 @@ def told(token: str | None = None, **profile: str) -> str:
         {"url": "https://me:pw@host/My Größe.gguf", "sha256": SHA256},
         {"repo": "some/repo", "file": "folder/m.gguf"},
         {"repo": "some/repo", "file": "m-1-of-3.gguf"},
+        {"repo": "some/repo", "file": "m-00001-of-00001.gguf"},
         {"path": "/models/m-00001-of-00003.gguf"},
     ],
 )
