@@ -124,7 +124,7 @@ def test_keys_are_proven_where_root_may_not_look_into_processes_of_others(open_m
         "from plugins.module_utils.llama_server import processes, sockets\n"
         "pid = int(sys.argv[1])\n"
         "try:\n    os.readlink(f'/proc/{pid}/fd/0')\nexcept PermissionError:\n    print('closed')\n"
-        f"print(sockets.holder('127.0.0.1', {open_machine.port}) == pid)\n"
+        f"print(sockets.holder(sockets.listeners('127.0.0.1', {open_machine.port})) == pid)\n"
         f"folder = {declared(open_machine).folder('main').path!r}\n"
         "print(processes.with_variable('LLAMA_NEXUS_INSTANCE', folder) == [pid])\n"
         "print(os.geteuid(), os.getegid(), os.getgroups() == [int(word) for word in sys.argv[2:]])\n"
