@@ -188,28 +188,26 @@ class OpenAIMessages(Messages):
             return False
         if len(chunks) != len(lines):
             return False
-        visible: list[float] = []
-        arrivals: list[float] = []
-        texts: list[str] = []
-        reasoning = 0
-        for moment, chunk in zip(times, chunks, strict=True):
-            delta = chunk.choices[0].delta
-            if delta.content:
-                visible.append(moment)
-                arrivals.append(moment)
-                texts.append(delta.content)
-            elif delta.reasoning_content or delta.reasoning:
-                arrivals.append(moment)
-                reasoning += 1
-        reading.tokens.extend(arrivals)
-        reading.reasoning_tokens += reasoning
+        deltas = [chunk.choices[0].delta for chunk in chunks]
+        texts = [delta.content for delta in deltas]
+        visible = times
+        if all(texts):
+            reading.tokens.extend(times)
+        else:
+            visible = [moment for moment, text in zip(times, texts, strict=True) if text]
+            reasoned = [bool(not delta.content and (delta.reasoning_content or delta.reasoning)) for delta in deltas]
+            reading.tokens.extend(
+                [moment for moment, text, hidden in zip(times, texts, reasoned, strict=True) if text or hidden]
+            )
+            reading.reasoning_tokens += sum(reasoned)
         if visible and reading.visible is None:
             reading.visible = visible[0]
         if self._keep_text:
-            self._texts.extend(texts)
+            self._texts.extend([text for text in texts if text])
         if self._first:
             self._first = False
-            reading.backend = name_of(object_of(json_of(lines[0])).get("system_fingerprint"))
+            if b'"system_fingerprint"' in lines[0]:
+                reading.backend = name_of(object_of(json_of(lines[0])).get("system_fingerprint"))
         return True
 
     def done(self, moment: float) -> None:

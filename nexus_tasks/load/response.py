@@ -87,7 +87,7 @@ class Answer:
         if self._keep_text:
             reading.text = self._messages.text()
         broken = self._broken or broken
-        complete = self._is_complete() or (head.until_closed and broken is None)
+        complete = self._broken is None and (self._is_complete() or (head.until_closed and broken is None))
         if not head.status:
             reading.failure = broken or StreamError("disconnected", "the connection was closed before any answer")
         elif head.status != _OK:
@@ -249,9 +249,12 @@ def _whole_chunks(raw: bytes) -> tuple[bytes | None, bool]:
     if pieces.pop() or len(pieces) % 2:
         return None, False
     sizes, contents = pieces[::2], pieces[1::2]
-    if not all(sizes) or b"".join(sizes).translate(None, _HEX):
+    # Few sizes are distinct: each is read once.
+    known = {size: int(size, 16) for size in set(sizes) if size and not size.translate(None, _HEX)}
+    try:
+        lengths = [known[size] for size in sizes]
+    except KeyError:
         return None, False
-    lengths = [int(size, 16) for size in sizes]
     if lengths != list(map(len, contents)) or 0 in lengths[:-1]:
         return None, False
     return b"".join(contents), bool(lengths) and not lengths[-1]

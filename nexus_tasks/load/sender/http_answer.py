@@ -34,6 +34,8 @@ class HttpAnswer:
     Attributes:
         status: 0 until the head is whole.
         headers: by names in small letters; several of one name are joined by commas.
+        is_stream: the body can be a stream of events.
+        coding: that of a body that nobody asked for, such as ``gzip``.
         complete: the answer's own end came. Never, where the connection's is its end (``until_closed``).
         fed: bytes that were read.
     """
@@ -41,6 +43,8 @@ class HttpAnswer:
     status: int
     headers: dict[str, str]
     chunked: bool
+    is_stream: bool
+    coding: str | None
     until_closed: bool
     complete: bool
     fed: int
@@ -58,8 +62,8 @@ class HttpAnswer:
 
     def begin(self) -> None:
         """Wait for an answer."""
-        self.status, self.headers, self.fed = 0, {}, 0
-        self.chunked = self.until_closed = self.complete = self._keeps_alive = False
+        self.status, self.headers, self.fed, self.coding = 0, {}, 0, None
+        self.is_stream = self.chunked = self.until_closed = self.complete = self._keeps_alive = False
 
     def close(self) -> None:
         """Let go of the parser, which knows this object: they would wait for each other to be freed."""
@@ -96,20 +100,6 @@ class HttpAnswer:
         """The type of the body, without its parameters."""
         return self.headers.get("content-type", "").partition(";")[0].strip().lower() or None
 
-    @property
-    def is_stream(self) -> bool:
-        """True where the body can be a stream of events."""
-        return self.status == 200 and self.content_type in (None, "text/event-stream")
-
-    @property
-    def coding(self) -> str | None:
-        """The coding of a body that nobody asked for, such as ``gzip``."""
-        content = self.headers.get("content-encoding", "").strip().lower()
-        transfer = self.headers.get("transfer-encoding", "").strip().lower()
-        if content not in ("", "identity"):
-            return content
-        return transfer if transfer not in ("", "chunked", "identity") else None
-
     # called by the parser
 
     def on_message_begin(self) -> None:
@@ -132,7 +122,15 @@ class HttpAnswer:
             self.headers = {}
             return
         self.status = status
-        self.chunked = self.headers.get("transfer-encoding", "").lower().endswith("chunked")
+        self.is_stream = status == 200 and self.content_type in (None, "text/event-stream")
+        content, transfer = (
+            self.headers.get(name, "").strip().lower() for name in ("content-encoding", "transfer-encoding")
+        )
+        self.chunked = transfer.endswith("chunked")
+        if content not in ("", "identity"):
+            self.coding = content
+        elif transfer not in ("", "chunked", "identity"):
+            self.coding = transfer
         has_end = self.chunked or "content-length" in self.headers or status in _NO_BODY
         self.until_closed = not has_end
         self._keeps_alive = has_end and self._parser.should_keep_alive()

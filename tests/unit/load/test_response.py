@@ -166,10 +166,12 @@ def test_an_answer_says_the_same_in_every_form_that_the_standards_have(path: str
     assert facts(answer.finish()) == expected
 
 
+@pytest.mark.parametrize("path", ANSWERS)
+@pytest.mark.parametrize("more", [b"", b"Content-Length: 15\r\n"])
 @pytest.mark.parametrize("coding", [b"Content-Encoding: gzip", b"Transfer-Encoding: gzip, chunked"])
-def test_an_answer_in_a_coding_that_nobody_asked_for_is_a_failure(coding: bytes) -> None:
-    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n%s\r\n\r\n" % coding
-    answer = Answer("/completion")
+def test_an_answer_in_a_coding_that_nobody_asked_for_is_a_failure(path: str, coding: bytes, more: bytes) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n%s%s\r\n\r\n" % (more, coding)
+    answer = Answer(path)
     answer.feed(segment([(0.0, head), (1.0, b"5\r\n\x1f\x8b\x08..\r\n0\r\n\r\n")]))
     kind, message = failure(answer.finish())
     assert kind == "protocol"
