@@ -32,7 +32,7 @@ options:
     elements: list
     default: []
   user:
-    description: The user of servers under systemd.
+    description: The user of servers under systemd; an instance of another runtime names its own.
     type: str
 author: Llama Nexus
 """

@@ -84,6 +84,8 @@ def test_it_is_started_once_and_left_alone_while_it_is_as_declared(exporter: Exp
     again = exporter.have()
     assert (again["changed"], again["reasons"], exporter.process.pid) == (False, [], before)
     assert exporter.metrics().startswith("# HELP llama_nexus_exporter_info")
+    # Neither variables of Python's nor a home's packages run in it.
+    assert exporter.process.cmdline()[1:3] == ["-E", "-s"]
 
 
 @pytest.mark.parametrize(
