@@ -341,7 +341,7 @@ def test_every_model_of_a_router_answers_before_it_is_kept_and_later_only_what_i
     [row] = plan(host)
     assert (row["error"], row["changed"]) == (None, False)
     assert [check["check"] for check in row["checks"] if check["check"].startswith(("chat", "embed"))] == [
-        "embed sha256", "chat sha256", "chat completes",
+        "embed sha256", "chat sha256", "chat completes", "chat prompt",
     ]  # fmt: skip
     assert machine.loaded() == {"chat"}
 
