@@ -22,6 +22,7 @@ import msgspec
 from rich.console import Console
 
 from nexus_tasks.comparison import baselines, gate, naming
+from nexus_tasks.core import arguments
 from nexus_tasks.core.errors import EndpointError, NexusError, UsageError, command_line
 from nexus_tasks.fleet import exporters, inventory, targets
 from nexus_tasks.fleet.inventory import Instance
@@ -64,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
 @command_line
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure the targets: 0 when all went well, 1 when anything failed, and what compare says with --against."""
-    given = _parser().parse_args(argv)
+    given = arguments.parse(_parser(), argv)
     if given.tag is not None:
         naming.check_name(given.tag, "a tag")
     plan = from_options.plan(given)

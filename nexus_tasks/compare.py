@@ -22,7 +22,7 @@ from nexus_tasks.comparison import baselines, comparable, gate, quantities, sele
 from nexus_tasks.comparison.comparable import names
 from nexus_tasks.comparison.naming import LAST
 from nexus_tasks.comparison.quantities import QUANTITIES
-from nexus_tasks.core import numbers
+from nexus_tasks.core import arguments, numbers
 from nexus_tasks.core.errors import UsageError, command_line
 from nexus_tasks.records import store
 
@@ -74,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
 @command_line
 def main(argv: Sequence[str] | None = None) -> int:
     """Compare, or save a baseline, or simulate; the exit status is that of the verdict."""
-    options = parser().parse_args(argv)
+    options = arguments.parse(parser(), argv)
     console = Console()
     if options.simulate is not None:
         if options.simulate < 1:

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from nexus_tasks.core import numbers
+from nexus_tasks.core.arguments import parse
 from nexus_tasks.core.errors import DeployError, UsageError, command_line
 from nexus_tasks.fleet import patterns, terminal, verbs
 from nexus_tasks.fleet.inventory import FLEET, HERE
@@ -60,7 +61,7 @@ def _parser(verb: str) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     begun = _verbs().parse_args(argv)
     verb = begun.verb
-    arguments = _parser(verb).parse_intermixed_args(begun.arguments, argparse.Namespace(lines=LINES))
+    arguments = parse(_parser(verb), begun.arguments, argparse.Namespace(lines=LINES))
     if arguments.lines < 1:
         raise UsageError(f"--lines must be 1 or more, not {arguments.lines}", hint=f"{LINES} are shown without it")
     hosts, instance = (None, "") if arguments.pattern is None else patterns.split(arguments.pattern)

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from nexus_tasks.comparison import selection
 from nexus_tasks.comparison.naming import LAST
+from nexus_tasks.core import arguments
 from nexus_tasks.core.errors import command_line
 from nexus_tasks.records import store
 from nexus_tasks.views import table_files
@@ -51,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
 @command_line
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line of this module; see the module's docstring."""
-    options = _parser().parse_args(argv)
+    options = arguments.parse(_parser(), argv)
     out = Console(highlight=False, markup=False, soft_wrap=True)
     found = {record.run_id: record for name in options.runs for record in selection.find(name, options.results)}
     for path in table_files.write(found.values(), options.format, options.to):

@@ -22,7 +22,7 @@ from contextlib import ExitStack
 from rich.console import Console
 from rich.live import Live
 
-from nexus_tasks.core import numbers
+from nexus_tasks.core import arguments, numbers
 from nexus_tasks.core.errors import UsageError, command_line
 from nexus_tasks.fleet import inventory
 from nexus_tasks.fleet.live import rows, table, watching
@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
 @command_line
 def main(argv: Sequence[str] | None = None) -> int:
     """Show it; with ``--once``, 1 when anything is down."""
-    options = _parser().parse_args(argv)
+    options = arguments.parse(_parser(), argv)
     if not 0.1 <= options.interval <= threading.TIMEOUT_MAX:
         raise UsageError(
             f"--interval must be 0.1 or more, and short enough to wait for, not {options.interval:g}",

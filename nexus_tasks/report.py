@@ -18,6 +18,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from nexus_tasks.core import arguments
 from nexus_tasks.core.errors import UsageError, command_line
 from nexus_tasks.records import store
 from nexus_tasks.reports import index, rendering, site
@@ -58,16 +59,16 @@ def _parser() -> argparse.ArgumentParser:
 @command_line
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line of this module; see the module's docstring."""
-    arguments = _parser().parse_args(argv)
+    given = arguments.parse(_parser(), argv)
     out, err = (Console(stderr=stderr, highlight=False, markup=False, soft_wrap=True) for stderr in (False, True))
-    folders = site.Folders(arguments.results, arguments.reports)
+    folders = site.Folders(given.results, given.reports)
     options = rendering.Options(
-        parameters=dict(arguments.parameter),
-        force=arguments.force,
+        parameters=dict(given.parameter),
+        force=given.force,
         say=out.print,
         warn=lambda line: err.print(f"warning: {line}"),
     )
-    kind, *names = arguments.words or [""]
+    kind, *names = given.words or [""]
     if kind in index.CHOSEN:
         path, failures = site.compare(kind, names, folders=folders, options=options)
     elif kind == site.HISTORY:
@@ -75,13 +76,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UsageError(f"a history needs one target, not {len(names)}", hint="nox -s report -- history TARGET")
         path, failures = site.history(names[0], folders=folders, options=options)
     else:
-        unknown = [kind for kind in arguments.words if kind not in store.KINDS]
+        unknown = [kind for kind in given.words if kind not in store.KINDS]
         if unknown:
             there = ", ".join((*store.KINDS, *index.CHOSEN, site.HISTORY))
             raise UsageError(f"unknown kind of record {unknown[0]!r}", hint=f"there is {there}")
-        path, failures = site.update(
-            arguments.words or store.KINDS, run=arguments.run, folders=folders, options=options
-        )
+        path, failures = site.update(given.words or store.KINDS, run=given.run, folders=folders, options=options)
     out.print(str(path))
     return 1 if failures else 0
 

@@ -24,6 +24,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from nexus_tasks.core.text import suit_terminals
 from nexus_tasks.hostlib import environment
 from nexus_tasks.hostlib.terminal_text import plain
 
@@ -104,12 +105,13 @@ def command_line(main: Callable[[Sequence[str] | None], int]) -> Main:
 
     A file or folder that can't be read or written is such an error, too.
     Ctrl-C gives status 130 (128 + SIGINT, as shells report it). What it starts (Ansible, compilers, notebooks) gets a
-    home folder that can be written to, and this user's name.
+    home folder that can be written to, and this user's name. What it prints suits terminals of any encoding.
     """
 
     @functools.wraps(main)
     def wrapped(argv: Sequence[str] | None = None) -> int:
         environment.have_a_home()
+        suit_terminals()
         try:
             refuse_empty(sys.argv[1:] if argv is None else argv)
             return main(argv)

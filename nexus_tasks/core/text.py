@@ -9,12 +9,37 @@ What is not known is a dash.
 
 from __future__ import annotations
 
+import codecs
+import io
 import math
+import sys
 from collections.abc import Sequence
 from datetime import datetime
 
 MISSING = "\N{EN DASH}"
 SPACE = "\N{NO-BREAK SPACE}"  # between a number and its unit
+
+STAND_INS = {
+    "\N{EN DASH}": "-", "\N{EM DASH}": "-", "\N{HORIZONTAL ELLIPSIS}": "...", "\N{RIGHTWARDS ARROW}": "->",
+    "\N{LESS-THAN OR EQUAL TO}": "<=", "\N{GREATER-THAN OR EQUAL TO}": ">=", "\N{PLUS-MINUS SIGN}": "+-",
+    "\N{MIDDLE DOT}": "-", "\N{NO-BREAK SPACE}": " ", "\N{BOX DRAWINGS LIGHT HORIZONTAL}": "-",
+    "\N{BOX DRAWINGS HEAVY HORIZONTAL}": "-",
+}  # fmt: skip
+"""What is written on a terminal that lacks these; other letters that it lacks are question marks."""
+
+
+def suit_terminals() -> None:
+    """Have what this process prints be readable whatever encoding its terminal or pipe has: none raises an error."""
+    codecs.register_error("stand-ins", _stand_ins)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not what a test or a notebook put in its place
+            stream.reconfigure(errors="stand-ins")
+
+
+def _stand_ins(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(STAND_INS.get(letter, "?") for letter in error.object[error.start : error.end]), error.end
 
 
 def number(value: float | None, unit: str = "") -> str:

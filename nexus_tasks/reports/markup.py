@@ -19,11 +19,11 @@ import jinja2
 from markupsafe import Markup, escape
 
 from nexus_tasks.core.provenance import ROOT
+from nexus_tasks.hostlib.terminal_text import CONTROLS
 from nexus_tasks.stats.metrics import Metric, Source
 
 SKIN = ROOT / "templates" / "report"
 LONG, LONGEST = 24, 120  # letters of a word: more, and lines may end within it; more, and its middle is left out
-JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"  # scripts are written with them
 _PART = re.compile(rf"[^-_/:=@]{{,{LONG}}}[-_/:=@]*")
 
 
@@ -70,12 +70,11 @@ Rows = list[list[Cell | str]]
 
 
 def clean(text: str) -> str:
-    """A text without what would reach beyond it: characters that control terminals, or the order of others.
+    """A text without what would reach beyond it: characters that control a terminal, or hide or turn around others.
 
     Each becomes a replacement character, so that two names that differ in them still look odd.
     """
-    harmful = {ord(letter): "\N{REPLACEMENT CHARACTER}" for letter in set(text) if _harms(letter)}
-    return text.translate(harmful) if harmful else text
+    return CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def shortened(text: str, most: int = LONGEST) -> str:
@@ -106,10 +105,6 @@ def whole(text: str) -> Markup:
         Markup("<bdi>{}</bdi>").format(run) if place % 2 else escape(run)
         for place, run in enumerate(_runs(clean(text)))
     )
-
-
-def _harms(letter: str) -> bool:
-    return letter not in "\n\t" + JOINERS and unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
 def _runs(text: str) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import Sequence
 
 import pytest
@@ -68,3 +70,34 @@ def test_other_arguments_are_the_commands_own() -> None:
     DONE.clear()
     assert main(["a", "--b=c", "-l", "gpu-hosts"]) == 0
     assert DONE == ["a", "--b=c", "-l", "gpu-hosts"]
+
+
+PRINTS = """
+from rich.console import Console
+from rich.table import Table
+from nexus_tasks.core.errors import UsageError, command_line
+
+@command_line
+def main(argv=None):
+    table = Table("a \\u2026 b")
+    table.add_row("\\u2264 5 \\u00b1 1\\u00a0ms \\u2192 \\u4e2d \\ud800")
+    print("1 \\u2013 2")
+    Console().print(table)
+    raise UsageError("no \\u2265 here", hint="\\u05e9\\u00e9")
+
+raise SystemExit(main([]))
+"""
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+def test_a_command_prints_in_whatever_encoding_a_terminal_has(encoding: str) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-c", PRINTS], capture_output=True, env=environment, check=False)
+    out, err = done.stdout.decode(encoding), done.stderr.decode(encoding)
+    assert done.returncode == 1
+    assert "Traceback" not in err
+    if encoding == "ascii":
+        assert "1 - 2" in out
+        assert "a ... b" in out
+        assert "<= 5 +- 1 ms -> ? ?" in out
+        assert err == "error: no >= here\n hint: ??\n"
