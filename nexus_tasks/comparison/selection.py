@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from nexus_tasks.comparison import baselines, comparable
 from nexus_tasks.comparison.comparable import KIND, pairs
 from nexus_tasks.comparison.naming import LAST, LAST_GOOD
 from nexus_tasks.core.errors import RecordError, UsageError
+from nexus_tasks.core.text import plural
+from nexus_tasks.hostlib.terminal_text import plain
 from nexus_tasks.records import store
 from nexus_tasks.records.store import BenchmarkRecord
 
@@ -27,13 +29,14 @@ def find(
 
     Args:
         text: ``last``, ``last-good``, a baseline, a tag, a run id or its beginning, a path, or several of these with
-            commas between them. A tag means all runs that have it.
+            commas between them. A tag means all runs that have it. Of those that ``last`` and tags mean, records that
+            can't be read are left out with a warning.
         root: the results folder.
         other: the other side, for ``last-good``: the newest good run of the same target and workload before it.
 
     Raises:
         UsageError: there is no such run, or several begin like that.
-        RecordError: a record can't be read.
+        RecordError: a record that was named can't be read, or none of those that were meant.
     """
     by_run_id: dict[str, BenchmarkRecord] = {}
     for name in filter(None, (part.strip() for part in text.split(","))):
@@ -49,7 +52,7 @@ def _find_one(name: str, root: Path, other: Sequence[BenchmarkRecord] | None) ->
         return [store.load(Path(name))]
     paths = store.paths(KIND, root)
     if name == LAST:
-        return [store.load(paths[-1])]
+        return [_first(_readable(reversed(paths)), paths)]
     if name == LAST_GOOD:
         return [_last_good(paths, other)]
     saved = baselines.saved(root)
@@ -62,9 +65,10 @@ def _find_one(name: str, root: Path, other: Sequence[BenchmarkRecord] | None) ->
                 hint=f"bring it back, or save another one: --save-baseline {name} RUN",
             )
         return [store.load(root / KIND / f"{run_id}.jsonl") for run_id in wanted]
-    tagged = [path for path in paths if (_header(path) or {}).get("tag") == name]
-    if tagged:
-        return [store.load(path) for path in tagged]
+    headers = {path: _header(path) for path in paths}
+    if tagged := [path for path, header in headers.items() if header and header.get("tag") == name]:
+        nameless = [path for path, header in headers.items() if header is None]  # it may have been one of them
+        return list(_readable([*tagged, *nameless])) or [_first([], tagged)]
     begun = [path for path in paths if path.stem.startswith(name)]
     exact = [path for path in begun if path.stem == name]
     if len(exact or begun) == 1:
@@ -89,15 +93,10 @@ def _last_good(paths: Sequence[Path], other: Sequence[BenchmarkRecord] | None) -
             hint="name one run: nox -s compare -- last-good last",
         )
     against = min(other, key=lambda record: record.started_at)
-    for path in reversed(paths):
-        header = _header(path)
-        if header is None or header.get("target") != against.header.target:
-            continue
-        try:
-            record = store.load(path)
-        except RecordError as error:  # nobody asked for this one
-            sys.stderr.write(f"warning: left out: {error.message}\n")
-            continue
+    of_target = (
+        path for path in reversed(paths) if (_header(path) or {}).get("target") == against.header.target
+    )  # fmt: skip
+    for record in _readable(of_target):
         summary = record.summary
         if (
             record.started_at < against.started_at
@@ -113,14 +112,31 @@ def _last_good(paths: Sequence[Path], other: Sequence[BenchmarkRecord] | None) -
     )
 
 
+def _readable(paths: Iterable[Path]) -> Iterator[BenchmarkRecord]:
+    """The records that can be read, of files that nobody named; the others are named as a warning."""
+    return store.readable(
+        paths, lambda error: sys.stderr.write(plain(f"warning: left out: {error.message} ({error.hint})\n"))
+    )
+
+
+def _first(records: Iterable[BenchmarkRecord], paths: Sequence[Path]) -> BenchmarkRecord:
+    first = next(iter(records), None)
+    if first is None:
+        raise RecordError(
+            f"none of {plural(len(paths), 'record')} in {paths[0].parent} can be read",
+            hint="the warnings above say why",
+        )
+    return first
+
+
 def _header(path: Path) -> dict[str, Any] | None:
     """The first row of a record, without reading the others; None where it can't be read."""
     try:
         with path.open(encoding="utf-8", errors="replace") as stream:
             row = json.loads(stream.readline())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
-    return row if isinstance(row, dict) else None
+    return row if isinstance(row, dict) and row.get("type") == "header" else None
 
 
 def both(names: Sequence[str], root: Path) -> tuple[list[BenchmarkRecord], list[BenchmarkRecord]]:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 def parse(
     parser: argparse.ArgumentParser, argv: Sequence[str] | None, namespace: argparse.Namespace | None = None
 ) -> argparse.Namespace:
-    """What ``parser`` makes of a command line, also where options stand between names.
+    """Parse a command line, also where options stand between names.
 
     argparse's own ``parse_args`` takes the names before the first option, and calls those behind it unrecognized.
 

@@ -24,10 +24,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import FileIO
@@ -267,7 +268,7 @@ def _typed(kind: Kind, header: Row, lines: Sequence[bytes]) -> tuple[Any, list[A
     decode = _DECODERS[kind].decode
     try:
         return schema.row(kind, header), [decode(line) for line in lines[1:]]
-    except (ValueError, UnicodeDecodeError):
+    except (ValueError, RecursionError):  # the latter of lists in lists in lists
         return None
 
 
@@ -298,9 +299,16 @@ def _upgraded(path: Path, kind: Kind, header: Row, lines: Sequence[bytes]) -> tu
 
 def _json(path: Path, number: int, line: bytes) -> Any:
     try:
-        return json.loads(line.decode())
-    except ValueError as error:
+        return json.loads(line.decode(), parse_constant=_finite, parse_float=_finite)
+    except (ValueError, RecursionError) as error:
         raise _damaged(path, number, "it is not JSON") from error
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):  # Python's reader takes what is no JSON, and what draws and exports does not
+        raise ValueError(f"{text} is no number")
+    return value
 
 
 def _header(path: Path, line: bytes, kind: Kind) -> Row:
@@ -329,9 +337,11 @@ def _check_header(path: Path, header: Row) -> None:
             hint="read it with the version of Llama Nexus that wrote it",
         )
     try:
-        datetime.fromisoformat(header["started_at"])
+        zone = datetime.fromisoformat(header["started_at"]).tzinfo
     except (TypeError, ValueError) as error:
         raise _damaged(path, 1, "started_at is not a date and time") from error
+    if zone is None:  # it can't be ordered among the others
+        raise _damaged(path, 1, "started_at must have its offset from UTC")
 
 
 def paths(kind: str, root: Path = ROOT, *, required: bool = True) -> list[Path]:
@@ -364,6 +374,32 @@ def load_all(kind: Kind, root: Path = ROOT) -> Iterator[BenchmarkRecord] | Itera
     return map(load, found) if kind == "benchmark" else (load(path, "deployment") for path in found)
 
 
+@overload
+def readable(
+    found: Iterable[Path], unread: Callable[[RecordError], object], kind: Literal["benchmark"] = "benchmark"
+) -> Iterator[BenchmarkRecord]: ...
+@overload
+def readable(
+    found: Iterable[Path], unread: Callable[[RecordError], object], kind: Literal["deployment"]
+) -> Iterator[DeploymentRecord]: ...
+def readable(
+    found: Iterable[Path], unread: Callable[[RecordError], object], kind: Kind = "benchmark"
+) -> Iterator[BenchmarkRecord] | Iterator[DeploymentRecord]:
+    """The records of some files, but for those that can't be read: one that is damaged never keeps the others back.
+
+    Args:
+        found: the files, which are read one by one.
+        unread: is told of each that can't be read; the message has its path.
+    """
+    for path in found:
+        try:
+            record = load(path, kind)
+        except RecordError as error:
+            unread(error)
+            continue
+        yield record
+
+
 _MOVE_IT = "move the file out of the results folder; a record is never edited by hand"
 
 
@@ -380,10 +416,6 @@ def load_readable_deployments(root: Path = ROOT) -> tuple[list[DeploymentRecord]
     Raises:
         RecordError: there are none, or the folder cannot be listed.
     """
-    records, unread = [], []
-    for path in paths("deployment", root):
-        try:
-            records.append(load(path, "deployment"))
-        except RecordError as error:
-            unread.append(error.message)
-    return records, unread
+    unread: list[str] = []
+    found = readable(paths("deployment", root), lambda error: unread.append(error.message), "deployment")
+    return list(found), unread

@@ -10,6 +10,7 @@ Nothing here measures and nothing draws. Units are in the columns' names.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -221,16 +222,10 @@ def samples(record: BenchmarkRecord) -> pd.DataFrame:
 def history(record: BenchmarkRecord, root: Path, limit: int = 10) -> History:
     """This run and up to ``limit`` earlier ones of the same target; later runs never show."""
     records, unread = [record], []
-    for path in reversed(_same_target(record, root)):
-        if len(records) > limit:
-            break
-        try:
-            other = store.load(path)
-        except RecordError as error:
-            unread.append(error.message)
-            continue
-        if other.header.target == record.header.target and other.started_at < record.started_at:
-            records.append(other)
+    found = store.readable(reversed(_same_target(record, root)), lambda error: unread.append(error.message))
+    target = record.header.target
+    earlier = (other for other in found if other.header.target == target and other.started_at < record.started_at)
+    records += itertools.islice(earlier, max(limit, 0))
     records.sort(key=lambda one: one.started_at, reverse=True)
     rows = pd.DataFrame(
         [

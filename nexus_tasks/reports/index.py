@@ -134,11 +134,8 @@ def unwritable(folder: Path, error: OSError) -> ReportError:
 
 
 def _records(results_dir: Path) -> Iterable[BenchmarkRecord]:
-    for path in sorted((results_dir / "benchmark").glob("*.jsonl")):
-        try:
-            yield store.load(path)
-        except RecordError:
-            continue  # who renders it hears of it; a list isn't the place
+    found = sorted((results_dir / "benchmark").glob("*.jsonl"))
+    return store.readable(found, lambda error: None)  # who renders it hears of it; a list isn't the place
 
 
 def _page(record: BenchmarkRecord, reports_dir: Path) -> Path:

@@ -76,18 +76,13 @@ def update(
     """
     paths_of = _record_paths(kinds, run, folders.results)
     rendering.make_writable(folders.reports)
-    benchmarks: list[BenchmarkRecord] = []
-    deployments = unreadable = 0
-    for kind, path in [(kind, path) for kind, paths in paths_of.items() for path in paths]:
-        try:
-            if kind == DEPLOYMENT:
-                store.load(path, "deployment")
-                deployments += 1
-            else:
-                benchmarks.append(_without_rows(store.load(path)))
-        except RecordError as error:
-            unreadable += 1
-            options.warn(f"{error.message}: skipped ({error.hint})")
+    unread: list[RecordError] = []
+    deployments = sum(1 for _ in store.readable(paths_of.get(DEPLOYMENT, ()), unread.append, "deployment"))
+    found = store.readable(paths_of.get(comparable.KIND, ()), unread.append)
+    benchmarks = [_without_rows(record) for record in found]
+    for error in unread:
+        options.warn(_skipped(error))
+    unreadable = len(unread)
     pages = [_of_run(record, folders) for record in benchmarks]
     if run is None:
         pages += _of_targets(benchmarks, folders)
@@ -135,13 +130,15 @@ def history(target: str, *, folders: Folders = DEFAULT_FOLDERS, options: Options
 
     Raises:
         UsageError: there is no run of such a target.
-        RecordError: a record is damaged.
+        RecordError: there are no records, or they cannot be listed.
         ReportError: the reports folder cannot be written.
     """
-    by_target = _by_target(store.load(path) for path in store.paths(comparable.KIND, folders.results))
+    found = store.paths(comparable.KIND, folders.results)
+    by_target = _by_target(store.readable(found, lambda error: options.warn(_skipped(error))))
     if target not in by_target:
         raise UsageError(
-            f"no run of target {target!r} in {folders.results}", hint=f"there is {', '.join(sorted(by_target))}"
+            f"no run of target {target!r} in {folders.results}",
+            hint=f"there is {', '.join(sorted(by_target)) or 'none that can be read'}",
         )
     return _one(_of_target(target, by_target[target], folders), folders, options)
 
@@ -154,6 +151,10 @@ def write_index(folders: Folders = DEFAULT_FOLDERS) -> Path:
     """
     rendering.make_writable(folders.reports)
     return index.write(folders.results, folders.reports)
+
+
+def _skipped(error: RecordError) -> str:
+    return f"{error.message}: skipped ({error.hint})"
 
 
 def _one(page: Page, folders: Folders, options: Options) -> tuple[Path, int]:

@@ -13,6 +13,7 @@ from nexus_tasks.records import store
 from nexus_tasks.views import tables
 from nexus_tasks.views.table_files import FORMATS
 from tests import deployment_records
+from tests.damaged_records import damage
 from tests.report_records import NOON, write
 
 
@@ -61,3 +62,13 @@ def test_the_record_of_a_deployment_is_no_run_to_export(tmp_path: Path, capsys: 
     path = deployment_records.write(tmp_path)
     assert export.main([str(path), "--results", str(tmp_path), "--to", str(tmp_path / "out")]) == 1
     assert "not of a deployment" in capsys.readouterr().err
+
+
+def test_a_damaged_record_is_named_and_the_last_that_can_be_read_exported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, newest = [write(tmp_path / "results", NOON + timedelta(hours=hour)) for hour in range(2)]
+    damage(newest, "infinity")
+    assert export.main(["--results", str(tmp_path / "results"), "--to", str(tmp_path / "out")]) == 0
+    assert f"warning: left out: {newest}, line " in capsys.readouterr().err
+    assert pd.read_parquet(tmp_path / "out" / "runs.parquet")["run_id"].tolist() == [good.stem]

@@ -12,6 +12,7 @@ from nexus_tasks import report
 from nexus_tasks.records import store
 from nexus_tasks.reports import index, rendering, site
 from tests import deployment_records
+from tests.damaged_records import DAMAGES, damage
 from tests.report_pages import pretend_all_rendered, pretend_rendered
 from tests.report_records import NOON, simulate, write
 
@@ -110,6 +111,19 @@ def test_a_damaged_record_is_named_with_its_line_and_the_exit_status_says_so(
     assert f"warning: {damaged}, line 3: it is not JSON: skipped" in captured.err
     assert "2 reports: 0 rendered, 1 up to date already, 1 failed" in captured.out
     assert good.stem in (tmp_path / "reports" / "index.html").read_text()
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_history_goes_on_past_a_damaged_record_and_names_it(
+    tmp_path: Path, how: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[Path] = []
+    monkeypatch.setattr(rendering, "render", lambda page: shown.extend(page.records))
+    good, damaged = [write(tmp_path / "results", NOON + hour * HOUR) for hour in range(2)]
+    damage(damaged, how)
+    assert _main(tmp_path, "history", "localhost/main") == 0
+    assert shown == [good]
+    assert f"warning: {damaged}" in capsys.readouterr().err
 
 
 def test_the_reports_of_all_deployments_are_up_to_date_until_there_is_another(

@@ -9,6 +9,7 @@ import pytest
 from nexus_tasks.comparison import baselines, selection
 from nexus_tasks.core.errors import RecordError, UsageError
 from tests.compare_records import five_runs, run, save
+from tests.damaged_records import DAMAGES, damage
 
 
 @pytest.fixture
@@ -57,6 +58,28 @@ def test_a_damaged_record_is_left_out_of_the_search_for_the_last_good_one(
     assert f"warning: left out: {path}, line" in capsys.readouterr().err
     with pytest.raises(RecordError):
         ids("r2", root)
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+@pytest.mark.parametrize(("name", "meant"), [("last", ["r4-other"]), ("before", ["r1"])])
+def test_of_records_that_nobody_named_the_damaged_ones_are_left_out_by_name(
+    root: Path, name: str, meant: list[str], how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [root / "benchmark" / f"{run_id}.jsonl" for run_id in ("r2", "r5")]
+    for path in paths:
+        damage(path, how)
+    assert ids(name, root) == meant
+    warned = capsys.readouterr().err
+    assert any(f"warning: left out: {path}" in warned for path in paths)
+
+
+def test_where_no_record_can_be_read_the_last_is_none(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in (root / "benchmark").glob("*.jsonl"):
+        damage(path, "half a row")
+    with pytest.raises(RecordError, match=r"none of 5 records in .* can be read"):
+        ids("last", root)
+    with pytest.raises(RecordError, match=r"none of 2 records in .* can be read"):
+        ids("before", root)
 
 
 def test_the_last_good_run_is_one_that_can_be_compared(root: Path) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ import pytest
 from nexus_tasks.core.errors import RecordError
 from nexus_tasks.core.provenance import ROOT
 from nexus_tasks.records import store
-from tests import deployment_records
+from tests import deployment_records, report_records
+from tests.damaged_records import DAMAGES, damage
 from tests.report_records import HEADER, NOON, request, sample, summary_of, typed
 
 REQUEST, SAMPLE, SUMMARY = typed(request(0)), typed(sample(0.5)), typed(summary_of([], [], {}))
@@ -190,6 +193,7 @@ def test_a_record_of_another_kind_than_asked_for_is_named(tmp_path: Path) -> Non
         ({"run_id": ...}, "line 1: the header lacks run_id"),
         ({"kind": ..., "started_at": ...}, "line 1: the header lacks kind, started_at"),
         ({"started_at": "yesterday"}, "line 1: started_at is not a date and time"),
+        ({"started_at": "2026-11-22T12:00:00"}, "line 1: started_at must have its offset from UTC"),
         ({"started_at": 5}, "line 1: started_at is not a date and time"),
     ],
 )
@@ -201,6 +205,24 @@ def test_a_header_that_this_version_cannot_read_is_refused(tmp_path: Path, chang
     with pytest.raises(RecordError, match=str(path)) as caught:
         store.load(path)
     assert why in caught.value.message
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_record_is_named_and_keeps_none_back(tmp_path: Path, how: str) -> None:
+    first, damaged, last = [report_records.write(tmp_path, NOON + timedelta(hours=hour)) for hour in range(3)]
+    damage(damaged, how)
+    unread: list[RecordError] = []
+    read = list(store.readable(store.paths("benchmark", tmp_path), unread.append))
+    assert [record.path for record in read] == [first, last]
+    assert [str(damaged) in error.message for error in unread] == [True]
+
+
+def test_records_that_nobody_named_are_read_by_what_goes_on_past_damaged_ones() -> None:
+    ways = [path for path in (ROOT / "nexus_tasks").rglob("*.py") if "records" not in path.parts]
+    for path in ways:
+        assert not re.search(
+            r"load_all\(|store\.load\([^\n]* for path in (store\.)?paths\(", path.read_text(encoding="utf-8")
+        ), path
 
 
 def test_a_last_line_that_was_cut_off_anywhere_costs_only_itself(tmp_path: Path) -> None:
