@@ -214,7 +214,7 @@ def test_an_instance_that_is_no_longer_declared_is_reported_and_goes_on(served: 
 
 # By the host that gets it, a release, and what its proof says.
 RELEASES = {
-    "crashes": (["echo 'fault: it crashes' >&2", "exit 3"], "the server ends while it starts"),
+    "crashes": (["echo 'fault: it crashes' >&2", "exit 3"], "the server ends while it starts: fault: it crashes"),
     "another-model": (
         [
             'words=("$@")',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from nexus_tasks.servers.scrape import Source
 from plugins.module_utils.hostlib.server_rows import condition, trouble
 from plugins.module_utils.llama_server import drain
 from plugins.module_utils.llama_server.status import status
-from tests.conftest import wait_for
+from tests.conftest import ROOT, wait_for
 from tests.roles.machine import Machine, deploy
 
 SLEEPING = ("--ctx-size", "512", "--sleep-idle-seconds", "1")
@@ -76,3 +77,24 @@ def test_a_model_of_a_router_that_sleeps_is_not_woken_by_who_looks(machine: Mach
     assert (condition(row), row["busy"]) == ("sleeping", 0)
     assert asleep(machine, "chat")
     assert log_of(machine).count(WOKEN) == before
+
+
+# The proof has the model compute, which wakes it; the last asks gently, as work.py does.
+ASKING = {
+    "plugins/module_utils/llama_server/work.py",
+    "plugins/module_utils/llama_server/proof/identity.py",
+    "plugins/module_utils/llama_server/proof/router.py",
+    "plugins/module_utils/llama_server/proof/slots.py",
+    "nexus_tasks/servers/scrape.py",
+}
+
+
+def asks_for_slots(source: str) -> bool:
+    texts = (node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant))
+    return any(isinstance(text, str) and text.startswith("/slots") for text in texts)
+
+
+def test_who_only_looks_asks_for_slots_where_sleepers_are_left_alone() -> None:
+    places = ("plugins/**/*.py", "nexus_tasks/**/*.py")
+    files = {str(path.relative_to(ROOT)): path for place in places for path in ROOT.glob(place)}
+    assert {name for name, path in files.items() if asks_for_slots(path.read_text())} == ASKING
