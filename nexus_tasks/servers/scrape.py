@@ -209,7 +209,9 @@ class Source:
                 return None
         if is_idle:
             if self._idle_slots is None:
-                self._idle_slots = [{"id": number} for number in range(self._props().get("total_slots", 0))]
+                # What they hold, /slots alone would tell.
+                count = self._props().get("total_slots", 0)
+                self._idle_slots = [{"id": number, "n_prompt_tokens": None} for number in range(count)]
             return self._idle_slots
         slots = self._slots()
         if slots is not None:
@@ -364,13 +366,14 @@ def server_of(metrics: Mapping[str, Metric], slots: Sequence[Row] | None) -> Ser
         if "id_task" in slot
     }
     predicted = count("tokens_predicted")
+    held = [slot.get("n_prompt_tokens", 0) for slot in slots]
     return Server(
         slots_busy=sum(bool(slot.get("is_processing")) for slot in slots),
         slots=len(slots),
         waiting=count("requests_deferred"),
         prompt_tokens_total=count("prompt_tokens"),
         predicted_tokens_total=None if predicted is None else predicted + sum(made for _, made in tasks.values()),
-        cached_tokens=sum(slot.get("n_prompt_tokens", 0) for slot in slots),
+        cached_tokens=None if None in held else sum(held),
         tasks=tasks,
     )
 

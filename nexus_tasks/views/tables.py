@@ -54,7 +54,7 @@ COLUMNS: Mapping[str, Mapping[str, pa.DataType]] = {
         "finish_reason": _TEXT, "backend": _TEXT,
         **dict.fromkeys(("ttft_ms", "ttft_visible_ms", "queue_ms", "decode_ms", "total_ms", "tpot_ms", "itl_median_ms",
                          "itl_max_ms", "decode_tps", "prefill_tps"), _NUMBER),
-        "stalls": _WHOLE,
+        "stalls": _WHOLE, "untimed": _TEXT,
         **dict.fromkeys(("server_prompt_n", "server_cache_n", "server_predicted_n"), _WHOLE),
         **dict.fromkeys(("server_prompt_ms", "server_predicted_ms"), _NUMBER),
         "prompt": _TEXT, "answer": _TEXT,

@@ -29,9 +29,13 @@ MAX_ERROR_BYTES = 1 << 20
 _MAY_END = b"\r\n\r\n"
 _HANGS_UP_S = 1.0
 """A connection that is closed so soon after an answer shows that the server always does it."""
-_DONE = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\][\r\n]+$")
-_DONE_S = 1.0
-"""A server that has said ``[DONE]`` and sends nothing more for so long has forgotten to end its answer."""
+_LAST_WORDS = re.compile(
+    # The end by the OpenAI API, by llama-server's completions, and an error in place of either.
+    rb"(?:^|[\r\n])(?:data: ?(?:\[DONE\]|\{[^\r\n]*\"stop\": ?true[^\r\n]*|\{\"error\": ?[^n\s][^\r\n]*)"
+    rb"|event: ?error(?:\r\n|\r|\n)data:[^\r\n]*)[\r\n]+$"
+)
+_LAST_WORDS_S = 1.0
+"""A server that has said its last words and sends nothing more for so long has forgotten to end its answer."""
 _KEEP_ALIVE = re.compile(
     # Sizes of chunks, and of an event stream the lines that bring nothing: comments, empty data, other fields.
     rb"(?:(?:[0-9A-Fa-f]+[ \t]*(?:;[^\r\n]*)?|:[^\r\n]*|data:? ?|(?:event|id|retry)(?::[^\r\n]*)?)?(?:\r\n|\r|\n))+"
@@ -139,7 +143,11 @@ class Connection(asyncio.Protocol):
             return
         if self._read < len(self.parts):
             self._look()
-        elif self.answer.is_stream and perf_counter() - self.times[-1] > _DONE_S and _DONE.search(self.parts[-1]):
+        elif (
+            self.answer.is_stream
+            and perf_counter() - self.times[-1] > _LAST_WORDS_S
+            and _LAST_WORDS.search(self.parts[-1])
+        ):
             self._ended()  # the connection serves no other: the answer is not complete
 
     def cut(self, end: int) -> tuple[list[float], list[bytes]]:

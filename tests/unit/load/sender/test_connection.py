@@ -197,3 +197,32 @@ def test_a_head_without_an_end_is_given_up() -> None:
 )
 def test_what_keeps_a_connection_alive_is_told_from_news(piece: bytes, brings_nothing: bool) -> None:
     assert connection.is_keep_alive(piece) is brings_nothing
+
+
+@pytest.mark.parametrize(
+    ("event", "is_last"),
+    [
+        (b"data: [DONE]\n\n", True),
+        (b"data:[DONE]\r\n\r\n", True),
+        (b'data: {"content":"","stop":true,"stop_type":"limit"}\n\n', True),
+        (b'data: {"error":{"message":"gone"}}\n\n', True),
+        (b"event: error\ndata: gone\n\n", True),
+        (b'data: {"content":"\\"stop\\":true","stop":false}\n\n', False),
+        (b'data: {"error":null,"choices":[]}\n\n', False),
+        (b'data: {"choices":[{"delta":{"content":"data: [DONE]"}}]}\n\n', False),
+        (b"data: [DONE", False),
+    ],
+)
+def test_who_has_said_the_last_words_and_is_silent_has_ended(
+    event: bytes, is_last: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    one, _, ends = sending()
+    receive(one, head, b"%x\r\n%s\r\n" % (len(event), event))
+    one.check_end()
+    one.check_end()
+    assert ends.seen == []  # the rest of it may be on its way
+    monkeypatch.setattr(connection, "_LAST_WORDS_S", -1.0)
+    one.check_end()
+    assert ends.seen == ([None] if is_last else [])
+    assert not one.answer.keeps_connection
