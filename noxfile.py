@@ -8,6 +8,7 @@ and say more with ``-- --help``.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import runpy
@@ -19,7 +20,6 @@ import nox
 
 nox.needs_version = ">=2024.3.2"
 nox.options.sessions = ["lint", "tests"]
-nox.options.default_venv_backend = "none"
 
 ROOT = Path(__file__).parent
 VENV = ROOT / ".venv"
@@ -29,6 +29,10 @@ ENVIRONMENT = runpy.run_path(str(HOSTLIB / "environment.py"))
 PACKAGES = runpy.run_path(str(HOSTLIB / "python_packages.py"))
 ENVIRONMENT["have_a_home"]()  # uv and pip want one, too
 ENVIRONMENT["have_plain_python"]()
+
+
+# Said of each session: a default of this file gives way to NOX_DEFAULT_VENV_BACKEND and its like in a user's shell.
+session = functools.partial(nox.session, venv_backend="none", python=False)
 
 
 def environment(session: nox.Session) -> None:
@@ -93,13 +97,13 @@ def task(session: nox.Session, module: str, *args: str) -> None:
     run(session, "python", "-m", f"nexus_tasks.{module}", *args)
 
 
-@nox.session(default=False)
+@session(default=False)
 def quickstart(session: nox.Session) -> None:
     """Build llama.cpp here, serve a model, measure it, and report."""
     task(session, "quickstart", *session.posargs)
 
 
-@nox.session(default=False)
+@session(default=False)
 def deploy(session: nox.Session) -> None:
     """Run deploy.yml, watched; takes ansible-playbook's options.
 
@@ -108,43 +112,43 @@ def deploy(session: nox.Session) -> None:
     task(session, "deploy", *session.posargs)
 
 
-@nox.session(default=False)
+@session(default=False)
 def status(session: nox.Session) -> None:
     """Show what runs: on gpu-hosts, or here while there are none."""
     task(session, "control", "status", *session.posargs)
 
 
-@nox.session(default=False)
+@session(default=False)
 def logs(session: nox.Session) -> None:
     """Show the ends of the servers' logs."""
     task(session, "control", "logs", *session.posargs)
 
 
-@nox.session(default=False)
+@session(default=False)
 def start(session: nox.Session) -> None:
     """Start the servers of a pattern or HOST/INSTANCE; prove them."""
     task(session, "control", "start", *session.posargs)
 
 
-@nox.session(default=False)
+@session(default=False)
 def stop(session: nox.Session) -> None:
     """Stop them, until they are started or deployed again."""
     task(session, "control", "stop", *session.posargs)
 
 
-@nox.session(default=False)
+@session(default=False)
 def restart(session: nox.Session) -> None:
     """Restart them host by host, and prove each."""
     task(session, "control", "restart", *session.posargs)
 
 
-@nox.session(default=False)
+@session(default=False)
 def rollback(session: nox.Session) -> None:
     """Go back to the generation proven before, host by host."""
     task(session, "control", "rollback", *session.posargs)
 
 
-@nox.session(default=False)
+@session(default=False)
 def benchmark(session: nox.Session) -> None:
     """Measure servers: of a pattern, HOST/INSTANCE or a URL.
 
@@ -153,43 +157,43 @@ def benchmark(session: nox.Session) -> None:
     task(session, "benchmark", *session.posargs)
 
 
-@nox.session(default=False)
+@session(default=False)
 def compare(session: nox.Session) -> None:
     """Tell whether one benchmark is better than another."""
     task(session, "compare", *session.posargs)
 
 
-@nox.session(default=False)
+@session(default=False)
 def monitor(session: nox.Session) -> None:
     """Show the fleet live: slots, tokens/s, memory, temperature."""
     task(session, "monitor", *session.posargs)
 
 
-@nox.session(default=False)
+@session(default=False)
 def accuracy(session: nox.Session) -> None:
     """Measure the load generator: its errors, and what it costs."""
     task(session, "accuracy", *session.posargs)
 
 
-@nox.session(default=False)
+@session(default=False)
 def report(session: nox.Session) -> None:
     """Render the reports that are not up to date, and their index."""
     task(session, "report", *session.posargs)
 
 
-@nox.session(default=False)
+@session(default=False)
 def export(session: nox.Session) -> None:
     """Write a benchmark's rows as CSV, Parquet or JSON."""
     task(session, "export", *session.posargs)
 
 
-@nox.session(default=False)
+@session(default=False)
 def reference(session: nox.Session) -> None:
     """Write docs/reference.md; the argument is a llama-server's path."""
     task(session, "reference", *session.posargs)
 
 
-@nox.session
+@session()
 def lint(session: nox.Session) -> None:
     """Check style, types, imports, notebooks, YAML and roles."""
     run(session, "ruff", "check", ".")
@@ -201,7 +205,7 @@ def lint(session: nox.Session) -> None:
     run(session, "ansible-lint", "--offline", "--strict")
 
 
-@nox.session
+@session()
 def tests(session: nox.Session) -> None:
     """Run the tests; the first run builds llama.cpp.
 
@@ -210,7 +214,7 @@ def tests(session: nox.Session) -> None:
     pytest(session, "not soak")
 
 
-@nox.session(default=False)
+@session(default=False)
 def soak(session: nox.Session) -> None:
     """Run what is left out of ``tests``: the other cases of slow matrices."""
     pytest(session, "soak")
@@ -223,7 +227,7 @@ def pytest(session: nox.Session, marked: str) -> None:
     run(session, "pytest", "--numprocesses=auto", "--durations=15", "-m", marked, *session.posargs)
 
 
-@nox.session(default=False)
+@session(default=False)
 def lock(session: nox.Session) -> None:
     """Renew requirements.lock and those of host_tools (needs uv)."""
     compile_ = ["uv", "pip", "compile", "--universal", "--generate-hashes", "--no-emit-index-url",

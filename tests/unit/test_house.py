@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import subprocess
+import sys
 from pathlib import Path
 
 from tests.conftest import ROOT
@@ -84,3 +85,20 @@ def test_docstrings_name_what_something_is_or_does() -> None:
                 if set(first) & ASKING:
                     asking.append(f"{path.relative_to(ROOT)}: {getattr(node, 'name', 'module')}")
     assert asking == []
+
+
+SESSIONS = """
+import runpy
+import nox.registry
+runpy.run_path("noxfile.py")
+for name, session in nox.registry.get().items():
+    print(name, session.venv_backend, session.python)
+"""
+
+
+def test_sessions_say_themselves_that_they_need_no_environment_of_noxs_own() -> None:
+    """What a user's shell says of nox's defaults, as ``NOX_DEFAULT_VENV_BACKEND`` does, is for sessions without."""
+    said = subprocess.run([sys.executable, "-c", SESSIONS], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    sessions = [line.split() for line in said.splitlines()]
+    assert len(sessions) > 15
+    assert [name for name, backend, python in sessions if (backend, python) != ("none", "False")] == []
