@@ -28,7 +28,8 @@ def show(comparison: Comparison, console: Console) -> None:
         console.print(f"warning: {line}", soft_wrap=True, highlight=False, markup=False, style="yellow")
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in ("", "A", "B", "change", "between", "verdict"):
-        table.add_column(heading, justify="left" if heading in ("", "verdict") else "right", no_wrap=True)
+        # Where 80 columns are too few for all, the names are in two lines, and no number is cut.
+        table.add_column(heading, justify="left" if heading in ("", "verdict") else "right", no_wrap=heading != "")
     several = len({finding.level for finding in comparison.findings}) > 1
     level = None
     for finding in comparison.findings:

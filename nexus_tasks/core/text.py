@@ -51,6 +51,13 @@ def number(value: float | None, unit: str = "") -> str:
     return f"{value:,.{digits}f}" + (f"{SPACE}{unit}" if unit else "")
 
 
+def apart(value: float, bound: float, digits: int = 1) -> str:
+    """A number beside a bound that it misses, with as many digits as show that it does: ``0.96`` beside 1."""
+    while digits < 6 and value != bound and f"{value:.{digits}f}" == f"{bound:.{digits}f}":
+        digits += 1
+    return f"{value:,.{digits}f}"
+
+
 def whole(value: float | None, unit: str = "") -> str:
     """A whole number with its unit: ``4,096 tokens``; a dash where unknown."""
     return MISSING if value is None or value != value else f"{value:,.0f} {unit}".rstrip()

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nexus_tasks.core.text import apart
 from nexus_tasks.load.requests import Stage
 from nexus_tasks.load.sender.lag import BUCKET_S
 from nexus_tasks.records.benchmark_rows import Percentiles, Watch
@@ -98,7 +99,7 @@ class Observer:
         users, requests = self._users, len(self._begun)
         if users and in_flight is not None and in_flight < MIN_IN_FLIGHT * users:
             why = " because the server asked for pauses (Retry-After)" if self._paused else ""
-            reasons.append(f"{in_flight:.1f} requests were in flight of {users} asked for{why}")
+            reasons.append(f"{apart(in_flight, users)} requests were in flight of {users} asked for{why}")
         if users and requests < users:
             reasons.append(f"there were {requests} requests for {users} users")
         elif users and users > 1 and requests == users:
@@ -106,11 +107,12 @@ class Observer:
         if (cpu := _busiest(stats)) >= MAX_CPU:
             reasons.append(f"the load generator used {cpu:.0%} of a core: give it more processes")
         if too_late([entry["lag"] for entry in stats]):
-            lag_p99_ms = _lag_of(stats).p99 or 0.0
-            reasons.append(f"the load generator's loop was late by {lag_p99_ms:.1f} ms (p99): this machine is too busy")
+            late_by = apart(_lag_of(stats).p99 or 0.0, MAX_LAG_P99_MS)
+            reasons.append(f"the load generator's loop was late by {late_by} ms (p99): this machine is too busy")
         delays_ms = self._dispatch_delays_ms
         if delays_ms and (delay_p99_ms := float(np.percentile(delays_ms, 99))) > MAX_DISPATCH_DELAY_P99_MS:
-            reasons.append(f"requests were begun {delay_p99_ms:.0f} ms late (p99): the load generator did not keep up")
+            late_by = apart(delay_p99_ms, MAX_DISPATCH_DELAY_P99_MS, 0)
+            reasons.append(f"requests were begun {late_by} ms late (p99): the load generator did not keep up")
         if any(entry["behind"] for entry in stats):
             reasons.append("answers came faster than they could be read: users waited for this machine")
         return reasons

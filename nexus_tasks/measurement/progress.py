@@ -23,7 +23,7 @@ LINE_SECONDS = 10.0
 """More requests than that share a line each time so much has passed."""
 FAILURES_SHOWN = 5
 REASONS_SHOWN = 2
-AXES = {"concurrency": "in flight", "rate_per_s": "offered/s", "prompt_tokens": "prompt"}
+AXES = {"concurrency": "in\nflight", "rate_per_s": "offered\nper s", "prompt_tokens": "prompt"}
 
 
 class Ticker:
@@ -180,8 +180,9 @@ def _stages(record: store.BenchmarkRecord) -> Table:
     rates, latencies = (OUTPUT, REQUESTS), (TTFT, ITL)
     headings = (*(rate.unit for rate in rates), *(latency.with_unit for latency in latencies))
     for column in (AXES.get(axis, axis), "requests", "failed", *headings):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
+        # The unit stands below the name: in one line they are wider than their numbers, and 80 columns are few.
+        table.add_column(column.replace(", ", "\n"), justify="right", no_wrap=True)
+    table.add_column("")
     for row in sorted(record.stages, key=lambda row: float(getattr(row, axis) or 0.0)):
         figures = [getattr(row.throughput, rate.key, None) for rate in rates]
         figures += [median.median if (median := row.metrics[latency.key]) else None for latency in latencies]

@@ -33,3 +33,12 @@ def test_the_verdict_is_said_in_a_sentence() -> None:
     assert first.startswith("B against A: worse: decode, ITL p99; can't be told: TTFT.")
     assert "assumed" in noise_known
     assert "--interleave 10" in advice
+
+
+def test_large_figures_cut_no_verdict(tmp_path: Path) -> None:
+    a, b = loaded(tmp_path, run("a", slower=10_000), run("b", slower=11_000))
+    console = Console(width=80, record=True, file=io.StringIO())
+    text.show(judge([a], [b]), console)
+    rows = [line for line in console.export_text().splitlines() if " % " in line]
+    assert rows
+    assert all(row.rstrip().endswith(("better", "worse", "same", "can't tell")) for row in rows), rows

@@ -27,6 +27,14 @@ def test_a_number_has_the_digits_that_mean_something(value: float | None, shown:
     assert text.number(value) == shown
 
 
+@pytest.mark.parametrize(
+    ("value", "bound", "shown"),
+    [(0.96, 1, "0.96"), (0.9604, 1, "0.96"), (0.9996, 1, "0.9996"), (7.2, 8, "7.2"), (3.04, 3, "3.04")],
+)
+def test_a_number_beside_the_bound_that_it_misses_shows_that_it_does(value: float, bound: float, shown: str) -> None:
+    assert text.apart(value, bound) == shown
+
+
 def test_a_long_time_is_in_seconds() -> None:
     assert [text.span(12.4), text.span(1934.0), text.span(None)] == [f"12.4{SPACE}ms", f"1.93{SPACE}s", text.MISSING]
 

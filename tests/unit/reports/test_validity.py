@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nexus_tasks.load.health import MIN_IN_FLIGHT, MIN_LATE_LOOKS
 from nexus_tasks.records import store
 from nexus_tasks.records.store import BenchmarkRecord
 from nexus_tasks.reports import validity
@@ -15,6 +16,20 @@ def test_a_generator_beyond_its_bounds_stands_out(sweep: BenchmarkRecord) -> Non
     assert "concurrency 16: 0.90 of a core." in html
     assert html.count('class="number bad"') == 1  # its CPU, at that level alone
     assert html.count('class="good">yes') == 4
+
+
+def test_the_sentence_beside_a_lag_agrees_with_the_verdict(tmp_path: Path) -> None:
+    lag = {"p50": 0.1, "p99": 4.2, "max": 9.0}  # of two late looks, which health.too_late forgives
+    html = validity.generator(store.load(write(tmp_path, watches={0: {"lag_ms": lag}}))).html
+    assert 'class="number ">4.20' in html
+    assert 'class="good">yes' in html
+    assert f"more does no harm where fewer than {MIN_LATE_LOOKS} looks found it" in html
+
+
+def test_too_few_requests_in_flight_look_as_few_as_they_are(tmp_path: Path) -> None:
+    told = {"in_flight": 0.9996 * MIN_IN_FLIGHT, "in_flight_asked": 1, "valid": False}
+    html = validity.generator(store.load(write(tmp_path, watches={0: told}))).html
+    assert 'class="number bad">0.97 of 1' in html
 
 
 def test_tokens_that_were_lost_on_the_way_are_told(tmp_path: Path) -> None:
