@@ -36,7 +36,7 @@ def test_the_verdict_is_said_in_a_sentence() -> None:
 
 
 def test_large_figures_cut_no_verdict(tmp_path: Path) -> None:
-    a, b = loaded(tmp_path, run("a", slower=10_000), run("b", slower=11_000))
+    a, b = loaded(tmp_path, run("a", slower=1_000_000), run("b", slower=1_100_000))
     console = Console(width=80, record=True, file=io.StringIO())
     text.show(judge([a], [b]), console)
     rows = [line for line in console.export_text().splitlines() if " % " in line]
