@@ -43,6 +43,7 @@ from nexus_tasks.records import schema
 from nexus_tasks.records.benchmark_rows import (
     BenchmarkHeader,
     BenchmarkSummary,
+    Header,
     Part,
     RequestRow,
     SampleRow,
@@ -63,15 +64,11 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class BenchmarkRecord:
-    """A benchmark, read back, as if it had been written today. ``summary`` is None when the run was interrupted."""
+class Record:
+    """A run of any kind, read back."""
 
     path: Path
-    header: BenchmarkHeader
-    requests: list[RequestRow] = field(default_factory=list)
-    samples: list[SampleRow] = field(default_factory=list)
-    stages: list[StageRow] = field(default_factory=list)
-    summary: BenchmarkSummary | None = None
+    header: Header
 
     @property
     def run_id(self) -> str:
@@ -83,25 +80,27 @@ class BenchmarkRecord:
 
 
 @dataclass(frozen=True)
-class DeploymentRecord:
+class BenchmarkRecord(Record):
+    """A benchmark, read back, as if it had been written today. ``summary`` is None when the run was interrupted."""
+
+    header: BenchmarkHeader
+    requests: list[RequestRow] = field(default_factory=list)
+    samples: list[SampleRow] = field(default_factory=list)
+    stages: list[StageRow] = field(default_factory=list)
+    summary: BenchmarkSummary | None = None
+
+
+@dataclass(frozen=True)
+class DeploymentRecord(Record):
     """A deployment, read back. ``summary`` is None when it was interrupted.
 
     ``hosts`` and ``releases`` have one row a host, its last; ``releases`` is empty in records that are older than it.
     """
 
-    path: Path
     header: DeploymentHeader
     hosts: list[HostRow] = field(default_factory=list)
     releases: list[ReleaseRow] = field(default_factory=list)
     summary: DeploymentSummary | None = None
-
-    @property
-    def run_id(self) -> str:
-        return self.header.run_id
-
-    @property
-    def started_at(self) -> datetime:
-        return datetime.fromisoformat(self.header.started_at)
 
 
 class Writer:
