@@ -21,6 +21,7 @@ def parse(
         argv: None for the words of this process.
         namespace: takes what is parsed, where some of it is set already.
     """
+    vars(parser)["color"] = False  # from Python 3.14 on it writes its colours into the usage
     # The usage as it is before argparse tries options and names apart, in which it shows neither names nor a %.
     parser.usage = parser.format_usage().removeprefix("usage: ").rstrip().replace("%", "%%")
     words = sys.argv[1:] if argv is None else argv

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from datetime import timedelta
 from pathlib import Path
@@ -115,3 +116,17 @@ def test_what_a_template_puts_into_an_attribute_is_a_word_of_ours_or_made_for_on
     for name, value in re.findall(r'([\w-]+)="([^"]*\{\{[^"]*)"', template.read_text()):
         made_for_one = all(shown_.endswith("|attribute }}") for shown_ in re.findall(r"\{\{.*?\}\}", value))
         assert name == "class" or made_for_one, f"{name}={value}"
+
+
+def test_no_code_of_the_pages_writes_markup_of_its_own() -> None:
+    """Text becomes HTML in templates alone; what is put together otherwise are finished blocks."""
+    for path in Path(markup.__file__).parent.rglob("*.py"):
+        if path.name in ("markup.py", "drawing.py"):
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+        read = [call for call in calls if ast.unparse(call.func).startswith("re.")]
+        patterns = {id(part) for call in read for part in ast.walk(call)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in patterns:
+                assert not re.search(r"</?[a-z]+[ >/]", node.value) or "``" in node.value, f"{path}: {node.value}"
