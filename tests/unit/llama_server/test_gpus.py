@@ -9,24 +9,24 @@ import pytest
 
 from plugins.module_utils.llama_server import gpus
 
-OURS, OTHERS, GONE = os.getpid(), os.getppid(), 2**22 + 1
+PIDS = {"OURS": os.getpid(), "OTHERS": os.getppid(), "GONE": 2**22 + 1}  # workers collect the same names of tests
 
 
 @pytest.mark.parametrize(
     ("apps", "used", "foreign", "mib", "why"),
     [
-        (f"{OURS}, GPU-1, 80\n{OTHERS}, GPU-1, 500", "580", False, {"GPU-1": 80.0}, ""),
-        (f"{OURS}, GPU-1, 80\n{OURS}, GPU-2, 20", "100", False, {"GPU-1": 80.0, "GPU-2": 20.0}, ""),
-        (f"{OTHERS}, GPU-1, 500", "500", False, {}, ""),  # it is not on a GPU
-        (f"{OTHERS}, GPU-1, 500", "500", True, {}, ""),  # nor here, where others of this system are seen
+        ("OURS, GPU-1, 80\nOTHERS, GPU-1, 500", "580", False, {"GPU-1": 80.0}, ""),
+        ("OURS, GPU-1, 80\nOURS, GPU-2, 20", "100", False, {"GPU-1": 80.0, "GPU-2": 20.0}, ""),
+        ("OTHERS, GPU-1, 500", "500", False, {}, ""),  # it is not on a GPU
+        ("OTHERS, GPU-1, 500", "500", True, {}, ""),  # nor here, where others of this system are seen
         ("", "2", False, {}, ""),  # there is no memory that could be its own
         ("", "500", False, None, "not reported by this driver, which lists no processes"),  # a vGPU
         ("", "[N/A]", False, None, "not reported by this driver, which lists no processes"),
         ("", "2", True, None, "nvidia-smi lists no processes of this system"),  # a container, or WSL
-        (f"{GONE}, GPU-1, [N/A]", "500", True, None, "nvidia-smi lists no processes of this system"),
-        (f"{OURS}, GPU-1, [N/A]", "500", False, None, "not reported by this driver ([N/A]), as under WSL"),
-        (f"{OURS}, GPU-1, [Not Supported]", "500", False, None, "not reported by this driver ([Not Supported])"),
-        (f"{OURS}, GPU-1, [N/A]\n{OURS}, GPU-2, 90", "500", False, {"GPU-1": 0.0, "GPU-2": 90.0}, ""),
+        ("GONE, GPU-1, [N/A]", "500", True, None, "nvidia-smi lists no processes of this system"),
+        ("OURS, GPU-1, [N/A]", "500", False, None, "not reported by this driver ([N/A]), as under WSL"),
+        ("OURS, GPU-1, [Not Supported]", "500", False, None, "not reported by this driver ([Not Supported])"),
+        ("OURS, GPU-1, [N/A]\nOURS, GPU-2, 90", "500", False, {"GPU-1": 0.0, "GPU-2": 90.0}, ""),
         ("Failed to initialize NVML", "0", False, None, "nvidia-smi does not tell: Failed to initialize NVML"),
     ],
 )
@@ -34,6 +34,8 @@ def test_what_the_driver_does_not_report_is_not_taken_for_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apps: str, used: str, foreign: bool,
     mib: dict[str, float] | None, why: str,
 ) -> None:  # fmt: skip
+    for name, pid in PIDS.items():
+        apps = apps.replace(name, str(pid))
     (tmp_path / "apps").write_text(apps)
     (tmp_path / "nvidia-smi").write_text(
         f'#!/bin/sh\ncase "$1" in --query-gpu*) echo "0, GPU-1, {used}";; *) cat "{tmp_path}/apps";; esac\n'
@@ -41,7 +43,7 @@ def test_what_the_driver_does_not_report_is_not_taken_for_nothing(
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setattr(gpus, "FOREIGN_MARKS", (str(tmp_path),) if foreign else ())
-    held = gpus.held_memory({OURS}, 72.0)
+    held = gpus.held_memory({PIDS["OURS"]}, 72.0)
     assert held.mib == mib
     assert held.why.startswith(why)
 

@@ -27,6 +27,9 @@ OF_THE_HOST = {"host", "flags", "release", "allow_tools", "gpu", "fa_quants"}  #
 class _OmitType:
     """As of Ansible's omit."""
 
+    def __repr__(self) -> str:  # the same in each process, since it is in the names of tests
+        return "omit"
+
 
 ODD: tuple[Any, ...] = (
     _OmitType(), [_OmitType()], {"a": _OmitType()}, {"a": [{"b": _OmitType()}]},
