@@ -62,7 +62,7 @@ def metrics(host: Target, port: int = 8599) -> str:
 
 def process(host: Target) -> int:
     """The exporter's process; 0 where there is none."""
-    found = host.host.exec("pgrep", "-f", r"python \S*/exporter.py", check=False).stdout.split()
+    found = host.host.exec("pgrep", "-f", r"python (-\S+ )*\S*/exporter.py", check=False).stdout.split()
     assert len(found) <= 1, found
     return int(found[0]) if found else 0
 
