@@ -53,7 +53,7 @@ def opening_text(sentences: Sequence[str]) -> str:
 def joined_words(page: str) -> str:
     """A page whose long words are not broken up, with the whole of those whose middle is left out."""
     page = re.sub(r'<span class="long" title="([^"]*)">.*?</span>', r"\1", page)
-    return re.sub(r'<span class="long">(.*?)</span>', lambda word: word[1].replace("<wbr>", ""), page)
+    return re.sub(r'<span class="long">(.*?)</span>', lambda word: re.sub("<wbr/?>", "", word[1]), page)
 
 
 def pretend_rendered(tmp_path: Path, record: Path) -> Path:
