@@ -23,6 +23,7 @@ from tests.conftest import ROOT, cache_folder
 from tests.fakes.fixtures import MakeGpus
 from tests.fakes.gpus import Gpu
 from tests.gpu import check, pack, rows, toolkit
+from tests.gpu.steps.speed import UNKNOWN
 from tests.integration.test_telemetry import build_newer_nvml
 
 # A machine of its own as far as the check sees: no network but loopback, and with $1 = nodes those of a driver in /dev,
@@ -130,7 +131,8 @@ def test_with_a_gpu_every_step_comes_to_its_end(
     assert {row["step"] for row in found.values()} == {check.ENVIRONMENT, *(step.name for step in check.STEPS)}
     assert found["deploy: proof: layers on the GPU"]["found"] == "5/5"
     assert "layers on the GPU: expected all, found none" in found["refusals: refused: no GPU visible"]["found"]
-    assert float(found["speed: served / raw, decode_tps"]["found"]) > 0
+    shares = [found[f"speed: served / raw, {name}"]["found"] for name in ("decode_tps", "prefill_tps")]
+    assert all(share == UNKNOWN or float(share) > 0 for share in shares), shares
     # Started again, nothing is left to find out but what could not be, or was not as it should: CUDA's libraries.
     again, _, said = run_check(packed, tmp_path, nodes=True, **environment)
     assert again == status

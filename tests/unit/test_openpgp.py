@@ -80,7 +80,7 @@ def test_nobody_else_compares_fingerprints() -> None:
         if isinstance(node, ast.ImportFrom) and "openpgp" in f"{node.module} {[alias.name for alias in node.names]}"
         for alias in node.names
     ]
-    assert {name for name, _ in imports} == {"container_engine_key.py", "packages.py", "repositories.py"}
+    assert {name for name, _ in imports} == {"container_engine_key.py", "epel.py", "packages.py", "repositories.py"}
     assert not {name for _, name in imports} & {"openpgp", "fingerprint", "fingerprints"}
 
 
