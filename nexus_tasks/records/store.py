@@ -4,7 +4,8 @@
         record.append(RequestRow(...))
         record.finish(BenchmarkSummary(...))
 
-    for record in store.load_all("benchmark"):
+    for path in store.paths("benchmark"):
+        record = store.load(path)
         record.header.target, record.requests, record.summary
 
 A record is a JSONL file, written row by row and only ever appended to, so that a run cut short leaves what it
@@ -361,16 +362,6 @@ def paths(kind: str, root: Path = ROOT, *, required: bool = True) -> list[Path]:
     if required and not of_kind:
         raise RecordError(f"no {kind} records in {folder}", hint=MADE_BY[kind])
     return of_kind
-
-
-@overload
-def load_all(kind: Literal["benchmark"], root: Path = ROOT) -> Iterator[BenchmarkRecord]: ...
-@overload
-def load_all(kind: Literal["deployment"], root: Path = ROOT) -> Iterator[DeploymentRecord]: ...
-def load_all(kind: Kind, root: Path = ROOT) -> Iterator[BenchmarkRecord] | Iterator[DeploymentRecord]:
-    """Every record of a kind, oldest first. Raises RecordError as :func:`paths` and :func:`load` do."""
-    found = paths(kind, root)
-    return map(load, found) if kind == "benchmark" else (load(path, "deployment") for path in found)
 
 
 @overload

@@ -93,7 +93,7 @@ def test_its_output_fits_a_terminal_but_for_addresses(quickstart: subprocess.Com
 
 
 def test_its_record_says_what_was_measured(user: User, quickstart: subprocess.CompletedProcess[str]) -> None:
-    (record,) = store.load_all("benchmark", user.folder / "results")
+    (record,) = map(store.load, store.paths("benchmark", user.folder / "results"))
     assert record.header.target == "localhost/main"
     assert record.header.model.name == "tiny-babble"
     assert len(known(record.header.model.sha256)) == 64
@@ -204,7 +204,7 @@ def test_quickstart_needs_no_home_folder_and_no_umask_of_its_own(
     try:
         assert re.search(r"decode, tokens/s +\d", done.stdout), done.stdout + done.stderr
         assert re.search(r"^report +file://.*\.html$", done.stdout, re.MULTILINE)
-        [record] = store.load_all("benchmark", tmp_path / "results")
+        [record] = map(store.load, store.paths("benchmark", tmp_path / "results"))
         assert record.summary
         assert record.summary.ok
         assert list(home.iterdir()) == []

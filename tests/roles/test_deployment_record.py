@@ -383,7 +383,8 @@ def test_two_plays_at_once_write_two_records(project: Project) -> None:
         for _ in range(2)
     ]  # fmt: skip
     assert [play.wait(120) for play in plays] == [0, 0]
-    assert [hosts_of(record)["one"].ok for record in store.load_all("deployment", project.results)] == [True, True]
+    records = [store.load(path, "deployment") for path in store.paths("deployment", project.results)]
+    assert [hosts_of(record)["one"].ok for record in records] == [True, True]
 
 
 def test_passwords_and_signatures_in_addresses_are_not_recorded(project: Project) -> None:

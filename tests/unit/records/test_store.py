@@ -220,9 +220,9 @@ def test_a_damaged_record_is_named_and_keeps_none_back(tmp_path: Path, how: str)
 def test_records_that_nobody_named_are_read_by_what_goes_on_past_damaged_ones() -> None:
     ways = [path for path in (ROOT / "nexus_tasks").rglob("*.py") if "records" not in path.parts]
     for path in ways:
-        assert not re.search(
-            r"load_all\(|store\.load\([^\n]* for path in (store\.)?paths\(", path.read_text(encoding="utf-8")
-        ), path
+        assert not re.search(r"store\.load\([^\n]* for path in (store\.)?paths\(", path.read_text(encoding="utf-8")), (
+            path
+        )
 
 
 def test_a_last_line_that_was_cut_off_anywhere_costs_only_itself(tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_an_empty_or_missing_results_folder_says_what_to_run(tmp_path: Path, mak
     if make:
         (tmp_path / "benchmark").mkdir()
     with pytest.raises(RecordError, match="no benchmark records in") as caught:
-        list(store.load_all("benchmark", tmp_path))
+        store.paths("benchmark", tmp_path)
     assert caught.value.hint == "measure something first: nox -s benchmark"
 
 
