@@ -45,6 +45,16 @@ def open_machine(release: Path, tiny_model: Path) -> Iterator[Machine]:
         finally:
             here.shut_down()
             subprocess.run(["umount", disk], check=True)
+            # A container that another test starts meanwhile has a copy of every mount, for a moment.
+            wait_for(lambda: is_removed(disk), f"{disk} to be free")
+
+
+def is_removed(folder: Path) -> bool:
+    try:
+        folder.rmdir()
+    except OSError:
+        return False
+    return True
 
 
 def declared(machine: Machine, *arguments: str) -> Any:
