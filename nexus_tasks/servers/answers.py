@@ -79,9 +79,9 @@ def count_of(value: object) -> int | None:
 
 def number_of(value: object) -> float | None:
     """The value where it is a quantity: finite, not negative, and of a size that can be reckoned with."""
-    if type(value) not in (int, float) or not 0 <= value <= _LARGEST:  # type: ignore[operator]  # type() says so
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LARGEST:
         return None
-    return value if value >= _SMALLEST else 0  # type: ignore[operator, return-value]  # likewise
+    return value if value >= _SMALLEST else 0
 
 
 def numbers_in(value: object) -> dict[str, float] | None:

@@ -7,7 +7,10 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Event
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -106,13 +109,13 @@ def test_a_removal_holds_the_lock_until_nothing_else_is_left(folder: Folder, mon
         left = [path for path in Path(folder.path).rglob("*") if path != lock]
         seen.append((locks.holder(str(lock)) is not None, len(left)))
 
-    def unlinked(*arguments: object, **options: object) -> None:
+    def unlinked(*arguments: Any, **options: Any) -> None:
         look()
-        unlink(*arguments, **options)  # type: ignore[arg-type]
+        unlink(*arguments, **options)
 
-    def removed(*arguments: object, **options: object) -> None:
+    def removed(*arguments: Any, **options: Any) -> None:
         look()
-        rmdir(*arguments, **options)  # type: ignore[arg-type]
+        rmdir(*arguments, **options)
 
     monkeypatch.setattr(os, "unlink", unlinked)
     monkeypatch.setattr(os, "rmdir", removed)
@@ -124,10 +127,10 @@ def test_a_removal_holds_the_lock_until_nothing_else_is_left(folder: Folder, mon
 
 
 def test_a_run_that_waited_for_a_removal_has_the_lock_that_all_see(folder: Folder) -> None:
-    def wait(ready: object, told: object) -> None:
-        with Folder(folder.root, folder.name).locked(60, waiting=lambda line: ready.set()):  # type: ignore[attr-defined]
-            told.send(locks.holder(folder.file("switch.lock")) is not None)  # type: ignore[attr-defined]
-            told.recv()  # type: ignore[attr-defined]
+    def wait(ready: Event, told: Connection) -> None:
+        with Folder(folder.root, folder.name).locked(60, waiting=lambda line: ready.set()):
+            told.send(locks.holder(folder.file("switch.lock")) is not None)
+            told.recv()
 
     ready, (here, there) = FORK.Event(), FORK.Pipe()
     process = FORK.Process(target=wait, args=(ready, there))

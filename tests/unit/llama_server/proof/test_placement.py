@@ -133,15 +133,17 @@ def test_without_an_earlier_proof_a_log_that_says_nothing_is_no_placement(
     assert "layers on the GPU: expected all, found none" in subject.checks.failures()[0]
 
 
-def test_the_models_of_a_router_are_found_at_both_ends_of_a_long_log(tmp_path: Path) -> None:
+def test_the_models_of_a_router_are_found_at_both_ends_of_a_long_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = {"uses_gpu": False}
-    config = {"uses_gpu": False, "models": {"small": model, "big": model}}
+    config = {"uses_gpu": False, "models": {"small": model, "big": model, "late": model}}
     late = ROUTER_LOG.replace("name=small", "name=late").replace("8080", "9090")
     runtime = Runtime(ROUTER_LOG)
     former = "0.00.01 I srv load: spawning server instance with name=late on port 9090\n[ 9090] I x: CUDA0 model buffer"
     end = f"{former} size = 5.00 MiB\nlaunch: process 1 is main\n{late}".splitlines()
-    runtime.log = lambda name, lines=None: end if lines else ROUTER_LOG.splitlines()  # type: ignore[method-assign]
-    subject = subject_of({**config, "models": {**config["models"], "late": model}}, runtime, tmp_path)  # type: ignore[dict-item]
+    monkeypatch.setattr(runtime, "log", lambda name, lines=None: end if lines else ROUTER_LOG.splitlines())
+    subject = subject_of(config, runtime, tmp_path)
     prove_router_placement(subject, {"small": ["--port", "8080"], "late": ["--port", "9090"]}, {"small", "late"})
     assert subject.row["buffers_mib"] == {"CUDA0": {"model": 140.0}}
 
