@@ -15,21 +15,11 @@ import numpy as np
 import pytest
 from gguf import GGUFWriter
 
-from nexus_tasks.model_store import tiny_model
 from tests import modules
 from tests.conftest import ROOT, free_port
 from tests.roles.file_server import FileServer, Served, serve
 
 MODULE = ROOT / "plugins/modules/gguf_file.py"
-SMALL = tiny_model.Shape(n_layer=1, n_embd=64, n_head=2, n_head_kv=1, n_ff=64)
-
-
-@pytest.fixture(scope="module")
-def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A small real GGUF file."""
-    path = tmp_path_factory.mktemp("gguf") / "small.gguf"
-    tiny_model.write(path, shape=SMALL)
-    return path.read_bytes()
 
 
 @pytest.fixture

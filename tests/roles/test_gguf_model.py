@@ -13,19 +13,8 @@ from typing import Any
 
 import pytest
 
-from nexus_tasks.model_store import tiny_model
 from tests.conftest import ROOT
 from tests.roles.file_server import Served, serve
-
-SMALL = tiny_model.Shape(n_layer=1, n_embd=64, n_head=2, n_head_kv=1, n_ff=64)
-
-
-@pytest.fixture(scope="module")
-def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A small real GGUF file."""
-    path = tmp_path_factory.mktemp("gguf") / "small.gguf"
-    tiny_model.write(path, shape=SMALL)
-    return path.read_bytes()
 
 
 def sha256(data: bytes) -> str:

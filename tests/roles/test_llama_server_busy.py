@@ -210,15 +210,20 @@ def test_embeddings_that_wait_behind_others_break_nothing(machine: Machine, monk
     assert status(host).pid == serving
 
 
-def test_a_model_of_a_router_that_users_fill_is_left_alone(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slots, "SLOT_SECONDS", 1)
+def router_of(machine: Machine) -> Any:
+    """A host with a router of one model, which loads when somebody asks for it."""
     model = {**machine.model, "side_models": [], "n_gpu_layers": None, "uses_gpu": False, "mode": "completion"}
     sections = f"[chat]\nmodel = {machine.model['path']}\nctx-size = 512\ncontext-shift = true\nthreads = 1\n"
     instance = machine.instance(
         "main", "--models-preset", "@models.ini", mode="router", model=None, files={"models.ini": sections},
         models={"chat": {**model, "load_on_startup": False}},
     )  # fmt: skip
-    host = machine.declaring(instance)
+    return machine.declaring(instance)
+
+
+def test_a_model_of_a_router_that_users_fill_is_left_alone(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slots, "SLOT_SECONDS", 1)
+    host = router_of(machine)
     [row] = deploy(host)
     assert row["error"] is None
     serving = status(host).pid
@@ -274,13 +279,7 @@ def test_a_server_with_many_waiting_clients_is_busy_and_who_stops_it_learns_what
 
 
 def test_a_stop_of_a_router_waits_for_the_answers_of_its_models(machine: Machine) -> None:
-    model = {**machine.model, "side_models": [], "n_gpu_layers": None, "uses_gpu": False, "mode": "completion"}
-    sections = f"[chat]\nmodel = {machine.model['path']}\nctx-size = 512\ncontext-shift = true\nthreads = 1\n"
-    instance = machine.instance(
-        "main", "--models-preset", "@models.ini", mode="router", model=None, files={"models.ini": sections},
-        models={"chat": {**model, "load_on_startup": False}},
-    )  # fmt: skip
-    host = machine.declaring(instance)
+    host = router_of(machine)
     deploy(host)
     with users(machine.port, 1, model="chat") as them:
         assert status_of(host, host.folder("main"))["busy"] == 1
