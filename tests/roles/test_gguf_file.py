@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from gguf import GGUFWriter
 from tests import modules
 from tests.conftest import ROOT, free_port
 from tests.roles.file_server import FileServer, Served, serve
+from tests.support import small_disk
 
 MODULE = ROOT / "plugins/modules/gguf_file.py"
 
@@ -247,9 +247,7 @@ def test_two_runs_at_once_fetch_once(tmp_path: Path, server: FileServer, content
     assert [request.status for request in server.asked] == [200, 206]
 
 
-@pytest.mark.skipif(
-    os.geteuid() != 0 or shutil.which("mount") is None, reason="only root can mount the small file system"
-)
+@small_disk.needs_mount
 def test_a_full_disk_is_told_with_numbers_and_nothing_is_lost(
     tmp_path: Path, server: FileServer, content: bytes
 ) -> None:
@@ -259,8 +257,7 @@ def test_a_full_disk_is_told_with_numbers_and_nothing_is_lost(
         "/untold": Served(padded, length=False),
         "/small": Served(content),
     }
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", tmp_path], check=True)
-    try:
+    with small_disk.mounted(tmp_path, "2m"):
         assert module(tmp_path, url=f"{server.url}/small", sha256=sha256(content))["changed"]
         for path in ("/told", "/untold"):
             result = module(tmp_path, url=f"{server.url}{path}", sha256=sha256(padded))
@@ -270,8 +267,6 @@ def test_a_full_disk_is_told_with_numbers_and_nothing_is_lost(
             assert (tmp_path / "model.gguf").read_bytes() == content
             # Where the server told the size, nothing was fetched in vain.
             assert (tmp_path / "model.gguf.partial").exists() == (path == "/untold")
-    finally:
-        subprocess.run(["umount", tmp_path], check=True)
 
 
 def test_the_hubs_storage_gets_no_token_and_a_gated_repository_needs_one(

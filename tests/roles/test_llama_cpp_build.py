@@ -28,6 +28,7 @@ from tests.roles.llama_cpp_builds import (
     started,
 )
 from tests.roles.llama_cpp_tree import Tree
+from tests.support import small_disk
 
 # Building the real release first installs what the small builds need, too.
 pytestmark = pytest.mark.usefixtures("release")
@@ -129,12 +130,9 @@ def test_a_web_page_that_could_not_be_downloaded_is_an_error_until_it_can(tree: 
     assert made["manifest"]["inputs"]["web_page"] == "prebuilt"
 
 
-@pytest.mark.skipif(
-    os.geteuid() != 0 or shutil.which("mount") is None, reason="only root can mount the small file system"
-)
+@small_disk.needs_mount
 def test_a_full_disk_is_told_and_the_release_that_is_there_stays_whole(tree: Tree, tmp_path: Path) -> None:
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=440m", "tmpfs", tmp_path], check=True)
-    try:
+    with small_disk.mounted(tmp_path, "440m"):
         first = module(tmp_path, archive(tree))
         during = refusal(tmp_path, archive(tree), cmake_options={"MIB": "460"})
         assert f"no space left on the file system of {tmp_path} (" in during
@@ -157,8 +155,6 @@ def test_a_full_disk_is_told_and_the_release_that_is_there_stays_whole(tree: Tre
         subprocess.run([f"{first['path']}/bin/llama-server", "--help"], check=True)
         (tmp_path / "filler").unlink()
         assert module(tmp_path, archive(tree), cmake_options={"A": "1"})["changed"]
-    finally:
-        subprocess.run(["umount", tmp_path], check=True)
 
 
 def test_the_gpus_of_the_driver_choose_the_backend_and_the_architectures(tree: Tree, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from plugins.module_utils.llama_server.plan import plan
 from tests.conftest import ROOT, wait_for
 from tests.roles.machine import Machine, deploy, status
 from tests.strangers import NOBODY, needs_root
+from tests.support import small_disk
 
 KEYS = {"main": {"ops": "sesame-0b9f2c-4417"}}
 pytestmark = needs_root
@@ -37,24 +38,14 @@ def open_machine(release: Path, tiny_model: Path) -> Iterator[Machine]:
         disk = folder / "disk"
         disk.mkdir()
         folder.chmod(0o755)
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=755", "none", disk], check=True)
-        here = Machine(disk, folder / release.name, model)
-        here.user = "nobody"
-        try:
-            yield here
-        finally:
-            here.shut_down()
-            subprocess.run(["umount", disk], check=True)
-            # A container that another test starts meanwhile has a copy of every mount, for a moment.
-            wait_for(lambda: is_removed(disk), f"{disk} to be free")
-
-
-def is_removed(folder: Path) -> bool:
-    try:
-        folder.rmdir()
-    except OSError:
-        return False
-    return True
+        with small_disk.mounted(disk, "1m", mode="755"):
+            here = Machine(disk, folder / release.name, model)
+            here.user = "nobody"
+            try:
+                yield here
+            finally:
+                here.shut_down()
+        wait_for(lambda: small_disk.removed(disk), f"{disk} to be free")
 
 
 def declared(machine: Machine, *arguments: str) -> Any:
