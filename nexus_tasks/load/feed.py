@@ -93,6 +93,8 @@ class Feed:
             self._fill_reserves()
         else:
             self._fill_horizon()
+        for link in self._links:
+            link.flush()
 
     def wait_s(self, longest_s: float) -> float:
         """The seconds during which nothing has to be handed out, at most ``longest_s``."""
@@ -114,6 +116,7 @@ class Feed:
             return False
         self._promised -= 1
         self._ask(link, done.item, done.conversation, done.turn + 1, (*done.texts, text), None)
+        link.flush()
         return True
 
     def give_up(self, done: Handed) -> None:
@@ -180,4 +183,4 @@ class Feed:
         self._count += 1
         link.outstanding += 1
         ask = protocol.Ask(number, request.path, body, due, handed.has_next_turn, turn > 0, phase == "run")
-        link.tell(protocol.ASK, self._encoder.encode(ask))
+        link.post(protocol.ASK, self._encoder.encode(ask))

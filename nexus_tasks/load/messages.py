@@ -188,13 +188,13 @@ class OpenAIMessages(Messages):
             return False
         if len(chunks) != len(lines):
             return False
-        deltas = [chunk.choices[0].delta for chunk in chunks]
-        texts = [delta.content for delta in deltas]
+        texts = [chunk.choices[0].delta.content for chunk in chunks]
         visible = times
         if all(texts):
             reading.tokens.extend(times)
         else:
             visible = [moment for moment, text in zip(times, texts, strict=True) if text]
+            deltas = [chunk.choices[0].delta for chunk in chunks]
             reasoned = [bool(not delta.content and (delta.reasoning_content or delta.reasoning)) for delta in deltas]
             reading.tokens.extend(
                 [moment for moment, text, hidden in zip(times, texts, reasoned, strict=True) if text or hidden]
@@ -246,8 +246,8 @@ class OpenAIMessages(Messages):
                 continue
             delta = object_of(choice.get("delta")) or choice
             # Reasoning and tool calls are tokens as well; the first chunk of a chat only names the role.
-            visible = any(delta.get(key) for key in ("content", "tool_calls", "text"))
-            reasoned = any(delta.get(key) for key in ("reasoning_content", "reasoning"))
+            visible = delta.get("content") or delta.get("tool_calls") or delta.get("text")
+            reasoned = delta.get("reasoning_content") or delta.get("reasoning")
             if visible or reasoned:
                 # Servers that count with every chunk say how many tokens it brings.
                 counted = count_of(object_of(message.get("usage")).get("completion_tokens"))

@@ -123,7 +123,8 @@ def ttft_ms(reading: Reading, intended: float) -> float | None:
 
 def itl_ms(reading: Reading) -> list[float]:
     """Inter-token latencies (ITL): the gaps between the arrivals of tokens; one less than there are tokens."""
-    gaps: list[float] = np.round(np.diff(reading.tokens) * 1000, 3).tolist() if len(reading.tokens) > 1 else []
+    moments = np.array(reading.tokens)
+    gaps: list[float] = ((moments[1:] - moments[:-1]) * 1000).round(3).tolist()
     return gaps
 
 

@@ -62,7 +62,8 @@ class SenderLink:
                 process_group=0,  # Ctrl-C is for this process, which decides what becomes of the others
             )
         self.line.setblocking(False)
-        self._inbox = bytearray()
+        self._inbox = bytearray(_BUFFER_BYTES)  # used again and again: new memory costs more than what is read into it
+        self._filled = 0  # bytes of it
         self._outbox = bytearray()
 
     @property
@@ -72,10 +73,14 @@ class SenderLink:
 
     def tell(self, command: bytes, content: bytes = b"") -> None:
         """Send a command; what the line can't take yet waits."""
+        self.post(command, content)
+        self.flush()
+
+    def post(self, command: bytes, content: bytes) -> None:
+        """Have a command wait for the next :meth:`flush`: one alone wakes the process up."""
         self._outbox += protocol.LENGTH.pack(len(content) + 1)
         self._outbox += command
         self._outbox += content
-        self.flush()
 
     def flush(self) -> None:
         """Send what waits, as far as the line takes it."""
@@ -89,31 +94,21 @@ class SenderLink:
         Raises:
             EOFError: the process has ended.
         """
-        try:
-            data = self.line.recv(_BUFFER_BYTES)
-        except BlockingIOError:
-            return []
-        except ConnectionResetError:
-            data = b""
-        if not data:
-            raise EOFError
-        self._inbox += data
-        header = protocol.HEADER
-        reports = []
-        at = 0
+        if self._filled == len(self._inbox):
+            self._inbox += bytes(len(self._inbox))  # a report is larger than any before
         with memoryview(self._inbox) as inbox:
-            while len(inbox) >= at + header.size:
-                packed, pieces, size = header.unpack_from(inbox, at)
-                edges = list(itertools.accumulate((header.size, packed, 8 * pieces, 4 * pieces, size), initial=at))
-                if len(inbox) < edges[-1]:
-                    break
-                _, meta, times, lengths, raw = itertools.starmap(
-                    lambda begin, end: bytes(inbox[begin:end]), itertools.pairwise(edges)
-                )
-                ends = np.cumsum(np.frombuffer(lengths, dtype=np.uint32), dtype=np.int64)
-                reports.append((msgspec.msgpack.decode(meta), Segment(np.frombuffer(times), ends, raw)))
-                at = edges[-1]
-        del self._inbox[:at]
+            try:
+                count = self.line.recv_into(inbox[self._filled :])
+            except BlockingIOError:
+                return []
+            except ConnectionResetError:
+                count = 0
+            if not count:
+                raise EOFError
+            self._filled += count
+            reports, at = _reports(inbox[: self._filled])
+            self._filled -= at
+            inbox[: self._filled] = inbox[at : at + self._filled]
         return reports
 
     def complaint(self) -> str:
@@ -228,6 +223,23 @@ class SenderLinks:
         """Take a process's last report: nothing follows it."""
         link.stats = stats
         self._selector.unregister(link.line)
+
+
+def _reports(inbox: memoryview) -> tuple[list[Report], int]:
+    """The whole reports at the begin of what came, and their length in bytes."""
+    header = protocol.HEADER
+    reports = []
+    at = 0
+    while len(inbox) >= at + header.size:
+        packed, pieces, size = header.unpack_from(inbox, at)
+        edges = list(itertools.accumulate((header.size, packed, 8 * pieces, 4 * pieces, size), initial=at))
+        if len(inbox) < edges[-1]:
+            break
+        _, meta, times, lengths, raw = (inbox[begin:end] for begin, end in itertools.pairwise(edges))
+        ends = np.cumsum(np.frombuffer(lengths, dtype=np.uint32), dtype=np.int64)
+        reports.append((msgspec.msgpack.decode(meta), Segment(np.frombuffer(bytes(times)), ends, bytes(raw))))
+        at = edges[-1]
+    return reports, at
 
 
 def configuration(

@@ -22,6 +22,7 @@ _KEPT = 16 * EXCERPT
 MAX_ERROR_BYTES = 1 << 20
 MAX_DOCUMENT_BYTES = 64 << 20
 """The largest body of an error, and of any other answer that is no stream."""
+_NUMBERS = (int, float)
 _LARGEST = 2**53
 _SMALLEST = 1e-9
 _ANSWERS = ("choices", "content", "delta", "data", "results", "usage", "id_slot", "tokens_predicted")
@@ -79,15 +80,16 @@ def count_of(value: object) -> int | None:
 
 def number_of(value: object) -> float | None:
     """The value where it is a quantity: finite, not negative, and of a size that can be reckoned with."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LARGEST:
+    if isinstance(value, bool) or not isinstance(value, _NUMBERS) or not 0 <= value <= _LARGEST:
         return None
     return value if value >= _SMALLEST else 0
 
 
 def numbers_in(value: object) -> dict[str, float] | None:
     """The quantities in an object; None where it holds none."""
-    numbers = {key: number_of(entry) for key, entry in object_of(value).items()}
-    return {key: number for key, number in numbers.items() if number is not None} or None
+    if not isinstance(value, dict):
+        return None
+    return {key: number for key, entry in value.items() if (number := number_of(entry)) is not None} or None
 
 
 def error_in(value: object) -> str | None:
