@@ -53,6 +53,7 @@ class Answered(msgspec.Struct, tag="answered", omit_defaults=True):
     Args:
         key: of the request that was answered, in hexadecimal.
         model, build: of the server that answered.
+        schema: name of the schema that the answer was held against (:func:`nexus_tasks.batches.items.schema_name`).
         valid: whether the answer satisfies its schema; None without one.
         invalid_reason: of an answer that does not.
         same_as: the item whose answer this is, where identical requests are answered once.
@@ -70,6 +71,7 @@ class Answered(msgspec.Struct, tag="answered", omit_defaults=True):
     usage: Usage
     ttft_ms: float | None = None
     decode_tps: float | None = None
+    schema: str | None = None
     valid: bool | None = None
     invalid_reason: str | None = None
     attempts: int = 1

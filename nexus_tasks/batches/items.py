@@ -11,11 +11,14 @@ item, too: one with a :class:`Misfit` in place of its request.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Any
 
 import msgspec
 
 KEY_BYTES = 16
+SCHEMA_NAME_LETTERS = 60
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -76,3 +79,12 @@ class Item(msgspec.Struct, frozen=True):
     sample: int
     request: Request | None = None
     misfit: Misfit | None = None
+
+
+def schema_name(schema: dict[str, Any] | bool) -> str:
+    """Name of a schema, by which its answers are counted together: its title, else a digest of it."""
+    title = schema.get("title") if isinstance(schema, dict) else None
+    if isinstance(title, str) and title.strip():
+        return " ".join(title.split())[:SCHEMA_NAME_LETTERS]
+    canonical = json.dumps(schema, sort_keys=True, separators=(",", ":"))
+    return f"schema {hashlib.blake2b(canonical.encode(), digest_size=4).hexdigest()}"
