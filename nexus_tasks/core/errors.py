@@ -7,6 +7,7 @@
     │   ├── EndpointDown        nothing answers there
     │   ├── Unauthorized        it answers 401 or 403
     │   └── NotOpenAI           it answers, but not as an OpenAI-compatible server does
+    ├── BatchError              a job of a batch whose files are damaged or can't be written
     ├── RecordError             a run record that is missing, damaged or of an unknown schema
     └── ReportError             a notebook that cannot be rendered
 
@@ -70,6 +71,10 @@ class NotOpenAI(EndpointError):
     """Something answers, but not the way an OpenAI-compatible server does."""
 
 
+class BatchError(NexusError):
+    """A job of a batch whose files are damaged, or can't be written on to."""
+
+
 class RecordError(NexusError):
     """A run record that is missing, damaged or of a schema this version does not know."""
 
@@ -100,8 +105,10 @@ class Main(Protocol):
     def __call__(self, argv: Sequence[str] | None = None) -> int: ...
 
 
-def command_line(main: Callable[[Sequence[str] | None], int]) -> Main:
+def command_line(main: Callable[[Sequence[str] | None], int], *, usage_status: int = 1) -> Main:
     """Wrap ``main(argv) -> exit status`` so that a NexusError is two lines on stderr and status 1.
+
+    ``usage_status`` is that of a UsageError, for commands whose status 1 says something else.
 
     A file or folder that can't be read or written is such an error, too.
     Ctrl-C gives status 130 (128 + SIGINT, as shells report it). What it starts (Ansible, compilers, notebooks) gets a
@@ -118,7 +125,7 @@ def command_line(main: Callable[[Sequence[str] | None], int]) -> Main:
         except NexusError as error:
             sys.stdout.flush()
             sys.stderr.write(plain(f"error: {error.message}\n hint: {error.hint}\n"))
-            return 1
+            return usage_status if isinstance(error, UsageError) else 1
         except BrokenPipeError:  # whoever read what is printed has seen enough, as head does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 128 + signal.SIGPIPE

@@ -39,6 +39,7 @@ from typing import Any, Literal, Self, overload
 
 import msgspec
 
+from nexus_tasks.core import json_text
 from nexus_tasks.core.errors import RecordError
 from nexus_tasks.records import schema
 from nexus_tasks.records.benchmark_rows import (
@@ -117,7 +118,7 @@ class Writer:
         Raises:
             RecordError: the disk is full or the file cannot be written any more.
         """
-        left = _line(row)
+        left = json_text.encoded(row) + b"\n"
         start = self._stream.tell()
         try:
             while left:  # a full disk first shows as a write of fewer bytes
@@ -142,16 +143,6 @@ class Writer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stream.close()
-
-
-def _line(row: Part) -> bytes:
-    """A row as a line of JSON."""
-    try:
-        return msgspec.json.encode(row) + b"\n"
-    except UnicodeEncodeError:
-        # Half of a surrogate pair, as a server's JSON may hold, must not cost the row: it becomes "?".
-        text = json.dumps(msgspec.to_builtins(row), ensure_ascii=False, separators=(",", ":"))
-        return text.encode("utf-8", errors="replace") + b"\n"
 
 
 def utc_now() -> str:

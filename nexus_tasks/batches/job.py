@@ -1,0 +1,329 @@
+"""Jobs: batches by name, each a folder with its declaration, its journal and its lock.
+
+    folder = job.create(Path("results/batches"), "night")
+    with folder.held("asks 1,000 rows"):            # one process at a time
+        folder.declare(Job(...))
+        with journal.opened(folder.journal, total) as log: ...
+
+    for folder in job.folders(Path("results/batches")):
+        summary = job.summary(folder)               # beside a process that works on it
+
+A folder without a declaration is one whose input was not read to its end: nothing was sent, and it may be begun anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from nexus_tasks.batches import journal
+from nexus_tasks.batches.entries import Session
+from nexus_tasks.batches.options import Options
+from nexus_tasks.batches.state import BEGUN, State
+from nexus_tasks.core.errors import BatchError, UsageError
+from nexus_tasks.hostlib import files, locks
+from nexus_tasks.hostlib.locks import Holder
+from nexus_tasks.records import store
+
+ROOT = store.ROOT / "batches"
+SCHEMA = 1
+NAME_BYTES = 200  # file systems take names of 255
+CANCELLED = "cancelled"
+CANCEL_SECONDS = 60.0
+
+
+class Input(msgspec.Struct, frozen=True):
+    """The file that a job reads, as it was when the job began or was last allowed to change.
+
+    Args:
+        path: absolute.
+        format: its name in docs/batches.md, as ``jsonl``.
+        sha256: of its bytes, in hexadecimal.
+    """
+
+    path: str
+    format: str
+    sha256: str
+    size_bytes: int
+    rows: int
+    items: int
+
+
+class Job(msgspec.Struct, frozen=True):
+    """Declaration of a job: what is asked, of whom and how. ``created_at`` is in UTC, ISO 8601."""
+
+    name: str
+    created_at: str
+    input: Input
+    targets: list[str]
+    asking: dict[str, Any]
+    running: Options
+    model: str | None = None
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The folder of a job: ``path`` is below the folder of all jobs and has the job's name."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def declaration(self) -> Path:
+        return self.path / "job.json"
+
+    @property
+    def journal(self) -> Path:
+        return self.path / "journal.jsonl"
+
+    @property
+    def index(self) -> Path:
+        return self.path / "rows.index"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "lock"
+
+    def holder(self) -> Holder | None:
+        """The process that works on the job; None where none does."""
+        return locks.holder(str(self.lock))
+
+    @contextlib.contextmanager
+    def held(self, what: str, *, wait_s: float = 0.0) -> Iterator[None]:
+        """Work on the job, alone. ``what`` explains this process to another that wants to.
+
+        Raises:
+            UsageError: another process works on it, or the lock can't be had.
+        """
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(locks.held(str(self.lock), what, wait=wait_s))
+            except locks.LockHeld as error:
+                raise UsageError(
+                    f"{error.holder} works on the job {self.name}",
+                    hint="wait for its end; the command cancel ends it, status shows how far it is",
+                ) from error
+            except locks.LockError as error:
+                raise UsageError(str(error), hint="the folder of a job belongs to the user who began it") from error
+            yield
+
+    def load(self) -> Job:
+        """The job's declaration.
+
+        Raises:
+            BatchError: it is damaged, or of another version.
+        """
+        try:
+            job = msgspec.json.decode(self.declaration.read_bytes(), type=Job)
+        except msgspec.MsgspecError as error:
+            raise BatchError(
+                f"{self.declaration} is not the declaration of a job: {error}",
+                hint="restore it from a copy, or use the version of Llama Nexus that wrote it",
+            ) from error
+        if job.schema != SCHEMA:
+            raise BatchError(
+                f"{self.declaration} has schema {job.schema}; this version reads {SCHEMA}",
+                hint="use the version of Llama Nexus that wrote it",
+            )
+        return job
+
+    def declare(self, job: Job) -> None:
+        """Write the declaration, whole or not at all. Raises OSError."""
+        files.write_file(str(self.declaration), msgspec.json.format(msgspec.json.encode(job)) + b"\n")
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """A job as ``status`` and ``list`` show it.
+
+    Args:
+        state: ``running``, ``complete``, ``interrupted``, ``cancelled``, ``killed`` (its process ended without a word),
+            ``failed`` (``ended`` says why) or ``new``.
+        holder: the process that works on it.
+        tokens: of all answers.
+        retried: attempts that failed, by kind.
+        rows_per_s: of the last session; None where it did nothing yet.
+    """
+
+    name: str
+    folder: str
+    state: str
+    created_at: str
+    input: Input
+    targets: list[str]
+    items: int
+    answered: int
+    set_aside: dict[str, int]
+    under_way: int
+    remaining: int
+    tokens: dict[str, int]
+    retried: dict[str, int]
+    invalid: int
+    twins: int
+    answers_by: list[dict[str, Any]]
+    holder: str | None = None
+    ended: str | None = None
+    rows_per_s: float | None = None
+    remaining_s: float | None = None
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that can't be a folder's, or that a terminal or a command line would take for something else.
+
+    Raises:
+        UsageError: with the reason.
+    """
+    hint = "letters, digits, spaces, dots, dashes and underscores will do; it begins with a letter, digit or underscore"
+    if not name.isprintable() or "/" in name or name[:1] in ("", ".", "-", "~") or name != name.strip():
+        raise UsageError(f"{ascii(name)} can't be the name of a job", hint=hint)
+    if len(os.fsencode(name)) > NAME_BYTES:
+        raise UsageError(f"the name {name[:20]}... is too long for a job", hint=f"at most {NAME_BYTES} bytes")
+
+
+def default_name(source: Path, now: datetime) -> str:
+    """A name made of the input's and of the time in UTC: ``prompts-20261130T004200Z``."""
+    stem = re.sub(r"[^\w.-]+", "-", source.stem).strip("-.")
+    return f"{os.fsencode(stem)[:100].decode(errors='ignore') or 'batch'}-{now.astimezone(UTC):%Y%m%dT%H%M%SZ}"
+
+
+def create(root: Path, name: str) -> Folder:
+    """The folder of a new job. One that another process left without a declaration is taken over.
+
+    Raises:
+        UsageError: there is a job of that name, or it can't be one.
+        OSError: the folder can't be made.
+    """
+    check_name(name)
+    folder = Folder(root / name)
+    if folder.declaration.exists():
+        raise UsageError(
+            f"there is a job {name} in {root}", hint="give this one another name; the command resume goes on with it"
+        )
+    folder.path.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def find(root: Path, name: str) -> Folder:
+    """The folder of a job that was begun.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    check_name(name)
+    folder = Folder(root / name)
+    if not folder.declaration.exists():
+        names = [one.name for one in folders(root)]
+        shown = ", ".join(names[-5:]) if names else "none"
+        raise UsageError(f"there is no job {name} in {root}", hint=f"the last jobs there: {shown}; --jobs names a folder")
+    return folder
+
+
+def folders(root: Path) -> list[Folder]:
+    """The folders of all jobs, oldest first. Raises OSError."""
+    if not root.is_dir():
+        return []
+    there = [folder for path in root.iterdir() if (folder := Folder(path)).declaration.is_file()]
+    return sorted(there, key=lambda folder: (folder.declaration.stat().st_mtime, folder.name))
+
+
+def summary(folder: Folder) -> Summary:
+    """A job and how far it is, beside a process that may be working on it.
+
+    Raises:
+        BatchError: its files are damaged.
+    """
+    job, holder = folder.load(), folder.holder()
+    state = journal.read(folder.journal, job.input.items)
+    set_aside = state.set_aside()
+    remaining = state.total - state.done
+    rate = state.rows_per_s
+    return Summary(
+        name=folder.name, folder=str(folder.path), state=state_of(state, holder), created_at=job.created_at,
+        input=job.input, targets=job.targets, items=state.total, answered=state.total - remaining - sum(set_aside.values()),
+        set_aside=set_aside, under_way=state.count(BEGUN) if holder else 0, remaining=remaining,
+        tokens={"prompt": state.tokens.prompt, "output": state.tokens.output, "cached": state.tokens.cached},
+        retried=dict(state.failures.most_common()), invalid=state.invalid, twins=state.twins,
+        answers_by=[
+            {"endpoint": one.endpoint, "model": one.model, "build": one.build, "answered": count}
+            for one, count in state.answers_by().items()
+        ],
+        holder=str(holder) if holder else None, ended=None if holder else state.ended, rows_per_s=rate,
+        remaining_s=remaining / rate if holder and rate else None,
+    )  # fmt: skip
+
+
+def state_of(state: State, holder: Holder | None) -> str:
+    """The state of a job in a word, as :class:`Summary` has it."""
+    if holder:
+        return "running"
+    if state.began_at is None:
+        return CANCELLED if state.ended == CANCELLED else "new"
+    if state.ended in ("complete", "interrupted", CANCELLED):
+        return state.ended
+    return "killed" if state.ended is None else "failed"
+
+
+def cancel(folder: Folder) -> int | None:
+    """End the process that works on a job, if one does, and mark the job as cancelled.
+
+    Returns:
+        The process that was ended; None where none worked on it.
+
+    Raises:
+        UsageError: the process is on another machine, or does not end.
+    """
+    job, holder = folder.load(), folder.holder()
+    pid = holder.pid if holder else None
+    if holder:
+        _terminate(folder, holder)
+    with folder.held("cancels it", wait_s=CANCEL_SECONDS), journal.opened(folder.journal, job.input.items) as log:
+        if log.state.ended != "complete":
+            log.write([Session(time.time(), ended=CANCELLED)])
+    return pid
+
+
+def _terminate(folder: Folder, holder: Holder) -> None:
+    """Ask the process that holds the lock to stop, that one and no other which got its number since."""
+    if holder.pid is None:
+        raise UsageError(f"another process works on {folder.name} and has not said who it is", hint="try again")
+    try:
+        descriptor = os.pidfd_open(holder.pid)
+    except ProcessLookupError:
+        descriptor = -1
+    try:
+        if descriptor < 0 or not _has_open(holder.pid, folder.lock):
+            if folder.holder() is None:  # it ended meanwhile
+                return
+            raise UsageError(
+                f"{holder} works on {folder.name}, and is no process of this user on this machine",
+                hint="cancel it where it runs, and as who started it",
+            )
+        signal.pidfd_send_signal(descriptor, signal.SIGTERM)
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _has_open(pid: int, path: Path) -> bool:
+    """True where a process has a file open."""
+    wanted: Sequence[Path] = []
+    with contextlib.suppress(OSError):  # it ended, or is another user's
+        wanted = list(Path(f"/proc/{pid}/fd").iterdir())
+    for opened in wanted:
+        with contextlib.suppress(OSError):
+            if opened.readlink() == path.resolve():
+                return True
+    return False
