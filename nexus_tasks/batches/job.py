@@ -5,8 +5,8 @@
         folder.declare(Job(...))
         with journal.opened(folder.journal, total) as log: ...
 
-    for folder in job.folders(Path("results/batches")):
-        summary = job.summary(folder)               # beside a process that works on it
+    for folder in job.folders(Path("results/batches")): ...
+    job.cancel(folder)                              # whether a process works on it or not
 
 A folder without a declaration is one whose input was not read to its end: nothing was sent, and it may be begun anew.
 """
@@ -28,8 +28,7 @@ import msgspec
 
 from nexus_tasks.batches import journal
 from nexus_tasks.batches.entries import Session
-from nexus_tasks.batches.options import Options
-from nexus_tasks.batches.state import BEGUN, State
+from nexus_tasks.batches.options import COMPLETE, Options
 from nexus_tasks.core.errors import BatchError, UsageError
 from nexus_tasks.hostlib import files, locks
 from nexus_tasks.hostlib.locks import Holder
@@ -146,40 +145,6 @@ class Folder:
         files.write_file(str(self.declaration), msgspec.json.format(msgspec.json.encode(job)) + b"\n")
 
 
-class Summary(msgspec.Struct, frozen=True):
-    """A job as ``status`` and ``list`` show it.
-
-    Args:
-        state: ``running``, ``complete``, ``interrupted``, ``cancelled``, ``killed`` (its process ended without a word),
-            ``failed`` (``ended`` says why) or ``new``.
-        holder: the process that works on it.
-        tokens: of all answers.
-        retried: attempts that failed, by kind.
-        rows_per_s: of the last session; None where it did nothing yet.
-    """
-
-    name: str
-    folder: str
-    state: str
-    created_at: str
-    input: Input
-    targets: list[str]
-    items: int
-    answered: int
-    set_aside: dict[str, int]
-    under_way: int
-    remaining: int
-    tokens: dict[str, int]
-    retried: dict[str, int]
-    invalid: int
-    twins: int
-    answers_by: list[dict[str, Any]]
-    holder: str | None = None
-    ended: str | None = None
-    rows_per_s: float | None = None
-    remaining_s: float | None = None
-
-
 def check_name(name: str) -> None:
     """Refuse a name that can't be a folder's, or that a terminal or a command line would take for something else.
 
@@ -188,7 +153,7 @@ def check_name(name: str) -> None:
     """
     hint = "letters, digits, spaces, dots, dashes and underscores will do; it begins with a letter, digit or underscore"
     if not name.isprintable() or "/" in name or name[:1] in ("", ".", "-", "~") or name != name.strip():
-        raise UsageError(f"{ascii(name)} can't be the name of a job", hint=hint)
+        raise UsageError(f"{name!a} can't be the name of a job", hint=hint)
     if len(os.fsencode(name)) > NAME_BYTES:
         raise UsageError(f"the name {name[:20]}... is too long for a job", hint=f"at most {NAME_BYTES} bytes")
 
@@ -227,7 +192,9 @@ def find(root: Path, name: str) -> Folder:
     if not folder.declaration.exists():
         names = [one.name for one in folders(root)]
         shown = ", ".join(names[-5:]) if names else "none"
-        raise UsageError(f"there is no job {name} in {root}", hint=f"the last jobs there: {shown}; --jobs names a folder")
+        raise UsageError(
+            f"there is no job {name} in {root}", hint=f"the last jobs there: {shown}; --jobs names a folder"
+        )
     return folder
 
 
@@ -237,43 +204,6 @@ def folders(root: Path) -> list[Folder]:
         return []
     there = [folder for path in root.iterdir() if (folder := Folder(path)).declaration.is_file()]
     return sorted(there, key=lambda folder: (folder.declaration.stat().st_mtime, folder.name))
-
-
-def summary(folder: Folder) -> Summary:
-    """A job and how far it is, beside a process that may be working on it.
-
-    Raises:
-        BatchError: its files are damaged.
-    """
-    job, holder = folder.load(), folder.holder()
-    state = journal.read(folder.journal, job.input.items)
-    set_aside = state.set_aside()
-    remaining = state.total - state.done
-    rate = state.rows_per_s
-    return Summary(
-        name=folder.name, folder=str(folder.path), state=state_of(state, holder), created_at=job.created_at,
-        input=job.input, targets=job.targets, items=state.total, answered=state.total - remaining - sum(set_aside.values()),
-        set_aside=set_aside, under_way=state.count(BEGUN) if holder else 0, remaining=remaining,
-        tokens={"prompt": state.tokens.prompt, "output": state.tokens.output, "cached": state.tokens.cached},
-        retried=dict(state.failures.most_common()), invalid=state.invalid, twins=state.twins,
-        answers_by=[
-            {"endpoint": one.endpoint, "model": one.model, "build": one.build, "answered": count}
-            for one, count in state.answers_by().items()
-        ],
-        holder=str(holder) if holder else None, ended=None if holder else state.ended, rows_per_s=rate,
-        remaining_s=remaining / rate if holder and rate else None,
-    )  # fmt: skip
-
-
-def state_of(state: State, holder: Holder | None) -> str:
-    """The state of a job in a word, as :class:`Summary` has it."""
-    if holder:
-        return "running"
-    if state.began_at is None:
-        return CANCELLED if state.ended == CANCELLED else "new"
-    if state.ended in ("complete", "interrupted", CANCELLED):
-        return state.ended
-    return "killed" if state.ended is None else "failed"
 
 
 def cancel(folder: Folder) -> int | None:
@@ -290,7 +220,7 @@ def cancel(folder: Folder) -> int | None:
     if holder:
         _terminate(folder, holder)
     with folder.held("cancels it", wait_s=CANCEL_SECONDS), journal.opened(folder.journal, job.input.items) as log:
-        if log.state.ended != "complete":
+        if log.state.ended != COMPLETE:
             log.write([Session(time.time(), ended=CANCELLED)])
     return pid
 

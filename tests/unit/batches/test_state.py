@@ -12,7 +12,9 @@ from nexus_tasks.batches.state import ANSWERED, BEGUN, NEW, NO_OFFSET, SET_ASIDE
 GPU1 = Answerer("gpu1/main", "qwen", "b1")
 
 
-def answered(item: int, *, model: str = "qwen", tokens: int = 5, at: float = 2.0, same_as: int | None = None) -> Answered:
+def answered(
+    item: int, *, model: str = "qwen", tokens: int = 5, at: float = 2.0, same_as: int | None = None
+) -> Answered:
     usage = Usage(prompt_tokens=3, output_tokens=tokens)
     return Answered(item, "aa", "gpu1/main", model, "b1", at, 9.0, Answer(text="Hi"), usage, same_as=same_as)
 
@@ -29,7 +31,7 @@ def state_after(entries: Sequence[Entry], total: int = 4) -> State:
 
 
 def test_an_item_has_the_state_of_its_last_entry() -> None:
-    begun = Begun([0, 1, 2], "gpu1/main", 1.0)
+    begun: Entry = Begun([0, 1, 2], "gpu1/main", 1.0)
     state = state_after([begun, answered(0), given_up(1)])
     assert list(state.of) == [ANSWERED, SET_ASIDE, BEGUN, NEW]
     assert list(state.offsets) == [1, 2, NO_OFFSET, NO_OFFSET]
@@ -42,13 +44,13 @@ def test_a_result_is_accepted_once() -> None:
 
 
 def test_an_attempt_that_failed_leaves_its_item_to_be_asked_again() -> None:
-    begun = Begun([0], "gpu1/main", 1.0)
+    begun: Entry = Begun([0], "gpu1/main", 1.0)
     state = state_after([begun, Failed(0, "gpu1/main", 1.5, "timeout", "no answer"), begun])
     assert (state.of[0], state.attempts[0], state.failures) == (BEGUN, 2, {"timeout": 1})
 
 
 def test_what_was_under_way_when_the_batch_was_killed_is_counted_and_new() -> None:
-    killed = [Session(0.0), Begun([0, 1], "gpu1/main", 1.0), answered(1), Session(9.0)]
+    killed: list[Entry] = [Session(0.0), Begun([0, 1], "gpu1/main", 1.0), answered(1), Session(9.0)]
     state = state_after(killed)
     assert (list(state.of[:2]), list(state.crashes)) == ([NEW, ANSWERED], [1, 0, 0, 0])
     assert state.ended is None
@@ -60,7 +62,9 @@ def test_an_interruption_is_no_crash() -> None:
 
 
 def test_a_reopened_item_is_new_and_its_answer_no_longer_counts() -> None:
-    state = state_after([answered(0), given_up(1), Reopened([0, 1], 3.0, "the rows changed"), answered(0, model="other")])
+    state = state_after(
+        [answered(0), given_up(1), Reopened([0, 1], 3.0, "the rows changed"), answered(0, model="other")]
+    )
     assert list(state.of[:2]) == [ANSWERED, NEW]
     assert state.answers_by() == {Answerer("gpu1/main", "other", "b1"): 1}
     assert state.set_aside() == {}
@@ -78,6 +82,6 @@ def test_rows_that_the_input_no_longer_has_are_passed_over() -> None:
 
 
 def test_the_rate_is_that_of_the_last_session() -> None:
-    sessions = [Session(0.0), answered(0, at=100.0), Session(100.0, "interrupted"), Session(200.0)]
+    sessions: list[Entry] = [Session(0.0), answered(0, at=100.0), Session(100.0, "interrupted"), Session(200.0)]
     assert state_after(sessions).rows_per_s is None
     assert state_after([*sessions, answered(1, at=202.0), answered(2, at=204.0)]).rows_per_s == 0.5
