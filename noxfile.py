@@ -24,6 +24,7 @@ nox.options.sessions = ["lint", "tests"]
 ROOT = Path(__file__).parent
 VENV = ROOT / ".venv"
 LOCK = ROOT / "requirements.lock"
+RAY_LOCK = ROOT / "requirements-ray.lock"
 HOSTLIB = ROOT / "plugins" / "module_utils" / "hostlib"
 ENVIRONMENT = runpy.run_path(str(HOSTLIB / "environment.py"))
 PACKAGES = runpy.run_path(str(HOSTLIB / "python_packages.py"))
@@ -54,27 +55,35 @@ def environment(session: nox.Session) -> None:
 
 def install(session: nox.Session, python: Path) -> None:
     """Install what the lock lists, nothing else, and this project as it lies here; with uv where there is one."""
-
-    def do(*command: str, settings_of: str | None = None) -> None:
-        # The user's settings of pip and uv would have packages land elsewhere; those of the package index are taken.
-        made_of = PACKAGES["installer_environment"](settings_of)
-        session.run(*command, env=made_of, include_outer_env=False, external=True)
-
     uv = shutil.which("uv")
     if not Path(sys.executable).is_relative_to(VENV):  # nox may run from there itself
         shutil.rmtree(VENV, ignore_errors=True)
         # virtualenv comes with nox; the venv module of Debian's python3 lacks ensurepip.
         make = [uv, "venv"] if uv else [sys.executable, "-m", "virtualenv"]
-        do(*make, "--quiet", "--python", sys.executable, str(VENV))
-    project = ["--no-deps", "--no-build-isolation", "--editable", str(ROOT)]  # the lock has the build backend
+        installer(session, *make, "--quiet", "--python", sys.executable, str(VENV))
     if uv:
         # Compiled, as pip does: else each program that is started compiles what it imports, half a second of Ansible's.
-        do(uv, "pip", "sync", "--quiet", "--compile-bytecode", "--python", str(python), str(LOCK))
-        do(uv, "pip", "install", "--quiet", "--python", str(python), *project)
+        installer(session, uv, "pip", "sync", "--quiet", "--compile-bytecode", "--python", str(python), str(LOCK))
+    else:
+        add(session, python, "-r", str(LOCK))
+    add(session, python, "--no-deps", "--no-build-isolation", "--editable", str(ROOT))  # the lock has the build backend
+
+
+def add(session: nox.Session, python: Path, *requirements: str) -> None:
+    """Install packages into the environment, beside those that are there."""
+    if uv := shutil.which("uv"):
+        installer(
+            session, uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(python), *requirements
+        )
     else:
         pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off"]
-        do(*pip, "-r", str(LOCK), settings_of=str(python))  # not quiet: it takes a minute or two
-        do(*pip, "--quiet", *project, settings_of=str(python))
+        installer(session, *pip, *requirements, settings_of=str(python))  # not quiet: it takes a minute or two
+
+
+def installer(session: nox.Session, *command: str, settings_of: str | None = None) -> None:
+    """Run uv, pip or virtualenv: of the user's settings those of the package index are taken, and no others."""
+    made_of = PACKAGES["installer_environment"](settings_of)
+    session.run(*command, env=made_of, include_outer_env=False, external=True)
 
 
 def look(session: nox.Session, python: Path) -> None:
@@ -193,6 +202,13 @@ def reference(session: nox.Session) -> None:
     task(session, "reference", *session.posargs)
 
 
+@session(default=False)
+def ray(session: nox.Session) -> None:
+    """Install Ray into .venv, for batches beyond one machine."""
+    environment(session)
+    add(session, VENV / "bin" / "python", "-r", str(RAY_LOCK))
+
+
 @session()
 def lint(session: nox.Session) -> None:
     """Check style, types, imports, notebooks, YAML and roles."""
@@ -229,15 +245,17 @@ def pytest(session: nox.Session, marked: str) -> None:
 
 @session(default=False)
 def lock(session: nox.Session) -> None:
-    """Renew requirements.lock and those of host_tools (needs uv)."""
-    compile_ = ["uv", "pip", "compile", "--universal", "--generate-hashes", "--no-emit-index-url",
-                "--no-annotate", "--quiet", "--custom-compile-command", "nox -s lock", *session.posargs]  # fmt: skip
-    session.run(*compile_, "--python-version", "3.11", "pyproject.toml", "--group", "build", "--group", "test",
-                "--group", "lint",
-                "--output-file", str(LOCK), external=True)  # fmt: skip
-    toolkit = ROOT / "tests" / "cuda" / "toolkit.in"
-    session.run(*compile_, "--python-version", "3.11", "--no-deps", str(toolkit), "--output-file",
-                str(toolkit.with_suffix(".txt")), external=True)  # fmt: skip
+    """Renew requirements.lock, and those of Ray, tests and host_tools (needs uv)."""
+
+    def compile_(into: Path, *sources: str | Path) -> None:
+        session.run("uv", "pip", "compile", "--universal", "--generate-hashes", "--no-emit-index-url",
+                    "--no-annotate", "--quiet", "--custom-compile-command", "nox -s lock", *session.posargs,
+                    *map(str, sources), "--output-file", str(into), external=True)  # fmt: skip
+
+    project = ("--python-version", "3.11", "pyproject.toml")
+    compile_(LOCK, *project, "--group", "build", "--group", "test", "--group", "lint")
+    compile_(RAY_LOCK, *project, "--group", "ray", "--constraint", LOCK)
+    for source in sorted((ROOT / "tests").glob("*/*.in")):
+        compile_(source.with_suffix(".txt"), "--python-version", "3.11", "--no-deps", source)
     for source in sorted((ROOT / "roles").glob("*/files/*.in")):
-        session.run(*compile_, "--python-version", "3.9", str(source), "--output-file",
-                    str(source.with_suffix(".txt")), external=True)  # fmt: skip
+        compile_(source.with_suffix(".txt"), "--python-version", "3.9", source)

@@ -224,6 +224,14 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def gemma_model() -> Path:
+    """A real small model, for answers that have to mean something; 240 MB are fetched once."""
+    from tests.support import gemma
+
+    return gemma.make(cache_folder())
+
+
+@pytest.fixture(scope="session")
 def server(
     llama_server_bin: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningServer]:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import shutil
 import subprocess
-import sys
-import tempfile
-import zipfile
 from pathlib import Path
+
+from tests.support import wheels
 
 TOOLKIT = "13.2"
 PACKAGES = Path(__file__).with_name("toolkit.txt")
@@ -17,28 +14,12 @@ PACKAGES = Path(__file__).with_name("toolkit.txt")
 
 def make(cache: Path) -> Path:
     """The toolkit's folder below ``cache``, made on the first call: half a gigabyte is fetched."""
-    made_of = hashlib.sha256(PACKAGES.read_bytes() + Path(__file__).read_bytes()).hexdigest()[:12]
-    folder = cache / f"cuda-{TOOLKIT}-{made_of}"
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "cuda.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.exists():
-            with tempfile.TemporaryDirectory(dir=cache, prefix="cuda-") as made:
-                _make(Path(made))
-                (Path(made) / "nvidia/cu13").rename(folder)
-    return folder
+    made_of = PACKAGES.read_text() + Path(__file__).read_text()
+    return wheels.kept(cache, f"cuda-{TOOLKIT}", made_of, _make) / "nvidia/cu13"
 
 
 def _make(folder: Path) -> None:
-    pip: list[str | Path] = [
-        sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
-        "--no-cache-dir", "--require-hashes", "--only-binary", ":all:", "-r", PACKAGES, "-d", folder,
-    ]  # fmt: skip
-    subprocess.run(pip, check=True)
-    for wheel in folder.glob("*.whl"):
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(folder)
-        wheel.unlink()
+    wheels.install(PACKAGES.read_text(), folder)
     toolkit = folder / "nvidia/cu13"
     for program in [*(toolkit / "bin").iterdir(), *(toolkit / "nvvm/bin").iterdir()]:
         program.chmod(0o755)

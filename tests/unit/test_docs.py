@@ -66,7 +66,7 @@ def test_the_sessions_that_the_pages_name_are_those_of_the_noxfile() -> None:
     assert not {session for session in sessions if not re.search(rf"(?:nox -s |`){session}\b", listed)}
 
 
-@pytest.mark.parametrize("session", sorted(set(shown()) - OTHERS_OPTIONS - {"lint", "lock", "soak", "tests"}))
+@pytest.mark.parametrize("session", sorted(set(shown()) - OTHERS_OPTIONS - {"lint", "lock", "ray", "soak", "tests"}))
 def test_the_options_that_the_pages_show_are_those_of_the_command(session: str) -> None:
     assert shown()[session] <= own(session)
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from tests.conftest import ROOT
+from tests.support.wheels import PINNED
 
 FILE_LINES, CLASS_LINES, FUNCTION_LINES, TASK_FILE_LINES = 500, 200, 60, 100
 TABLES: set[str] = set()  # files that are a table of data and little else
@@ -102,3 +103,14 @@ def test_sessions_say_themselves_that_they_need_no_environment_of_noxs_own() -> 
     sessions = [line.split() for line in said.splitlines()]
     assert len(sessions) > 15
     assert [name for name, backend, python in sessions if (backend, python) != ("none", "False")] == []
+
+
+def test_what_is_installed_for_ray_leaves_the_other_packages_as_they_are() -> None:
+    pinned, with_ray = (
+        {entry[1]: entry[0] for entry in PINNED.finditer((ROOT / name).read_text())}
+        for name in ("requirements.lock", "requirements-ray.lock")
+    )
+    assert {name: pinned[name] for name in pinned.keys() & with_ray.keys()} == {
+        name: with_ray[name] for name in pinned.keys() & with_ray.keys()
+    }
+    assert "ray" in with_ray.keys() - pinned.keys()
