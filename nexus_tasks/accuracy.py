@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nexus_tasks.core.errors import UsageError, command_line
+from nexus_tasks.load.selfcheck.costs import SHARES
 from nexus_tasks.load.selfcheck.figures import measure
 
 
@@ -30,13 +31,13 @@ def print_tables(figures: Mapping[str, Any], console: Console) -> None:
         table.add_row(str(row["concurrency"]), *(f"{number:.3f}" for number in numbers), _number(row["in_flight"]))
     console.print(table)
     table = Table(title="cost: tokens per second, and per second of CPU", title_justify="left", title_style="bold")
-    for column in ("", "per s", "per CPU-s, streaming", "with evaluation", "tokens per piece"):
+    for column in ("", "per s", "per CPU-s, streaming", "with record", "tokens per piece"):
         table.add_column(column, justify="right" if column else "left")
-    named = {f"no delay, {concurrency}": both for concurrency, both in figures["ceiling"].items()}
-    for name, both in {**named, "64 x 1,000/s": figures["paced"]}.items():
+    for name, both in figures["costs"].items():
         for label, row in ((name, both["load"]), ("  bare C", both["bare"])):
-            numbers = (f"{row[key]:,.0f}" for key in ("tokens_per_s", "streaming_per_cpu_s", "evaluated_per_cpu_s"))
+            numbers = (f"{row[key]:,.0f}" for key in SHARES)
             table.add_row(label, *numbers, f"{row['tokens_per_piece']:.2f}")
+        table.add_row("  share", *(f"{both['share'][key]:.2f}" for key in SHARES), "")
     console.print(table)
     table = Table(title="bounds", title_justify="left", title_style="bold")
     for column in ("", "measured", "bound", ""):
@@ -70,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def step(name: str) -> None:
         console.print(f"  {name} ...", highlight=False)
 
-    figures = measure(step, scale=0.1 if options.quick else 1.0, trials=1 if options.quick else 2)
+    figures = measure(step, scale=0.1 if options.quick else 1.0, trials=1 if options.quick else 3)
     if options.json:
         sys.stdout.write(json.dumps(figures, indent=2) + "\n")
     else:

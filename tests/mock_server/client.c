@@ -1,7 +1,7 @@
 /* What the kernel and a minimum of code cost: the measure for any other client.
  *
- *     client PORT CONCURRENCY REQUESTS TOKENS CPU      prints a line a request: seed, sent, first byte, end (ns)
- *                                                      and at last: cpu_s wall_s pieces
+ *     client PORT CONCURRENCY REQUESTS TOKENS CPU PATH     prints a line a request: seed, sent, first byte, end (ns)
+ *                                                          and at last: cpu_s wall_s pieces
  *
  * It stamps each piece as it arrives and looks at its last bytes for the end, and does nothing else.
  */
@@ -32,11 +32,12 @@ typedef struct {
 } User;
 
 static int tokens, asked, requests;
+static const char *path;
 
 static void ask(User *user, int fd) {
     char body[128], message[512];
     int size = sprintf(body, "{\"prompt\":\"a\",\"stream\":true,\"n_predict\":%d,\"seed\":%d}", tokens, asked);
-    int used = sprintf(message, "POST /completion HTTP/1.1\r\nHost: mock\r\nContent-Length: %d\r\n\r\n%s", size, body);
+    int used = sprintf(message, "POST %s HTTP/1.1\r\nHost: mock\r\nContent-Length: %d\r\n\r\n%s", path, size, body);
     user->seed = asked++;
     user->first = user->n = 0;
     user->sent = now_ns(CLOCK_MONOTONIC);
@@ -44,16 +45,18 @@ static void ask(User *user, int fd) {
 }
 
 int main(int argc, char **argv) {
-    if (argc < 6) return 2;
+    if (argc < 7) return 2;
     int concurrency = atoi(argv[2]), cpu = atoi(argv[5]), one = 1, done = 0, pieces = 0;
     requests = atoi(argv[3]);
     tokens = atoi(argv[4]);
+    path = argv[6];
     if (cpu >= 0) {
         cpu_set_t set;
         CPU_ZERO(&set);
         CPU_SET(cpu, &set);
         sched_setaffinity(0, sizeof set, &set);
     }
+    setpriority(PRIO_PROCESS, 0, -5);  /* as the processes that send have it, where it may */
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[1]))};
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     User *users = calloc(65536, sizeof *users);

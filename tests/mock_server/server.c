@@ -91,8 +91,8 @@ static int token(const Stream *s, char *out) {
     char body[512];
     int size = s->chat
         ? sprintf(body, "data: {\"choices\":[{\"finish_reason\":null,\"index\":0,\"delta\":{\"content\":\" a\"}}],"
-                  "\"created\":1795391692,\"id\":\"chatcmpl-h7zqJvVcwFADC6jOu1XN8hcTgSAN9oIi\",\"model\":\"mock\","
-                  "\"system_fingerprint\":\"mock\",\"object\":\"chat.completion.chunk\"}\n\n")
+                  "\"created\":1795391692,\"id\":\"chatcmpl-h7zqJvVcwFADC6jOu1XN8hcTgSAN9oIi\",\"model\":\"gpt-oss-20b-mxfp4\","
+                  "\"system_fingerprint\":\"b9870-0fbbb3ec6\",\"object\":\"chat.completion.chunk\"}\n\n")
         : sprintf(body, "data: {\"index\":0,\"content\":\" a\",\"tokens\":[5],\"stop\":false,\"id_slot\":-1,"
                   "\"tokens_predicted\":%d,\"tokens_evaluated\":1}\n\n", s->sent + 1);
     return chunk(out, body, size);
