@@ -1,5 +1,6 @@
 """Ansible filters: what instances are declared to be, and what is wrong with that, found before a host is touched.
 
+    instances | llama_server_with_recommendations(settings)               the same, with what their profiles recommend
     instances | llama_server_problems(settings, hostvars, hosts)          what is wrong, one line each
     instances | llama_server_declaration(settings, release, files, …)     what the modules on the host are given
     rows | llama_server_limits(action, instances, settings)               what the proof of a start asks for
@@ -18,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..plugin_utils.declaration import config, exposure, instances, keys, problems, profiles, proof
+from ..plugin_utils.declaration import config, exposure, instances, keys, problems, profiles, proof, recommendations
 
 
 class FilterModule:
@@ -26,6 +27,7 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
+            "llama_server_with_recommendations": recommendations.with_recommendations,
             "llama_server_problems": problems.host_problems,
             "llama_server_declaration": config.declaration,
             "llama_server_limits": proof.start_limits,

@@ -80,7 +80,10 @@ def host(release: Path, small_model: Path, tmp_path_factory: pytest.TempPathFact
         "llama_nexus_prefix": str(prefix),
         "llama_server_user": getpass.getuser(),  # others can't enter these folders
         "llama_cpp_release": {"name": release.name, "path": str(release), "manifest": manifest},
-        "llama_models": {name: {"path": model["path"]} for name, model in models.items()},
+        "llama_models": {"tiny": {"path": models["tiny"]["path"]}},
+        "llama_own_models": {
+            "twin": {"path": str(twin), "recommended": {"batch_size": 256, "ctx_size": 9000, "n_gpu_layers": 99}}
+        },
         "gguf_model_files": models,
     }
     host = Host(prefix, variables)
@@ -126,6 +129,12 @@ def test_the_server_runs_with_exactly_what_was_declared(host: Host, served: dict
     }  # fmt: skip
     switches = {word for word in argv if word.startswith("--")} - {flag for flag, value in flags if value[0] != "-"}
     assert switches == {"--metrics", "--no-slots", "--no-ui", "--warmup"}
+
+
+def test_a_server_has_what_its_model_recommends_beneath_what_is_declared(host: Host, served: dict[str, Any]) -> None:
+    flags = set(itertools.pairwise(host.instance("other")["argv"]))
+    assert flags >= {("--batch-size", "256"), ("--ctx-size", "2048"), ("--parallel", "2")}
+    assert "--n-gpu-layers" not in host.instance("other")["argv"]  # this host has no GPU
 
 
 def test_options_from_the_environment_of_who_deployed_do_not_reach_the_server(

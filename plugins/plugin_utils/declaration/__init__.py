@@ -1,6 +1,7 @@
 """The rules of a declaration: what instances are declared to be, and what is wrong with that.
 
     instances       what has the shape of instances, and their names
+    recommendations options that profiles of models recommend, beneath what is declared
     problems        everything wrong with the instances of a host, one line each; it asks
       settings      the role's variables and sampling presets
       keys          keys of clients

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .options import parsed
+from .recommendations import recommendation_problems
 from .rules import RULES, SAMPLING, Settings, instance_spec
 
 # Variables of the role that are numbers, by their names in the settings.
@@ -55,6 +56,7 @@ def settings_problems(instances: Mapping[str, Any], settings: Settings) -> Itera
             yield from preset_problems(name, preset)
     else:
         yield f"llama_sampling_presets of {host} is no dict: write NAME: OPTIONS for each preset"
+    yield from recommendation_problems(settings)
 
 
 def is_amount(value: object) -> bool:
