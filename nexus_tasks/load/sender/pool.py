@@ -7,13 +7,25 @@ import contextlib
 import ssl
 from collections.abc import Callable
 from time import perf_counter
+from typing import Any, Protocol
 
 from nexus_tasks.core import tls
 from nexus_tasks.load.sender.connection import NO_ANSWER, Connection, Failure, Transfer, error_text
-from nexus_tasks.load.sender.line import SLICE, Line, boundary
+from nexus_tasks.load.sender.line import SLICE, boundary
 from nexus_tasks.load.sender.protocol import CONNECT_PAUSE_S, PART, Config, pause_s
 
 OnEnd = Callable[[Transfer, list[float], list[bytes], Failure | None, float], None]
+
+
+class Taker(Protocol):
+    """Takes the beginnings of answers that are too long to keep: :class:`nexus_tasks.load.sender.line.Line` is one."""
+
+    @property
+    def is_packing(self) -> bool:
+        """True while it can't take any."""
+
+    def hand_on(self, meta: list[Any], times: list[float], parts: list[bytes]) -> None:
+        """Take stamps and pieces; ``meta`` is [PART, id]."""
 
 
 class Pool:
@@ -108,7 +120,7 @@ class Pool:
         with contextlib.suppress(ValueError):
             self._idle.remove(connection)
 
-    def sweep(self, line: Line) -> None:
+    def sweep(self, line: Taker) -> None:
         """Look after requests: time limits, ends that were missed, answers too long to keep."""
         now = perf_counter()
         limits = self.config

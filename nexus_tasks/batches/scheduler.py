@@ -1,0 +1,96 @@
+"""Scheduler of a batch: who asks what next.
+
+    scheduler = Scheduler(workers, window)
+    for worker, work in scheduler.assignments(is_all_read=False):
+        worker.take(work)
+
+Endpoints of unequal speed share one window: each takes an item when it has room. At the end, a slow one leaves the last
+items to those that will have answered them earlier.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import deque
+from collections.abc import Iterator, Sequence
+from time import perf_counter
+
+from nexus_tasks.batches.window import Window, Work
+from nexus_tasks.batches.worker import Worker
+
+
+class Scheduler:
+    """Items that wait, for an endpoint or for the moment of their next attempt."""
+
+    def __init__(self, workers: Sequence[Worker], window: Window) -> None:
+        self._workers = workers
+        self._window = window
+        self._later: list[tuple[float, int, Work]] = []
+        self._alone: deque[Work] = deque()
+        self._numbers = itertools.count()
+
+    @property
+    def waiting(self) -> int:
+        """The number of items that wait for anything."""
+        own = sum(len(worker.own) for worker in self._workers)
+        alone = sum(worker.alone is not None and not worker.under_way for worker in self._workers)
+        return len(self._window) + len(self._later) + len(self._alone) + own + alone
+
+    @property
+    def is_full(self) -> bool:
+        """True where nothing more should be read."""
+        return self._window.is_full or self.waiting >= self._window.max_items
+
+    def again(self, work: Work, after_s: float = 0.0) -> None:
+        """Have an item asked again, after so many seconds."""
+        heapq.heappush(self._later, (perf_counter() + after_s, next(self._numbers), work))
+
+    def again_alone(self, work: Work) -> None:
+        """Have an item asked again while nothing else is under way at its endpoint."""
+        self._alone.append(work)
+
+    def assignments(self, *, is_all_read: bool) -> Iterator[tuple[Worker, Work]]:
+        """The items to be sent now; each must be taken before the next is asked for."""
+        now = perf_counter()
+        while self._later and self._later[0][0] <= now:
+            self._window.put_back(heapq.heappop(self._later)[2])
+        for worker in self._workers:
+            for work in worker.recall():
+                self._window.put_back(work)
+        yield from self._alone_assignments()
+        free = list(self._workers)
+        while free:
+            # One after another: the first of them would take all of a short batch.
+            for worker in list(free):
+                found = self._next(worker, is_all_read=is_all_read)
+                if found is None:
+                    free.remove(worker)
+                else:
+                    yield worker, found
+
+    def _alone_assignments(self) -> Iterator[tuple[Worker, Work]]:
+        for worker in self._workers:
+            if worker.alone is None and self._alone and worker.is_here:
+                worker.alone = self._alone.popleft()
+            if worker.alone is not None and not worker.under_way and worker.is_here:
+                yield worker, worker.alone
+
+    def _next(self, worker: Worker, *, is_all_read: bool) -> Work | None:
+        plenty = not is_all_read or len(self._window) > sum(other.slots for other in self._workers if other.is_well)
+        if not worker.has_room(plenty=plenty):
+            return None
+        if worker.own:
+            return worker.own.popleft()
+        if is_all_read and self._is_better_left(worker):
+            return None
+        return self._window.take(worker.name)
+
+    def _is_better_left(self, worker: Worker) -> bool:
+        """True where the other endpoints will have answered all that waits before this one has answered one more."""
+        others = [other for other in self._workers if other is not worker and other.is_well and other.latency_s]
+        rate = sum(other.rate for other in others)
+        if not rate or worker.latency_s is None:
+            return False
+        fastest_s = min(other.latency_s for other in others if other.latency_s)
+        return worker.latency_s > len(self._window) / rate + fastest_s
