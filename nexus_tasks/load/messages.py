@@ -6,6 +6,7 @@ whatever is anything else one by one (``read``). Both give the same reading.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import msgspec
@@ -188,22 +189,17 @@ class OpenAIMessages(Messages):
             return False
         if len(chunks) != len(lines):
             return False
-        texts = [chunk.choices[0].delta.content for chunk in chunks]
-        visible = times
-        if all(texts):
-            reading.tokens.extend(times)
-        else:
-            visible = [moment for moment, text in zip(times, texts, strict=True) if text]
-            deltas = [chunk.choices[0].delta for chunk in chunks]
-            reasoned = [bool(not delta.content and (delta.reasoning_content or delta.reasoning)) for delta in deltas]
-            reading.tokens.extend(
-                [moment for moment, text, hidden in zip(times, texts, reasoned, strict=True) if text or hidden]
-            )
-            reading.reasoning_tokens += sum(reasoned)
+        deltas = [chunk.choices[0].delta for chunk in chunks]
+        texts = [delta.content for delta in deltas]
+        visible = list(itertools.compress(times, texts))
+        said = [delta.content or delta.reasoning_content or delta.reasoning for delta in deltas]
+        known = len(reading.tokens)
+        reading.tokens.extend(itertools.compress(times, said))
+        reading.reasoning_tokens += len(reading.tokens) - known - len(visible)
         if visible and reading.visible is None:
             reading.visible = visible[0]
         if self._keep_text:
-            self._texts.extend([text for text in texts if text])
+            self._texts.extend(filter(None, texts))
         if self._first:
             self._first = False
             if b'"system_fingerprint"' in lines[0]:

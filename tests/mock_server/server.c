@@ -87,29 +87,43 @@ static int put(int fd, const char *data, size_t size) {
 
 static int chunk(char *out, const char *body, int size) { return sprintf(out, "%x\r\n%.*s\r\n", size, size, body); }
 
+/* An event of a chat with what llama-server says in each of them; "choices" and whatever follows are the message's. */
+static int chat_event(char *out, const char *choices, const char *more) {
+    return sprintf(out, "data: {\"choices\":[%s],\"created\":1795391692,\"id\":\"chatcmpl-h7zqJvVcwFADC6jOu1XN8hcTgSAN9oIi\","
+                   "\"model\":\"gpt-oss-20b-mxfp4\",\"system_fingerprint\":\"b9870-0fbbb3ec6\","
+                   "\"object\":\"chat.completion.chunk\"%s}\n\n", choices, more);
+}
+
 static int token(const Stream *s, char *out) {
-    char body[512];
-    int size = s->chat
-        ? sprintf(body, "data: {\"choices\":[{\"finish_reason\":null,\"index\":0,\"delta\":{\"content\":\" a\"}}],"
-                  "\"created\":1795391692,\"id\":\"chatcmpl-h7zqJvVcwFADC6jOu1XN8hcTgSAN9oIi\",\"model\":\"gpt-oss-20b-mxfp4\","
-                  "\"system_fingerprint\":\"b9870-0fbbb3ec6\",\"object\":\"chat.completion.chunk\"}\n\n")
-        : sprintf(body, "data: {\"index\":0,\"content\":\" a\",\"tokens\":[5],\"stop\":false,\"id_slot\":-1,"
-                  "\"tokens_predicted\":%d,\"tokens_evaluated\":1}\n\n", s->sent + 1);
+    char body[1024];
+    int size = 0;
+    if (!s->chat) {
+        size = sprintf(body, "data: {\"index\":0,\"content\":\" a\",\"tokens\":[5],\"stop\":false,\"id_slot\":-1,"
+                       "\"tokens_predicted\":%d,\"tokens_evaluated\":1}\n\n", s->sent + 1);
+        return chunk(out, body, size);
+    }
+    if (s->sent == 0)  /* the role comes together with the first token */
+        size = chat_event(body, "{\"finish_reason\":null,\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":null}}", "");
+    size += chat_event(body + size, "{\"finish_reason\":null,\"index\":0,\"delta\":{\"content\":\" a\"}}", "");
     return chunk(out, body, size);
 }
 
 static int finale(const Stream *s, char *out) {
-    char body[1024], timings[256];
+    char body[2048], more[512];
     double prompt_ms = (s->moments[0] - s->received) / 1e6;
     double predicted_ms = (s->moments[s->tokens - 1] - s->moments[0]) / 1e6;
-    sprintf(timings, "{\"cache_n\":0,\"prompt_n\":1,\"prompt_ms\":%.6f,\"predicted_n\":%d,\"predicted_ms\":%.6f}",
+    int size = sprintf(more, ",\"usage\":{\"completion_tokens\":%d,\"prompt_tokens\":1,\"total_tokens\":%d},", s->tokens, s->tokens + 1);
+    const char *timings = more + size;  /* after the usage, which completions do not have */
+    sprintf(more + size, "\"timings\":{\"cache_n\":0,\"prompt_n\":1,\"prompt_ms\":%.6f,\"predicted_n\":%d,\"predicted_ms\":%.6f}",
             prompt_ms, s->tokens, predicted_ms);
-    int size = s->chat
-        ? sprintf(body, "data: {\"choices\":[{\"finish_reason\":\"length\",\"index\":0,\"delta\":{}}]}\n\n"
-                  "data: {\"choices\":[],\"usage\":{\"completion_tokens\":%d,\"prompt_tokens\":1},\"timings\":%s}\n\n"
-                  "data: [DONE]\n\n", s->tokens, timings)
-        : sprintf(body, "data: {\"index\":0,\"content\":\"\",\"tokens\":[],\"stop\":true,\"stop_type\":\"limit\","
-                  "\"tokens_predicted\":%d,\"tokens_evaluated\":1,\"timings\":%s}\n\n", s->tokens, timings);
+    if (s->chat) {
+        size = chat_event(body, "{\"finish_reason\":\"length\",\"index\":0,\"delta\":{}}", "");
+        size += chat_event(body + size, "", more);
+        size += sprintf(body + size, "data: [DONE]\n\n");
+    } else {
+        size = sprintf(body, "data: {\"index\":0,\"content\":\"\",\"tokens\":[],\"stop\":true,\"stop_type\":\"limit\","
+                       "\"tokens_predicted\":%d,\"tokens_evaluated\":1,%s}\n\n", s->tokens, timings);
+    }
     int used = chunk(out, body, size);
     return used + sprintf(out + used, "0\r\n\r\n");
 }
