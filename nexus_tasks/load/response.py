@@ -249,12 +249,10 @@ def _whole_chunks(raw: bytes) -> tuple[bytes | None, bool]:
     if pieces.pop() or len(pieces) % 2:
         return None, False
     sizes, contents = pieces[::2], pieces[1::2]
-    # Few sizes are distinct: each is read once.
-    known = {size: int(size, 16) for size in set(sizes) if size and not size.translate(None, _HEX)}
-    try:
-        lengths = [known[size] for size in sizes]
-    except KeyError:
+    # Few are distinct: each is looked at once.
+    for size, length in set(zip(sizes, map(len, contents), strict=True)):
+        if not size or size.translate(None, _HEX) or int(size, 16) != length:
+            return None, False
+    if b"" in contents[:-1]:
         return None, False
-    if lengths != list(map(len, contents)) or 0 in lengths[:-1]:
-        return None, False
-    return b"".join(contents), bool(lengths) and not lengths[-1]
+    return b"".join(contents), bool(contents) and not contents[-1]
