@@ -12,13 +12,12 @@ from typing import Any
 import msgspec
 import papermill
 
-from nexus_tasks.records import store
-from nexus_tasks.records.store import BenchmarkRecord, DeploymentRecord
+from nexus_tasks.records.reading import Kind, read
 from nexus_tasks.reports import site
 
 NASTY = "\N{RIGHT-TO-LEFT OVERRIDE}n\x07\x1b[31m<i>$x^{$ \N{HEBREW LETTER SHIN}\N{HEBREW LETTER AYIN}\N{LINE SEPARATOR}"
 DECIDING = re.compile(  # no names: code goes by them, or they are moments, hashes and metrics
-    "schema|kind|run_id|(start|finish)ed_at|phase|mode|axis|stopped|state|how|throttled|check|built_at|metrics?|slo|"
+    "schema|kind|run_id|(start|finish|creat)ed_at|phase|mode|axis|stopped|state|how|throttled|check|built_at|metrics?|slo|"
     "planned"
 )
 
@@ -27,18 +26,8 @@ BY_DEVICE = ("buffers_mib", "gpu_processes_mib", "placements")  # dicts whose ke
 
 def spoil(path: Path) -> None:
     """Have every text of a record be nasty, those that it leaves out too, but for what decides."""
-    kind = path.parent.name
-    record = store.load(path) if kind == "benchmark" else store.load(path, "deployment")
-    path.write_bytes(b"".join(msgspec.json.encode(_nasty(row)) + b"\n" for row in _rows(record)))
-
-
-def _rows(record: BenchmarkRecord | DeploymentRecord) -> list[msgspec.Struct]:
-    rows: list[msgspec.Struct] = [record.header]
-    if isinstance(record, BenchmarkRecord):
-        rows += [*record.requests, *record.samples, *record.stages]
-    else:
-        rows += [*record.hosts, *record.releases]
-    return [*rows, *([record.summary] if record.summary else [])]
+    header, rows, summary = read(path, typing.cast(Kind, path.parent.name))
+    path.write_bytes(b"".join(msgspec.json.encode(_nasty(row)) + b"\n" for row in [header, *rows, summary] if row))
 
 
 def _nasty(part: Any, hint: Any = None, *, named: bool = False) -> Any:

@@ -177,15 +177,15 @@ def read(path: Path, total: int) -> State:
     return _replay(path, total)[0] if path.exists() else State(total)
 
 
-def entries(path: Path) -> Iterator[Entry]:
-    """All entries of a journal in order, whole, one at a time.
+def entries(path: Path) -> Iterator[tuple[int, Entry]]:
+    """All entries of a journal in order, whole, one at a time, each with the place where it begins.
 
     Raises:
         BatchError: a line is damaged or was edited, by its number.
     """
-    for number, _, encoded in _lines(path):
+    for number, offset, encoded in _lines(path):
         try:
-            yield _decode(encoded)
+            yield offset, _decode(encoded)
         except msgspec.MsgspecError as error:
             raise _damaged(path, number, f"it is no entry of a journal: {error}") from error
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from nexus_tasks.comparison.quantities import FAILED, Quantity
 from nexus_tasks.stats import bootstrap
 from nexus_tasks.stats.bootstrap import Floats
 from nexus_tasks.stats.metrics import parse
+from nexus_tasks.stats.proportions import wilson
 from nexus_tasks.stats.slo import meets
 
 
@@ -67,10 +67,9 @@ def share(level: Level, quantity: Quantity, slo: Mapping[str, float]) -> Share:
 
 def difference(a: Sequence[Share], b: Sequence[Share], confidence: float, *, interleaved: bool) -> Difference:
     """B less A: the confidence interval of their difference is Newcombe's, made of Wilson's, and what drifts."""
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
     first, second = (sum(one.value * one.tried for one in side) / sum(one.tried for one in side) for side in (a, b))
-    low_a, high_a = _wilson(first, sum(one.independent for one in a), z)
-    low_b, high_b = _wilson(second, sum(one.independent for one in b), z)
+    low_a, high_a = wilson(first, sum(one.independent for one in a), confidence)
+    low_b, high_b = wilson(second, sum(one.independent for one in b), confidence)
     error, degrees = _error(a, b, interleaved=interleaved)
     drifted = bootstrap.t_quantile((1 + confidence) / 2, degrees) * error
     join = max if interleaved or len(a) + len(b) > 2 else math.hypot
@@ -104,9 +103,3 @@ def _error(a: Sequence[Share], b: Sequence[Share], *, interleaved: bool) -> tupl
     measured = sum(float(np.var([one.value for one in side])) * len(side) for side in (a, b))
     degrees = DRIFT_DEGREES + repeats
     return math.sqrt((DRIFT_DEGREES * (drift + counting) + measured) / degrees * each), degrees
-
-
-def _wilson(share: float, of: float, z: float) -> tuple[float, float]:
-    z2 = z * z
-    middle, half = share + z2 / (2 * of), z * math.sqrt(share * (1 - share) / of + z2 / (4 * of * of))
-    return (middle - half) / (1 + z2 / of), (middle + half) / (1 + z2 / of)

@@ -77,8 +77,8 @@ class Server(Part, kw_only=True):
     total_slots: int | None
 
 
-class Client(Part, kw_only=True):
-    """The machine that measured; ``local`` where the server runs on it."""
+class Machine(Part, kw_only=True):
+    """The machine that a command ran on."""
 
     hostname: str
     os: str
@@ -86,6 +86,11 @@ class Client(Part, kw_only=True):
     cpu: str | None
     cpu_count: int | None
     memory_mib: float
+
+
+class Client(Machine, kw_only=True):
+    """The machine that measured; ``local`` where the server runs on it."""
+
     local: bool
 
 

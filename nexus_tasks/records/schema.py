@@ -13,12 +13,12 @@ from typing import Any
 
 import msgspec
 
-from nexus_tasks.records import benchmark_rows, deployment_rows
+from nexus_tasks.records import batch_rows, benchmark_rows, deployment_rows
 
 Row = dict[str, Any]
 """A row as JSON has it."""
 
-NEWEST = {"benchmark": 2, "deployment": 1}
+NEWEST = {"benchmark": 2, "deployment": 1, "batch": 1}
 
 ROWS: dict[str, dict[str, type[benchmark_rows.Part]]] = {
     "benchmark": {
@@ -29,6 +29,12 @@ ROWS: dict[str, dict[str, type[benchmark_rows.Part]]] = {
     "deployment": {
         "header": deployment_rows.DeploymentHeader, "host": deployment_rows.HostRow,
         "release": deployment_rows.ReleaseRow, "summary": deployment_rows.DeploymentSummary,
+    },
+    "batch": {
+        "header": batch_rows.BatchHeader, "endpoint": batch_rows.EndpointRow, "interval": batch_rows.IntervalRow,
+        "session": batch_rows.SessionRow, "failure": batch_rows.FailureRow, "server": batch_rows.ServerRow,
+        "schema": batch_rows.SchemaRow, "request": batch_rows.RequestRow, "answer": batch_rows.AnswerRow,
+        "summary": batch_rows.BatchSummary,
     },
 }  # fmt: skip
 """By kind and type the rows that its records have."""

@@ -18,30 +18,40 @@ measured. Each row has a ``type``:
 ``sample``   telemetry at one moment.
 ``host``     what a deployment did to one host. A later row of the same host replaces an earlier one.
 ``release``  the release of llama.cpp that a deployment found or left on one host. The last one of a host counts, too.
+``endpoint`` and others of a batch: batch_rows.py.
 ``summary``  last row: ``finished_at`` and the verdict on the run. A record without one was interrupted.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import math
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, overload
+from typing import Any, Literal, Self, TypeVar, overload
 
 import msgspec
 
 from nexus_tasks.core import json_text
 from nexus_tasks.core.errors import RecordError
-from nexus_tasks.records import schema
+from nexus_tasks.records import batch_rows, reading, schema
+from nexus_tasks.records.batch_rows import (
+    AnswerRow,
+    BatchHeader,
+    BatchSummary,
+    EndpointRow,
+    FailureRow,
+    IntervalRow,
+    SchemaRow,
+    ServerRow,
+    SessionRow,
+)
 from nexus_tasks.records.benchmark_rows import (
     BenchmarkHeader,
     BenchmarkSummary,
@@ -52,17 +62,15 @@ from nexus_tasks.records.benchmark_rows import (
     StageRow,
 )
 from nexus_tasks.records.deployment_rows import DeploymentHeader, DeploymentSummary, HostRow, ReleaseRow
+from nexus_tasks.records.reading import Kind
 
 MADE_BY = {
     "benchmark": "measure something first: nox -s benchmark",
     "deployment": "deploy something first: ansible-playbook deploy.yml -l gpu-hosts",
+    "batch": "run a batch first: nox -s batch -- FILE",
 }
 KINDS = tuple(MADE_BY)
 ROOT = Path(os.environ.get("NEXUS_RESULTS") or "results")
-Kind = Literal["benchmark", "deployment"]
-
-Row = dict[str, Any]
-"""A row as JSON has it."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,28 @@ class DeploymentRecord(Record):
     summary: DeploymentSummary | None = None
 
 
+@dataclass(frozen=True)
+class BatchRecord(Record):
+    """A batch as far as it had come, read back. ``summary`` is None where the record could not be written whole."""
+
+    header: BatchHeader
+    endpoints: list[EndpointRow] = field(default_factory=list)
+    intervals: list[IntervalRow] = field(default_factory=list)
+    sessions: list[SessionRow] = field(default_factory=list)
+    failures: list[FailureRow] = field(default_factory=list)
+    servers: list[ServerRow] = field(default_factory=list)
+    schemas: list[SchemaRow] = field(default_factory=list)
+    requests: list[batch_rows.RequestRow] = field(default_factory=list)
+    answers: list[AnswerRow] = field(default_factory=list)
+    summary: BatchSummary | None = None
+
+
+_BATCH_ROWS: dict[str, type[Any]] = {
+    "endpoints": EndpointRow, "intervals": IntervalRow, "sessions": SessionRow, "failures": FailureRow,
+    "servers": ServerRow, "schemas": SchemaRow, "requests": batch_rows.RequestRow, "answers": AnswerRow,
+}  # fmt: skip
+
+
 class Writer:
     """An open record. Use :func:`create`; leaving the ``with`` block without :meth:`finish` marks nothing."""
 
@@ -132,7 +162,7 @@ class Writer:
                 hint="the rows before it are kept; make room on the disk and run it again",
             ) from error
 
-    def finish(self, summary: BenchmarkSummary | DeploymentSummary) -> None:
+    def finish(self, summary: BenchmarkSummary | DeploymentSummary | BatchSummary) -> None:
         """Write the trailer, with the present moment: the run is complete, whatever its verdict."""
         self.append(msgspec.structs.replace(summary, finished_at=utc_now()))
 
@@ -158,7 +188,7 @@ def new_run_id(target: str) -> str:
 
 
 def create(
-    header: BenchmarkHeader | DeploymentHeader, *, root: Path = ROOT, run_id: str | None = None,
+    header: BenchmarkHeader | DeploymentHeader | BatchHeader, *, root: Path = ROOT, run_id: str | None = None,
     started_at: str | None = None,
 ) -> Writer:  # fmt: skip
     """Start a record in the folder of its kind below ``root``, and write its header.
@@ -172,7 +202,7 @@ def create(
     Raises:
         RecordError: the folder cannot be written.
     """
-    kind = "benchmark" if isinstance(header, BenchmarkHeader) else "deployment"
+    kind = next(kind for kind, rows in schema.ROWS.items() if isinstance(header, rows["header"]))
     given, path = run_id, root / kind
     stream: FileIO | None = None
     try:
@@ -205,134 +235,38 @@ def create(
 def load(path: Path, kind: Literal["benchmark"] = "benchmark") -> BenchmarkRecord: ...
 @overload
 def load(path: Path, kind: Literal["deployment"]) -> DeploymentRecord: ...
-def load(path: Path, kind: Kind = "benchmark") -> BenchmarkRecord | DeploymentRecord:
+@overload
+def load(path: Path, kind: Literal["batch"]) -> BatchRecord: ...
+def load(path: Path, kind: Kind = "benchmark") -> BenchmarkRecord | DeploymentRecord | BatchRecord:
     """Read one record.
 
     Raises:
         RecordError: the file cannot be read, is of another kind, a line is not a row of that kind, the first row is
             not a header, or the schema is unknown. The message names the file and the line.
     """
-    lines = _lines(path)
-    if not lines:
-        raise RecordError(f"{path} is empty", hint="delete it: the run that made it stopped before it began")
-    plain = _header(path, lines[0], kind)
-    header, rows = _typed(kind, plain, lines) or _upgraded(path, kind, plain, lines)
-    for number, row in enumerate(rows[:-1], start=3):
-        if isinstance(row, BenchmarkSummary | DeploymentSummary):
-            raise _damaged(path, number, "it follows the summary, which is the last row of a record")
-    summary = rows.pop() if rows and isinstance(rows[-1], BenchmarkSummary | DeploymentSummary) else None
-    if kind == "benchmark":
-        return BenchmarkRecord(
-            path, header, summary=summary, requests=[row for row in rows if isinstance(row, RequestRow)],
-            samples=[row for row in rows if isinstance(row, SampleRow)],
-            stages=[row for row in rows if isinstance(row, StageRow)],
-        )  # fmt: skip
-    return DeploymentRecord(
-        # A later row of the same host replaces an earlier one.
-        path, header, summary=summary, hosts=list({row.host: row for row in rows if isinstance(row, HostRow)}.values()),
-        releases=list({row.host: row for row in rows if isinstance(row, ReleaseRow)}.values()),
-    )  # fmt: skip
+    header, rows, summary = reading.read(path, kind)
+    match kind:
+        case "benchmark":
+            return BenchmarkRecord(
+                path, header, summary=summary, requests=_of(RequestRow, rows), samples=_of(SampleRow, rows),
+                stages=_of(StageRow, rows),
+            )  # fmt: skip
+        case "deployment":
+            return DeploymentRecord(  # a later row of the same host replaces an earlier one
+                path, header, summary=summary, hosts=list({row.host: row for row in _of(HostRow, rows)}.values()),
+                releases=list({row.host: row for row in _of(ReleaseRow, rows)}.values()),
+            )  # fmt: skip
+        case "batch":
+            return BatchRecord(
+                path, header, summary=summary, **{name: _of(kind, rows) for name, kind in _BATCH_ROWS.items()}
+            )
 
 
-def _lines(path: Path) -> list[bytes]:
-    """The whole lines of a record. What follows the last line feed was cut off while it was written."""
-    try:
-        # Only a line feed ends a row: str.splitlines would also split at line separators inside of strings.
-        *lines, rest = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise RecordError(f"cannot read {path}: {error.strerror}", hint="check the path and its permissions") from error
-    if rest and not lines:
-        raise _damaged(path, 1, "it is cut off")
-    return lines
+_Part = TypeVar("_Part", bound=Part)
 
 
-_DECODERS = {
-    "benchmark": msgspec.json.Decoder(RequestRow | SampleRow | StageRow | BenchmarkSummary),
-    "deployment": msgspec.json.Decoder(HostRow | ReleaseRow | DeploymentSummary),
-}
-
-
-def _typed(kind: Kind, header: Row, lines: Sequence[bytes]) -> tuple[Any, list[Any]] | None:
-    """Header and rows of a record of the newest schema; None where there is a line that is not of it."""
-    if header["schema"] != schema.NEWEST[kind]:
-        return None
-    decode = _DECODERS[kind].decode
-    try:
-        return schema.row(kind, header), [decode(line) for line in lines[1:]]
-    except (ValueError, RecursionError):  # the latter of lists in lists in lists
-        return None
-
-
-def _upgraded(path: Path, kind: Kind, header: Row, lines: Sequence[bytes]) -> tuple[Any, list[Any]]:
-    """Header and rows of an older record, row by row. Raises RecordError at a line that is none of them."""
-    rows: list[Row] = []
-    for number, line in enumerate(lines[1:], start=2):
-        row = _json(path, number, line)
-        match row:
-            case {"type": str(name)} if name != "header" and name in schema.ROWS[kind]:
-                rows.append(row)
-            case _:
-                raise _damaged(path, number, "it is not a row of a run record")
-    try:
-        header, rows = schema.upgrade(header, rows)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise RecordError(
-            f"{path} can't be read as its schema {header['schema']}: {type(error).__name__} {error}", hint=_MOVE_IT
-        ) from error
-    typed = []
-    for number, row in enumerate([header, *rows], start=1):
-        try:
-            typed.append(schema.row(kind, row))
-        except ValueError as error:
-            raise _damaged(path, number, f"it is no {row['type']} of a {kind}: {error}") from error
-    return typed[0], typed[1:]
-
-
-def _json(path: Path, number: int, line: bytes) -> Any:
-    try:
-        return json.loads(line.decode(), parse_constant=_finite, parse_float=_finite)
-    except (ValueError, RecursionError) as error:
-        raise _damaged(path, number, "it is not JSON") from error
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):  # Python's reader takes what is no JSON, and what draws and exports does not
-        raise ValueError(f"{text} is no number")
-    return value
-
-
-def _header(path: Path, line: bytes, kind: Kind) -> Row:
-    """The header of a record of a kind, as it is in the file."""
-    header = _json(path, 1, line)
-    if not isinstance(header, dict) or header.get("type") != "header":
-        raise _damaged(path, 1, "it is not a row of a run record")
-    _check_header(path, header)
-    if header["kind"] != kind:
-        raise RecordError(
-            f"{path} must be the record of a {kind}, not of a {header['kind']}", hint="name another record"
-        )
-    return header
-
-
-def _check_header(path: Path, header: Row) -> None:
-    missing = [key for key in ("schema", "kind", "run_id", "started_at") if key not in header]
-    if missing:
-        raise _damaged(path, 1, f"the header lacks {', '.join(missing)}")
-    if header["kind"] not in schema.NEWEST:
-        raise _damaged(path, 1, f"there is no kind {header['kind']!r}")
-    newest = schema.NEWEST[header["kind"]]
-    if header["schema"] not in range(1, newest + 1):
-        raise RecordError(
-            f"{path} has schema {header['schema']!r}; this version reads up to {newest} of kind {header['kind']}",
-            hint="read it with the version of Llama Nexus that wrote it",
-        )
-    try:
-        zone = datetime.fromisoformat(header["started_at"]).tzinfo
-    except (TypeError, ValueError) as error:
-        raise _damaged(path, 1, "started_at is not a date and time") from error
-    if zone is None:  # it can't be ordered among the others
-        raise _damaged(path, 1, "started_at must have its offset from UTC")
+def _of(kind: type[_Part], rows: Iterable[Part]) -> list[_Part]:
+    return [row for row in rows if isinstance(row, kind)]
 
 
 def paths(kind: str, root: Path = ROOT, *, required: bool = True) -> list[Path]:
@@ -363,9 +297,13 @@ def readable(
 def readable(
     found: Iterable[Path], unread: Callable[[RecordError], object], kind: Literal["deployment"]
 ) -> Iterator[DeploymentRecord]: ...
+@overload
+def readable(
+    found: Iterable[Path], unread: Callable[[RecordError], object], kind: Literal["batch"]
+) -> Iterator[BatchRecord]: ...
 def readable(
     found: Iterable[Path], unread: Callable[[RecordError], object], kind: Kind = "benchmark"
-) -> Iterator[BenchmarkRecord] | Iterator[DeploymentRecord]:
+) -> Iterator[BenchmarkRecord] | Iterator[DeploymentRecord] | Iterator[BatchRecord]:
     """The records of some files, but for those that can't be read: one that is damaged never keeps the others back.
 
     Args:
@@ -379,16 +317,6 @@ def readable(
             unread(error)
             continue
         yield record
-
-
-_MOVE_IT = "move the file out of the results folder; a record is never edited by hand"
-
-
-def _damaged(path: Path, number: int, why: str) -> RecordError:
-    return RecordError(
-        f"{path}, line {number}: {why}",
-        hint=_MOVE_IT,
-    )
 
 
 def load_readable_deployments(root: Path = ROOT) -> tuple[list[DeploymentRecord], list[str]]:

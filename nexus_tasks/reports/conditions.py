@@ -111,7 +111,7 @@ def _load(record: BenchmarkRecord) -> Facts:
         "SLO": ", ".join(runs.objective_text(*one) for one in load.slo.items()) or None,
         "Processes": load.processes if load.processes > 1 else None,
         "Interleaved with": load.interleaved_with,
-        "Git revision": _revision(record.header.git),
+        "Git revision": revision(record.header.git),
     }
 
 
@@ -143,7 +143,7 @@ def _gpu(gpu: Gpu) -> str:
     return ", ".join(filter(None, [gpu.name or "unnamed", capacity, driver]))
 
 
-def _revision(git: Git) -> str | None:
+def revision(git: Git) -> str | None:
     commit = git.commit
     return f"{commit[:12]}{' with local changes' if git.dirty else ''}" if commit else None
 

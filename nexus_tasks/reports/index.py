@@ -19,14 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nexus_tasks.core.errors import RecordError, ReportError
-from nexus_tasks.core.text import minute, number
+from nexus_tasks.core.text import MISSING, minute, number
 from nexus_tasks.fleet import builds, deployments
 from nexus_tasks.records import store
-from nexus_tasks.records.store import BenchmarkRecord
+from nexus_tasks.records.store import BatchRecord, BenchmarkRecord
 from nexus_tasks.reports import markup, sparklines
 from nexus_tasks.reports.markup import Cell, Column, Rows
 from nexus_tasks.stats.metrics import DECODE, OUTPUT, REQUESTS, TTFT
-from nexus_tasks.views import runs
+from nexus_tasks.views import batch_runs, runs
 
 CHOSEN = {"compare": "Comparison", "tuning": "Tuning", "models": "Models"}  # pages of records that somebody chose
 HEAD_BYTES = 16_384  # what a page says of itself is among its first lines
@@ -94,6 +94,7 @@ def write(results_dir: Path, reports_dir: Path, records: Iterable[BenchmarkRecor
         told=_fleet_summaries(results_dir, reports_dir),
         targets=_targets(shown, reports_dir),
         chosen=_chosen(reports_dir),
+        batches=_batches(results_dir, reports_dir),
         table=_runs(shown, reports_dir),
         count=len(shown),
     ).html
@@ -138,8 +139,36 @@ def _records(results_dir: Path) -> Iterable[BenchmarkRecord]:
     return store.readable(found, lambda error: None)  # who renders it hears of it; a list isn't the place
 
 
-def _page(record: BenchmarkRecord, reports_dir: Path) -> Path:
-    return reports_dir / "benchmark" / f"{record.path.stem}.html"
+def _page(record: BenchmarkRecord | BatchRecord, reports_dir: Path) -> Path:
+    return reports_dir / record.header.kind / f"{record.path.stem}.html"
+
+
+def _batches(results_dir: Path, reports_dir: Path) -> str:
+    """A row for each job that has a page, as its last record with one tells it."""
+    found = sorted((results_dir / "batch").glob("*.jsonl"))
+    listed = [path for path in found if (reports_dir / "batch" / f"{path.stem}.html").is_file()]
+    records = batch_runs.newest(store.readable(listed, lambda error: None, "batch"))
+    columns = [
+        Column("When", "UTC", numeric=False), Column("Job", numeric=False), Column("Input", numeric=False),
+        Column("Model", numeric=False), Column("Answered"), Column("Of"), Column.of(OUTPUT),
+        Column("Verdict", numeric=False),
+    ]  # fmt: skip
+    rows: Rows = []
+    for record in reversed(records):
+        summary = record.summary
+        rows.append(
+            [
+                Cell(minute(batch_runs.told_at(record)), "when", link(_page(record, reports_dir), reports_dir)),
+                record.header.job.name,
+                record.header.input.name,
+                ", ".join(batch_runs.models(record)) or MISSING,
+                f"{summary.answered:,}" if summary else MISSING,
+                f"{record.header.input.items:,}",
+                number(summary.output_tps if summary else None),
+                Cell(batch_runs.badge(record), batch_runs.verdict(record)[0]),
+            ]
+        )
+    return markup.table(columns, rows).html if rows else ""
 
 
 def _fleet_summaries(results_dir: Path, reports_dir: Path) -> list[Summary]:

@@ -5,8 +5,9 @@
     site.compare("tuning", ["before", "after"])
 
 A record ``results/<kind>/<run id>.jsonl`` becomes ``reports/<kind>/<run id>.html`` with the executed notebook
-beside it; all deployment records together become ``reports/fleet/fleet.html`` and ``reports/builds/builds.html``, and
-those of a target with more than one run ``reports/history/<target>.html``. ``reports/index.html`` lists the pages.
+beside it, of batches the last record of each job, which tells all of it. All deployment records together become
+``reports/fleet/fleet.html`` and ``reports/builds/builds.html``, and those of a target with more than one run
+``reports/history/<target>.html``. ``reports/index.html`` lists the pages.
 Everything in a report comes from records, so ``reports/`` may be deleted at any time. A run's page shows history up to
 that run only, so a new record never changes it. A page of chosen records carries their names, so it is rendered again
 like the others.
@@ -26,15 +27,15 @@ from nexus_tasks.core.errors import RecordError, UsageError
 from nexus_tasks.core.provenance import ROOT
 from nexus_tasks.core.text import minute, moment, plural
 from nexus_tasks.records import store
-from nexus_tasks.records.store import BenchmarkRecord
+from nexus_tasks.records.store import BatchRecord, BenchmarkRecord
 from nexus_tasks.reports import index, rendering
 from nexus_tasks.reports.rendering import Options, Page
-from nexus_tasks.views import runs
+from nexus_tasks.views import batch_runs, runs
 
 NOTEBOOKS = ROOT / "notebooks"
 REPORTS = Path("reports")
 
-DEPLOYMENT = "deployment"
+DEPLOYMENT, BATCH = "deployment", "batch"
 TOGETHER = ("fleet", "builds")  # the pages that show all records of deployments
 HISTORY = "history"
 LATEST_SHOWN = 5
@@ -80,10 +81,11 @@ def update(
     deployments = sum(1 for _ in store.readable(paths_of.get(DEPLOYMENT, ()), unread.append, "deployment"))
     found = store.readable(paths_of.get(comparable.KIND, ()), unread.append)
     benchmarks = [_without_rows(record) for record in found]
+    batches = batch_runs.newest(store.readable(paths_of.get(BATCH, ()), unread.append, "batch"))
     for error in unread:
         options.warn(_skipped(error))
     unreadable = len(unread)
-    pages = [_of_run(record, folders) for record in benchmarks]
+    pages = [*(_of_run(record, folders) for record in benchmarks), *(_of_run(record, folders) for record in batches)]
     if run is None:
         pages += _of_targets(benchmarks, folders)
         pages += _compared_before(benchmarks, folders)
@@ -213,9 +215,9 @@ def _by_target(records: Iterable[BenchmarkRecord]) -> dict[str, list[Path]]:
     return paths_of
 
 
-def _of_run(record: BenchmarkRecord, folders: Folders) -> Page:
+def _of_run(record: BenchmarkRecord | BatchRecord, folders: Folders) -> Page:
     kind = record.header.kind
-    name = "sweep" if kind == comparable.KIND and runs.swept(record) else kind
+    name = "sweep" if isinstance(record, BenchmarkRecord) and runs.swept(record) else kind
     return Page(
         path=folders.reports / kind / f"{record.path.stem}.html",
         source=folders.notebooks / f"{name}.ipynb",

@@ -15,7 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from nexus_tasks.core.text import number
-from nexus_tasks.records.store import BenchmarkRecord, Row
+from nexus_tasks.records.reading import Row
+from nexus_tasks.records.store import BenchmarkRecord
 from nexus_tasks.reports import frames
 from nexus_tasks.reports.drawing import BAD, BLUE, INK, LABELLED_ROWS, ORANGE, SERIES, WIDE_IN, block, drawing
 from nexus_tasks.reports.markup import Block, note

@@ -38,7 +38,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_what_was_written_is_read_again(path: Path) -> None:
-    assert list(journal.entries(path)) == LINES
+    assert [entry for _, entry in journal.entries(path)] == LINES
     assert list(journal.read(path, 4).of) == [ANSWERED, SET_ASIDE, BEGUN, NEW]
 
 
@@ -68,7 +68,7 @@ def test_results_are_read_where_they_stand(path: Path) -> None:
 def test_any_text_comes_back(path: Path, text: str) -> None:
     with journal.opened(path, 4) as log:
         log.write([answered(2, text)])
-    entry = list(journal.entries(path))[-1]
+    _, entry = list(journal.entries(path))[-1]
     assert isinstance(entry, Answered)
     assert entry.answer.text == text.encode(errors="replace").decode()
 

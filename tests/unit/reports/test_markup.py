@@ -13,6 +13,7 @@ import pytest
 from nexus_tasks.reports import index, markup
 from nexus_tasks.reports.markup import Cell, Column
 from tests import deployment_records, report_records
+from tests.batch_runs import recorded, unequal
 from tests.nasty_records import NASTY, harms, shown, spoil
 from tests.report_pages import SIZES
 from tests.report_records import NOON, failure, simulate
@@ -47,10 +48,12 @@ def pages(root: Path) -> dict[str, str]:
         root, NOON, deployed.host("gpu-01", deployed.instance(), broken), deployed.lost("gpu-02"),
         releases=[deployed.release("b1-cuda-1", "gpu-01", "built"), deployed.release("b2-cpu-3", "gpu-02", "failed")],
     )  # fmt: skip
-    for path in [*runs, *(root / "deployment").glob("*.jsonl")]:
+    batch = recorded(root, unequal().entries, 400).path
+    for path in [*runs, *(root / "deployment").glob("*.jsonl"), batch]:
         spoil(path)
     sides, one = [[str(path)] for path in runs], {"record_path": str(runs[1]), "results_dir": str(root)}
     return {
+        "batch": shown("batch", record_path=str(batch)),
         "benchmark": shown("benchmark", **one),
         "sweep": shown("sweep", **one),
         "history": shown("history", record_paths=[str(path) for path in runs]),

@@ -10,24 +10,22 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.patches import Patch
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 
-from nexus_tasks.core.text import SPACE, number, percent, span
+from nexus_tasks.core.text import number, percent, span
 from nexus_tasks.records.benchmark_rows import Figures
 from nexus_tasks.records.store import BenchmarkRecord
 from nexus_tasks.reports import frames
+from nexus_tasks.reports.distributions import distribution
 from nexus_tasks.reports.drawing import (
     BAD,
     BLUE,
     GREEN,
-    HALF_IN,
     INK,
     LABELLED_ROWS,
     ORANGE,
     WIDE_IN,
-    axis_title,
     block,
     drawing,
     left_out,
@@ -39,9 +37,6 @@ from nexus_tasks.reports.frames import Floats
 from nexus_tasks.reports.markup import Block, note
 from nexus_tasks.stats.metrics import ITL, TOTAL, TTFT, Metric, parse
 from nexus_tasks.views import runs
-
-LABEL_ROOM = 0.7  # of a half-wide axis: a label that begins further right would leave it
-LOG_SPREAD = 8.0  # a linear axis whose longest value is this many medians hides the rest
 
 
 def latencies(record: BenchmarkRecord) -> Block:
@@ -224,83 +219,11 @@ def _limits(slo: Mapping[str, float], metric: str) -> list[tuple[str, float]]:
 def _distribution(
     name: str, metric: Metric, values: Floats, stats: Figures | None, limits: Sequence[tuple[str, float]] = ()
 ) -> Block:
-    """Points in the order they came where there are fewer than 20, else a histogram with its percentiles."""
-    if not len(values):
-        return note(f"{metric.title}: nothing was measured.", "bad")
-    few = len(values) < 20
-    with drawing(HALF_IN, 2.9) as figure:
-        axes = figure.subplots()
-        if few:
-            axes.plot(values, np.arange(1, len(values) + 1), "o", color=BLUE, markersize=6)
-            axes.set_ylim(len(values) + 0.6, 0.1)
-            axes.set_yticks(range(1, len(values) + 1))
-            axes.set_ylabel("request, in order")
-            low, high = float(values.min()), float(values.max())
-            # Three points within one percent must not look far apart: the axis spans 10 % at least.
-            pad = max((high - low) * 0.15, (low + high) / 2 * 0.05)
-            axes.set_xlim(max(0.0, low - pad), high + pad)
-        else:
-            _histogram(axes, values)
-        axes.set_title(axis_title(metric))
-        marks = [("median", "median"), *((p, p) for p in ("p95", "p99"))]
-        _mark(axes, [(label, value, ORANGE) for label, key in marks if (value := runs.figure(stats, key)) is not None]
-              + [(label, limit, BAD) for label, limit in limits])  # fmt: skip
-        spread = f"{number(values.min())} to {number(values.max(), 'ms')}"
-        middle = f", median {number(stats.median, 'ms')}" if stats else ""
-        outliers = "" if few else f" Ticks along the foot are the slowest 1{SPACE}%."
-        return block(
-            figure,
-            name,
-            alt=f"{metric.title} of {len(values)} points: {spread}{middle}.",
-            caption=f"n = {len(values):,}, {spread}.{outliers}",
-            width="half",
-        )
-
-
-def _histogram(axes: Axes, values: Floats) -> None:
-    """Bars of counts; a logarithmic axis where the longest value would flatten the rest."""
-    middle, high = float(np.median(values)), float(values.max())
-    bars = int(np.clip(3 * np.sqrt(len(values)), 12, 60))
-    if high > LOG_SPREAD * middle > 0:
-        # Tokens that came in one event are 0 apart: they go into the first bar.
-        low = max(float(values.min()), middle / 20)
-        bins = np.geomspace(low, high * 1.001, bars)
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.xaxis.set_minor_locator(NullLocator())
-    else:
-        low = float(values.min())
-        bins = np.linspace(low, max(high, low * 1.01, low + 1e-3), bars)
-    axes.hist(np.maximum(values, low), bins=bins.tolist(), color=BLUE, alpha=0.8)
-    slow = np.sort(values)[-max(1, len(values) // 100) :]
-    axes.plot(slow, np.zeros(len(slow)), "|", color=BLUE, markersize=9, clip_on=False)
-    axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axes.set_ylabel("count")
-
-
-def _mark(axes: Axes, marks: Sequence[tuple[str, float, str]]) -> None:
-    """Vertical lines, each labelled on a height of its own above the data, so that near ones stay legible."""
-    bottom, top = axes.get_ylim()
-    room = (top - bottom) * 0.1
-    axes.set_ylim(bottom, top + room * (len(marks) + 0.3))
-    edge = axes.transData.inverted().transform(axes.transAxes.transform((LABEL_ROOM, 0)))[0]
-    # Labels stand to the right of their line where there is room. The outermost are highest and cross no line.
-    outwards = sorted(marks, key=lambda mark: (mark[1] <= edge, -mark[1] if mark[1] <= edge else mark[1]))
-    for step, (label, value, colour) in enumerate(outwards):
-        height = top + room * (step + 0.9)
-        axes.vlines(value, bottom, height, color=colour, linewidth=1, linestyles="-" if colour == ORANGE else "--")
-        left = value <= edge
-        axes.annotate(
-            f"{label} {number(value)}",
-            (value, height),
-            xytext=(4 if left else -4, 0),
-            textcoords="offset points",
-            ha="left" if left else "right",
-            va="top",
-            color=colour,
-            fontsize=8.5,
-        )
+    marks = [("median", "median"), *((p, p) for p in ("p95", "p99"))]
+    known = [(label, value, ORANGE) for label, key in marks if (value := runs.figure(stats, key)) is not None]
+    return distribution(
+        name, metric.title, metric.unit, values, known + [(label, limit, BAD) for label, limit in limits]
+    )
 
 
 def _request_name(index: int, phase: str) -> str:
