@@ -74,7 +74,7 @@ def _shares(record: BatchRecord) -> str:
 
 
 def _busy(row: EndpointRow) -> str:
-    """How busy the slots were, where they could have been busier."""
+    """The share of busy slots, where they could have been busier."""
     if row.busy_share is None or not row.slots or row.busy_share > BUSY:
         return ""
     return f" (slots {row.busy_share * 100:.0f}{SPACE}% busy)"
