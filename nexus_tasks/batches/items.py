@@ -17,6 +17,8 @@ from typing import Any
 
 import msgspec
 
+from nexus_tasks.hostlib.terminal_text import plain, shortened
+
 KEY_BYTES = 16
 SCHEMA_NAME_LETTERS = 60
 
@@ -45,6 +47,20 @@ class Misfit(msgspec.Struct, frozen=True):
 
 
 MISFITS = ("malformed", "no_prompt", "template", "schema", "parameter", "too_large")
+_SHOWN = 300
+
+
+class CannotAsk(Exception):
+    """A row can't be asked; its reader sets it aside with this misfit.
+
+    Args:
+        kind: one of :data:`MISFITS`.
+        message: the reason, which may quote the row; it becomes one line.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.misfit = Misfit(kind, shortened(" ".join(plain(message).split()), _SHOWN))
 
 
 class Request(msgspec.Struct, frozen=True):

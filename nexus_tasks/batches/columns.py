@@ -1,0 +1,79 @@
+"""Columns of the input: which of them say what is asked.
+
+    columns = Columns(prompt="question", messages=None)
+    row = columns.row(3, line=4, fields={"id": "q-3", "question": "Why?", "topic": "sky"})
+    columns.metadata(row.fields)                    # {"topic": "sky"}
+
+What no part of the request is made of is metadata: it is kept with the row, and never sent.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from nexus_tasks.batches.formats import Fields
+from nexus_tasks.batches.items import CannotAsk, Row
+
+
+class Columns(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Names of columns by what they hold; None where no column does.
+
+    Args:
+        id: the row's id; where it is empty, or there is no such column, the row's line is its id.
+        prompt: a text.
+        messages: the messages of a chat, as a list or its JSON.
+        system: the system prompt; it takes the place of the run's.
+        parameters: an object, or its JSON, with parameters of this row's request by name.
+        single: columns that hold one parameter each, by the parameter's name.
+    """
+
+    id: str | None = "id"
+    prompt: str | None = "prompt"
+    messages: str | None = "messages"
+    system: str | None = "system"
+    parameters: str | None = "parameters"
+    single: dict[str, str] = {}
+
+    def row(self, number: int, line: int, fields: Fields) -> Row:
+        """The row that these fields are, with its id.
+
+        Raises:
+            CannotAsk: its id is neither a text nor a whole number.
+        """
+        value = fields.get(self.id) if self.id is not None else None
+        if value is None or value == "":
+            return Row(number, line, str(line), fields)
+        if not isinstance(value, str | int) or isinstance(value, bool):
+            raise CannotAsk("malformed", f"its {self.id} must be a text or a whole number, not {value!r:.50}")
+        return Row(number, line, str(value), fields)
+
+    def metadata(self, fields: Fields) -> Fields:
+        """The fields that are no part of the request."""
+        used = {self.id, self.prompt, self.messages, self.system, self.parameters, *self.single.values()}
+        return {name: value for name, value in fields.items() if name not in used}
+
+
+def given(fields: Fields, name: str | None) -> Any:
+    """The value in a column; None where there is none: an empty text is what tables have for that."""
+    value = fields.get(name) if name is not None else None
+    return None if value == "" else value
+
+
+def parsed(fields: Fields, name: str | None, kind: type[list[Any]] | type[dict[str, Any]]) -> Any:
+    """The list or object in a column, which may be the JSON of one, as in CSV files; None where there is none.
+
+    Raises:
+        CannotAsk: it is neither.
+    """
+    value = given(fields, name)
+    if isinstance(value, str):
+        try:
+            value = msgspec.json.decode(value)
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+            raise CannotAsk("malformed", f"its {name} is not JSON: {error}") from error
+    if value is None or isinstance(value, kind):
+        return value
+    what = "a list" if kind is list else "an object"
+    raise CannotAsk("malformed", f"its {name} must be {what}, not {value!r:.50}")

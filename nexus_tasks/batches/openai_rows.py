@@ -1,0 +1,67 @@
+"""Rows of OpenAI's Batch API: each has its whole request.
+
+    {"custom_id": "q-1", "method": "POST", "url": "/v1/chat/completions", "body": {"model": "m", "messages": [...]}}
+
+The body is taken as it is, but for ``stream`` and ``model``: answers come as streams, and the server is a given one.
+What can't be kept as one answer (``n``, several inputs) is set aside.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nexus_tasks.batches.asking import PATHS, check_schema, prefix_of, request
+from nexus_tasks.batches.columns import Columns
+from nexus_tasks.batches.formats import Fields
+from nexus_tasks.batches.items import CannotAsk, Request
+
+COLUMNS = Columns(id="custom_id", prompt="body", messages="url", system="method", parameters=None)
+"""What is no metadata."""
+_ASKED = {PATHS["chat"]: "messages", PATHS["completion"]: "prompt", PATHS["embeddings"]: "input"}
+
+
+def request_of(fields: Fields) -> Request:
+    """The request of a row.
+
+    Raises:
+        CannotAsk: it lacks something, or asks for what can't be done.
+    """
+    body, path = fields.get("body"), fields.get("url")
+    if not isinstance(fields.get("custom_id"), str) or not isinstance(body, dict):
+        raise CannotAsk("malformed", "it must have a text as custom_id and an object as body")
+    if fields.get("method") != "POST" or path not in _ASKED:
+        raise CannotAsk(
+            "parameter", f"it asks for {fields.get('method')} {path}: POST {', '.join(_ASKED)} can be asked"
+        )
+    _check(path, body)
+    schema = _schema_of(body)
+    model = body.get("model")
+    rest = {name: value for name, value in body.items() if name not in ("model", "stream", "stream_options")}
+    messages = body["messages"] if path == PATHS["chat"] else []
+    return request(
+        path, rest, schema=schema, prefix=prefix_of(messages), model=model if isinstance(model, str) else None
+    )
+
+
+def _check(path: str, body: dict[str, Any]) -> None:
+    asked = body.get(_ASKED[path])
+    if asked in (None, "", []):
+        raise CannotAsk("no_prompt", f"its body has no {_ASKED[path]}")
+    if path == PATHS["chat"] and not (isinstance(asked, list) and all(isinstance(each, dict) for each in asked)):
+        raise CannotAsk("malformed", "its messages must be a list of objects")
+    several = isinstance(asked, list) and len(asked) > 1 and not isinstance(asked[0], int | dict)
+    if several:
+        raise CannotAsk("parameter", f"its {_ASKED[path]} has {len(asked)} entries: make a row of each")
+    if body.get("n", 1) not in (1, None):
+        raise CannotAsk("parameter", f"it asks for n = {body['n']!r:.20} answers: make a row of each")
+
+
+def _schema_of(body: dict[str, Any]) -> dict[str, Any] | bool | None:
+    form = body.get("response_format")
+    inner = form.get("json_schema") if isinstance(form, dict) and form.get("type") == "json_schema" else None
+    schema = inner.get("schema") if isinstance(inner, dict) else None
+    if schema is not None:
+        if not isinstance(schema, dict | bool):
+            raise CannotAsk("schema", "no JSON Schema: it must be an object")
+        check_schema(schema)
+    return schema

@@ -1,0 +1,109 @@
+"""JSON Schemas that answers must satisfy.
+
+    schemas.check({"type": "object", ...})              # ValueError where it is no schema
+    schemas.check_answer(schema, '{"age": "x"}')        # (False, "at $.age: is not of type 'integer'")
+
+Reasons name the rule and not the value, and no places in lists: answers that fail alike have the same reason.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import jsonschema
+import msgspec
+import referencing
+import referencing.exceptions
+import referencing.jsonschema
+from jsonschema.protocols import Validator
+
+Schema = dict[str, Any] | bool
+NOT_JSON = "not JSON"
+EMPTY = "empty"
+_SHOWN = 160
+_NAME = re.compile(r"[^\W\d]\w*")
+
+
+def check(schema: Schema) -> None:
+    """Refuse what is no JSON Schema, or refers to something that is not in it.
+
+    Raises:
+        ValueError: with the place and the reason, in one line.
+    """
+    _validator(msgspec.json.encode(schema))
+
+
+def check_answer(schema: Schema, text: str | None) -> tuple[bool, str | None]:
+    """Check an answer against its schema, which :func:`check` accepted.
+
+    Returns:
+        Whether it satisfies it, and else the reason.
+    """
+    if not text or not text.strip():
+        return False, EMPTY
+    try:
+        value = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return False, NOT_JSON
+    try:
+        error = jsonschema.exceptions.best_match(_validator(msgspec.json.encode(schema)).iter_errors(value))
+    except RecursionError:
+        return False, "at $: is nested too deeply to be checked"
+    return error is None, None if error is None else _reason(error)
+
+
+@lru_cache(maxsize=256)
+def _validator(encoded: bytes) -> Validator:
+    """The validator of a schema as JSON; those of rows are often the same.
+
+    Raises:
+        ValueError: it is no schema.
+    """
+    schema = msgspec.json.decode(encoded)
+    kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+    try:
+        kind.check_schema(schema)
+    except jsonschema.exceptions.SchemaError as error:
+        raise ValueError(f"no JSON Schema: {_reason(error)}") from error
+    _check_references(schema)
+    # A registry of its own: nothing is fetched from anywhere.
+    validator: Validator = kind(schema, registry=referencing.Registry())
+    return validator
+
+
+def _check_references(schema: Schema) -> None:
+    resource = referencing.Resource.from_contents(schema, default_specification=referencing.jsonschema.DRAFT202012)
+    resolver = referencing.Registry[Schema]().resolver_with_root(resource)
+    for reference in _references(schema):
+        try:
+            resolver.lookup(reference)
+        except referencing.exceptions.Unresolvable as error:
+            raise ValueError(f"no JSON Schema: it refers to {reference}, which is not in it") from error
+
+
+def _references(schema: Any) -> Iterator[str]:
+    if isinstance(schema, dict):
+        if isinstance(schema.get("$ref"), str):
+            yield schema["$ref"]
+        for value in schema.values():
+            yield from _references(value)
+    elif isinstance(schema, list):
+        for value in schema:
+            yield from _references(value)
+
+
+def _reason(error: jsonschema.exceptions.ValidationError | jsonschema.exceptions.SchemaError) -> str:
+    message = error.message.removeprefix(f"{error.instance!r} ")
+    text = f"at {_place(error.absolute_path)}: {' '.join(message.split())}"
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+
+
+def _place(path: Any) -> str:
+    """A path as in ``$.people[*].age``."""
+    steps = (
+        "[*]" if isinstance(step, int) else f".{step}" if _NAME.fullmatch(step) else f"[{step!r}]" for step in path
+    )
+    return "$" + "".join(steps)

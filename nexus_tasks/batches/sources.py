@@ -1,0 +1,150 @@
+"""Sources: the input files of batches, in whichever format.
+
+    source = sources.find(Path("prompts.jsonl"))        # format by the ending, checked by the content
+    for line, fields in source.rows():
+        fields()
+
+A file is read at least twice, once to count and check it and once to ask, so it must be a file and no pipe.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from nexus_tasks.batches.formats import RawRow, Reader, csv_table, json_array, lines, parquet_table
+from nexus_tasks.batches.items import CannotAsk
+from nexus_tasks.core.errors import UsageError
+
+READERS: dict[str, Reader] = {
+    "txt": lines.txt,
+    "csv": csv_table.rows,
+    "json": json_array.rows,
+    "jsonl": lines.jsonl,
+    "parquet": parquet_table.rows,
+    "openai": lines.jsonl,
+}
+"""Formats by name; ``openai`` is JSONL whose rows are those of OpenAI's Batch API."""
+FORMATS = tuple(READERS)
+ENDINGS = {
+    ".txt": "txt", ".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl",
+    ".parquet": "parquet", ".pq": "parquet",
+}  # fmt: skip
+OPENAI_KEYS = {"custom_id", "method", "url", "body"}
+_COLUMNS = {"csv": csv_table.columns, "parquet": parquet_table.columns}
+_UTF16_32 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
+_PARQUET = b"PAR1"
+_HEAD_BYTES = 1 << 16
+_FIRST_ROWS = 100  # are looked at for one that is whole
+
+
+class Source(msgspec.Struct, frozen=True):
+    """An input file and its format, one of :data:`FORMATS`."""
+
+    path: str
+    format: str
+
+    @property
+    def file(self) -> Path:
+        """The path, to open it by."""
+        return Path(self.path)
+
+    def rows(self) -> Iterator[RawRow]:
+        """The rows, from the first on.
+
+        Raises:
+            UsageError: rows can't be told apart from some place on.
+        """
+        return READERS[self.format](self.file)
+
+    def columns(self) -> tuple[str, ...] | None:
+        """The columns that all rows have; None where each row has its own."""
+        if self.format == "txt":
+            return ("prompt",)
+        return _COLUMNS[self.format](self.file) if self.format in _COLUMNS else None
+
+
+def find(path: Path, format: str | None = None) -> Source:  # noqa: A002 - as the option is called
+    """The source that a file is.
+
+    Args:
+        path: of the file.
+        format: one of :data:`FORMATS`; None goes by the file's ending, and by its first row where that is JSONL.
+
+    Raises:
+        UsageError: it is no file, empty, of an unknown format, or not of the format that is said.
+    """
+    head = _head(path)
+    named = format or ENDINGS.get(path.suffix.lower())
+    if named is None:
+        endings = ", ".join(ENDINGS)
+        raise UsageError(f"{path} ends in none of {endings}", hint=f"say --format {'|'.join(FORMATS)}")
+    if named not in READERS:
+        raise UsageError(f"there is no format {named}", hint=f"use one of {', '.join(FORMATS)}")
+    _check_text(path, named, head)
+    _check_json(path, named, head)
+    if format is None and named == "jsonl" and _is_openai(path):
+        named = "openai"
+    return Source(str(path), named)
+
+
+def _head(path: Path) -> bytes:
+    try:
+        if not path.is_file():
+            path.stat()
+            raise UsageError(f"{path} is not a file", hint="name a file; what comes through a pipe can't be read twice")
+        with path.open("rb") as stream:
+            head = stream.read(_HEAD_BYTES)
+    except OSError as error:
+        raise UsageError(f"{path} can't be read: {error.strerror or error}", hint="check the path") from error
+    if not head.removeprefix(codecs.BOM_UTF8).strip():
+        raise UsageError(f"{path} is empty", hint="put at least one row in, or choose another file")
+    return head
+
+
+def _check_text(path: Path, named: str, head: bytes) -> None:
+    """Refuse text that is none, or in another encoding than UTF-8; single bytes of others are their rows' matter."""
+    parquet = head.startswith(_PARQUET)
+    if parquet != (named == "parquet"):
+        what, say = ("Parquet", "parquet") if parquet else ("not Parquet", "|".join(FORMATS))
+        raise UsageError(f"{path} is {what}", hint=f"say --format {say}")
+    if parquet:
+        return
+    # Of Latin letters, every other byte is a zero in UTF-16.
+    zeros = head.count(0) > len(head) // 4
+    if head.startswith(_UTF16_32) or zeros:
+        raise UsageError(f"{path} is UTF-16 or UTF-32", hint=f"save it as UTF-8: iconv -f UTF-16 -t UTF-8 {path}")
+    if named != "csv" and b"\n" not in head and re.search(rb"\r[^\r\n]", head):
+        raise UsageError(f"{path} ends its lines with CR alone", hint=f"give it line feeds: tr '\\r' '\\n' < {path}")
+
+
+def _check_json(path: Path, named: str, head: bytes) -> None:
+    """Refuse JSON of the other form than is said: it is damaged in every line, or in its second."""
+    text = head.removeprefix(codecs.BOM_UTF8).lstrip()
+    first, line_end, rest = text.partition(b"\n")
+    if named in ("jsonl", "openai") and text.startswith(b"[") and (not line_end or first.strip() == b"["):
+        raise UsageError(f"{path} is a JSON array, and no JSONL", hint="name it .json, or say --format json")
+    if named == "json" and text.startswith(b"{") and rest.lstrip().startswith(b"{") and _is_object(first):
+        raise UsageError(f"{path} has a JSON object in each line", hint="name it .jsonl, or say --format jsonl")
+
+
+def _is_object(text: bytes) -> bool:
+    try:
+        return isinstance(msgspec.json.decode(text), dict)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return False
+
+
+def _is_openai(path: Path) -> bool:
+    """True where the first row that is an object is one of OpenAI's Batch API."""
+    for number, (_line, fields) in enumerate(lines.jsonl(path)):
+        try:
+            return set(fields()) >= OPENAI_KEYS
+        except CannotAsk:
+            if number == _FIRST_ROWS:
+                break
+    return False

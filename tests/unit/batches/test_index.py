@@ -1,0 +1,82 @@
+"""What a first reading of an input finds out."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from nexus_tasks.batches import index, inputs, sources
+from nexus_tasks.batches.asking import Asking
+from nexus_tasks.batches.index import NO_KEY
+from nexus_tasks.batches.inputs import Input
+from nexus_tasks.batches.items import KEY_BYTES
+from nexus_tasks.core.errors import UsageError
+
+
+def given(folder: Path, text: str, name: str = "a.jsonl", samples: int = 1) -> Input:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return Input(sources.find(path), Asking(samples=samples))
+
+
+def test_the_index_has_the_key_of_each_item_and_zeros_for_those_that_cannot_be_asked(tmp_path: Path) -> None:
+    source = given(tmp_path, '"a"\n{}\nbroken\n"b"\n', samples=2)
+    found = index.write(source, tmp_path / "rows.index")
+    assert (found.rows, found.items, found.misfits) == (4, 8, {"no_prompt": 2, "malformed": 2})
+    assert found.sha256 == hashlib.sha256(source.source.file.read_bytes()).hexdigest()
+    keys = b"".join(item.request.key if item.request else NO_KEY for item in inputs.items(source))
+    assert (tmp_path / "rows.index").read_bytes() == keys
+    assert len(keys) == 8 * KEY_BYTES
+    assert [path.name for path in tmp_path.iterdir() if "index" in path.name] == ["rows.index"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "places"),
+    [
+        ("a.jsonl", '{"id": "x", "prompt": "a"}\n\n{"id": "y"}\n{"id": "x"}\n', "line 1 and line 4 have one id, x"),
+        ("a.jsonl", '{"id": 2, "prompt": "a"}\n{"prompt": "b"}\n', "line 1 and line 2 have one id, 2"),
+        ("a.csv", 'id,prompt\n1,"two\nlines"\n1,b\n', "line 2 and line 4 have one id, 1"),
+        ("a.json", '[{"id": "x", "prompt": "a"}, {"id": "x", "prompt": "b"}]', "row 1 and row 2 have one id, x"),
+    ],
+    ids=["jsonl", "an id that is another's line", "csv", "json"],
+)
+def test_two_rows_with_one_id_are_refused_with_both_their_places(
+    tmp_path: Path, name: str, text: str, places: str
+) -> None:
+    with pytest.raises(UsageError, match=places):
+        index.write(given(tmp_path, text, name, samples=2), tmp_path / "rows.index")
+    assert not (tmp_path / "rows.index").exists()
+
+
+def test_ids_that_only_share_a_hash_are_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "hash", lambda text: 7, raising=False)
+    assert index.write(given(tmp_path, '"a"\n"b"\n'), tmp_path / "rows.index").rows == 2
+
+
+def test_an_input_of_which_nothing_can_be_asked_is_refused_with_its_first_reason(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no row can be asked; the first, line 2: not JSON"):
+        index.write(given(tmp_path, "\nbroken\n{}\n"), tmp_path / "rows.index")
+    with pytest.raises(UsageError, match="has no rows"):
+        index.write(given(tmp_path, "id,prompt\n,\n", "a.csv"), tmp_path / "rows.index")
+
+
+def test_a_file_that_is_still_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "_PROGRESS_ROWS", 1)
+    source = given(tmp_path, '"a"\n')
+
+    def append(rows: int) -> None:
+        if rows == 1:
+            with source.source.file.open("a") as stream:
+                stream.write('"b"\n')
+
+    with pytest.raises(UsageError, match="changed while it was read"):
+        index.write(source, tmp_path / "rows.index", append)
+
+
+def test_progress_is_told_by_the_number_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "_PROGRESS_ROWS", 2)
+    told: list[int] = []
+    index.write(given(tmp_path, '"a"\n' * 5, samples=3), tmp_path / "rows.index", told.append)
+    assert told == [2, 4]
