@@ -5,15 +5,16 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: gguf_file
-short_description: Have a verified GGUF file
+short_description: Have a verified GGUF model
 description:
-  - Fetches a GGUF file into C(dir) under the name C(<name>.gguf), or takes one where it lies (C(path)).
-  - A file counts as there when the record beside it (C(<name>.gguf.nexus.json)) names the same source and the
+  - Fetches a model into C(dir) under the name C(<name>.gguf), or takes one where it lies (C(path)). One in several
+    files becomes C(<name>-00001-of-00003.gguf) and so on; they are fetched side by side.
+  - A model counts as there when the record beside it (C(<name>.gguf.nexus.json)) names the same source and each
     file's size and modification time are those of the record; then nothing is read again.
-  - A file takes its final name only after its header, its size and its sha256 were found right. What was
+  - Files take their final names only after the headers, sizes and sha256 of all of them were found right. What was
     there before stays until then.
-  - A download that breaks off leaves C(<name>.gguf.partial), which the next run continues if the server still
-    has the same file.
+  - A download that breaks off leaves a C(….partial) file, which the next run continues if the server still has the
+    same file. Files that are whole are not fetched again.
 options:
   name:
     description: Name of the model.
@@ -31,13 +32,10 @@ options:
     choices: [present, probed]
     default: present
   profile:
-    description: Where the file comes from. One of C(path), C(url), C(repo) and C(generator).
+    description: Where the model comes from. One of C(path), C(url), C(urls), C(repo) and C(generator).
     type: dict
     required: true
     suboptions:
-      description:
-        description: What the model is, for people.
-        type: str
       path:
         description:
           - A file on this host, used where it lies. Of a model in several files it is the first, as in
@@ -48,12 +46,37 @@ options:
           - Where to download the file from; needs C(sha256). User, password and query are told in no result, record or
             error.
         type: str
+      urls:
+        description: The same of a model in several files, all of them in their order.
+        type: list
+        elements: dict
+        suboptions:
+          url:
+            description: As C(url).
+            type: str
+            required: true
+          sha256:
+            description: What the file's sha256 must be.
+            type: str
+            required: true
       repo:
-        description: A repository of the Hugging Face hub; needs C(file) and, on this host, huggingface_hub.
+        description: A repository of the Hugging Face hub; needs C(file) or C(files), and C(hub_files).
         type: str
       file:
         description: The file's name in the repository.
         type: str
+      files:
+        description: The files of a model in several, all of them in their order.
+        type: list
+        elements: dict
+        suboptions:
+          file:
+            description: The file's name in the repository.
+            type: str
+            required: true
+          sha256:
+            description: What its sha256 must be.
+            type: str
       revision:
         description: Branch, tag or commit of the repository.
         type: str
@@ -62,11 +85,27 @@ options:
         description: What made the file that was put at C(<name>.gguf.partial).
         type: str
       sha256:
-        description: What the file's sha256 must be; of a model in several files it is that of the first.
+        description: What the file's sha256 must be; with C(path) of a model in several files it is that of the first.
         type: str
   generator_version:
     description: Version of the generator; a file that another version made is made anew.
     type: str
+  hub_files:
+    description: What the hub was asked about the files of C(repo) before (action C(hub_files)).
+    type: list
+    elements: dict
+    suboptions:
+      path:
+        description: The path of the file's address, below that of the hub.
+        type: str
+        required: true
+      size_bytes:
+        description: Its size, where the hub tells it.
+        type: int
+      sha256:
+        description: The sha256 that it must have.
+        type: str
+        required: true
   hub_endpoint:
     description: Address of the hub or of a mirror of it.
     type: str
@@ -83,6 +122,7 @@ EXAMPLES = r"""
     profile:
       repo: Qwen/Qwen3-0.6B-GGUF
       file: Qwen3-0.6B-Q8_0.gguf
+    hub_files: "{{ hub.files }}"
 """
 RETURN = r"""
 present:
@@ -132,22 +172,42 @@ ARGUMENTS = {
         "type": "dict",
         "required": True,
         "options": {
-            "description": {"type": "str"},
             "path": {"type": "path"},
             "url": {"type": "str", "no_log": True},  # which may hold a password or a signature
+            "urls": {
+                "type": "list",
+                "elements": "dict",
+                "options": {
+                    "url": {"type": "str", "required": True, "no_log": True},
+                    "sha256": {"type": "str", "required": True},
+                },
+            },
             "repo": {"type": "str"},
             "file": {"type": "str"},
+            "files": {
+                "type": "list",
+                "elements": "dict",
+                "options": {"file": {"type": "str", "required": True}, "sha256": {"type": "str"}},
+            },
             "revision": {"type": "str", "default": "main"},
             "generator": {"type": "str"},
             "sha256": {"type": "str"},
         },
-        "mutually_exclusive": [("path", "url", "repo", "generator")],
-        "required_one_of": [("path", "url", "repo", "generator")],
-        "required_together": [("repo", "file")],
-        "required_by": {"url": "sha256"},
+        "mutually_exclusive": [("path", "url", "urls", "repo", "generator"), ("file", "files")],
+        "required_one_of": [("path", "url", "urls", "repo", "generator")],
+        "required_by": {"url": "sha256", "file": "repo", "files": "repo"},
     },
     "generator_version": {"type": "str"},
-    "hub_endpoint": {"type": "str"},
+    "hub_files": {
+        "type": "list",
+        "elements": "dict",
+        "options": {
+            "path": {"type": "str", "required": True},
+            "size_bytes": {"type": "int"},
+            "sha256": {"type": "str", "required": True},
+        },
+    },
+    "hub_endpoint": {"type": "str", "no_log": True},  # which may hold a password
     "hub_token": {"type": "str", "no_log": True},
 }
 
@@ -158,9 +218,10 @@ def main() -> None:
         argument_spec=ARGUMENTS,
         supports_check_mode=True,
     )
-    url = module.params["profile"]["url"]
-    if url and masking.addresses(url) == url:
-        module.no_log_values.discard(url)  # it holds no secret, and errors that name it should
+    profile = module.params["profile"]
+    for url in (profile["url"], *(entry["url"] for entry in profile["urls"] or ()), module.params["hub_endpoint"]):
+        if url and masking.addresses(url) == url:
+            module.no_log_values.discard(url)  # it holds no secret, and errors that name it should
     wanted = ModelFile(module.params)
 
     def fail(problem: Exception | str) -> None:

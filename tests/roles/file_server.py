@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+COMMIT = "c" * 40  # of each repository's one revision, main
+
 
 @dataclass
 class Served:
@@ -47,6 +49,8 @@ class FileServer:
     moved: dict[str, str] = field(default_factory=dict)
     """Where a mirror has moved to for good, by the beginning of a path (308)."""
     asked: list[Asked] = field(default_factory=list)
+    credentials: list[tuple[str, str]] = field(default_factory=list)
+    """Host and Authorization of each GET that had one."""
 
 
 class Httpd(ThreadingHTTPServer):
@@ -77,6 +81,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         hosted = self.server.hosted
+        if self.headers["Authorization"]:
+            hosted.credentials.append((self.headers["Host"], self.headers["Authorization"]))
         if self.path in hosted.files:
             self.file(hosted.files[self.path])
         elif self.path in hosted.relays:
@@ -88,23 +94,22 @@ class Handler(BaseHTTPRequestHandler):
     def file(self, served: Served) -> None:
         hosted = self.server.hosted
         wanted = self.headers["Range"]
-        start = 0
+        start, end, status = 0, len(served.content), 200
         if wanted and served.ranges and self.headers["If-Range"] in (None, served.etag):
-            start = int(wanted.removeprefix("bytes=").rstrip("-"))
-        status = 206 if start else 200
+            first, _, last = wanted.removeprefix("bytes=").partition("-")
+            start, end, status = int(first), int(last) + 1 if last else end, 206
         if start >= len(served.content):
             status = 416
         hosted.asked.append(Asked(self.path, wanted, status, self.headers["Authorization"]))
         if status == 416:
             self.answer(status, {"Content-Range": f"bytes */{len(served.content)}"})
             return
-        body = served.content[start:]
+        body = served.content[start:end]
         self.send_response(status)
         if served.etag:
             self.send_header("ETag", served.etag)
-        if start:
-            total = len(served.content)
-            self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
+        if status == 206:
+            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(served.content)}")
         if served.length:
             self.send_header("Content-Length", str(len(body)))
         self.send_header("Connection", "close")
@@ -134,16 +139,16 @@ class Handler(BaseHTTPRequestHandler):
             files = hosted.repositories[match["repo"]]
             rows = [{"type": "file", "path": p, "size": len(c), "oid": "0"} for p, c in files.items()]
             self.answer(200, {"Content-Type": "application/json"}, json.dumps(rows).encode())
-        elif match["revision"] != "main":
+        elif match["revision"] not in ("main", COMMIT):
             self.answer(404, {"X-Error-Code": "RevisionNotFound"})
         elif match["file"] not in hosted.repositories[match["repo"]]:
-            self.answer(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": "c" * 40})
+            self.answer(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
         else:
             content = hosted.repositories[match["repo"]][match["file"]]
             digest = hashlib.sha256(content).hexdigest()
             hosted.files.setdefault(f"/storage/{digest}?signature=secret", Served(content))
             headers = {
-                "X-Repo-Commit": "c" * 40,
+                "X-Repo-Commit": COMMIT,
                 "X-Linked-Etag": f'"{digest}"',
                 "X-Linked-Size": str(len(content)),
                 "ETag": '"0"',

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from gguf import GGUFWriter
 
+from plugins.plugin_utils.hub import Hub
 from tests import modules
 from tests.conftest import ROOT, free_port
 from tests.roles.file_server import FileServer, Served, serve
@@ -34,6 +36,15 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def at_hub(server: FileServer, repo: str, *files: str, token: str | None = None) -> dict[str, Any]:
+    """The arguments for a model of the hub, which has been asked about it as the controller does."""
+    profile = (
+        {"repo": repo, "files": [{"file": file} for file in files]} if files[1:] else {"repo": repo, "file": files[0]}
+    )
+    resolved = Hub(repo, "main", server.url, token).look_up([{"file": file} for file in files])
+    return {**profile, "_hub_endpoint": server.url, "_hub_token": token, "_hub_files": list(map(asdict, resolved))}
+
+
 def module(folder: Path, **args: Any) -> dict[str, Any]:
     """Call the module as Ansible does; options of the profile by their names, others with a leading ``_``."""
     profile = {key: value for key, value in args.items() if not key.startswith("_")}
@@ -52,48 +63,50 @@ def test_a_damaged_header_is_one_line_with_the_models_name(tmp_path: Path, conte
     assert "\n" not in message
 
 
-def leave_part(folder: Path, part: bytes, url: str, whole: bytes) -> None:
+def leave_part(folder: Path, part: bytes, whole: bytes) -> None:
     """What a run that was killed leaves behind."""
     (folder / "model.gguf.partial").write_bytes(part)
-    known = {"identity": f"{url} {sha256(whole)}", "validator": '"1"'}
+    known = {"sha256": sha256(whole), "validator": '"1"'}
     (folder / "model.gguf.partial.json").write_text(json.dumps(known))
 
 
 def test_a_part_that_a_killed_run_left_is_continued(tmp_path: Path, server: FileServer, content: bytes) -> None:
     server.files["/x"] = Served(content, drops=1)
-    leave_part(tmp_path, content[:1000], f"{server.url}/x", content)
+    leave_part(tmp_path, content[:1000], content)
     result = module(tmp_path, url=f"{server.url}/x", sha256=sha256(content))
     assert (result["changed"], result["model"]["sha256"]) == (True, sha256(content))
     assert [request.status for request in server.asked] == [206, 206]
     assert server.asked[0].range == "bytes=1000-"
 
 
-def test_a_part_that_is_whole_already_is_not_sent_again(tmp_path: Path, server: FileServer, content: bytes) -> None:
+def test_a_part_that_is_whole_already_is_not_asked_for_again(
+    tmp_path: Path, server: FileServer, content: bytes
+) -> None:
     server.files["/x"] = Served(content)
-    leave_part(tmp_path, content, f"{server.url}/x", content)
+    leave_part(tmp_path, content, content)
     assert module(tmp_path, url=f"{server.url}/x", sha256=sha256(content))["changed"]
-    assert [request.status for request in server.asked] == [416]
+    assert server.asked == []
 
 
 def test_a_part_is_thrown_away_when_the_servers_file_changed(
     tmp_path: Path, server: FileServer, content: bytes
 ) -> None:
     server.files["/x"] = Served(content, etag='"2"')
-    leave_part(tmp_path, b"GGUF of another day", f"{server.url}/x", content)
+    leave_part(tmp_path, b"GGUF of another day", content)
     assert module(tmp_path, url=f"{server.url}/x", sha256=sha256(content))["model"]["sha256"] == sha256(content)
     assert [request.status for request in server.asked] == [200]
 
 
 def test_a_part_of_another_file_is_not_continued(tmp_path: Path, server: FileServer, content: bytes) -> None:
     server.files["/x"] = Served(content)
-    leave_part(tmp_path, content[:1000], f"{server.url}/y", content)
+    leave_part(tmp_path, content[:1000], content + b"of another file")
     assert module(tmp_path, url=f"{server.url}/x", sha256=sha256(content))["changed"]
     assert [request.range for request in server.asked] == [None]
 
 
 def test_what_came_of_a_download_is_kept_when_the_server_goes_away(tmp_path: Path, content: bytes) -> None:
     nobody = f"http://127.0.0.1:{free_port()}/x"
-    leave_part(tmp_path, content[:1000], nobody, content)
+    leave_part(tmp_path, content[:1000], content)
     result = module(tmp_path, url=nobody, sha256=sha256(content))
     assert "the download broke off at 0 MiB" in result["msg"]
     assert "run it again: it goes on from there" in result["msg"]
@@ -142,7 +155,7 @@ def parts(folder: Path, count: int = 3) -> list[Path]:
 def test_a_file_of_several_is_refused(tmp_path: Path, server: FileServer) -> None:
     server.files["/x"] = Served(parts(tmp_path)[0].read_bytes())
     result = module(tmp_path / "m", url=f"{server.url}/x", sha256=sha256(server.files["/x"].content))
-    assert "the file is one of 3 that make up the model: put all of them into a folder of the host" in result["msg"]
+    assert f"{server.url}/x is one of 3 files that make up the model: name all of them in the profile" in result["msg"]
 
 
 def test_a_model_in_several_files_is_verified_in_all_of_them(tmp_path: Path) -> None:
@@ -269,30 +282,14 @@ def test_a_full_disk_is_told_with_numbers_and_nothing_is_lost(
             assert (tmp_path / "model.gguf.partial").exists() == (path == "/untold")
 
 
-def test_the_hubs_storage_gets_no_token_and_a_gated_repository_needs_one(
-    tmp_path: Path, server: FileServer, content: bytes
-) -> None:
+def test_the_hub_gets_the_token_and_its_storage_does_not(tmp_path: Path, server: FileServer, content: bytes) -> None:
     server.repositories["some/gated"] = {"a.gguf": content}
     server.gated.add("some/gated")
-    source = {"repo": "some/gated", "file": "a.gguf", "_hub_endpoint": server.url}
-    refused = module(tmp_path, **source)["msg"]
-    assert "some/gated is gated: accept its terms on its page and set HF_TOKEN" in refused
-    answer = module(tmp_path, _hub_token="hf_right", **source)  # noqa: S106  (a token of the test's own server)
+    source = at_hub(server, "some/gated", "a.gguf", token="hf_right")  # noqa: S106  (a token of the test's own server)
+    answer = module(tmp_path, **source)
     assert answer["model"]["sha256"] == sha256(content)
     assert [request.authorization for request in server.asked] == [None]
-
-
-def test_what_the_hub_lacks_is_named(tmp_path: Path, server: FileServer, content: bytes) -> None:
-    server.repositories["some/repo"] = {"a.gguf": content}
-    hub = {"repo": "some/repo", "file": "a.gguf", "_hub_endpoint": server.url}
-    assert "has no revision v9: correct revision" in module(tmp_path, **hub, revision="v9")["msg"]
-    known = module(tmp_path, **hub, sha256="0" * 64)["msg"]
-    assert f"has {sha256(content)}, {'0' * 64} is wanted" in known
-    assert server.asked == []
-    nobody = f"http://127.0.0.1:{free_port()}"
-    away = module(tmp_path, **{**hub, "_hub_endpoint": nobody})["msg"]
-    assert f"the hub {nobody} can't be reached" in away
-    assert "use a path or url source" in away
+    assert server.credentials == [(server.url.removeprefix("http://"), "Bearer hf_right")]
 
 
 # --- What is secret, and what can't be verified ---
@@ -328,28 +325,24 @@ def test_an_address_without_a_secret_is_told_in_errors(tmp_path: Path, server: F
     assert result["invocation"]["module_args"]["profile"]["url"] == f"{server.url}/none"
 
 
-def test_a_mirror_that_tells_no_hash_is_refused_unless_the_profile_has_one(
+def test_a_mirror_that_has_moved_is_followed_and_believed_by_the_hash_only(
     tmp_path: Path, server: FileServer, content: bytes
 ) -> None:
-    server.repositories["some/repo"] = {"a.gguf": content}
     server.moved["/some/repo/resolve"] = f"{server.url.replace('127.0.0.1', 'localhost')}/moved"
-    path = "/moved/some/repo/resolve/main/a.gguf"
-    damaged = content[:-1] + b"!"
-    server.files[path] = Served(damaged)
-    hub = {"repo": "some/repo", "file": "a.gguf", "_hub_endpoint": server.url}
-    refused = module(tmp_path, **hub)["msg"]
-    assert (
-        f"{server.url} tells no sha256 of some/repo/a.gguf, so what comes could not be verified: set sha256" in refused
-    )
-    assert server.asked == []
-    assert "wrong sha256" in module(tmp_path, **hub, sha256=sha256(content))["msg"]
+    path = "/some/repo/resolve/main/a.gguf"
+    told = {"path": path, "sha256": sha256(content)}
+    hub = {"repo": "some/repo", "file": "a.gguf", "_hub_endpoint": server.url, "_hub_files": [told]}
+    server.files[f"/moved{path}"] = Served(content[:-1] + b"!")
+    assert "wrong sha256" in module(tmp_path, **hub)["msg"]
     assert not (tmp_path / "model.gguf").exists()
-    server.files[path] = Served(content)
-    assert module(tmp_path, **hub, sha256=sha256(content))["model"]["sha256"] == sha256(content)
+    server.files[f"/moved{path}"] = Served(content)
+    assert module(tmp_path, **hub)["model"]["sha256"] == sha256(content)
 
 
 @pytest.mark.parametrize("token", ["hf_sesame\n", "hf_sesame\r", "hf_ses\x1bame"])
 def test_a_token_with_a_line_end_is_refused_and_not_told(tmp_path: Path, server: FileServer, token: str) -> None:
-    result = module(tmp_path, repo="some/repo", file="a.gguf", _hub_endpoint=server.url, _hub_token=token)
+    told = {"path": "/a.gguf", "sha256": "0" * 64}
+    hub = {"repo": "some/repo", "file": "a.gguf", "_hub_endpoint": server.url, "_hub_files": [told]}
+    result = module(tmp_path, **hub, _hub_token=token)
     assert result["msg"].startswith("model model: HF_TOKEN in the controller's environment has a line end")
     assert "ses" not in json.dumps(result)

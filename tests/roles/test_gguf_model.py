@@ -15,6 +15,9 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.roles.file_server import Served, serve
+from tests.support.split_model import split_model
+
+PARTS = {f"big/b-0000{number}-of-00003.gguf": content for number, content in enumerate(split_model(3), 1)}
 
 
 def sha256(data: bytes) -> str:
@@ -67,7 +70,7 @@ def play(folder: Path, hosts: dict[str, dict[str, Any]], *options: str, **env: s
     return results
 
 
-def one_model(**profile: str) -> dict[str, Any]:
+def one_model(**profile: Any) -> dict[str, Any]:
     """A host's variables: a catalogue of one model, and it wanted."""
     return {"llama_models": {"model": profile}, "gguf_model_names": ["model"]}
 
@@ -82,13 +85,14 @@ def deployed(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     with serve() as files:
         files.files["/model.gguf?sig=sesame"] = files.files["/model.gguf"] = Served(content)
         files.files["/breaks.gguf"] = Served(content, drops=1)
-        files.repositories["some/repo"] = {"a.gguf": content, "b.gguf": b"", "README.md": b""}
+        files.repositories["some/repo"] = {"a.gguf": content, "b.gguf": b"", "README.md": b"", **PARTS}
         good = {
             "generator": one_model(generator="tiny", description="Babbles"),
             "path": one_model(path=str(folder / "users.gguf")),
             "url": one_model(url=f"{files.url}/model.gguf?sig=sesame", sha256=sha256(content)),
             "breaks": one_model(url=f"{files.url}/breaks.gguf", sha256=sha256(content)),
             "hub": one_model(repo="some/repo", file="a.gguf"),
+            "parts": one_model(repo="some/repo", files=list(PARTS), tool_calls=True),
         }
         hub = {"HF_ENDPOINT": files.url, "HF_TOKEN": "hf_secret"}
         checked = play(folder, good, "--check", **hub)
@@ -114,6 +118,7 @@ def deployed(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             },
             "no_repo": one_model(repo="some/other", file="a.gguf"),
             "no_file": one_model(repo="some/repo", file="c.gguf"),
+            "no_part": one_model(repo="some/repo", files=[*list(PARTS)[:2], "big/b.gguf"]),
         }
         refused = play(folder, bad, **hub)
         yield {
@@ -122,7 +127,7 @@ def deployed(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         }  # fmt: skip
 
 
-SOURCES = ["generator", "path", "url", "breaks", "hub"]
+SOURCES = ["generator", "path", "url", "breaks", "hub", "parts"]
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -140,10 +145,15 @@ def test_every_source_gives_a_verified_file(deployed: dict[str, Any], source: st
     fact = deployed["first"][source]["files"]["model"]
     data = Path(fact["path"]).read_bytes()
     assert (fact["size_bytes"], fact["sha256"]) == (len(data), sha256(data))
-    if source != "generator":
+    if source == "parts":
+        further = [Path(part["path"]).read_bytes() for part in fact["parts"]]
+        assert [data, *further] == list(PARTS.values())
+    elif source != "generator":
         assert data == content
     left = {path.name for path in Path(deployed["folder"] / source / "models").iterdir()}
     own = set() if source == "path" else {"model.gguf"}
+    if source == "parts":
+        own = {f"model-0000{number}-of-00003.gguf" for number in (1, 2, 3)}
     assert left == own | {"model.gguf.nexus.json", ".model.lock"}
 
 
@@ -178,6 +188,7 @@ def test_an_interrupted_download_is_continued(deployed: dict[str, Any], content:
         ("wrong_sha256", f"{'0' * 64} is wanted; correct sha256, or the source"),
         ("no_repo", "the hub has no repository some/other: correct repo, or if it is private set HF_TOKEN"),
         ("no_file", "the hub's repository some/repo has no file c.gguf: name one of a.gguf, b.gguf"),
+        ("no_part", "has no file big/b.gguf: name one of b.gguf, a.gguf, big/b-00001-of-00003.gguf, "),
     ],
 )
 def test_bad_input_is_one_line_that_names_the_remedy(deployed: dict[str, Any], case: str, says: str) -> None:

@@ -28,7 +28,7 @@ OTHERS = {
     "plugins/modules/container_engine_key.py",
     "plugins/module_utils/gguf_model/address.py",
     "plugins/module_utils/gguf_model/download.py",
-    "plugins/module_utils/gguf_model/hub.py",
+    "plugins/module_utils/gguf_model/origins.py",
     "plugins/module_utils/llama_cpp/credentials.py",
     "plugins/module_utils/llama_cpp/index.py",
     "plugins/module_utils/nvidia/packages.py",

@@ -1,4 +1,8 @@
-"""Resumable download of one file over HTTP. Python 3.9's standard library only."""
+"""Resumable download of one file over HTTP. Python 3.9's standard library only.
+
+Download(origin, "m.gguf.partial", progress).run()      # its sha256 is the origin's, or ModelError
+size_of(origin)                                          # bytes, asked of the server; ModelError where it has none
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,8 @@ import socket
 import ssl
 import time
 import urllib.error
-from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import BinaryIO
 
 from ..hostlib import masking
@@ -20,7 +25,7 @@ from ..hostlib.files import read_json, write_file
 from ..hostlib.gguf import MAGIC
 from ..hostlib.http_client import open_address
 from .errors import MIB, ModelError, check_space, no_space
-from .progress import Progress
+from .progress import PartProgress
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT_SECONDS = 60
@@ -29,8 +34,19 @@ BREAKS = (http.client.HTTPException, ConnectionError, TimeoutError, socket.timeo
 ATTEMPTS = 4  # in a row without a byte gained
 TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}
 
-# Gives the address, and the Authorization for its origin or None, anew for every attempt: signed addresses expire.
-Resolve = Callable[[], "tuple[str, str | None]"]
+
+@dataclass(frozen=True)
+class Origin:
+    """The place that a file is downloaded from, and what it must be."""
+
+    name: str
+    """The name that people call it by."""
+    address: str
+    authorization: str | None
+    """What the address's own origin gets, and nobody that it redirects to."""
+    sha256: str
+    size_bytes: int | None = None
+    """Its size, where that is known before it is asked for."""
 
 
 class BrokenOffError(Exception):
@@ -42,26 +58,32 @@ class Download:
 
     Args:
         partial: the file to fill; ``<partial>.json`` remembers what it is a part of.
-        identity: names the content, whatever address it is fetched from.
     """
 
-    def __init__(self, partial: str, identity: str, resolve: Resolve, progress: Progress) -> None:
-        self._partial, self._identity, self._resolve, self._progress = partial, identity, resolve, progress
+    def __init__(self, origin: Origin, partial: str, progress: PartProgress) -> None:
+        self._origin, self._partial, self._progress = origin, partial, progress
         self._folder = os.path.dirname(partial)
         self._digest = hashlib.sha256()
         self._done = 0
         self._total: int | None = None
         self._validator: str | None = None
 
-    def run(self) -> str:
-        """Download all of it and return its sha256. Raises ModelError, and OSError for the disk."""
+    def run(self) -> None:
+        """Have all of it, verified by its sha256. Raises ModelError, StoppedError, and OSError for the disk."""
         self._take_up()
+        if self._digest.hexdigest() != self._origin.sha256:
+            self._download()
+        if self._digest.hexdigest() != self._origin.sha256:
+            drop(self._partial)
+            raise wrong_sha256(self._origin.name, self._digest.hexdigest(), self._origin.sha256)
+
+    def _download(self) -> None:
         failures = 0
         while True:
             before = self._done
             try:
                 self._attempt()
-                return self._digest.hexdigest()
+                return
             except BrokenOffError as error:
                 failures = 1 if self._done > before else failures + 1
                 if failures >= ATTEMPTS:
@@ -76,14 +98,17 @@ class Download:
 
     def _take_up(self) -> None:
         """Continue an earlier run's part if it is one of the same content and the server can be asked so."""
+        if not os.path.exists(self._partial):
+            self._start_over()
+            return
+        with open(self._partial, "rb") as stream:
+            for chunk in iter(lambda: stream.read(CHUNK_BYTES), b""):
+                self._digest.update(chunk)
+                self._done += len(chunk)
         known = read_json(self._partial + ".json") or {}
-        if known.get("identity") == self._identity and known.get("validator") and os.path.exists(self._partial):
-            self._validator = known["validator"]
-            with open(self._partial, "rb") as stream:
-                for chunk in iter(lambda: stream.read(CHUNK_BYTES), b""):
-                    self._digest.update(chunk)
-                    self._done += len(chunk)
-        else:
+        self._validator = known.get("validator")
+        is_whole = self._digest.hexdigest() == self._origin.sha256
+        if not is_whole and not (known.get("sha256") == self._origin.sha256 and self._validator):
             self._start_over()
 
     def _start_over(self) -> None:
@@ -93,33 +118,17 @@ class Download:
     def _attempt(self) -> None:
         if self._done and not self._validator:
             self._start_over()  # nothing tells whether the server's file is still the same
-        address, authorization = self._resolve()
-        headers = {"Accept-Encoding": "identity"}
+        headers = {}
         if self._done and self._validator:
-            headers.update({"Range": f"bytes={self._done}-", "If-Range": self._validator})
-        where = masking.addresses(address)
+            headers = {"Range": f"bytes={self._done}-", "If-Range": self._validator}
         try:
-            with open_address(
-                address, headers, authorization=authorization, timeout=TIMEOUT_SECONDS, max_bytes=None
-            ) as response:
+            with _asked(self._origin, headers) as response:
                 self._take_answer(response)
         except urllib.error.HTTPError as error:
-            if error.code == 416:
-                if error.headers.get("Content-Range") == f"bytes */{self._done}":
-                    return  # an earlier run had all of it
-                self._start_over()
-                raise BrokenOffError("the part did not fit the server's file") from error
-            if error.code in TRANSIENT_STATUS:
-                raise BrokenOffError(f"HTTP {error.code} from {where}") from error
-            raise ModelError(
-                f"{where} answers {error.code} {error.reason}: check the address and who may read it"
-            ) from error
-        except urllib.error.URLError as error:
-            raise BrokenOffError(f"{where} can't be reached: {error.reason}") from error
-        except BREAKS as error:
-            raise BrokenOffError(str(error) or type(error).__name__) from error
-        except ValueError as error:
-            raise ModelError(f"{where}: {error}") from error
+            if error.headers.get("Content-Range") == f"bytes */{self._done}":
+                return  # an earlier run had all of it
+            self._start_over()
+            raise BrokenOffError("the part did not fit the server's file") from error
 
     def _take_answer(self, response: http.client.HTTPResponse) -> None:
         length = response.headers.get("Content-Length")
@@ -134,7 +143,8 @@ class Download:
         if self._total:
             check_space(self._folder, self._total - self._done)
         try:
-            write_file(self._partial + ".json", json.dumps({"identity": self._identity, "validator": self._validator}))
+            known = {"sha256": self._origin.sha256, "validator": self._validator}
+            write_file(self._partial + ".json", json.dumps(known))
             self._copy(response)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -152,7 +162,26 @@ class Download:
                 _write_all(stream, chunk)
                 self._digest.update(chunk)
                 self._done += len(chunk)
-                self._progress.show("downloaded", self._done, self._total)
+                self._progress.show(self._done, self._total)
+            os.fsync(
+                stream.fileno()
+            )  # it is renamed next, and a name must not outlive a power failure without its bytes
+
+
+def size_of(origin: Origin) -> int | None:
+    """The size of a file in bytes as its server tells it; None where it doesn't, or can't be reached now.
+
+    Raises ModelError where the server has no such file, or not for us.
+    """
+    try:
+        with _asked(origin, {"Range": "bytes=0-0"}) as response:
+            if response.status == 206:
+                total = response.headers.get("Content-Range", "").rpartition("/")[2]
+            else:
+                total = response.headers.get("Content-Length", "")
+            return int(total) if total.isdigit() else None
+    except (BrokenOffError, urllib.error.HTTPError):
+        return None
 
 
 def drop(partial: str) -> None:
@@ -160,6 +189,37 @@ def drop(partial: str) -> None:
     for path in (partial, partial + ".json"):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
+
+
+def wrong_sha256(name: str, digest: str, wanted: str) -> ModelError:
+    """The error of a file that is not what it should be."""
+    return ModelError(f"wrong sha256: {name} has {digest}, {wanted} is wanted; correct sha256, or the source")
+
+
+@contextlib.contextmanager
+def _asked(origin: Origin, headers: dict[str, str]) -> Iterator[http.client.HTTPResponse]:
+    """The answer for a file. Raises ModelError, BrokenOffError for what may pass, and HTTPError for a wrong range."""
+    where = masking.addresses(origin.address)
+    try:
+        with open_address(
+            origin.address, {"Accept-Encoding": "identity", **headers},
+            authorization=origin.authorization, timeout=TIMEOUT_SECONDS, max_bytes=None,
+        ) as response:  # fmt: skip
+            yield response
+    except urllib.error.HTTPError as error:
+        if error.code == 416:
+            raise
+        if error.code in TRANSIENT_STATUS:
+            raise BrokenOffError(f"HTTP {error.code} from {where}") from error
+        raise ModelError(
+            f"{where} answers {error.code} {error.reason}: check the address and who may read it"
+        ) from error
+    except urllib.error.URLError as error:
+        raise BrokenOffError(f"{where} can't be reached: {error.reason}") from error
+    except BREAKS as error:
+        raise BrokenOffError(str(error) or type(error).__name__) from error
+    except ValueError as error:
+        raise ModelError(f"{where}: {error}") from error
 
 
 def _write_all(stream: BinaryIO, chunk: bytes) -> None:

@@ -1,8 +1,8 @@
-"""A model's file on a host: fetched, verified by checksum, recorded; idempotent. Python 3.9's standard library only.
+"""A model's files on a host: fetched, verified by checksum, recorded; idempotent. Python 3.9's standard library only.
 
-The record beside it, ``<name>.gguf.nexus.json``, says where it came from, its sha256, and the size and modification
-time that it had when it was verified; of a model in several files the same of each. Everybody may read it: of an
-address it has neither user and password nor the query, which may be a signature.
+The record beside them, ``<name>.gguf.nexus.json``, says where they came from, and of each its sha256, and the size and
+modification time that it had when it was verified. Everybody may read it: of an address it has neither user and
+password nor the query, which may be a signature.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any, NamedTuple
 from ..hostlib import locks, masking
 from ..hostlib.files import read_json, sha256_of, write_file
 from ..hostlib.gguf import GgufError, file_count, read_header, read_model
-from .address import asked
-from .download import Download, Resolve, drop
-from .errors import ModelError, check_space
-from .hub import Hub
+from .download import drop, wrong_sha256
+from .errors import ModelError
+from .origins import origins, source_name, wanted_sha256s
 from .progress import Progress
+from .transfer import fetch
 
 
 class Probe(NamedTuple):
-    """A look at the file."""
+    """A look at the model."""
 
     present: bool
     """True where it is there and verified."""
@@ -32,18 +32,8 @@ class Probe(NamedTuple):
     """The record of it; empty where there is none."""
 
 
-class Origin(NamedTuple):
-    """The place that a file is downloaded from."""
-
-    identity: str
-    """The name of the content, whatever address it is fetched from."""
-    resolve: Resolve
-    sha256: str
-    """The hash that it must have."""
-
-
 class ModelFile:
-    """The wanted file: where it lies, what is known about it, and how to have it.
+    """The wanted model: where it lies, in one file or several, what is known about it, and how to have it.
 
     Args:
         params: those of the module gguf_file.
@@ -52,25 +42,18 @@ class ModelFile:
     def __init__(self, params: Mapping[str, Any]) -> None:
         self.name: str = params["name"]
         self.dir: str = params["dir"]
-        profile = params["profile"]
-        self._wanted_sha256: str | None = (profile["sha256"] or "").lower() or None
-        self._url: str = profile["url"] or ""
-        self._spec = {key: profile[key] for key in ("path", "url", "repo", "file", "generator") if profile[key]}
-        if "url" in self._spec:
-            self._spec["url"] = masking.addresses(self._url)
-        if "repo" in self._spec:
-            self._spec["revision"] = profile["revision"]
-        if "generator" in self._spec:
-            self._spec["version"] = params["generator_version"]
-        self._hub_options = (params["hub_endpoint"], params["hub_token"])
-        self._own = os.path.join(self.dir, self.name + ".gguf")
-        self.path: str = profile["path"] or self._own
-        self._partial = self._own + ".partial"
-        self._record_path = self._own + ".nexus.json"
-        self.progress = Progress(self._own + ".progress")
+        self._params, profile = params, params["profile"]
+        self._wanted = wanted_sha256s(profile)
+        self._spec = _spec(params)
+        self._own = own_paths(os.path.join(self.dir, self.name), len(self._wanted))
+        self.path: str = profile["path"] or self._own[0]
+        self._partials = [own + ".partial" for own in self._own]
+        base = os.path.join(self.dir, self.name + ".gguf")
+        self._record_path = base + ".nexus.json"
+        self.progress = Progress(base + ".progress")
 
     def probe(self) -> Probe:
-        """See whether the file is there and verified. Raises ModelError where a user's own is missing."""
+        """See whether the model is there and verified. Raises ModelError where a user's own is missing."""
         if "path" in self._spec and not os.path.isfile(self.path):
             raise ModelError(f"there is no file {self.path}: put it there, or correct path")
         record = read_json(self._record_path) or {}
@@ -78,7 +61,7 @@ class ModelFile:
             return Probe(False, "it is not there", record)
         if record.get("spec") != self._spec:
             return Probe(False, "its source changed" if record else "it has not been verified", record)
-        if self._wanted_sha256 not in (None, record.get("sha256")):
+        if not self._has_wanted_sha256(record):
             return Probe(False, "another sha256 is wanted", record)
         if not self._names_all(record):
             return Probe(False, "its other files have not been verified", record)
@@ -89,12 +72,12 @@ class ModelFile:
         return Probe(True, "", record)
 
     def have(self) -> tuple[bool, str]:
-        """Make the file present: whether anything changed, and what was done.
+        """Make the model present: whether anything changed, and what was done.
 
         Raises ModelError, GgufError and LockError.
         """
         os.makedirs(self.dir, exist_ok=True)
-        # A job that outlived its controller may still be fetching the same file.
+        # A job that outlived its controller may still be fetching the same model.
         lock = os.path.join(self.dir, f".{self.name}.lock")
         with locks.held(lock, f"model {self.name}", waiting=self.progress.say):
             probe = self.probe()
@@ -103,9 +86,11 @@ class ModelFile:
             if self._is_as_recorded(probe.record):
                 return False, "verified again"
             if "path" in self._spec:
-                return True, self._adopt(self.path)
+                return True, self._adopt()
             if "generator" in self._spec:
-                return True, self._finish(self._hash(self._partial))
+                digest = self._hash(self._partials[0])
+                self._check_generated(digest)
+                return True, self._put_in_place([digest])
             return True, self._fetch()
 
     def found(self, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,6 +106,9 @@ class ModelFile:
     def _files_of(self, record: Mapping[str, Any]) -> list[dict[str, Any]]:
         return [{**record, "path": self.path}, *record.get("parts", [])]
 
+    def _has_wanted_sha256(self, record: Mapping[str, Any]) -> bool:
+        return all(sha256 in (None, file.get("sha256")) for sha256, file in zip(self._wanted, self._files_of(record)))
+
     def _is_as_recorded(self, record: Mapping[str, Any]) -> bool:
         """True where all is what was recorded and only its times are new, which are recorded then."""
         files = self._files_of(record)
@@ -128,7 +116,7 @@ class ModelFile:
             return False
         if any((_seen(file["path"]) or {}).get("size_bytes") != file.get("size_bytes") for file in files):
             return False
-        if self._wanted_sha256 not in (None, record.get("sha256")):
+        if not self._has_wanted_sha256(record):
             return False
         digests = {file["path"]: self._hash(file["path"]) for file in files}
         if any(digests[file["path"]] != file.get("sha256") for file in files):
@@ -136,77 +124,91 @@ class ModelFile:
         self._write_record(digests)
         return True
 
-    def _adopt(self, path: str) -> str:
+    def _adopt(self) -> str:
         """Verify a model where it lies, in all its files, and record it."""
         digests: dict[str, str] = {}
-        for header in read_model(path):
-            digests[header.name] = self._hash(header.name)
-            if header.name == path:
-                _check_sha256(digests[path], self._wanted_sha256, path)
+        for header in read_model(self.path):
+            digests[header.name] = digest = self._hash(header.name)
+            wanted = self._wanted[0] if header.name == self.path else None
+            if wanted not in (None, digest):
+                raise wrong_sha256(self.path, digest, wanted)
         self._write_record(digests)
         return "verified where it lies"
 
     def _fetch(self) -> str:
-        origin = self._at_hub() if "repo" in self._spec else self._at_url()
-        if os.path.exists(self._own) and self._hash(self._own) == origin.sha256:
-            return self._adopt(self._own)  # put there by hand, or by a profile that named the same content otherwise
-        digest = Download(self._partial, origin.identity, origin.resolve, self.progress).run()
-        return self._finish(digest, origin.sha256)
-
-    def _at_url(self) -> Origin:
+        """Fetch the files that are not there yet, verify them, and give them their names together."""
+        wanted = origins(self._params)
+        there = [self._is_there(own, origin.sha256) for own, origin in zip(self._own, wanted)]
+        if all(there):  # put there by hand, or by a profile that named the same content otherwise
+            self._check_headers(self._own)
+            self._write_record({own: origin.sha256 for own, origin in zip(self._own, wanted)})
+            return "verified where it lies"
+        missing = [(origin, partial) for origin, partial, has in zip(wanted, self._partials, there) if not has]
+        fetch(missing, self.progress)
         try:
-            address = asked(self._url)
-        except ValueError as error:
-            raise ModelError(f"url can't be asked for: {error}") from error
-        sha256 = self._required(self._wanted_sha256, "an address")
-        return Origin(f"{self._source()} {sha256}", lambda: address, sha256)
-
-    def _at_hub(self) -> Origin:
-        hub = Hub(self._spec["repo"], self._spec["file"], self._spec["revision"], *self._hub_options)
-        expected = self._required(hub.sha256 or self._wanted_sha256, hub.endpoint)
-        if self._wanted_sha256 not in (None, expected):
-            raise ModelError(
-                f"wrong sha256: {self._source()} has {expected}, "
-                f"{self._wanted_sha256} is wanted; correct sha256, or revision"
+            self._check_headers(
+                [own if has else partial for own, partial, has in zip(self._own, self._partials, there)]
             )
-        if hub.size_bytes:
-            have = os.path.getsize(self._partial) if os.path.exists(self._partial) else 0
-            check_space(self.dir, hub.size_bytes - have)
-        return Origin(f"{self._source()}@{hub.etag}", hub.resolve, expected)
-
-    def _required(self, sha256: str | None, who: str) -> str:
-        """The hash that a download must have. What nothing can be compared with is not fetched: ModelError."""
-        if sha256 is None:
-            raise ModelError(
-                f"{who} tells no sha256 of {self._source()}, so what comes could not be verified: set sha256 in the "
-                "profile, or name a hub in HF_ENDPOINT that tells it"
-            )
-        return sha256
-
-    def _finish(self, digest: str, expected: str | None = None) -> str:
-        """Verify what lies in ``partial`` and give it its name."""
-        try:
-            _check_sha256(digest, expected or self._wanted_sha256, self._source())
-            parts = read_header(self._partial, self._source()).split_count
-            if parts > 1:
-                raise ModelError(
-                    f"the file is one of {parts} that make up the model: put all of them into a folder of the host and "
-                    "name the first in path"
-                )
-        except (ModelError, GgufError):
-            drop(self._partial)
+        except GgufError:
+            for _, partial in missing:
+                drop(partial)
             raise
-        os.chmod(self._partial, 0o644)
-        os.replace(self._partial, self._own)
-        drop(self._partial)
-        self._write_record({self._own: digest})
-        return "fetched"
+        return self._put_in_place([origin.sha256 for origin in wanted])
 
-    def _source(self) -> str:
-        """The name that people call the file's origin by."""
-        if "repo" in self._spec:
-            return f"{self._spec['repo']}/{self._spec['file']}"
-        return self._spec.get("url") or f"the generator {self._spec['generator']}"
+    def _is_there(self, path: str, sha256: str) -> bool:
+        return os.path.exists(path) and self._hash(path) == sha256
+
+    def _check_generated(self, digest: str) -> None:
+        try:
+            read_header(self._partials[0], source_name(self._params["profile"], 0))
+            if self._wanted[0] not in (None, digest):
+                raise wrong_sha256(f"the generator {self._spec['generator']}", digest, self._wanted[0])
+        except (ModelError, GgufError):
+            drop(self._partials[0])
+            raise
+
+    def _check_headers(self, paths: list[str]) -> None:
+        """Raise GgufError unless these are the files of one whole model, in this order."""
+        names = [source_name(self._params["profile"], number) for number in range(len(paths))]
+        headers = [read_header(path, name) for path, name in zip(paths, names)]
+        for number, header in enumerate(headers):
+            if (header.split_number, header.split_count) == (number, len(paths)):
+                continue
+            if len(paths) == 1:
+                raise GgufError(
+                    f"{header.name} is one of {header.split_count} files that make up the model: name all of them in "
+                    "the profile, in files or urls"
+                )
+            raise GgufError(
+                f"{header.name} says that it is file {header.split_number + 1} of {header.split_count}, the profile "
+                f"has it as {number + 1} of {len(paths)}: name all files of the model, in their order"
+            )
+        count, told = sum(len(header.tensors) for header in headers), headers[0].split_tensors
+        if len(paths) > 1 and count != (told or count):
+            raise GgufError(
+                f"{names[0]} and the model's other files have {count} tensors, {told} make up the model: name files "
+                "that were made together"
+            )
+
+    def _put_in_place(self, digests: list[str]) -> str:
+        """Give verified files their names.
+
+        llama.cpp begins with the first, which is away meanwhile where others are new: whoever starts a server at any
+        moment, or after a kill, has the former model, none, or this one.
+        """
+        first, *others = zip(self._own, self._partials)
+        if any(os.path.exists(partial) for _, partial in others) and os.path.exists(first[0]):
+            if os.path.exists(first[1]):
+                os.unlink(first[0])
+            else:
+                os.replace(*first)
+        for own, partial in [*others, first]:
+            if os.path.exists(partial):
+                os.chmod(partial, 0o644)
+                os.replace(partial, own)
+            drop(partial)
+        self._write_record(dict(zip(self._own, digests)))
+        return "fetched"
 
     def _hash(self, path: str) -> str:
         total = os.path.getsize(path)
@@ -223,6 +225,30 @@ class ModelFile:
         write_file(self._record_path, json.dumps(record, indent=1) + "\n")
 
 
+def own_paths(base: str, count: int) -> list[str]:
+    """The paths of a model's files by what they begin with; llama.cpp finds those of several by their names."""
+    if count == 1:
+        return [f"{base}.gguf"]
+    return [f"{base}-{number:05}-of-{count:05}.gguf" for number in range(1, count + 1)]
+
+
+def _spec(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The source as the record has it: without secrets, and without hashes, which are compared by themselves."""
+    profile = params["profile"]
+    spec = {key: profile[key] for key in ("path", "repo", "file", "generator") if profile[key]}
+    if profile["url"]:
+        spec["url"] = masking.addresses(profile["url"])
+    if profile["urls"]:
+        spec["urls"] = [masking.addresses(entry["url"]) for entry in profile["urls"]]
+    if profile["files"]:
+        spec["files"] = [entry["file"] for entry in profile["files"]]
+    if "repo" in spec:
+        spec["revision"] = profile["revision"]
+    if "generator" in spec:
+        spec["version"] = params["generator_version"]
+    return spec
+
+
 def _seen(path: str) -> dict[str, Any] | None:
     """The facts by which a file is still the same; None where there is none."""
     try:
@@ -230,8 +256,3 @@ def _seen(path: str) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     return {"path": path, "size_bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-
-
-def _check_sha256(digest: str, expected: str | None, what: str) -> None:
-    if expected is not None and digest != expected:
-        raise ModelError(f"wrong sha256: {what} has {digest}, {expected} is wanted; correct sha256, or the source")

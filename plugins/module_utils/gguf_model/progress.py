@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Callable
 
@@ -29,6 +30,10 @@ class Progress:
         self._started_at = self._written_at = self._clock()
         self._started_with = done
 
+    def add_to_start(self, done: int) -> None:
+        """Count so many bytes more, or fewer, as having been there before."""
+        self._started_with += done
+
     def show(self, verb: str, done: int, total: int | None) -> None:
         """Say how far it is, in bytes, unless that was said within the last second."""
         now = self._clock()
@@ -51,3 +56,64 @@ class Progress:
         """Remove the file."""
         with contextlib.suppress(OSError):
             os.unlink(self._path)
+
+
+class Together:
+    """The progress of several files that are fetched at the same time, in the one line of ``progress``."""
+
+    def __init__(self, progress: Progress, count: int) -> None:
+        self._progress, self._lock = progress, threading.Lock()
+        self._done = [0] * count
+        self._totals: list[int | None] = [None] * count
+        self.stopped = threading.Event()
+        """Set once one of them failed: the others stop where they are."""
+        progress.start()
+
+    def of(self, number: int, total: int | None = None) -> PartProgress:
+        """The progress of one of them; ``total`` are its bytes, where they are known."""
+        self._totals[number] = total
+        return PartProgress(self, number)
+
+    def begin(self, number: int, done: int) -> None:
+        """Count what was there before of one of them."""
+        with self._lock:
+            added = done - self._done[number]
+            self._done[number] = done
+            self._progress.add_to_start(added)
+
+    def show(self, number: int, done: int, total: int | None) -> None:
+        """Say how far all of them are."""
+        with self._lock:
+            self._done[number], self._totals[number] = done, total or self._totals[number]
+            known = [total for total in self._totals if total is not None]
+            self._progress.show("downloaded", sum(self._done), sum(known) if len(known) == len(self._totals) else None)
+
+    def say(self, line: str) -> None:
+        """Show a line at once."""
+        with self._lock:
+            self._progress.say(line)
+
+
+class StoppedError(Exception):
+    """Another file of the same model failed, so this one need not go on."""
+
+
+class PartProgress:
+    """The part of one file in a progress of several; raises StoppedError once another has failed."""
+
+    def __init__(self, together: Together, number: int) -> None:
+        self._together, self._number = together, number
+
+    def start(self, done: int = 0) -> None:
+        """Begin to count the speed, behind so many bytes."""
+        self._together.begin(self._number, done)
+
+    def show(self, done: int, total: int | None) -> None:
+        """Say how far it is, in bytes."""
+        if self._together.stopped.is_set():
+            raise StoppedError
+        self._together.show(self._number, done, total)
+
+    def say(self, line: str) -> None:
+        """Show a line at once."""
+        self._together.say(line)
