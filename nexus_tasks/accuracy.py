@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def step(name: str) -> None:
         console.print(f"  {name} ...", highlight=False)
 
-    figures = measure(step, scale=0.1 if options.quick else 1.0, trials=1 if options.quick else 3)
+    figures = measure(step, scale=0.1 if options.quick else 1.0, trials=1 if options.quick else 5)
     if options.json:
         sys.stdout.write(json.dumps(figures, indent=2) + "\n")
     else:

@@ -16,7 +16,7 @@ import re
 
 import numpy as np
 
-from nexus_tasks.load.event_stream import Event, Events, EventTooLongError, events
+from nexus_tasks.load.event_stream import Event, Events, EventTooLongError
 from nexus_tasks.load.messages import CompletionMessages, OpenAIMessages, read_usage
 from nexus_tasks.load.reading import Reading, Segment, StreamError
 from nexus_tasks.load.sender.http_answer import HttpAnswer, NotHttpError, retry_after_s
@@ -158,22 +158,18 @@ class Answer:
         """Read the events of a body at once, where each of them is one line of data."""
         if not (body.startswith(b"data: ") and body.endswith(b"\n\n")):
             return False
+        lines = body[len(b"data: ") : -2].split(b"\n\ndata: ")
         # The end of an event is found among the raw bytes, so that its arrival is that of its very last byte.
         newline = np.frombuffer(segment.raw, dtype=np.uint8)[start:] == ord("\n")
         ends = np.flatnonzero(newline[1:] & newline[:-1]) + (start + 2)
-        lines = body[len(b"data: ") : -2].split(b"\n\ndata: ")
-        if len(ends) != len(lines):
+        if len(ends) != len(lines) or b"\n" in b"".join(lines):
             return False
         times: list[float] = segment.times[np.searchsorted(segment.ends, ends)].tolist()
         bulk = max(len(lines) - _TAIL, 0)
         if not self._messages.bulk(lines[:bulk], times[:bulk]):
             return False
         for moment, line in zip(times[bulk:], lines[bulk:], strict=True):
-            if b"\n" not in line:
-                self._messages.read(Event(moment, line.decode("utf-8", errors="replace")))
-                continue
-            for event in events([(moment, b"data: " + line + b"\n\n")]):
-                self._messages.read(event)
+            self._messages.read(Event(moment, line.decode("utf-8", errors="replace")))
         return True
 
     # anything else

@@ -128,7 +128,7 @@ class Collector:
         for name, points in self._points.items():
             if name != ITL.key and (value := getattr(row, name)) is not None:
                 points.append(value)
-        self._add_gaps(np.asarray(row.itl_ms, dtype=np.float64))
+        self._add_gaps(row.itl_ms)
 
     def points(self, metric: str, most: int | None = None) -> tuple[Floats, Integers]:
         """The points of a metric in the order they came, and how many of them each request has.
@@ -179,16 +179,21 @@ class Collector:
             stalls=self.stalls,
         )
 
-    def _add_gaps(self, gaps: Floats) -> None:
-        if not len(gaps):
+    def _add_gaps(self, gaps_ms: list[float]) -> None:
+        if not gaps_ms:
             return
-        self._all_gaps.add(gaps)
-        if self._share < 1:  # at random: every second gap in turn would miss what has a rhythm
-            gaps = gaps[self._rng.random(len(gaps)) < self._share]
         kept = self._points[ITL.key]
-        kept.frombytes(gaps.tobytes())
-        self._sizes.append(len(gaps))
+        before = len(kept)
+        if self._share < 1:  # at random: every second gap in turn would miss what has a rhythm
+            gaps = np.array(gaps_ms)
+            self._all_gaps.add(gaps)
+            kept.frombytes(gaps[self._rng.random(len(gaps)) < self._share].tobytes())
+        else:
+            kept.fromlist(gaps_ms)
+        self._sizes.append(len(kept) - before)
         if len(kept) > self._kept_gaps:
+            if self._share == 1:
+                self._all_gaps.add(np.array(kept))  # as long as all are kept, they say the same themselves
             self._share /= 2
             values, sizes = _thin(np.array(kept), np.array(self._sizes, dtype=np.int64), 0.5, self._rng)
             self._points[ITL.key] = array("d", values.tobytes())

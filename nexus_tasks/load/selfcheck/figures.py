@@ -101,19 +101,19 @@ def costs_of(some: Callable[[int, int], int]) -> dict[str, Streams]:
     """The streams whose cost is measured, by name; ``some`` gives how many of a number, and no fewer than another."""
     answers = {
         f"completion at {concurrency}": Streams(
-            COMPLETION, concurrency, requests=some(256, concurrency), tokens=some(TOKENS, 50)
+            COMPLETION, concurrency, requests=some(128, concurrency), tokens=some(TOKENS, 50)
         )
         for concurrency in (1, 8, 64)
     }
     chats = {
-        f"chat at {concurrency}": Streams(CHAT, concurrency, requests=some(2000, 2 * concurrency), tokens=CHAT_TOKENS)
+        f"chat at {concurrency}": Streams(CHAT, concurrency, requests=some(1000, 2 * concurrency), tokens=CHAT_TOKENS)
         for concurrency in (8, 64)
     }
-    paced = Streams(COMPLETION, 64, requests=some(320, 64), tokens=some(TOKENS, 100), ttft_ms=5, itl_ms=1)
+    paced = Streams(COMPLETION, 64, requests=some(128, 64), tokens=some(TOKENS, 100), ttft_ms=5, itl_ms=1)
     return {**answers, **chats, PACED: paced}
 
 
-def measure(step: Callable[[str], None], *, scale: float = 1.0, trials: int = 3) -> dict[str, Any]:
+def measure(step: Callable[[str], None], *, scale: float = 1.0, trials: int = 5) -> dict[str, Any]:
     """All figures, and beside them the bounds.
 
     Args:

@@ -87,6 +87,16 @@ def test_what_looks_like_an_event_inside_a_text_is_text() -> None:
     assert (len(reading.tokens), reading.text) == (8, text * 8)
 
 
+@pytest.mark.parametrize("path", ANSWERS)
+def test_a_line_that_is_no_field_brings_no_token_even_where_an_event_without_data_makes_up_for_it(path: str) -> None:
+    chunks, _ = ANSWERS[path]
+    (moment, event), (_, other) = chunks[10:12]
+    stray = event.removesuffix(b"\n") + other.removeprefix(b"data: ")
+    odd = [*chunks[:10], (moment, stray), (moment + 1, b"data: \n\n"), *chunks[12:]]
+    commented = [*odd[:5], (4.5, b": comment\n\n"), *odd[5:]]
+    assert facts(read(path, odd, keep_text=True)) == facts(read(path, commented, keep_text=True))
+
+
 def test_an_error_among_ordinary_tokens_is_found() -> None:
     messages: list[dict[str, Any] | str] = [*LLAMA[:20], token(21, error={"message": "gone"}), *LLAMA[21:]]
     reading = read("/completion", sse(*messages))

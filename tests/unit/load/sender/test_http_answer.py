@@ -143,11 +143,19 @@ def test_what_is_no_http_is_refused(raw: bytes) -> None:
         HttpAnswer().feed(raw)
 
 
+@pytest.mark.parametrize("extension", [b"; a", b";a =b", b";a= b", b";a ;c"])
+def test_chunk_extensions_with_blanks_inside_are_refused(extension: bytes) -> None:
+    """No server may send them (RFC 9112, 7.1.1), llhttp knows no leniency for them, and docs/benchmarks.md says so."""
+    with pytest.raises(NotHttpError, match="in chunk extensions"):
+        HttpAnswer().feed(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5%s\r\nhello\r\n" % extension)
+
+
 @pytest.mark.parametrize(
     "raw",
     [
         b"HTTP/1.1 200 OK\nContent-Length: 5\n\nhello",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5  \r\nhello\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5 \t;a=b;c\r\nhello\r\n0 ;last\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
     ],
 )
