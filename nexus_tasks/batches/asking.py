@@ -23,6 +23,7 @@ from nexus_tasks.batches.parameters import Parameters
 PATHS = {"chat": "/v1/chat/completions", "completion": "/v1/completions", "embeddings": "/v1/embeddings"}
 APIS = tuple(PATHS)
 STREAMED = {PATHS["chat"], PATHS["completion"]}
+_EXCLUSIVE = (("json_schema", "grammar"), ("tools", "grammar"))
 _encode = msgspec.json.Encoder().encode
 
 
@@ -162,9 +163,7 @@ def parameter_problem(api: str, values: Parameters) -> str | None:
         return f"embeddings have no {next(iter(values))}"
     if "tools" in values and api != "chat":
         return "tools need --api chat"
-    if "json_schema" in values and "grammar" in values:
-        return "json_schema and grammar exclude each other"
-    return None
+    return next((f"{' and '.join(pair)} exclude each other" for pair in _EXCLUSIVE if set(pair) <= values.keys()), None)
 
 
 def check_schema(schema: schemas.Schema) -> None:

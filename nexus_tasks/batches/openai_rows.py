@@ -29,7 +29,7 @@ def request_of(fields: Fields) -> Request:
     body, path = fields.get("body"), fields.get("url")
     if not isinstance(fields.get("custom_id"), str) or not isinstance(body, dict):
         raise CannotAsk("malformed", "it must have a text as custom_id and an object as body")
-    if fields.get("method") != "POST" or path not in _ASKED:
+    if fields.get("method") != "POST" or not isinstance(path, str) or path not in _ASKED:
         raise CannotAsk(
             "parameter", f"it asks for {fields.get('method')} {path}: POST {', '.join(_ASKED)} can be asked"
         )

@@ -11,7 +11,7 @@ They have the names of the OpenAI API and llama-server, and go into the request'
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -31,6 +31,17 @@ _JSON = ("json_schema", "tools", "stop")
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 
+class _Function(msgspec.Struct):
+    """A function that a model may call; what it has beside its name is the server's matter."""
+
+    name: str
+
+
+class _Tool(msgspec.Struct):
+    type: Literal["function"]
+    function: _Function
+
+
 class _Parameters(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     max_tokens: Annotated[int, Meta(ge=1)] | None = None
     temperature: Annotated[float, Meta(ge=0)] | None = None
@@ -44,7 +55,7 @@ class _Parameters(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True
     stop: str | list[str] | None = None
     json_schema: dict[str, Any] | bool | None = None
     grammar: str | None = None
-    tools: list[dict[str, Any]] | None = None
+    tools: Annotated[list[_Tool], Meta(min_length=1)] | None = None
 
 
 NAMES = _Parameters.__struct_fields__
@@ -65,6 +76,8 @@ def checked(values: Mapping[str, Any]) -> Parameters:
         message, _, place = str(error).partition(" - at `$.")
         raise ValueError(f"{place.rstrip('`')}: {message}") from error
     found = {name: getattr(typed, name) for name in NAMES}
+    if typed.tools is not None:
+        found["tools"] = values["tools"]
     return {name: value for name, value in found.items() if value is not None}
 
 

@@ -21,8 +21,7 @@ import referencing.jsonschema
 from jsonschema.protocols import Validator
 
 Schema = dict[str, Any] | bool
-NOT_JSON = "not JSON"
-EMPTY = "empty"
+NOT_JSON, FENCED, EMPTY = "not JSON", "not JSON alone: it is in a code fence", "empty"
 _SHOWN = 160
 _NAME = re.compile(r"[^\W\d]\w*")
 
@@ -47,7 +46,7 @@ def check_answer(schema: Schema, text: str | None) -> tuple[bool, str | None]:
     try:
         value = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return False, NOT_JSON
+        return False, FENCED if text.lstrip().startswith("```") else NOT_JSON
     try:
         error = jsonschema.exceptions.best_match(_validator(msgspec.json.encode(schema)).iter_errors(value))
     except RecursionError:
@@ -63,14 +62,23 @@ def _validator(encoded: bytes) -> Validator:
         ValueError: it is no schema.
     """
     schema = msgspec.json.decode(encoded)
+    if not isinstance(schema, dict | bool):
+        raise ValueError("no JSON Schema: it must be an object")
     kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
-    try:
-        kind.check_schema(schema)
-    except jsonschema.exceptions.SchemaError as error:
-        raise ValueError(f"no JSON Schema: {_reason(error)}") from error
+    problem = jsonschema.exceptions.best_match(
+        kind(kind.META_SCHEMA, format_checker=kind.FORMAT_CHECKER).iter_errors(schema)
+    )
+    while problem and problem.context:  # of several forms that it might have, the first is the usual one
+        problem = problem.context[0]
+    if problem:
+        raise ValueError(f"no JSON Schema: {_reason(problem)}")
     _check_references(schema)
     # A registry of its own: nothing is fetched from anywhere.
     validator: Validator = kind(schema, registry=referencing.Registry())
+    try:
+        validator.is_valid(None)
+    except RecursionError as error:
+        raise ValueError("no JSON Schema: it refers to itself without end") from error
     return validator
 
 
@@ -95,7 +103,7 @@ def _references(schema: Any) -> Iterator[str]:
             yield from _references(value)
 
 
-def _reason(error: jsonschema.exceptions.ValidationError | jsonschema.exceptions.SchemaError) -> str:
+def _reason(error: jsonschema.exceptions.ValidationError) -> str:
     message = error.message.removeprefix(f"{error.instance!r} ")
     text = f"at {_place(error.absolute_path)}: {' '.join(message.split())}"
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"

@@ -118,7 +118,7 @@ def _check_text(path: Path, named: str, head: bytes) -> None:
     zeros = head.count(0) > len(head) // 4
     if head.startswith(_UTF16_32) or zeros:
         raise UsageError(f"{path} is UTF-16 or UTF-32", hint=f"save it as UTF-8: iconv -f UTF-16 -t UTF-8 {path}")
-    if named != "csv" and b"\n" not in head and re.search(rb"\r[^\r\n]", head):
+    if READERS[named] in (lines.txt, lines.jsonl) and b"\n" not in head and re.search(rb"\r[^\r\n]", head):
         raise UsageError(f"{path} ends its lines with CR alone", hint=f"give it line feeds: tr '\\r' '\\n' < {path}")
 
 

@@ -1,0 +1,102 @@
+"""Answers that are to satisfy a JSON Schema."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import pytest
+
+from nexus_tasks.batches import schemas
+
+PERSON = {
+    "type": "object",
+    "properties": {
+        "age": {"type": "integer", "minimum": 3},
+        "pets": {"type": "array", "items": {"enum": ["cat", "dog"]}},
+        "odd key": {"maxLength": 2},
+    },
+    "required": ["age"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (None, "empty"),
+        (" \n", "empty"),
+        ("forty-two", "not JSON"),
+        ('{"age": 4', "not JSON"),
+        ('{"age": NaN}', "not JSON"),
+        ('```json\n{"age": 4}\n```', "not JSON alone: it is in a code fence"),
+        ("[1]", "at $: is not of type 'object'"),
+        ("{}", "at $: 'age' is a required property"),
+        ('{"age": "x"}', "at $.age: is not of type 'integer'"),
+        ('{"age": 1}', "at $.age: is less than the minimum of 3"),
+        ('{"age": 4, "pets": ["cat", "cow"]}', "at $.pets[*]: is not one of ['cat', 'dog']"),
+        ('{"age": 4, "odd key": "long"}', "at $['odd key']: is too long"),
+        ('{"age": 4, "name": 1}', "at $: Additional properties are not allowed ('name' was unexpected)"),
+    ],
+)
+def test_an_answer_that_does_not_satisfy_its_schema_is_told_by_the_rule_and_its_place(
+    answer: str | None, reason: str
+) -> None:
+    assert schemas.check_answer(PERSON, answer) == (False, reason)
+
+
+def test_answers_that_satisfy_their_schema_have_no_reason() -> None:
+    assert schemas.check_answer(PERSON, ' {"age": 4, "pets": ["dog"]} ') == (True, None)
+    assert schemas.check_answer(True, "1") == (True, None)
+    assert schemas.check_answer(False, "1")[0] is False
+
+
+def test_reasons_of_long_values_are_short() -> None:
+    valid, reason = schemas.check_answer({"enum": ["x" * 1000]}, '"y"')
+    assert not valid
+    assert reason
+    assert len(reason) == 160
+
+
+@pytest.mark.parametrize(
+    ("schema", "why"),
+    [
+        ({"type": "objekt"}, "at $.type: is not one of ['array'"),
+        ({"properties": {"a": {"required": "b"}}}, "at $.properties.a.required: is not of type 'array'"),
+        ({"pattern": "("}, "at $.pattern: is not a 'regex'"),
+        ({"$ref": "#/$defs/none"}, "it refers to #/$defs/none, which is not in it"),
+        ({"properties": {"a": {"$ref": "https://example.com/a.json"}}}, "it refers to https://example.com/a.json"),
+        ({"$ref": "#"}, "it refers to itself without end"),
+        ([1], "it must be an object"),
+    ],
+)
+def test_a_schema_that_is_none_is_refused_with_its_place(schema: Any, why: str) -> None:
+    with pytest.raises(ValueError, match="no JSON Schema") as refused:
+        schemas.check(schema)
+    assert why in str(refused.value)
+
+
+def test_schemas_of_other_drafts_and_those_with_definitions_are_taken() -> None:
+    schema = {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "definitions": {"n": {"type": "integer", "exclusiveMinimum": 0}},
+        "items": [{"$ref": "#/definitions/n"}],
+        "properties": {"$ref": {"type": "string"}},
+    }
+    schemas.check(schema)
+    assert schemas.check_answer(schema, "[0]") == (False, "at $[*]: is less than or equal to the minimum of 0")
+
+
+def test_nothing_is_fetched_for_a_schema(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("asked the network")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    with pytest.raises(ValueError, match="which is not in it"):
+        schemas.check({"$ref": "http://127.0.0.1:1/schema.json"})
+
+
+def test_an_answer_nested_too_deeply_to_be_checked_is_invalid() -> None:
+    tree = {"$defs": {"t": {"items": {"$ref": "#/$defs/t"}}}, "$ref": "#/$defs/t"}
+    valid, reason = schemas.check_answer(tree, "[" * 400 + "]" * 400)
+    assert (valid, reason) == (False, "at $: is nested too deeply to be checked")
