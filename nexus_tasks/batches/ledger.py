@@ -11,10 +11,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
+from nexus_tasks.batches import schemas
 from nexus_tasks.batches.entries import Answered, Begun, Entry, Failed, Server, SetAside
 from nexus_tasks.batches.failures import Problem
 from nexus_tasks.batches.items import Item, schema_name
@@ -23,10 +24,9 @@ from nexus_tasks.batches.twins import Twins
 from nexus_tasks.batches.window import Work
 from nexus_tasks.batches.worker import Ended, Worker
 from nexus_tasks.servers import answers
+from nexus_tasks.servers.endpoint import Endpoint
 
 TWINS_AT_ONCE = 256
-CheckAnswer = Callable[[dict[str, Any] | bool, str | None], tuple[bool, str | None]]
-"""Whether a text satisfies a schema, and else the reason."""
 
 
 class Sink(Protocol):
@@ -50,22 +50,18 @@ class Ledger:
     """Results of a run.
 
     Args:
-        check_answer: holds answers against their schemas.
         twins: None where identical requests are asked each by itself.
     """
 
-    def __init__(
-        self, outcome: Outcome, history: History | None, twins: Twins | None, check_answer: CheckAnswer
-    ) -> None:
+    def __init__(self, outcome: Outcome, history: History | None, twins: Twins | None) -> None:
         self.outcome = outcome
         self._history = history
-        self._check_answer = check_answer
         self._twins = twins
         self._done = bytearray(outcome.total)  # in this run
         self._entries: list[Entry] = []
         self._counts: list[Callable[[], None]] = []
         self._copies: deque[Iterator[Entry]] = deque()  # results of twins, made as they are written
-        self._servers: dict[str, Server] = {}
+        self._servers: dict[str, Endpoint] = {}
 
     @property
     def is_behind(self) -> bool:
@@ -103,25 +99,25 @@ class Ledger:
     def server(self, worker: Worker) -> None:
         """Note what an endpoint is, where that is news."""
         server = worker.watch.server
-        if server is None:
+        if server is None or server is self._servers.get(worker.name):
             return
-        entry = Server(worker.name, 0.0, server.model, server.build, server.total_slots, server.n_ctx)
-        if self._servers.get(worker.name) != entry:
-            self._servers[worker.name] = entry
-            self._entries.append(msgspec.structs.replace(entry, at=time.time()))
+        before, self._servers[worker.name] = self._servers.get(worker.name), server
+        if server != before:
+            self._entries.append(
+                Server(worker.name, time.time(), server.model, server.build, server.total_slots, server.n_ctx)
+            )
 
     def answer(self, worker: Worker, ended: Ended) -> None:
         """An item has its answer, and so have its twins."""
         work, reading = ended.work, ended.reading
         request, schema = work.request, work.request.schema
-        valid, reason = (None, None) if schema is None else self._check_answer(schema, reading.answer.text)
-        server = worker.watch.server
+        valid, reason = (None, None) if schema is None else schemas.check_answer(schema, reading.answer.text)
         entry = Answered(
             item=work.item.index,
             key=request.key.hex(),
             endpoint=worker.name,
             model=request.model or worker.served.model or reading.model or "",
-            build=reading.build or (server.build if server else None),
+            build=reading.build or worker.served.build,
             at=time.time(),
             latency_ms=_ms(ended.moment - work.begun),
             answer=reading.answer,

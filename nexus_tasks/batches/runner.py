@@ -76,7 +76,7 @@ def run(
                     endpoints,
                     journal,
                     options,
-                    Ledger(outcome, history, twins, lambda _schema, _text: (True, None)),
+                    Ledger(outcome, history, twins),
                     progress,
                 )
             )
@@ -169,17 +169,22 @@ class _Run:
             self._take_news(worker)
         self._settling.settle_cut()
         self._read()
-        self._send()
-        if self._is_all_read and not (
-            self._scheduler.waiting
-            or self._settling.is_waiting
-            or self._ledger.is_behind
-            or any(w.under_way for w in self._workers)
-        ):
+        if not self._is_done:
+            self._give_up_waiting()
+        taken = set() if self._is_over else self._take_items()
+        self._ledger.write(self._journal)  # before what begins is sent
+        for worker in taken:
+            worker.send()
+        if self._is_done:
             self._stop(COMPLETE, "")
-        elif self._ledger.is_behind or (not self._is_all_read and not self._scheduler.is_full):
+        elif self._ledger.is_behind or (not self._is_all_read and self._scheduler.room > 0):
             self._news.set()  # there is more to do at once
-        self._give_up_waiting()
+
+    @property
+    def _is_done(self) -> bool:
+        """True when every item has its result."""
+        is_waiting = self._scheduler.waiting or self._settling.is_waiting or self._ledger.is_behind
+        return self._is_all_read and not is_waiting and not any(worker.under_way for worker in self._workers)
 
     def _stop(self, ended: str, hint: str) -> None:
         self._is_over = True
@@ -199,8 +204,8 @@ class _Run:
     # what is next
 
     def _read(self) -> None:
-        for _ in range(READ_AT_ONCE):
-            if self._is_all_read or self._scheduler.is_full:
+        for _ in range(min(self._scheduler.room, READ_AT_ONCE)):
+            if self._is_all_read or self._window.is_full:
                 return
             item = next(self._items, None)
             if item is None:
@@ -212,28 +217,23 @@ class _Run:
             else:
                 self._window.add(Work(item, item.request))
 
-    def _send(self) -> None:
-        """Write what came and what begins, then send it."""
+    def _take_items(self) -> set[Worker]:
+        """Hand out what can be sent; the endpoints that got something."""
         taken: dict[Worker, list[Work]] = {}
         for worker, work in self._scheduler.assignments(is_all_read=self._is_all_read):
             worker.take(work)
             taken.setdefault(worker, []).append(work)
         for worker, works in taken.items():
             self._ledger.begun(worker, works)
-        self._ledger.write(self._journal)
-        for worker in taken:
-            worker.send()
+        return set(taken)
 
     def _give_up_waiting(self) -> None:
         """Stop where no endpoint has been well for too long, or none will be."""
         now = perf_counter()
-        if any(worker.is_well for worker in self._workers):
-            self._well_at = now
+        if any(worker.is_well or worker.under_way for worker in self._workers):
+            self._well_at = now if any(worker.is_well for worker in self._workers) else self._well_at
             return
-        waited_s = now - self._well_at
-        if not self._is_over and (
-            waited_s > self._options.wait_s or all(worker.watch.is_lost for worker in self._workers)
-        ):
+        if now - self._well_at > self._options.wait_s or all(worker.watch.is_lost for worker in self._workers):
             why = "; ".join(f"{worker.name}: {worker.problem}" for worker in self._workers)
             self._stop(
                 f"no endpoint could be used any more: {why}",

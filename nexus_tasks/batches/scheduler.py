@@ -38,9 +38,9 @@ class Scheduler:
         return len(self._window) + len(self._later) + len(self._alone) + own + alone
 
     @property
-    def is_full(self) -> bool:
-        """True where nothing more should be read."""
-        return self._window.is_full or self.waiting >= self._window.max_items
+    def room(self) -> int:
+        """The number of items that may be read on."""
+        return 0 if self._window.is_full else self._window.max_items - self.waiting
 
     def again(self, work: Work, after_s: float = 0.0) -> None:
         """Have an item asked again, after so many seconds."""
@@ -59,11 +59,12 @@ class Scheduler:
             for work in worker.recall():
                 self._window.put_back(work)
         yield from self._alone_assignments()
+        enough = sum(worker.slots for worker in self._workers if worker.is_well) if is_all_read else 0
         free = list(self._workers)
         while free:
             # One after another: the first of them would take all of a short batch.
             for worker in list(free):
-                found = self._next(worker, is_all_read=is_all_read)
+                found = self._next(worker, enough, is_all_read=is_all_read)
                 if found is None:
                     free.remove(worker)
                 else:
@@ -76,9 +77,8 @@ class Scheduler:
             if worker.alone is not None and not worker.under_way and worker.is_here:
                 yield worker, worker.alone
 
-    def _next(self, worker: Worker, *, is_all_read: bool) -> Work | None:
-        plenty = not is_all_read or len(self._window) > sum(other.slots for other in self._workers if other.is_well)
-        if not worker.has_room(plenty=plenty):
+    def _next(self, worker: Worker, enough: int, *, is_all_read: bool) -> Work | None:
+        if not worker.has_room(plenty=len(self._window) > enough):
             return None
         if worker.own:
             return worker.own.popleft()
@@ -88,9 +88,9 @@ class Scheduler:
 
     def _is_better_left(self, worker: Worker) -> bool:
         """True where the other endpoints will have answered all that waits before this one has answered one more."""
-        others = [other for other in self._workers if other is not worker and other.is_well and other.latency_s]
+        others = [other for other in self._workers if other is not worker and other.is_well and other.pace.latency_s]
         rate = sum(other.rate for other in others)
-        if not rate or worker.latency_s is None:
+        if not rate or worker.pace.latency_s is None:
             return False
-        fastest_s = min(other.latency_s for other in others if other.latency_s)
-        return worker.latency_s > len(self._window) / rate + fastest_s
+        fastest_s = min(other.pace.latency_s for other in others if other.pace.latency_s)
+        return worker.pace.latency_s > len(self._window) / rate + fastest_s

@@ -60,29 +60,28 @@ class Settling:
     def _fail(self, worker: Worker, work: Work, problem: Problem) -> None:
         verdict = failures.judge(problem)
         if verdict is Verdict.NEVER:
-            worker.failures = 0  # it answers
+            worker.pace.refused_one()
             self._refuse(worker, work, problem)
             return
         self._ledger.failed(worker, work, problem)
-        worker.last_problem = f"{problem.kind}: {problem.message}"
         match verdict:
             case Verdict.AGAIN:
                 self._again(worker, work, problem)
             case Verdict.CUT:
-                worker.watch.went_away(problem.message)
+                worker.went_away(problem)
                 self._cut.append((worker, work, problem))
             case Verdict.UNUSABLE:
                 worker.watch.lose(problem.message)
                 self._ask_again(work)
             case Verdict.ELSEWHERE:
                 if problem.kind == "rate_limited":
-                    worker.refused(problem.retry_after_s)
+                    worker.pace.overloaded(problem)
                 else:
-                    worker.watch.went_away(problem.message)
+                    worker.went_away(problem)
                 self._ask_again(work)
 
     def _again(self, worker: Worker, work: Work, problem: Problem) -> None:
-        work.faults += worker.failed()
+        work.faults += worker.pace.failed(problem)
         if work.faults >= self._attempts:
             message = f"{work.faults} attempts failed, the last one so: {problem.kind}: {problem.message}"
             self._ledger.give_up(worker, work, Problem("attempts", message))
@@ -106,25 +105,25 @@ class Settling:
     def _refuse(self, worker: Worker, work: Work, problem: Problem) -> None:
         """Set an item aside, unless another endpoint has the context that it needs."""
         if problem.kind == "too_long":
-            work.n_ctx_over = max(work.n_ctx_over, _n_ctx(worker))
-            larger = [other for other in self._workers if _n_ctx(other) > work.n_ctx_over]
-            if larger and work.n_ctx_over:
+            work.n_ctx_over = max(work.n_ctx_over, worker.n_ctx)
+            larger = [other for other in self._workers if other.n_ctx > work.n_ctx_over]
+            if larger:
                 self._ledger.failed(worker, work, problem)
-                max(larger, key=_n_ctx).own.append(work)
+                max(larger, key=lambda other: other.n_ctx).own.append(work)
                 return
         self._ledger.give_up(worker, work, problem)
 
 
 def _other_model(worker: Worker, ended: Ended) -> Problem | None:
-    """The problem of an answer of a model that took the place of the batch's; the endpoint is looked at then."""
-    server, named = worker.watch.server, ended.reading.model
-    if named is None or ended.work.request.model is not None or named == worker.served.model:
+    """The problem of an answer of a model that took the place of the batch's; the endpoint is looked at then, and also
+    where another build answers.
+    """
+    server, reading = worker.last_server, ended.reading
+    if server is None or server.engine != LLAMA_CPP or ended.work.request.model is not None:
+        return None  # others name model and build as they like
+    if server.build and reading.build and server.build != reading.build:
+        worker.watch.went_away(f"its build changed to {reading.build}")  # to be back when it has been looked at
+    worker.names_itself = worker.names_itself or reading.model
+    if reading.model in (None, worker.names_itself):
         return None
-    if server is not None and server.engine != LLAMA_CPP:
-        return None  # others name a model as they like
-    worker.watch.went_away(f"serves {named} instead of {worker.served.model}")
-    return Problem("connect", f"{named} answered instead of {worker.served.model}")
-
-
-def _n_ctx(worker: Worker) -> int:
-    return (worker.watch.server.n_ctx if worker.watch.server else None) or 0
+    return Problem("connect", f"{reading.model} answered instead of {worker.names_itself}")

@@ -68,7 +68,7 @@ class Watch:
         self._on_found, self._wake = on_found, wake
         self._is_looking = False
         self._looks = 0
-        self._look_at = 0.0
+        self._next_look = 0.0
         self._slots = _source(reached)
         self._slots_at = 0.0
         self._others_before = 0
@@ -83,8 +83,15 @@ class Watch:
         if self.server is None:
             return
         self.server, self.problem, self.died = None, problem, None
-        self._looks, self._look_at = 0, 0.0
+        if self._looks:  # it went away again before it answered anything
+            self._look_later()
+        else:
+            self._next_look = 0.0
         self.sweep(0)
+
+    def proved(self) -> None:
+        """Note that it answers: when it goes away, the first look need not wait."""
+        self._looks = 0
 
     def lose(self, problem: str) -> None:
         """Use it no more in this run."""
@@ -96,19 +103,28 @@ class Watch:
         if self._is_looking or self.is_lost:
             return
         if self.server is None:
-            if now >= self._look_at:
+            if now >= self._next_look:
                 self._is_looking = True
                 aside(self._loop, lambda: endpoints.ask(self._target), self._looked)
         elif self._slots is not None and now >= self._slots_at:
             self._is_looking = True
             self._slots_at = now + SLOTS_S
-            aside(self._loop, self._slots.look, lambda look: self._saw_slots(look, under_way))
+            slots = self._slots
+            aside(self._loop, lambda: self._look_at(slots), lambda look: self._saw_slots(look, under_way))
 
     def close(self) -> None:
         """Look no more."""
-        if self._slots is not None and not self._is_looking:
-            self._slots.close()
         self.is_lost = True
+        if self._slots is not None:
+            self._slots.close()
+
+    def _look_at(self, slots: scrape.Source) -> scrape.Look:
+        """Look at the slots, in a thread."""
+        try:
+            return slots.look()
+        finally:
+            if self.is_lost:  # the run has ended meanwhile
+                slots.close()
 
     def _looked(self, found: tuple[Endpoint, Route] | Exception) -> None:
         self._is_looking = False
@@ -134,13 +150,13 @@ class Watch:
     def _use(self, server: Endpoint, way: Route) -> None:
         self._on_found(server, way)
         self.server, self.problem = server, None
-        self._looks, self.others, self._others_before = 0, 0, 0
+        self.others = self._others_before = 0
         self._slots_at = perf_counter() + SLOTS_S
 
     def _look_later(self) -> None:
         pause_s = backoff_s(self._looks, first_s=FIRST_LOOK_S, max_s=MAX_LOOK_S)
         self._looks += 1
-        self._look_at = perf_counter() + max(pause_s, FIRST_LOOK_S / 2)
+        self._next_look = perf_counter() + max(pause_s, FIRST_LOOK_S / 2)
 
     def _saw_slots(self, look: scrape.Look | Exception, before: int) -> None:
         self._is_looking = False

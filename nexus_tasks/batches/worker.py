@@ -6,8 +6,7 @@
     worker.send()
     worker.ended                    # requests that ended, to be taken by the runner
 
-An endpoint that hangs up, refuses connections or loads its model is *away* until it answers what it is. One that fails
-request after request is asked for one at a time, with growing pauses, until it answers again.
+An endpoint that hangs up, refuses connections or loads its model is *away* until it answers what it is.
 """
 
 from __future__ import annotations
@@ -23,7 +22,9 @@ import msgspec
 
 from nexus_tasks.batches.answers import Reader, Reading
 from nexus_tasks.batches.endpoint import Reached
+from nexus_tasks.batches.failures import Problem
 from nexus_tasks.batches.options import Options, Served
+from nexus_tasks.batches.pace import Pace
 from nexus_tasks.batches.watch import Watch
 from nexus_tasks.batches.window import Work
 from nexus_tasks.load.requests import Limits
@@ -33,13 +34,6 @@ from nexus_tasks.load.sender.protocol import Ask
 from nexus_tasks.load.sender_link import configuration
 from nexus_tasks.servers.endpoint import API_PATH, Endpoint
 from nexus_tasks.servers.route import Route
-
-FIRST_LIMIT, MAX_LIMIT = 4.0, 128.0
-"""Requests under way at a server that does not tell its slots, at first and at most."""
-PAUSE_S, MAX_DOUBLINGS = 0.5, 6
-FAILURES_IN_A_ROW = 8
-"""An endpoint that failed so often without an answer is taken for what fails, not its rows."""
-_WEIGHT = 0.2  # of the latest answer in the mean latency
 
 
 @dataclass(frozen=True)
@@ -76,15 +70,13 @@ class Worker:
         self.under_way: dict[int, Work] = {}
         self.own: deque[Work] = deque()  # no other endpoint has the context for these
         self.alone: Work | None = None  # to be asked while nothing else is under way here
-        self.latency_s: float | None = None
-        self.failures = 0  # in a row
-        self.last_problem: str | None = None
+        self.pace = Pace()
+        self.last_server: Endpoint | None = None  # as it was there last
+        self.names_itself: str | None = None  # the model's name in its answers
         self.watch = Watch(loop, reached, model, self._found, wake)
         self._options = options
         self._wake = wake
         self._pool = Pool(loop, self._on_end)
-        self._limit = FIRST_LIMIT
-        self._paused_until = 0.0
         self._number = 0
         self._taken: list[int] = []  # numbers of those that are still to be sent
         if reached.server is not None and reached.way is not None:
@@ -100,12 +92,18 @@ class Worker:
     @property
     def is_well(self) -> bool:
         """True while it is here and answers."""
-        return self.is_here and self.failures < FAILURES_IN_A_ROW
+        return self.is_here and not self.pace.is_failing
+
+    @property
+    def n_ctx(self) -> int:
+        """The context of a slot, as far as it is known, where the endpoint can be used or may be again."""
+        known = self.last_server is not None and not self.watch.is_lost
+        return (self.last_server.n_ctx if self.last_server and known else None) or 0
 
     @property
     def problem(self) -> str:
         """The reason why it is not well."""
-        return self.watch.problem or self.last_problem or "it does not answer"
+        return self.watch.problem or self.pace.last_problem or "it does not answer"
 
     @property
     def slots(self) -> int:
@@ -114,7 +112,7 @@ class Worker:
             return 1
         if self.watch.total_slots:
             return max(self.watch.total_slots - self.watch.others, 1)
-        return self._options.concurrency or int(self._limit)
+        return self._options.concurrency or self.pace.limit
 
     def has_room(self, *, plenty: bool) -> bool:
         """True where another request should be under way.
@@ -122,7 +120,7 @@ class Worker:
         Args:
             plenty: whether so many items wait that one may wait at the server, for the moment a slot is free.
         """
-        if not self.is_here or self._paused_until > perf_counter() or self.alone is not None:
+        if not self.is_here or self.pace.is_paused or self.alone is not None:
             return False
         waits = plenty and self.is_well and bool(self.watch.total_slots) and not self.watch.others
         return len(self.under_way) < self.slots + waits
@@ -130,7 +128,7 @@ class Worker:
     @property
     def rate(self) -> float:
         """Requests per second, by the latency of the latest; 0 where it is unknown."""
-        return self.slots / self.latency_s if self.latency_s else 0.0
+        return self.slots / self.pace.latency_s if self.pace.latency_s else 0.0
 
     # requests
 
@@ -172,50 +170,44 @@ class Worker:
             return
         now = perf_counter()
         reader.feed(times, parts)
-        reading = reader.finish(self._named(failure, now - work.begun))
+        reading = reader.finish(self._named(failure, transfer, now))
         self.ended.append(Ended(work, reading, times[-1] if times else now))
         self._wake()
 
-    def _named(self, failure: Failure | None, lasted_s: float) -> Failure | None:
-        """The failure; a time limit other than that of the whole request is a stall."""
+    def _named(self, failure: Failure | None, transfer: Transfer, now: float) -> Failure | None:
+        """The failure, by the names of :data:`nexus_tasks.batches.entries.KINDS`."""
         limit_s = self._options.request_s
-        if failure is not None and failure.kind == "timeout" and (limit_s is None or lasted_s < limit_s):
+        if failure is None:
+            return None
+        if failure.kind == "timeout" and (limit_s is None or now - transfer.begun < limit_s):
             return Failure("stalled", failure.message)
+        if failure.kind == "connect" and transfer.retried:
+            # It was sent over a connection that was there, and lost; then there was nobody to connect to.
+            return Failure("disconnected", failure.message)
         return failure
 
     # what became of them
 
     def succeeded(self, lasted_s: float) -> None:
         """Note an answer."""
-        self.failures = 0
-        before_s = lasted_s if self.latency_s is None else self.latency_s
-        self.latency_s = before_s + _WEIGHT * (lasted_s - before_s)
-        self._limit = min(self._limit + 1 / self._limit, MAX_LIMIT)
+        self.pace.succeeded(lasted_s)
+        self.watch.proved()
 
-    def failed(self) -> bool:
-        """Note a failure; True where its row may be the reason, False where the endpoint is."""
-        self.failures += 1
-        if self.failures < FAILURES_IN_A_ROW:
-            return True
-        self._pause(PAUSE_S * 2.0 ** min(self.failures - FAILURES_IN_A_ROW, MAX_DOUBLINGS))
-        return False
-
-    def refused(self, retry_after_s: float | None) -> None:
-        """Note that it has too much to do, and for how long it asks not to be asked."""
-        self.failures += 1
-        self._limit = max(self._limit / 2, 1.0)
-        self._pause(PAUSE_S * 2.0 ** min(self.failures, MAX_DOUBLINGS) if retry_after_s is None else retry_after_s)
-
-    def _pause(self, seconds: float) -> None:
-        self._paused_until = max(self._paused_until, perf_counter() + seconds)
+    def went_away(self, problem: Problem) -> None:
+        """Send nothing until it answers what it is."""
+        if self.is_here:
+            self.pace.went_away(problem)
+            self.watch.went_away(problem.message)
 
     def recall(self) -> list[Work]:
-        """Take back what waits for it alone, where it can't be sent any."""
-        if self.is_here:
-            return []
-        back = [*self.own, *([self.alone] if self.alone is not None else [])]
-        self.own.clear()
-        self.alone = None
+        """Take back what waits for it alone, where that could not be sent for long."""
+        back: list[Work] = []
+        if self.watch.is_lost:
+            back += self.own
+            self.own.clear()
+        if self.alone is not None and not self.is_here:
+            back.append(self.alone)
+            self.alone = None
         return back
 
     # looks
@@ -225,6 +217,7 @@ class Worker:
         limits = Limits(connect_s=options.connect_s, token_s=options.token_s, request_s=options.request_s)
         self._pool.configure(configuration(way, self.key, {}, None, limits))
         self.served.model, self.served.build = server.model, server.build
+        self.last_server, self.names_itself = server, None
 
     def sweep(self) -> None:
         """Look after what is under way, and after the endpoint."""
