@@ -167,6 +167,15 @@ def benchmark(session: nox.Session) -> None:
 
 
 @session(default=False)
+def plan(session: nox.Session) -> None:
+    """Tell what a server will take of GPUs and host: of a MODEL.
+
+    As in ``nox -s plan -- gpt-oss-20b-mxfp4 --gpus 24576 -c 65536``.
+    """
+    task(session, "plan", *session.posargs)
+
+
+@session(default=False)
 def compare(session: nox.Session) -> None:
     """Tell whether one benchmark is better than another."""
     task(session, "compare", *session.posargs)

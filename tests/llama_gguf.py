@@ -1,7 +1,9 @@
 """What llama.cpp's own reader makes of GGUF headers: run as a process, since its assertions end one.
 
     python -m tests.llama_gguf LIBGGML_BASE <<< '{"files": [PATH, …], "types": [NUMBER, …]}'
-        {"files": [[data offset, tensors], or null where it refuses, …], "types": [[elements, bytes] of a block, …]}
+        {"files": [[data offset, tensors], or null where it refuses, …], "types": [[name, elements, bytes], …]}
+
+Elements and bytes are those of a block.
 
 A type must be one that the library has.
 """
@@ -34,7 +36,11 @@ def main() -> None:
         files.append([library.gguf_get_data_offset(header), library.gguf_get_n_tensors(header)] if header else None)
         if header:
             library.gguf_free(header)
-    types = [[library.ggml_blck_size(number), library.ggml_type_size(number)] for number in asked["types"]]
+    library.ggml_type_name.restype = ctypes.c_char_p
+    types = [
+        [library.ggml_type_name(number).decode(), library.ggml_blck_size(number), library.ggml_type_size(number)]
+        for number in asked["types"]
+    ]
     json.dump({"files": files, "types": types}, sys.stdout)
 
 

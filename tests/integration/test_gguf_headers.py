@@ -13,6 +13,7 @@ import pytest
 
 from nexus_tasks.model_store import tiny_model
 from plugins.module_utils.hostlib import gguf
+from plugins.module_utils.hostlib.tensor_types import TENSOR_TYPES, TensorType
 from tests.conftest import ROOT
 from tests.damaged_gguf import damaged
 
@@ -39,7 +40,7 @@ def ours(path: Path) -> tuple[list[int] | None, str]:
     return [header.data_start, len(header.tensors)], ""
 
 
-def test_llama_cpp_knows_the_same_types_of_the_same_sizes(llama_server_bin: Path, tmp_path: Path) -> None:
+def test_llama_cpp_knows_the_same_types_by_the_same_names_and_sizes(llama_server_bin: Path, tmp_path: Path) -> None:
     files = []
     for kind in range(64):
         name = struct.pack("<Q", 1) + b"a"
@@ -47,9 +48,9 @@ def test_llama_cpp_knows_the_same_types_of_the_same_sizes(llama_server_bin: Path
         files.append(tmp_path / str(kind))
         files[-1].write_bytes(header + bytes(-len(header) % 32 + 256 * 8))
     taken = theirs(llama_server_bin, files=files)["files"]
-    assert {kind for kind, header in enumerate(taken) if header} == set(gguf.TENSOR_BLOCKS)
-    sizes = theirs(llama_server_bin, types=list(gguf.TENSOR_BLOCKS))["types"]
-    assert dict(zip(gguf.TENSOR_BLOCKS, map(tuple, sizes), strict=True)) == gguf.TENSOR_BLOCKS
+    assert {kind for kind, header in enumerate(taken) if header} == set(TENSOR_TYPES)
+    known = theirs(llama_server_bin, types=list(TENSOR_TYPES))["types"]
+    assert [TensorType(*row) for row in known] == list(TENSOR_TYPES.values())
 
 
 def test_what_llama_cpp_refuses_is_refused_and_what_it_reads_is_read_alike(
@@ -67,7 +68,7 @@ def test_what_llama_cpp_refuses_is_refused_and_what_it_reads_is_read_alike(
         our, why = ours(path)
         if "is truncated: header says" in why:
             continue  # of data that is missing llama.cpp knows when it comes to load it
-        newer = our and any(one.type not in gguf.TENSOR_BLOCKS for one in gguf.read_header(str(path)).tensors)
+        newer = our and any(one.type not in TENSOR_TYPES for one in gguf.read_header(str(path)).tensors)
         assert our == their or (newer and their is None), f"{path}: {why}"
         seen.add(their is None)
     assert seen == {True, False}

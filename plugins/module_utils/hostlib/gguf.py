@@ -20,6 +20,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Union
 
+from .tensor_types import TENSOR_TYPES, row_bytes
+
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)  # that llama.cpp reads; little-endian
 
@@ -29,15 +31,6 @@ UINT16, UINT32, INT32, STRING, ARRAY = 2, 4, 5, 8, 9
 # What llama.cpp takes in one type only.
 KINDS = {"general.alignment": UINT32, "split.no": UINT16, "split.count": UINT16, "split.tensors.count": INT32}
 ALIGNMENT = 32  # where the header names none
-
-# Elements and bytes of a block, by the number of the tensor type: those of the pinned llama.cpp.
-TENSOR_BLOCKS = {
-    0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 9: (32, 36),
-    10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 15: (256, 292),
-    16: (256, 66), 17: (256, 74), 18: (256, 98), 19: (256, 50), 20: (32, 18), 21: (256, 110), 22: (256, 82),
-    23: (256, 136), 24: (1, 1), 25: (1, 2), 26: (1, 4), 27: (1, 8), 28: (1, 8), 29: (256, 56), 30: (1, 2),
-    34: (256, 54), 35: (256, 66), 39: (32, 17), 40: (64, 36), 41: (128, 18), 42: (64, 18),
-}  # fmt: skip
 
 # llama.cpp's own limits.
 MAX_DIMENSIONS = 4
@@ -50,7 +43,7 @@ MAX_KEYS = 2048
 MAX_KEY = 1024
 MAX_STRINGS = 1 << 21
 MAX_TENSORS = 1 << 16
-MAX_TYPE = 255  # of a tensor; newer ones than TENSOR_BLOCKS are for llama.cpp to judge
+MAX_TYPE = 255  # of a tensor; newer ones than TENSOR_TYPES are for llama.cpp to judge
 MAX_FILES = 1000
 # Longer values are passed over, unread.
 KEPT_STRING_BYTES = 4096
@@ -79,15 +72,14 @@ class Tensor:
     name: str
     shape: tuple[int, ...]
     type: int
-    """A number of TENSOR_BLOCKS, or one that is newer than that table."""
+    """A number of TENSOR_TYPES, or one that is newer than that table."""
     offset: int
     """Bytes from the begin of the tensors' data."""
 
     @property
     def size_bytes(self) -> int:
         """Bytes that its data takes; 0 for an unknown type."""
-        per_block, block_bytes = TENSOR_BLOCKS.get(self.type, (1, 0))
-        return _product(self.shape) // per_block * block_bytes
+        return row_bytes(self.type, _product(self.shape))
 
 
 @dataclass(frozen=True)
@@ -194,16 +186,20 @@ def part_paths(path: str, count: int) -> list[str]:
     return [f"{named[1]}-{number:05}-of-{count:05}.gguf" for number in range(1, count + 1)]
 
 
-def read_model(path: str) -> tuple[Header, ...]:
+def read_model(path: str, header_of: Callable[[str], Header] = read_header) -> tuple[Header, ...]:
     """The headers of all files of a model, by the path of the first. Raises GgufError and OSError.
 
     A model that was split is whole when each file is there, says which one it is, and none lacks tensors.
+
+    Args:
+        header_of: reads the header of a path, or of an address that is given in its place; its errors are let through,
+            but for FileNotFoundError.
     """
-    first = read_header(path)
+    first = header_of(path)
     headers = []
     for number, part in enumerate(part_paths(path, first.split_count)):
         try:
-            header = first if number == 0 else read_header(part)
+            header = first if number == 0 else header_of(part)
         except FileNotFoundError as error:
             raise GgufError(
                 f"{part} is not there: of the model's {first.split_count} files this one is missing; put it beside the "
@@ -367,7 +363,7 @@ def _tensors(cursor: _Cursor, count: int) -> list[Tensor]:
             raise cursor.damaged(f"tensor {_shown(name)} has {dimensions} dimensions, more than {MAX_DIMENSIONS}")
         shape = tuple(cursor.number(U64) for _ in range(dimensions))
         kind, offset = cursor.number(U32), cursor.number(U64)
-        per_block = TENSOR_BLOCKS.get(kind, (1, 0))[0]
+        per_block = TENSOR_TYPES[kind].per_block if kind in TENSOR_TYPES else 1
         if kind > MAX_TYPE:
             raise cursor.damaged(f"tensor {_shown(name)} has data of type {kind}")
         if max(shape, default=0) >= MAX_ELEMENTS or _product(shape) >= MAX_ELEMENTS:
@@ -392,7 +388,7 @@ def _check_places(cursor: _Cursor, tensors: tuple[Tensor, ...], alignment: int) 
         offset = tensor.offset
         if offset % alignment or offset < expected or (exact and offset > expected):
             raise cursor.damaged(f"tensor {_shown(tensor.name)} lies at {offset}, not at {expected} where it should")
-        exact = tensor.type in TENSOR_BLOCKS
+        exact = tensor.type in TENSOR_TYPES
         end = offset + tensor.size_bytes
         expected = end + -end % alignment
 

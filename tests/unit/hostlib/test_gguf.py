@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gguf import GGML_QUANT_SIZES, GGUFReader, GGUFWriter
+from gguf import GGUFReader, GGUFWriter
 
 from nexus_tasks.model_store import tiny_model
 from plugins.module_utils.hostlib import gguf
@@ -85,12 +85,6 @@ def test_nothing_else_reads_headers() -> None:
     files = [path for place in ("plugins", "nexus_tasks") for path in (ROOT / place).rglob("*.py")]
     others = [path for path in files if not path.samefile(own)]
     assert [path for path in others if re.search(r"b[\"']GGUF|GGUFReader", path.read_text(encoding="utf-8"))] == []
-
-
-def test_the_sizes_of_tensor_types_are_those_of_the_gguf_package() -> None:
-    package = {int(kind): sizes for kind, sizes in GGML_QUANT_SIZES.items()}
-    del package[9]  # Q8_1 is no type of files, and the package has a former size of it
-    assert package.items() <= gguf.TENSOR_BLOCKS.items()
 
 
 def test_tensors_lie_where_the_gguf_package_finds_them(model: Path) -> None:
@@ -337,6 +331,14 @@ def test_all_files_of_a_split_model_are_read_and_a_single_one_is_a_model(tmp_pat
     assert [header.name for header in headers] == [f"{tmp_path}/m-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
     assert [one.name for header in headers for one in header.tensors] == ["1.0", "1.1", "2.0", "2.1", "3.0", "3.1"]
     assert [header.name for header in gguf.read_model(str(model))] == [str(model)]
+
+
+def test_files_of_a_split_model_can_come_from_elsewhere(tmp_path: Path) -> None:
+    split(tmp_path)
+    headers = gguf.read_model(
+        "m-00001-of-00003.gguf", lambda name: gguf.read_header(str(tmp_path / name), f"host:{name}")
+    )
+    assert [header.name for header in headers] == [f"host:m-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
 
 
 def test_of_a_split_model_what_is_not_whole_is_told(tmp_path: Path) -> None:

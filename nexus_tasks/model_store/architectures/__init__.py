@@ -1,0 +1,1 @@
+"""The architectures whose memory is known: which caches and which graph each has."""

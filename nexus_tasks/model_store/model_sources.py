@@ -1,0 +1,158 @@
+"""The headers of a model, wherever it lies: a file, an address, the Hugging Face hub, or a profile of the catalogue.
+
+    shape = open_model("ggml-org/gpt-oss-20b-GGUF:gpt-oss-20b-mxfp4.gguf", catalogue)
+
+Of a remote model only the header is transferred, by ranges. Addresses on the hub are huggingface_hub's, so HF_ENDPOINT
+counts; the token of HF_TOKEN goes to the hub alone, not where it redirects to.
+"""
+
+from __future__ import annotations
+
+import difflib
+import http.client
+import os
+import re
+import urllib.error
+import urllib.parse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import yaml
+
+from nexus_tasks.core.errors import UsageError
+from nexus_tasks.hostlib import gguf
+from nexus_tasks.hostlib.http_client import basic_authorization, open_address, without_user
+from nexus_tasks.hostlib.model_shape import ModelShape, shape_of
+
+CATALOGUE = Path("group_vars/all/models.yml")
+ON_HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+):(?P<file>[^:]+\.gguf)")
+TOTAL = re.compile(r"bytes \d+-\d+/(\d+)")
+TIMEOUT_SECONDS = 60
+SPARE_BYTES = 1 << 16  # of an answer's length, for its headers
+
+
+def catalogue_of(path: Path = CATALOGUE) -> dict[str, dict[str, Any]]:
+    """The profiles of the catalogue, by name; none where the file is missing.
+
+    Raises UsageError where it can't be read.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"{path} can't be read: {str(error).splitlines()[0]}", hint="correct it") from error
+    models = content.get("llama_models") if isinstance(content, dict) else None
+    return (
+        {str(name): dict(one) for name, one in models.items() if isinstance(one, dict)}
+        if isinstance(models, dict)
+        else {}
+    )
+
+
+def open_model(text: str, catalogue: Mapping[str, Mapping[str, Any]]) -> ModelShape:
+    """The shape of a model.
+
+    Args:
+        text: a path, an address, ``REPO:FILE`` of the hub, or a profile's name; of a model in several files the first.
+
+    Raises UsageError where there is no such model, or where it is damaged.
+    """
+    if re.match(r"https?://", text):
+        return _shape(text, _Remote(text, basic_authorization(text)))
+    path = Path(text).expanduser()
+    if path.is_file():
+        return _shape(str(path), None)
+    if text in catalogue:
+        return _of_profile(text, catalogue)
+    on_hub = ON_HUB.fullmatch(text)
+    if on_hub:
+        return _of_hub(on_hub["repo"], on_hub["file"], "main")
+    near = difflib.get_close_matches(text, catalogue, n=3, cutoff=0.4)
+    known = f"profiles are {', '.join(near or sorted(catalogue)[:6])}, …" if catalogue else "there is no catalogue here"
+    raise UsageError(
+        f"there is no model {text}",
+        hint=f"name a file, an http(s) address, REPO:FILE of the hub, or a profile: {known}",
+    )
+
+
+def _of_profile(name: str, catalogue: Mapping[str, Mapping[str, Any]]) -> ModelShape:
+    profile = catalogue[name]
+    if "repo" in profile and "file" in profile:
+        return _of_hub(str(profile["repo"]), str(profile["file"]), str(profile.get("revision", "main")))
+    source = profile.get("url") or profile.get("path")
+    if not source:
+        raise UsageError(f"the profile {name} has no file that can be read here", hint="name its file instead")
+    return open_model(str(source), {})
+
+
+def _of_hub(repo: str, file: str, revision: str) -> ModelShape:
+    url = huggingface_hub.hf_hub_url(repo, file, revision=revision, endpoint=os.environ.get("HF_ENDPOINT") or None)
+    token = os.environ.get("HF_TOKEN", "")
+    return _shape(url, _Remote(url, f"Bearer {token}" if token.isprintable() and token else None))
+
+
+class _Remote:
+    """Reads headers of an address, and of those of a split model beside it."""
+
+    def __init__(self, first: str, authorization: str | None) -> None:
+        self._first, self._authorization = without_user(first), authorization
+
+    def header(self, path: str) -> gguf.Header:
+        """The header of a file by the path in its address; query and origin are those of the first."""
+        parts = urllib.parse.urlsplit(self._first)
+        url = urllib.parse.urlunsplit(parts._replace(path=urllib.parse.quote(path)))
+        _, size = self._range(url, 0, len(gguf.MAGIC))
+        return gguf.parse_header(lambda offset, length: self._range(url, offset, length)[0], size, _shown(url))
+
+    @property
+    def path(self) -> str:
+        """The path in the first file's address."""
+        return urllib.parse.unquote(urllib.parse.urlsplit(self._first).path)
+
+    def _range(self, url: str, offset: int, length: int) -> tuple[bytes, int]:
+        """So many bytes, and the size of the whole file."""
+        headers = {"Range": f"bytes={offset}-{offset + length - 1}", "Accept-Encoding": "identity"}
+        limit = length + SPARE_BYTES
+        try:
+            with open_address(
+                url, headers, authorization=self._authorization, timeout=TIMEOUT_SECONDS, max_bytes=limit
+            ) as answer:
+                total = TOTAL.fullmatch(answer.headers.get("Content-Range") or "")
+                if answer.status != http.client.PARTIAL_CONTENT or total is None:
+                    raise UsageError(
+                        f"{_shown(url)} is on a server that gives no ranges", hint="download it, and plan from the file"
+                    )
+                return answer.read(length), int(total[1])
+        except urllib.error.HTTPError as error:
+            error.close()
+            raise UsageError(f"{_shown(url)} answers {error.code}", hint=_http_hint(error.code)) from error
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            reason = " ".join(str(getattr(error, "reason", error)).split())
+            raise UsageError(
+                f"{_shown(url)} can't be read: {reason}", hint="check the address, and that it is in reach"
+            ) from error
+
+
+def _http_hint(status: int) -> str:
+    if status in (401, 403):
+        return "set HF_TOKEN to a token that may read it, and accept the repository's terms"
+    return "correct the name of the repository or of the file"
+
+
+def _shown(url: str) -> str:
+    """An address without its query, which may be a signature."""
+    return url.partition("?")[0]
+
+
+def _shape(name: str, remote: _Remote | None) -> ModelShape:
+    try:
+        files = gguf.read_model(remote.path, remote.header) if remote else gguf.read_model(name)
+        return shape_of(files)
+    except gguf.GgufError as error:
+        what, _, hint = str(error).rpartition("; ")
+        raise UsageError(what or hint, hint=hint if what else "take another file") from error
+    except OSError as error:
+        raise UsageError(f"{name} can't be read: {error.strerror}", hint="name a file that you may read") from error

@@ -1,0 +1,111 @@
+"""Changes of options that would make a model fit, each found by planning with it.
+
+remedies(shape, ["-c", "131072"], gpus, host_free_mib=None)      [Remedy("-c", "65536", ...)]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from nexus_tasks.core.errors import UsageError
+
+from .memory import DOES_NOT_FIT, MemoryPlan
+
+CONTEXT_STEP = 1024
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """Options to add, and what they are about."""
+
+    what: str
+    options: tuple[str, ...]
+
+
+Planner = Callable[[Sequence[str]], MemoryPlan]
+
+
+def remedies(plan: MemoryPlan, words: Sequence[str], planner: Planner) -> list[Remedy]:
+    """Changes of one option each that would make it fit.
+
+    Args:
+        words: the options of the plan.
+        planner: plans with other options.
+    """
+    tries = (_context, _experts, _cache_types, _slots)
+    found = [remedy for attempt in tries if (remedy := attempt(plan, words, planner))]
+    return [*found, *_smaller_weights(plan)]
+
+
+def _fits(planner: Planner, words: Sequence[str], more: Sequence[str]) -> bool:
+    try:
+        return planner([*words, *more]).verdict != DOES_NOT_FIT
+    except UsageError:
+        return False
+
+
+def _context(plan: MemoryPlan, words: Sequence[str], planner: Planner) -> Remedy | None:
+    """The largest context, to 1024 tokens."""
+    slots = 1 if plan.context.unified else plan.context.n_seq_max
+    step = CONTEXT_STEP * slots
+
+    def fits(steps: int) -> bool:
+        return _fits(planner, words, ["-c", str(steps * step)])
+
+    steps = _largest(fits, plan.context.n_ctx // step)
+    return Remedy("a smaller context", ("-c", str(steps * step))) if steps else None
+
+
+def _largest(fits: Callable[[int], bool], upper: int) -> int:
+    """The largest number up to ``upper`` that fits, 0 where none does; all below one that fits do."""
+    low, high = 0, upper + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def _experts(plan: MemoryPlan, words: Sequence[str], planner: Planner) -> Remedy | None:
+    """The fewest layers whose experts stay in the host's memory."""
+    if not plan.shape.n_expert:
+        return None
+    layers = plan.shape.n_layer
+    if not _fits(planner, words, ["--n-cpu-moe", str(layers)]):
+        return None
+    most = _largest(lambda kept: _fits(planner, words, ["--n-cpu-moe", str(layers - kept)]), layers)
+    return Remedy("experts in the host's memory", ("--n-cpu-moe", str(layers - most)))
+
+
+def _cache_types(plan: MemoryPlan, words: Sequence[str], planner: Planner) -> Remedy | None:
+    for kind in ("q8_0", "q4_0"):
+        more = ("-ctk", kind, "-ctv", kind, "-fa", "on")
+        if plan.options.cache_type_k != kind and _fits(planner, words, more):
+            return Remedy("a quantised cache", more)
+    return None
+
+
+def _slots(plan: MemoryPlan, words: Sequence[str], planner: Planner) -> Remedy | None:
+    """Fewer slots, each with as much context as now."""
+    slots, context = plan.context.n_seq_max, plan.context
+    for fewer in range(slots - 1, 0, -1):
+        per_slot = context.n_ctx // slots
+        more = ("-np", str(fewer), "-c", str(per_slot * fewer))
+        if _fits(planner, words, more):
+            return Remedy("fewer slots", more)
+    return None
+
+
+def _smaller_weights(plan: MemoryPlan) -> list[Remedy]:
+    """The size of a quantisation that would fit, all else being equal."""
+    gpus = plan.devices[:-1]
+    if not gpus or plan.verdict != DOES_NOT_FIT:
+        return []
+    free = sum(gpu.free_mib or 0 for gpu in gpus)
+    others = sum(gpu.total_mib - gpu.weights_mib for gpu in gpus)
+    weights = sum(gpu.weights_mib for gpu in gpus)
+    if free <= others or weights <= 0:
+        return []
+    share = min((free - others) / weights, 1)
+    size = plan.shape.size_bytes / (1 << 30)
+    return [Remedy(f"another quantisation of the model, of {share * size:.1f} GiB or less ({size:.1f} now)", ())]

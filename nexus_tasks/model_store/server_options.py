@@ -1,0 +1,291 @@
+"""The options of llama-server that its memory depends on, from a command line.
+
+    options, others = parse_options(["-c", "32768", "-ngl", "99", "--temp", "0.7"])
+    options.ctx_size, others            32768, ["--temp"]
+
+Defaults are those of the pinned llama-server. Other options are handed back by name: they change no buffer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nexus_tasks.core.errors import UsageError
+from nexus_tasks.hostlib import argv as command_line
+from nexus_tasks.hostlib.llama_server_flags import canonical
+from nexus_tasks.hostlib.model_shape import MAX_LAYERS
+
+CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
+AUTO_PARALLEL = 4
+MAX_SLOTS, MAX_CONTEXT = 256, 1 << 31  # of llama.cpp
+DRAFT_TOKENS = 3
+NGRAM_TOKENS = {"ngram-simple": 48, "ngram-map-k": 48, "ngram-map-k4v": 48, "ngram-mod": 64, "ngram-cache": 8}
+WITH_DRAFT = ("draft-simple", "draft-eagle3", "draft-mtp", "draft-dflash", "draft-dspark")
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """Options of a server, as far as memory is concerned."""
+
+    ctx_size: int = 0
+    """Tokens of all slots; 0 for as many as the model was trained on."""
+    parallel: int = AUTO_PARALLEL
+    kv_unified: bool = True
+    batch_size: int = 2048
+    ubatch_size: int = 512
+    cache_type_k: str = "f16"
+    cache_type_v: str = "f16"
+    flash_attn: str = "auto"
+    n_gpu_layers: int | None = None
+    """None: all of them."""
+    tensor_overrides: tuple[tuple[str, str], ...] = ()
+    """Patterns of names and the buffer types that they go to; the first that fits counts."""
+    tensor_split: tuple[float, ...] = ()
+    split_mode: str = "layer"
+    main_gpu: int = 0
+    devices: tuple[str, ...] | None = None
+    swa_full: bool = False
+    kv_offload: bool = True
+    op_offload: bool = True
+    embedding: bool = False
+    mmproj: str = ""
+    mmproj_offload: bool = True
+    model_draft: str = ""
+    draft_gpu_layers: int | None = None
+    draft_cache_type_k: str = "f16"
+    draft_cache_type_v: str = "f16"
+    draft_overrides: tuple[tuple[str, str], ...] = ()
+    draft_max: int = DRAFT_TOKENS
+    spec_types: tuple[str, ...] = ()
+    load_mtp: bool = False
+    cache_ram_mib: int = 8192
+    ctx_checkpoints: int = 32
+    mmap: bool = True
+    mlock: bool = False
+    fit: bool = True
+
+    @property
+    def loads_mtp(self) -> bool:
+        """True where layers of multi-token prediction are loaded."""
+        return self.load_mtp or "draft-mtp" in self.spec_types
+
+    @property
+    def outputs_per_sequence(self) -> int:
+        """Tokens of a sequence whose logits are computed at a time: the drafted ones, and one more."""
+        drafted = [NGRAM_TOKENS.get(name, self.draft_max if name in WITH_DRAFT else 0) for name in self.spec_types]
+        return 1 + max(drafted, default=0)
+
+    @property
+    def snapshots(self) -> int:
+        """Earlier states that recurrent layers keep of each sequence, to go back to."""
+        return self.draft_max if set(self.spec_types) & set(WITH_DRAFT[1:]) else 0
+
+    def of_draft(self) -> ServerOptions:
+        """The options of the draft model's own context."""
+        return replace(
+            self, n_gpu_layers=self.draft_gpu_layers, cache_type_k=self.draft_cache_type_k,
+            cache_type_v=self.draft_cache_type_v, tensor_overrides=self.draft_overrides, spec_types=(), load_mtp=False,
+            embedding=False, model_draft="", mmproj="",
+        )  # fmt: skip
+
+
+# ---- Values
+
+
+def _integer(flag: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"{flag} {text} is no whole number", hint=f"give {flag} a number") from None
+
+
+def _natural(flag: str, text: str) -> int:
+    value = _integer(flag, text)
+    if value < 0:
+        raise UsageError(f"{flag} {text} is negative", hint=f"give {flag} a number from 0 on")
+    return value
+
+
+def _count(flag: str, text: str) -> int:
+    value = _integer(flag, text)
+    if value < 1:
+        raise UsageError(f"{flag} {text} is below 1", hint=f"give {flag} a number from 1 on")
+    return value
+
+
+def _one_of(*names: str) -> Callable[[str, str], str]:
+    def checked(flag: str, text: str) -> str:
+        if text not in names:
+            raise UsageError(f"{flag} {text} is no choice", hint=f"one of {', '.join(names)}")
+        return text
+
+    return checked
+
+
+def _layers(flag: str, text: str) -> int | None:
+    value = None if text in ("auto", "all") else _integer(flag, text)
+    return None if value is None or value < 0 else value
+
+
+def _shares(flag: str, text: str) -> tuple[float, ...]:
+    try:
+        shares = tuple(float(part) for part in text.replace("/", ",").split(","))
+    except ValueError:
+        shares = ()
+    if not shares or min(shares) < 0 or not sum(shares) < float("inf"):
+        raise UsageError(f"{flag} {text} is no list of shares", hint=f"as in {flag} 3,1: one number a GPU")
+    return shares
+
+
+def _switch(flag: str, text: str) -> bool:
+    return _one_of("on", "off")(flag, text) == "on"
+
+
+def _devices(flag: str, text: str) -> tuple[str, ...]:
+    return () if text == "none" else tuple(text.split(","))
+
+
+def _types(flag: str, text: str) -> tuple[str, ...]:
+    names = tuple(name for name in text.split(",") if name != "none")
+    for name in names:
+        _one_of(*WITH_DRAFT, *NGRAM_TOKENS)(flag, name)
+    return names
+
+
+def _text(flag: str, text: str) -> str:
+    return text
+
+
+_CACHE_TYPE = _one_of(*CACHE_TYPES)
+# By field the flags that set it and what reads their value.
+VALUES: dict[str, tuple[tuple[str, ...], Callable[[str, str], Any]]] = {
+    "ctx_size": (("-c", "--ctx-size"), _natural),
+    "parallel": (("-np", "--parallel"), _integer),
+    "batch_size": (("-b", "--batch-size"), _count),
+    "ubatch_size": (("-ub", "--ubatch-size"), _natural),
+    "cache_type_k": (("-ctk", "--cache-type-k"), _CACHE_TYPE),
+    "cache_type_v": (("-ctv", "--cache-type-v"), _CACHE_TYPE),
+    "flash_attn": (("-fa", "--flash-attn"), _one_of("on", "off", "auto")),
+    "n_gpu_layers": (("-ngl", "--gpu-layers", "--n-gpu-layers"), _layers),
+    "tensor_split": (("-ts", "--tensor-split"), _shares),
+    "split_mode": (("-sm", "--split-mode"), _one_of("none", "layer", "row", "tensor")),
+    "main_gpu": (("-mg", "--main-gpu"), _integer),
+    "devices": (("-dev", "--device"), _devices),
+    "mmproj": (("-mm", "--mmproj"), _text),
+    "model_draft": (("-md", "--model-draft", "--spec-draft-model"), _text),
+    "draft_gpu_layers": (("-ngld", "--gpu-layers-draft", "--n-gpu-layers-draft", "--spec-draft-ngl"), _layers),
+    "draft_cache_type_k": (("-ctkd", "--cache-type-k-draft", "--spec-draft-type-k"), _CACHE_TYPE),
+    "draft_cache_type_v": (("-ctvd", "--cache-type-v-draft", "--spec-draft-type-v"), _CACHE_TYPE),
+    "draft_max": (("--spec-draft-n-max",), _natural),
+    "spec_types": (("--spec-type",), _types),
+    "cache_ram_mib": (("-cram", "--cache-ram"), _integer),
+    "ctx_checkpoints": (("-ctxcp", "--ctx-checkpoints", "--swa-checkpoints"), _natural),
+    "fit": (("-fit", "--fit"), _switch),
+}  # fmt: skip
+# Flags without a value, and the field and value that each sets.
+SWITCHES: dict[str, tuple[str, bool]] = {
+    "-kvu": ("kv_unified", True), "--kv-unified": ("kv_unified", True),
+    "-no-kvu": ("kv_unified", False), "--no-kv-unified": ("kv_unified", False),
+    "--swa-full": ("swa_full", True),
+    "-kvo": ("kv_offload", True), "--kv-offload": ("kv_offload", True),
+    "-nkvo": ("kv_offload", False), "--no-kv-offload": ("kv_offload", False),
+    "--op-offload": ("op_offload", True), "--no-op-offload": ("op_offload", False),
+    "--embedding": ("embedding", True), "--embeddings": ("embedding", True),
+    "--rerank": ("embedding", True), "--reranking": ("embedding", True),
+    "--mmproj-offload": ("mmproj_offload", True), "--no-mmproj-offload": ("mmproj_offload", False),
+    "--nextn": ("load_mtp", True), "--mmap": ("mmap", True), "--no-mmap": ("mmap", False), "--mlock": ("mlock", True),
+}  # fmt: skip
+FIELDS = {flag: (field, read) for field, (flags, read) in VALUES.items() for flag in flags}
+OVERRIDES = {
+    "-ot": "tensor_overrides", "--override-tensor": "tensor_overrides",
+    "-otd": "draft_overrides", "--override-tensor-draft": "draft_overrides",
+    "--spec-draft-override-tensor": "draft_overrides",
+}  # fmt: skip
+# Experts of the first layers, or of all, in the host's memory.
+FIRST_EXPERTS = {
+    "-ncmoe": "tensor_overrides", "--n-cpu-moe": "tensor_overrides", "-ncmoed": "draft_overrides",
+    "--n-cpu-moe-draft": "draft_overrides", "--spec-draft-n-cpu-moe": "draft_overrides",
+    "--spec-draft-ncmoe": "draft_overrides",
+}  # fmt: skip
+ALL_EXPERTS = {
+    "-cmoe": "tensor_overrides", "--cpu-moe": "tensor_overrides", "-cmoed": "draft_overrides",
+    "--cpu-moe-draft": "draft_overrides", "--spec-draft-cpu-moe": "draft_overrides",
+}  # fmt: skip
+EXPERTS = r"\.ffn_(up|down|gate|gate_up)_(ch|)exps"  # LLM_FFN_EXPS_REGEX of common.h
+LOAD_MODE = ("-lm", "--load-mode")
+LOAD_MODES = {
+    "auto": {}, "none": {"mmap": False}, "mmap": {"mmap": True}, "mlock": {"mmap": False, "mlock": True},
+    "mmap+mlock": {"mmap": True, "mlock": True}, "mmap_mlock": {"mmap": True, "mlock": True}, "dio": {"mmap": False},
+}  # fmt: skip
+# What changes buffers in ways that the rules don't cover.
+UNCOVERED = frozenset({
+    "--rpc", "--lora", "--lora-scaled", "--control-vector", "--control-vector-scaled", "-bs", "--backend-sampling",
+    "--override-kv", "--pooling", "--kv-unified-per-slot", "--no-host", "--models-preset", "--models-dir",
+})  # fmt: skip
+
+
+def parse_options(words: Sequence[str]) -> tuple[ServerOptions, list[str]]:
+    """Options, and the flags that memory does not depend on.
+
+    Raises UsageError for a value that llama-server refuses and for options that the rules don't cover.
+    """
+    fields: dict[str, Any] = {}
+    overrides: dict[str, list[tuple[str, str]]] = {"tensor_overrides": [], "draft_overrides": []}
+    others = []
+    if words and not command_line.is_flag(words[0]):
+        raise UsageError(f"{words[0]} belongs to no option", hint="options of llama-server begin with a hyphen")
+    for option in command_line.options(words):
+        flag = canonical(option.flag)
+        if flag in UNCOVERED:
+            raise UsageError(f"the memory plan doesn't cover {flag}", hint="plan without it, and measure what it adds")
+        if flag in SWITCHES:
+            field, value = SWITCHES[flag]
+            fields[field] = value
+        elif flag in FIELDS:
+            field, read = FIELDS[flag]
+            fields[field] = read(flag, _value(flag, option.values))
+        elif flag in OVERRIDES:
+            parts = _value(flag, option.values).split(",")
+            overrides[OVERRIDES[flag]].extend(_override(flag, part) for part in parts)
+        elif flag in FIRST_EXPERTS:
+            layers = min(_natural(flag, _value(flag, option.values)), MAX_LAYERS)
+            overrides[FIRST_EXPERTS[flag]].extend((rf"blk\.{layer}{EXPERTS}", "CPU") for layer in range(layers))
+        elif flag in ALL_EXPERTS:
+            overrides[ALL_EXPERTS[flag]].append((EXPERTS, "CPU"))
+        elif flag in LOAD_MODE:
+            mode = _one_of(*LOAD_MODES)(flag, _value(flag, option.values))
+            fields.update(LOAD_MODES[mode])
+        else:
+            others.append(flag)
+    return _complete(fields, overrides), others
+
+
+def _value(flag: str, values: tuple[str, ...]) -> str:
+    if len(values) != 1:
+        raise UsageError(f"{flag} has {len(values)} values", hint=f"give {flag} one value")
+    return values[0]
+
+
+def _override(flag: str, text: str) -> tuple[str, str]:
+    pattern, equals, buffer = text.rpartition("=")
+    if not equals or not pattern:
+        raise UsageError(f"{flag} {text} names no buffer type", hint=f"as in {flag} 'ffn_.*_exps=CPU'")
+    return pattern, buffer
+
+
+def _complete(fields: dict[str, Any], overrides: dict[str, list[tuple[str, str]]]) -> ServerOptions:
+    """With what follows from options that were not given."""
+    if fields.get("parallel", -1) > MAX_SLOTS or fields.get("ctx_size", 0) > MAX_CONTEXT:
+        raise UsageError(
+            "llama-server has no such slots", hint=f"up to {MAX_SLOTS} slots, and {MAX_CONTEXT:,} tokens of context"
+        )
+    if fields.get("parallel", -1) < 1:
+        fields["parallel"], fields["kv_unified"] = AUTO_PARALLEL, True
+    else:
+        fields.setdefault("kv_unified", False)
+    if fields.get("model_draft") and not fields.get("spec_types"):
+        fields["spec_types"] = ("draft-simple",)
+    fields.update({field: tuple(patterns) for field, patterns in overrides.items()})
+    return ServerOptions(**fields)

@@ -1,0 +1,59 @@
+"""Kernels of FlashAttention that CUDA has."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nexus_tasks.core.errors import UsageError
+from nexus_tasks.hostlib import gguf
+from nexus_tasks.hostlib.model_shape import ModelShape, shape_of
+from nexus_tasks.model_store.architectures.table import rules_of
+from nexus_tasks.model_store.flash_attention import resolved
+from nexus_tasks.model_store.server_options import parse_options
+from tests.memory_model_list import MODELS
+from tests.memory_models import write
+
+
+@pytest.fixture
+def shape(tmp_path: Path) -> ModelShape:
+    """A model with heads of 128, four of which share one of the cache."""
+    return shape_of(gguf.read_model(str(write(tmp_path / "m.gguf", MODELS["qwen3"]))))
+
+
+def result(shape: ModelShape, line: str, *, on_gpu: bool = True) -> str:
+    return resolved(shape, rules_of(shape), parse_options(line.split())[0], on_gpu)
+
+
+def test_auto_is_on_where_there_is_a_kernel(shape: ModelShape) -> None:
+    odd = replace(shape, head_k=100, head_v=100)
+    assert result(shape, "") == "on"
+    assert result(odd, "") == "off"
+    assert result(odd, "", on_gpu=False) == "on"
+    with pytest.raises(UsageError, match="no kernel for heads of 100 and 100"):
+        result(odd, "-fa on")
+
+
+@pytest.mark.parametrize(
+    ("head_k", "head_v", "heads", "on"),
+    [
+        (576, 512, 16, True),
+        (576, 512, 8, False),
+        (192, 128, 64, True),
+        (192, 128, 32, False),
+        (512, 512, 8, False),
+        (512, 512, 16, True),
+    ],
+    ids=str,
+)
+def test_large_heads_need_sharing(shape: ModelShape, head_k: int, head_v: int, heads: int, on: bool) -> None:
+    changed = replace(shape, head_k=head_k, head_v=head_v, n_head=(heads,) * 9)
+    assert result(changed, "") == ("on" if on else "off")
+
+
+def test_a_quantised_v_needs_it(shape: ModelShape) -> None:
+    assert result(shape, "-fa off -ctk q8_0") == "off"
+    with pytest.raises(UsageError, match="--cache-type-v q8_0 needs FlashAttention"):
+        result(shape, "-fa off -ctv q8_0")

@@ -1,0 +1,137 @@
+"""Headers of models from files, addresses, the hub and the catalogue, over real HTTP on loopback."""
+
+from __future__ import annotations
+
+import http.server
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nexus_tasks.core.errors import UsageError
+from nexus_tasks.model_store.model_sources import catalogue_of, open_model
+from tests.memory_model_list import MODELS
+from tests.memory_models import write
+
+
+class Files(http.server.BaseHTTPRequestHandler):
+    """Serves a folder with ranges, and remembers what it was asked for and how much it sent."""
+
+    folder: Path
+    asked: list[tuple[str, str]]
+    sent = 0
+    ranges = True
+
+    def do_GET(self) -> None:
+        """Send a part of a file."""
+        type(self).asked.append((self.path, self.headers.get("Authorization") or ""))
+        path = self.folder / self.path.partition("?")[0].rsplit("/", 1)[-1]
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range") or "")
+        if not path.is_file():
+            self.send_error(404)
+            return
+        with path.open("rb") as stream:
+            size = path.stat().st_size
+            begin, end = (int(wanted[1]), min(int(wanted[2]), size - 1)) if wanted else (0, 0)
+            stream.seek(begin)
+            content = stream.read(end - begin + 1)
+        self.send_response(206 if self.ranges else 200)
+        if self.ranges:
+            self.send_header("Content-Range", f"bytes {begin}-{end}/{size}")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+        type(self).sent += len(content)
+
+    def log_message(self, *_: object) -> None:
+        """Keep quiet."""
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Iterator[type[Files]]:
+    """A server of tmp_path; ``address`` is where."""
+
+    class Own(Files):
+        folder, asked = tmp_path, []
+        address = ""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Own) as server:
+        Own.address = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield Own
+        server.shutdown()
+        thread.join()
+
+
+def test_of_a_remote_model_of_15_gb_only_the_header_is_transferred(tmp_path: Path, files: type[Files]) -> None:
+    path = write(tmp_path / "m.gguf", MODELS["gemma-3-27b-Q4_K_M"])
+    assert path.stat().st_size > 15_000_000_000
+    shape = open_model(f"{files.address}/m.gguf", {})  # type: ignore[attr-defined]  # of the fixture
+    assert shape.n_layer == 62
+    assert files.sent < 16_000_000
+    assert len(files.asked) < 20
+
+
+def test_user_and_password_of_an_address_are_sent_and_not_shown(tmp_path: Path, files: type[Files]) -> None:
+    address = files.address.replace("//", "//me:secret@")  # type: ignore[attr-defined]  # of the fixture
+    write(tmp_path / "m.gguf", MODELS["qwen3"])
+    assert "secret" not in open_model(f"{address}/m.gguf", {}).files[0].name
+    assert {authorization[:6] for _, authorization in files.asked} == {"Basic "}
+    with pytest.raises(UsageError) as caught:
+        open_model(f"{address}/other.gguf?signature=abc", {})
+    assert "answers 404" in caught.value.message
+    assert "secret" not in caught.value.message
+    assert "abc" not in caught.value.message
+
+
+def test_a_server_without_ranges_is_named(tmp_path: Path, files: type[Files]) -> None:
+    files.ranges = False
+    write(tmp_path / "m.gguf", MODELS["qwen3"])
+    with pytest.raises(UsageError, match="gives no ranges"):
+        open_model(f"{files.address}/m.gguf", {})  # type: ignore[attr-defined]  # of the fixture
+
+
+def test_a_model_of_the_hub_is_read_at_huggingface_hubs_address(
+    tmp_path: Path, files: type[Files], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "qwen3-q4.gguf", MODELS["qwen3"])
+    monkeypatch.setenv("HF_ENDPOINT", files.address)  # type: ignore[attr-defined]  # of the fixture
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    profile = {"repo": "some/models", "file": "qwen3-q4.gguf", "revision": "v1"}
+    assert open_model("some/models:qwen3-q4.gguf", {}).n_layer == open_model("small", {"small": profile}).n_layer == 9
+    assert {path for path, _ in files.asked} == {
+        "/some/models/resolve/main/qwen3-q4.gguf",
+        "/some/models/resolve/v1/qwen3-q4.gguf",
+    }
+    assert {authorization for _, authorization in files.asked} == {"Bearer hf_secret"}
+
+
+def test_a_path_is_read_whether_or_not_it_is_in_a_profile(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.gguf", MODELS["qwen3"])
+    assert open_model(str(path), {}).n_layer == open_model("mine", {"mine": {"path": str(path)}}).n_layer == 9
+
+
+def test_what_is_no_model_is_told_with_the_nearest_names(tmp_path: Path) -> None:
+    catalogue = {"qwen3-8b": {"generator": "tiny"}, "llama": {}}
+    with pytest.raises(UsageError) as caught:
+        open_model("qwen3-9b", catalogue)
+    assert "there is no model qwen3-9b" in caught.value.message
+    assert "qwen3-8b" in caught.value.hint
+    with pytest.raises(UsageError, match="has no file that can be read here"):
+        open_model("qwen3-8b", catalogue)
+    (tmp_path / "m.gguf").write_bytes(b"<html>")
+    with pytest.raises(UsageError, match="is not a GGUF file"):
+        open_model(str(tmp_path / "m.gguf"), {})
+    with pytest.raises(UsageError, match="can't be read"):
+        open_model("http://127.0.0.1:1/m.gguf", {})
+
+
+def test_the_catalogue_is_the_projects(tmp_path: Path) -> None:
+    assert "gpt-oss-20b-mxfp4" in catalogue_of()
+    assert catalogue_of(tmp_path / "none.yml") == {}
+    (tmp_path / "broken.yml").write_text("llama_models: [")
+    with pytest.raises(UsageError, match=r"broken\.yml can't be read"):
+        catalogue_of(tmp_path / "broken.yml")

@@ -1,0 +1,64 @@
+"""What would make a model fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from nexus_tasks.hostlib import gguf
+from nexus_tasks.hostlib.model_shape import shape_of
+from nexus_tasks.model_store.memory import DOES_NOT_FIT, Gpu, MemoryPlan, plan_memory
+from nexus_tasks.model_store.remedies import remedies
+from nexus_tasks.model_store.server_options import parse_options
+from tests.memory_model_list import MODELS
+from tests.memory_models import write
+
+Planner = Callable[[Sequence[str]], MemoryPlan]
+
+
+def planner(folder: Path, name: str, free_mib: float) -> Planner:
+    shape = shape_of(gguf.read_model(str(write(folder / "m.gguf", MODELS[name]))))
+
+    def plan(words: Sequence[str]) -> MemoryPlan:
+        return plan_memory(shape, parse_options(words)[0], [Gpu("CUDA0", free_mib)])
+
+    return plan
+
+
+def found(plan: Planner, line: str) -> dict[str, tuple[str, ...]]:
+    words = line.split()
+    made = plan(words)
+    assert made.verdict == DOES_NOT_FIT
+    return {one.what: one.options for one in remedies(made, words, plan)}
+
+
+def test_each_remedy_fits_and_one_step_less_does_not(tmp_path: Path) -> None:
+    plan, line = planner(tmp_path, "qwen3moe", 4600), "-c 65536 -np 4 -fa on"
+    options = found(plan, line)
+    words = line.split()
+    assert set(options) >= {"a smaller context", "experts in the host's memory", "a quantised cache", "fewer slots"}
+    for more in options.values():
+        assert not more or plan([*words, *more]).verdict != DOES_NOT_FIT
+    context = int(options["a smaller context"][1])
+    assert plan([*words, "-c", str(context + 4 * 1024)]).verdict == DOES_NOT_FIT
+    layers = int(options["experts in the host's memory"][1])
+    assert plan([*words, "--n-cpu-moe", str(layers - 1)]).verdict == DOES_NOT_FIT
+
+
+def test_where_only_the_weights_are_too_large_a_smaller_quantisation_is_named(tmp_path: Path) -> None:
+    options = found(planner(tmp_path, "qwen2", 1900), "-c 1024 -np 1")
+    (only,) = options
+    assert only.startswith("another quantisation of the model, of 1.3 GiB")
+    assert only.endswith("GiB or less (1.7 now)")
+
+
+def test_nothing_is_named_where_nothing_helps(tmp_path: Path) -> None:
+    assert found(planner(tmp_path, "qwen2", 100), "-c 1024 -np 1") == {}
+
+
+@pytest.mark.parametrize("line", ["-c 65536 -np 4 -kvu -fa on", "-c 65536 -np 4 -fa on"], ids=["shared", "apart"])
+def test_fewer_slots_keep_what_each_has(tmp_path: Path, line: str) -> None:
+    options = found(planner(tmp_path, "qwen3moe", 4600), line).get("fewer slots")
+    assert options is None or int(options[3]) == 16384 * int(options[1])

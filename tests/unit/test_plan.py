@@ -1,0 +1,61 @@
+"""The command ``plan``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nexus_tasks import plan
+from tests.memory_model_list import MODELS
+from tests.memory_models import write
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    """The path of a model with experts."""
+    return str(write(tmp_path / "m.gguf", MODELS["qwen3moe"]))
+
+
+def test_json_is_for_programs(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        plan.main([model, "--gpus", "24576,16384", "--json", "-c", "8192", "--temp", "0.5", "--host-memory", "64000"])
+        == 0
+    )
+    made = json.loads(capsys.readouterr().out)
+    assert [device["name"] for device in made["devices"]] == ["CUDA0", "CUDA1", "host"]
+    assert made["devices"][2]["free_mib"] == 64000
+    assert made["options_without_effect"] == ["--temp"]
+
+
+def test_the_table_is_for_people_and_says_what_would_fit(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert plan.main([model, "--gpus", "3000", "-c", "8192", "-m", "ignored.gguf"]) == 0
+    shown = capsys.readouterr().out
+    assert "verdict: does not fit" in shown
+    assert "would fit: experts in the host's memory (--n-cpu-moe " in shown
+
+
+def test_options_may_stand_before_the_model(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert plan.main(["--gpus", "24576", model, "-ngl", "0"]) == 0
+    assert "0 of 9 layers on GPUs" in capsys.readouterr().out
+
+
+REFUSED = {
+    "-c many": "-c many is no whole number",
+    "-sm row": "doesn't cover --split-mode row",
+}
+
+
+@pytest.mark.parametrize("options", REFUSED)
+def test_mistakes_are_told_in_one_line(options: str, model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert plan.main([model, "--gpus", "24576", *options.split()]) == 1
+    said = capsys.readouterr().err
+    assert REFUSED[options] in said
+    assert "Traceback" not in said
+
+
+def test_gpus_are_numbers(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        plan.main([model, "--gpus", "lots"])
+    assert "must be the free MiB of each GPU" in capsys.readouterr().err
