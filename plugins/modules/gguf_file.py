@@ -60,7 +60,9 @@ options:
             type: str
             required: true
       repo:
-        description: A repository of the Hugging Face hub; needs C(file) or C(files), and C(hub_files).
+        description: >-
+          A repository of the Hugging Face hub; needs C(file) or C(files) here, and C(files) or C(mirror) beside
+          the profile.
         type: str
       file:
         description: The file's name in the repository.
@@ -90,27 +92,34 @@ options:
   generator_version:
     description: Version of the generator; a file that another version made is made anew.
     type: str
-  hub_files:
-    description: What the hub was asked about the files of C(repo) before (action C(hub_files)).
+  files:
+    description:
+      - The model's files where somebody has looked them up before, at C(endpoint); they come from there then, whatever
+        the profile's source. Those of the hub are looked up by the action C(hub_files).
     type: list
     elements: dict
     suboptions:
       path:
-        description: The path of the file's address, below that of the hub.
+        description: The path of the file's address, below that of C(endpoint).
         type: str
         required: true
       size_bytes:
-        description: Its size, where the hub tells it.
+        description: Its size, where it is known.
         type: int
       sha256:
         description: The sha256 that it must have.
         type: str
         required: true
-  hub_endpoint:
-    description: Address of the hub or of a mirror of it.
+  endpoint:
+    description: Address below which C(files) are; without it that of the hub.
     type: str
-  hub_token:
-    description: Access token of the hub.
+  token:
+    description: Access token for C(endpoint), which no address that it redirects to gets.
+    type: str
+  mirror:
+    description:
+      - An address (http, https or file) of a folder that has the files of C(repo) as C(REPO/FILE). Hashes that the
+        profile lacks stand in C(REPO/SHA256SUMS) there.
     type: str
 author: Llama Nexus
 """
@@ -122,7 +131,7 @@ EXAMPLES = r"""
     profile:
       repo: Qwen/Qwen3-0.6B-GGUF
       file: Qwen3-0.6B-Q8_0.gguf
-    hub_files: "{{ hub.files }}"
+    files: "{{ hub.files }}"
 """
 RETURN = r"""
 present:
@@ -198,7 +207,7 @@ ARGUMENTS = {
         "required_by": {"url": "sha256", "file": "repo", "files": "repo"},
     },
     "generator_version": {"type": "str"},
-    "hub_files": {
+    "files": {
         "type": "list",
         "elements": "dict",
         "options": {
@@ -207,8 +216,9 @@ ARGUMENTS = {
             "sha256": {"type": "str", "required": True},
         },
     },
-    "hub_endpoint": {"type": "str", "no_log": True},  # which may hold a password
-    "hub_token": {"type": "str", "no_log": True},
+    "endpoint": {"type": "str", "no_log": True},  # which may hold a password
+    "token": {"type": "str", "no_log": True},
+    "mirror": {"type": "str", "no_log": True},  # which may hold a password
 }
 
 
@@ -219,13 +229,18 @@ def main() -> None:
         supports_check_mode=True,
     )
     profile = module.params["profile"]
-    for url in (profile["url"], *(entry["url"] for entry in profile["urls"] or ()), module.params["hub_endpoint"]):
+    for url in (
+        profile["url"],
+        *(entry["url"] for entry in profile["urls"] or ()),
+        module.params["endpoint"],
+        module.params["mirror"],
+    ):
         if url and masking.addresses(url) == url:
             module.no_log_values.discard(url)  # it holds no secret, and errors that name it should
     wanted = ModelFile(module.params)
 
     def fail(problem: Exception | str) -> None:
-        module.fail_json(msg=f"model {wanted.name}: {one_line(problem, module.params['hub_token'])}")
+        module.fail_json(msg=f"model {wanted.name}: {one_line(problem, module.params['token'])}")
 
     changed = False
     try:

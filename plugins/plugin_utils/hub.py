@@ -9,7 +9,6 @@ huggingface_hub, on the controller, knows names, access and hashes. The bytes ar
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from huggingface_hub import errors
 
 from ..module_utils.gguf_model.errors import ModelError, one_line
 from ..module_utils.gguf_model.hub_token import token_problem
+from ..module_utils.gguf_model.origins import nearest_first
 
 
 @dataclass(frozen=True)
@@ -124,18 +124,6 @@ class Hub:
         api = huggingface_hub.HfApi(endpoint=self.endpoint, token=self._token or False)
         names = api.list_repo_files(self._repo, revision=self._revision)
         return nearest_first(like, [name for name in names if name.endswith(".gguf")])
-
-
-def nearest_first(like: str, names: Sequence[str]) -> list[str]:
-    """Names by how near they are to one, whatever their case; equally near ones by the alphabet."""
-    matcher = difflib.SequenceMatcher(autojunk=False)
-    matcher.set_seq2(like.lower())
-
-    def distance(name: str) -> tuple[float, str]:
-        matcher.set_seq1(name.lower())
-        return -matcher.ratio(), name
-
-    return sorted(names, key=distance)
 
 
 def is_sha256(text: str) -> bool:

@@ -157,7 +157,8 @@ def _entry_problem(entry: Mapping[str, Any], where: str) -> str | None:
         asked(entry.get("url", "http://host"))
     except ValueError as error:
         return (
-            f"has a url{at} that can't be asked for: {error}; write http:// or https://, or path for a file on the host"
+            f"has a url{at} that can't be asked for: {error}; write http://, https:// or file:///, or path for a file "
+            "that is used where it lies"
         )
     for key in ("url", "file"):
         if CUT.search(re.split(r"[?#]", entry.get(key, ""))[0]):

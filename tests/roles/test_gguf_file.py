@@ -42,7 +42,7 @@ def at_hub(server: FileServer, repo: str, *files: str, token: str | None = None)
         {"repo": repo, "files": [{"file": file} for file in files]} if files[1:] else {"repo": repo, "file": files[0]}
     )
     resolved = Hub(repo, "main", server.url, token).look_up([{"file": file} for file in files])
-    return {**profile, "_hub_endpoint": server.url, "_hub_token": token, "_hub_files": list(map(asdict, resolved))}
+    return {**profile, "_endpoint": server.url, "_token": token, "_files": list(map(asdict, resolved))}
 
 
 def module(folder: Path, **args: Any) -> dict[str, Any]:
@@ -331,7 +331,7 @@ def test_a_mirror_that_has_moved_is_followed_and_believed_by_the_hash_only(
     server.moved["/some/repo/resolve"] = f"{server.url.replace('127.0.0.1', 'localhost')}/moved"
     path = "/some/repo/resolve/main/a.gguf"
     told = {"path": path, "sha256": sha256(content)}
-    hub = {"repo": "some/repo", "file": "a.gguf", "_hub_endpoint": server.url, "_hub_files": [told]}
+    hub = {"repo": "some/repo", "file": "a.gguf", "_endpoint": server.url, "_files": [told]}
     server.files[f"/moved{path}"] = Served(content[:-1] + b"!")
     assert "wrong sha256" in module(tmp_path, **hub)["msg"]
     assert not (tmp_path / "model.gguf").exists()
@@ -342,7 +342,7 @@ def test_a_mirror_that_has_moved_is_followed_and_believed_by_the_hash_only(
 @pytest.mark.parametrize("token", ["hf_sesame\n", "hf_sesame\r", "hf_ses\x1bame"])
 def test_a_token_with_a_line_end_is_refused_and_not_told(tmp_path: Path, server: FileServer, token: str) -> None:
     told = {"path": "/a.gguf", "sha256": "0" * 64}
-    hub = {"repo": "some/repo", "file": "a.gguf", "_hub_endpoint": server.url, "_hub_files": [told]}
-    result = module(tmp_path, **hub, _hub_token=token)
+    hub = {"repo": "some/repo", "file": "a.gguf", "_endpoint": server.url, "_files": [told]}
+    result = module(tmp_path, **hub, _token=token)
     assert result["msg"].startswith("model model: HF_TOKEN in the controller's environment has a line end")
     assert "ses" not in json.dumps(result)

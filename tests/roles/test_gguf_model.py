@@ -127,6 +127,65 @@ def deployed(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         }  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def spread(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """Three hosts that share two models of the hub, and one that the controller pushes both to, from a plain mirror."""
+    folder = tmp_path_factory.mktemp("spread")
+    with serve() as files:
+        files.repositories["some/repo"] = {"a.gguf": content, **PARTS}
+        wanted: dict[str, Any] = {
+            "llama_models": {
+                "one": {"repo": "some/repo", "file": "a.gguf"}, "big": {"repo": "some/repo", "files": list(PARTS)},
+            },
+            "gguf_model_names": ["one", "big"],
+        }  # fmt: skip
+        sharing = {**wanted, "gguf_model_share": True, "gguf_model_share_address": "127.0.0.1"}
+        mirror = folder / "mirror/some/repo"
+        (mirror / "big").mkdir(parents=True)
+        for name, data in files.repositories["some/repo"].items():
+            (mirror / name).write_bytes(data)
+        sums = subprocess.run(["sha256sum", "a.gguf", *PARTS], cwd=mirror, capture_output=True, check=True)
+        (mirror / "SHA256SUMS").write_bytes(sums.stdout)
+        hosts = {
+            **{name: dict(sharing) for name in ("rig-1", "rig-2", "rig-3")},
+            "pushed": {**wanted, "gguf_model_push": True, "gguf_model_mirror": f"file://{folder}/mirror"},
+            "mirrored": {**wanted, "gguf_model_mirror": f"file://{folder}/mirror"},
+        }
+        hub = {"HF_ENDPOINT": files.url, "HF_TOKEN": "hf_secret"}
+        results = play(folder, hosts, **hub)
+        asked = list(files.asked)
+        late = play(folder, {"rig-1": dict(sharing), "rig-4": dict(sharing)}, **hub)
+        yield {
+            "folder": folder, "results": results, "asked": asked, "late": late, "asked_late": files.asked[len(asked) :],
+        }  # fmt: skip
+
+
+def test_hosts_that_share_fetch_each_file_once_and_all_have_it(spread: dict[str, Any], content: bytes) -> None:
+    for host in ("rig-1", "rig-2", "rig-3"):
+        assert not spread["results"][host]["failed"], spread["results"][host]["msg"]
+        models = spread["folder"] / host / "models"
+        assert (models / "one.gguf").read_bytes() == content
+        assert [(models / f"big-0000{n}-of-00003.gguf").read_bytes() for n in (1, 2, 3)] == list(PARTS.values())
+    paths = [asked.path for asked in spread["asked"] if asked.range != "bytes=0-0"]
+    assert len(paths) == len(set(paths)) == 1 + len(PARTS)
+
+
+def test_a_host_that_comes_later_has_them_from_one_that_has_them(spread: dict[str, Any]) -> None:
+    assert not spread["late"]["rig-4"]["failed"], spread["late"]["rig-4"]["msg"]
+    assert spread["late"]["rig-4"]["files"]["big"]["sha256"] == spread["results"]["rig-1"]["files"]["big"]["sha256"]
+    assert spread["asked_late"] == []
+
+
+@pytest.mark.parametrize("host", ["pushed", "mirrored"])
+def test_a_host_has_models_of_a_folder_or_by_the_controller_alone(spread: dict[str, Any], host: str) -> None:
+    assert not spread["results"][host]["failed"], spread["results"][host]["msg"]
+    files = spread["results"][host]["files"]
+    assert files["big"]["sha256"] == sha256(next(iter(PARTS.values())))
+    assert Path(files["one"]["path"]).parent == spread["folder"] / host / "models"
+    cached = {path.name for path in (spread["folder"] / "cache").glob("*.gguf")}
+    assert cached == {"one.gguf", *(f"big-0000{number}-of-00003.gguf" for number in (1, 2, 3))}
+
+
 SOURCES = ["generator", "path", "url", "breaks", "hub", "parts"]
 
 

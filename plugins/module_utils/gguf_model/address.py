@@ -10,6 +10,7 @@ from __future__ import annotations
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from ..hostlib.http_client import basic_authorization, origin_of, without_user
+from .local_file import is_local
 
 KEPT = "%/:@!$&'()*+,;=~?"  # what stands in a path or query as it is; what is escaped already stays so
 
@@ -17,10 +18,14 @@ KEPT = "%/:@!$&'()*+,;=~?"  # what stands in a path or query as it is; what is e
 def asked(url: str) -> tuple[str, str | None]:
     """The address that is asked for, without user and password, and the Authorization that stands for those.
 
+    It is that of a server, or of a file of this host (file:///).
+
     Raises ValueError for what can't be asked. Its message holds nothing of the address, which may be secret.
     """
     if not url.isprintable():
         raise ValueError("it has a line end or a control character")
+    if is_local(url):
+        return url, None
     bare, authorization = without_user(url), basic_authorization(url)
     try:
         parts, (_, host, port) = urlsplit(bare), origin_of(bare)

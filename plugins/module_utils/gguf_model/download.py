@@ -25,10 +25,12 @@ from ..hostlib.files import read_json, write_file
 from ..hostlib.gguf import MAGIC
 from ..hostlib.http_client import open_address
 from .errors import MIB, ModelError, check_space, no_space
+from .local_file import LocalAnswer, is_local, opened
 from .progress import PartProgress
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT_SECONDS = 60
+MAX_TEXT_BYTES = 1 << 20
 # How a transfer breaks off. socket.timeout became TimeoutError only in Python 3.10.
 BREAKS = (http.client.HTTPException, ConnectionError, TimeoutError, socket.timeout, ssl.SSLError)
 ATTEMPTS = 4  # in a row without a byte gained
@@ -130,7 +132,7 @@ class Download:
             self._start_over()
             raise BrokenOffError("the part did not fit the server's file") from error
 
-    def _take_answer(self, response: http.client.HTTPResponse) -> None:
+    def _take_answer(self, response: http.client.HTTPResponse | LocalAnswer) -> None:
         length = response.headers.get("Content-Length")
         if self._done and not (
             response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {self._done}-")
@@ -153,7 +155,7 @@ class Download:
         if self._total and self._done < self._total:
             raise BrokenOffError(f"{self._done} of {self._total} bytes came")
 
-    def _copy(self, response: http.client.HTTPResponse) -> None:
+    def _copy(self, response: http.client.HTTPResponse | LocalAnswer) -> None:
         self._progress.start(self._done)
         with open(self._partial, "ab", buffering=0) as stream:
             for chunk in iter(lambda: response.read(CHUNK_BYTES), b""):
@@ -184,6 +186,15 @@ def size_of(origin: Origin) -> int | None:
         return None
 
 
+def text_of(origin: Origin) -> str:
+    """A small text of a server. Raises ModelError."""
+    try:
+        with _asked(origin, {}) as response:
+            return response.read(MAX_TEXT_BYTES).decode(errors="replace")
+    except (BrokenOffError, urllib.error.HTTPError) as error:
+        raise ModelError(f"{error}; check the address") from error
+
+
 def drop(partial: str) -> None:
     """Remove what there is of a download, and what is remembered of it."""
     for path in (partial, partial + ".json"):
@@ -197,9 +208,17 @@ def wrong_sha256(name: str, digest: str, wanted: str) -> ModelError:
 
 
 @contextlib.contextmanager
-def _asked(origin: Origin, headers: dict[str, str]) -> Iterator[http.client.HTTPResponse]:
+def _asked(origin: Origin, headers: dict[str, str]) -> Iterator[http.client.HTTPResponse | LocalAnswer]:
     """The answer for a file. Raises ModelError, BrokenOffError for what may pass, and HTTPError for a wrong range."""
     where = masking.addresses(origin.address)
+    if is_local(origin.address):
+        try:
+            opening = opened(origin.address, headers)
+        except OSError as error:
+            raise ModelError(f"{where} can't be read: {error.strerror}; check the address") from error
+        with opening as local:
+            yield local
+        return
     try:
         with open_address(
             origin.address, {"Accept-Encoding": "identity", **headers},

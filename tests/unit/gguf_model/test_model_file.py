@@ -44,6 +44,9 @@ def server() -> Iterator[FileServer]:
         yield running
 
 
+OTHERS = ("generator_version", "files", "token", "endpoint", "mirror")
+
+
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
@@ -57,7 +60,7 @@ def wanted(folder: Path, server: FileServer, parts: Sequence[bytes], version: st
         urls.append({"url": server.url + path, "sha256": sha256(content)})
     keys = ("path", "url", "repo", "file", "files", "generator", "sha256")
     return {
-        "name": "model", "dir": str(folder), "generator_version": None, "hub_token": None, "hub_endpoint": None,
+        "name": "model", "dir": str(folder), **dict.fromkeys(OTHERS),
         "profile": {**dict.fromkeys(keys), "urls": urls, "revision": "main"},
     }  # fmt: skip
 
@@ -230,3 +233,16 @@ def test_there_is_room_for_all_files_or_none_is_begun(
     with pytest.raises(Exception, match="no space: "):
         ModelFile(params).have()
     assert bytes_sent(server) == {}
+
+
+def test_a_file_of_a_folder_is_copied_and_continued_after_a_kill(tmp_path: Path, server: FileServer) -> None:
+    parts = split_model(3)
+    params = wanted(tmp_path / "models", server, parts)
+    (tmp_path / "models").mkdir()
+    for number, entry in enumerate(params["profile"]["urls"]):
+        (tmp_path / f"{number} of.gguf").write_bytes(parts[number])
+        entry["url"] = f"file://{tmp_path}/{number}%20of.gguf"
+    fetched_until_killed(params, 30)
+    assert ModelFile(params).have() == (True, "fetched")
+    assert [path.read_bytes() for path in paths(tmp_path / "models")] == parts
+    assert server.asked == []

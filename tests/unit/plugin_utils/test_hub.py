@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from plugins.module_utils.gguf_model.errors import ModelError
-from plugins.plugin_utils.hub import Hub, HubFile, nearest_first
+from plugins.module_utils.gguf_model.origins import nearest_first
+from plugins.plugin_utils.hub import Hub, HubFile
 from tests.conftest import free_port
 from tests.roles.file_server import FileServer, serve
 
