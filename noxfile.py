@@ -176,6 +176,15 @@ def plan(session: nox.Session) -> None:
 
 
 @session(default=False)
+def batch(session: nox.Session) -> None:
+    """Put the prompts of a file to servers; lose none.
+
+    ``nox -s batch -- FILE [TARGET ...]``, or resume, cancel, status, retry-failed, export or list.
+    """
+    task(session, "batch", *session.posargs)
+
+
+@session(default=False)
 def compare(session: nox.Session) -> None:
     """Tell whether one benchmark is better than another."""
     task(session, "compare", *session.posargs)

@@ -18,16 +18,21 @@ from typing import Any
 
 from nexus_tasks.batches import entries as lines
 from nexus_tasks.batches import journal, record
+from nexus_tasks.batches.asking import Asking
 from nexus_tasks.batches.entries import Answer, Answered, Begun, Entry, Failed, Session, SetAside, Usage
+from nexus_tasks.batches.index import Index
+from nexus_tasks.batches.inputs import Input
 from nexus_tasks.batches.items import MISFITS
-from nexus_tasks.batches.job import Input, Job
+from nexus_tasks.batches.job import Job
 from nexus_tasks.batches.options import Options
 from nexus_tasks.batches.record import Origin
+from nexus_tasks.batches.sources import Source
 from nexus_tasks.records import store
 from nexus_tasks.records.store import BatchRecord
 
 NOON = 1_795_348_800.0  # 2026-11-22 12:00 UTC
 CREATED = "2026-11-22T12:00:00+00:00"
+ASKING = Asking(parameters={"max_tokens": 200, "temperature": 0.7})
 CITY = "A city"
 WORDS = (
     "Lyon lies where the Rhône and the Saône meet.",
@@ -129,15 +134,15 @@ class Run:
         return Answered(item=item, **{**made, **self.reply(item)})
 
 
-def job(items: int, **changes: Any) -> Job:
+def job(items: int, asking: Asking = ASKING, **changes: Any) -> Job:
     """The declaration of a batch."""
     told: dict[str, Any] = {
         "name": "prompts-20261122-1200",
         "created_at": CREATED,
-        "input": Input("/home/ada/prompts.jsonl", "jsonl", "ab" * 32, 40_000, items, items),
+        "input": Input(Source("/home/ada/prompts.jsonl", "jsonl"), asking),
+        "index": Index(items, items, {}, "ab" * 32),
         "targets": ["gpu-hosts"],
-        "asking": {"max_tokens": 200, "temperature": 0.7},
-        "running": Options(),
+        "options": Options(),
         "model": "qwen3-8b-q4-k-m",
         **changes,
     }

@@ -49,6 +49,13 @@ class Asking(msgspec.Struct, frozen=True, omit_defaults=True):
     samples: int = 1
     sampling: str | None = None
 
+    def settings(self) -> dict[str, Any]:
+        """All that is not by default, by name, in one level: for those who compare or record it."""
+        plain = msgspec.to_builtins(self)
+        columns = plain.pop("columns", {})
+        single = {f"column of {name}": column for name, column in columns.pop("single", {}).items()}
+        return {**plain.pop("parameters", {}), **plain, **{f"{n} column": c for n, c in columns.items()}, **single}
+
     def request(self, row: Row, sample: int) -> Request:
         """The request of a row's sample, which is counted from 0.
 

@@ -22,12 +22,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from nexus_tasks.batches import journal
 from nexus_tasks.batches.entries import Session
+from nexus_tasks.batches.index import Index
+from nexus_tasks.batches.inputs import Input
 from nexus_tasks.batches.options import COMPLETE, Options
 from nexus_tasks.core.errors import BatchError, UsageError
 from nexus_tasks.hostlib import files, locks
@@ -41,32 +42,23 @@ CANCELLED = "cancelled"
 CANCEL_SECONDS = 60.0
 
 
-class Input(msgspec.Struct, frozen=True):
-    """The file that a job reads, as it was when the job began or was last allowed to change.
+class Job(msgspec.Struct, frozen=True):
+    """Declaration of a job: what is asked, of whom and how.
 
     Args:
-        path: absolute.
-        format: its name in docs/batches.md, as ``jsonl``.
-        sha256: of its bytes, in hexadecimal.
+        created_at: in UTC, ISO 8601.
+        index: of the input, as it was when the job began or was last allowed to change.
+        targets: as the command line had them.
+        options: of its execution, as they were given last.
+        model: the one to ask for, of servers that have several.
     """
-
-    path: str
-    format: str
-    sha256: str
-    size_bytes: int
-    rows: int
-    items: int
-
-
-class Job(msgspec.Struct, frozen=True):
-    """Declaration of a job: what is asked, of whom and how. ``created_at`` is in UTC, ISO 8601."""
 
     name: str
     created_at: str
     input: Input
+    index: Index
     targets: list[str]
-    asking: dict[str, Any]
-    running: Options
+    options: Options
     model: str | None = None
     schema: int = SCHEMA
 
@@ -90,7 +82,7 @@ class Folder:
         return self.path / "journal.jsonl"
 
     @property
-    def index(self) -> Path:
+    def rows_index(self) -> Path:
         return self.path / "rows.index"
 
     @property
@@ -144,6 +136,13 @@ class Folder:
         """Write the declaration, whole or not at all. Raises OSError."""
         files.write_file(str(self.declaration), msgspec.json.format(msgspec.json.encode(job)) + b"\n")
 
+    def discard(self) -> None:
+        """Remove the folder of a job that was not declared, as far as there is nothing of others in it."""
+        with contextlib.suppress(OSError):
+            self.rows_index.unlink(missing_ok=True)
+            self.lock.unlink(missing_ok=True)
+            self.path.rmdir()
+
 
 def check_name(name: str) -> None:
     """Refuse a name that can't be a folder's, or that a terminal or a command line would take for something else.
@@ -177,8 +176,18 @@ def create(root: Path, name: str) -> Folder:
         raise UsageError(
             f"there is a job {name} in {root}", hint="give this one another name; the command resume goes on with it"
         )
+    if folder.path.exists() and not _is_unfinished(folder):
+        raise UsageError(f"{folder.path} is there and no job", hint="give the job another name, or name --jobs")
     folder.path.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def _is_unfinished(folder: Folder) -> bool:
+    """True for what a process leaves that ended before it declared its job."""
+    ours = {folder.lock.name, folder.rows_index.name}
+    return folder.path.is_dir() and all(
+        entry.name in ours or entry.name.startswith(".") for entry in folder.path.iterdir()
+    )
 
 
 def find(root: Path, name: str) -> Folder:
@@ -219,7 +228,7 @@ def cancel(folder: Folder) -> int | None:
     pid = holder.pid if holder else None
     if holder:
         _terminate(folder, holder)
-    with folder.held("cancels it", wait_s=CANCEL_SECONDS), journal.opened(folder.journal, job.input.items) as log:
+    with folder.held("cancels it", wait_s=CANCEL_SECONDS), journal.opened(folder.journal, job.index.items) as log:
         if log.state.ended != COMPLETE:
             log.write([Session(time.time(), ended=CANCELLED)])
     return pid

@@ -98,17 +98,16 @@ def write(
 
 
 def _header(job: Job, folder: Path, counted: Tally) -> BatchHeader:
-    source = job.input
+    source, index = job.input.source, job.index
     return BatchHeader(
         target=job.name,
         git=header.git(),
         job=batch_rows.Job(name=job.name, folder=str(folder), created_at=job.created_at),
         input=Input(
-            name=Path(source.path).name, format=source.format, rows=source.rows, items=source.items,
-            sha256=source.sha256,
+            name=Path(source.path).name, format=source.format, rows=index.rows, items=index.items, sha256=index.sha256
         ),
-        asking={name: _option(value, counted) for name, value in job.asking.items()},
-        running={name: value for name, value in msgspec.to_builtins(job.running).items() if value is not None},
+        asking={name: _option(value, counted) for name, value in job.input.asking.settings().items()},
+        running={name: value for name, value in msgspec.to_builtins(job.options).items() if value is not None},
         targets=job.targets,
         client=msgspec.convert(provenance.client(), Machine),
     )  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from nexus_tasks.batches import journal
-from nexus_tasks.batches.job import CANCELLED, Folder, Input
+from nexus_tasks.batches.job import CANCELLED, Folder, Job
 from nexus_tasks.batches.options import COMPLETE, INTERRUPTED
 from nexus_tasks.batches.state import ANSWERED, BEGUN, State
 from nexus_tasks.hostlib.locks import Holder
@@ -33,7 +33,7 @@ class Summary(msgspec.Struct, frozen=True):
     folder: str
     state: str
     created_at: str
-    input: Input
+    input: str
     targets: list[str]
     items: int
     answered: int
@@ -58,13 +58,17 @@ def summary_of(folder: Folder) -> Summary:
         BatchError: its files are damaged.
     """
     job, holder = folder.load(), folder.holder()
-    state = journal.read(folder.journal, job.input.items)
+    return made(folder, job, journal.read(folder.journal, job.index.items), holder)
+
+
+def made(folder: Folder, job: Job, state: State, holder: Holder | None = None) -> Summary:
+    """The summary of a job in a state that is known."""
     set_aside = state.set_aside()
     remaining = state.total - state.done
     rate = state.rows_per_s
     return Summary(
         name=folder.name, folder=str(folder.path), state=state_of(state, holder), created_at=job.created_at,
-        input=job.input, targets=job.targets, items=state.total, answered=state.count(ANSWERED),
+        input=job.input.source.path, targets=job.targets, items=state.total, answered=state.count(ANSWERED),
         set_aside=set_aside, under_way=state.count(BEGUN) if holder else 0, remaining=remaining,
         tokens={"prompt": state.tokens.prompt, "output": state.tokens.output, "cached": state.tokens.cached},
         retried=dict(state.failures.most_common()), invalid=state.invalid, twins=state.twins,

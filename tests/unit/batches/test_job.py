@@ -27,12 +27,8 @@ NOW = datetime(2026, 11, 30, 12, 34, 56, tzinfo=UTC)
 def test_a_declaration_is_read_as_it_was_written(tmp_path: Path) -> None:
     folder = declared(tmp_path)
     read = folder.load()
-    assert (read.name, read.targets, read.asking, read.running) == (
-        "night",
-        ["gpu-hosts"],
-        {"max_tokens": 5},
-        Options(),
-    )
+    assert (read.name, read.targets, read.options) == ("night", ["gpu-hosts"], Options())
+    assert read.input.asking.parameters == {"max_tokens": 5}
 
 
 @pytest.mark.parametrize(
@@ -60,7 +56,7 @@ def test_a_name_is_taken_once(tmp_path: Path) -> None:
 
 
 def test_a_folder_whose_job_was_never_declared_is_taken_over(tmp_path: Path) -> None:
-    job.create(tmp_path, "night").index.write_bytes(b"half")
+    job.create(tmp_path, "night").rows_index.write_bytes(b"half")
     assert job.folders(tmp_path) == []
     assert declared(tmp_path).load().name == "night"
 

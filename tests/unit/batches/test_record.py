@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from nexus_tasks.batches import journal, record
+from nexus_tasks.batches.asking import Asking
 from nexus_tasks.batches.entries import Answer, Entry, Session, SetAside
 from nexus_tasks.batches.items import Item, Misfit, Request, Row
 from nexus_tasks.batches.record import Origin
@@ -105,7 +106,7 @@ def test_keys_of_servers_stand_in_no_record(tmp_path: Path) -> None:
     run.reply = lambda item: {"answer": Answer(text=f"My key is {secret}.")}
     run.work(range(3))
     read = recorded(
-        tmp_path, run.entries, items=3, secrets=[secret], asking={"system": f"Say {secret}"},
+        tmp_path, run.entries, items=3, secrets=[secret], asking=Asking(system=f"Say {secret}"),
         origins=lambda wanted: {item: Origin(item, "a", f"Is it {secret}?") for item in wanted},
     )  # fmt: skip
     assert secret not in read.path.read_text()
@@ -115,9 +116,10 @@ def test_keys_of_servers_stand_in_no_record(tmp_path: Path) -> None:
 
 
 def test_options_that_are_long_are_cut(tmp_path: Path) -> None:
-    read = recorded(tmp_path, [], items=1, asking={"system": "x" * 5000, "schema": {"enum": ["y" * 5000]}, "seed": 4})
+    asking = Asking(system="x" * 5000, parameters={"json_schema": {"enum": ["y" * 5000]}, "seed": 4})
+    read = recorded(tmp_path, [], items=1, asking=asking)
     assert read.header.asking["system"] == "x" * record.OPTION_LETTERS
-    assert read.header.asking["schema"] == ('{"enum": ["' + "y" * 5000)[: record.OPTION_LETTERS]
+    assert read.header.asking["json_schema"] == ('{"enum": ["' + "y" * 5000)[: record.OPTION_LETTERS]
     assert read.header.asking["seed"] == 4
 
 

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from nexus_tasks.batches.entries import KINDS, Entry, Session, SetAside
-from nexus_tasks.batches.job import CANCELLED, Input
+from nexus_tasks.batches.index import Index
+from nexus_tasks.batches.job import CANCELLED
 from nexus_tasks.batches.options import COMPLETE, INTERRUPTED
 from nexus_tasks.core.text import SPACE
 from nexus_tasks.records import batch_rows
@@ -64,8 +65,7 @@ def test_a_record_that_was_cut_off_says_so(tmp_path: Path) -> None:
 
 
 def test_several_samples_of_a_row_are_requests(tmp_path: Path) -> None:
-    twice = Input("/a/b.txt", "txt", "ab" * 32, 9, rows=2, items=4)
-    record = recorded(tmp_path, worked(4), 4, input=twice)
+    record = recorded(tmp_path, worked(4), 4, index=Index(2, 4, {}, "ab" * 32))
     assert batch_runs.verdict(record)[1] == "All 4 requests were answered"
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from nexus_tasks.batches.asking import Asking
 from nexus_tasks.batches.entries import Answer
 from nexus_tasks.core.text import SPACE
 from nexus_tasks.records.store import BatchRecord
@@ -103,7 +104,7 @@ def test_an_answer_that_is_empty_is_shown_as_such(tmp_path: Path) -> None:
 
 
 def test_what_was_asked_is_listed(tmp_path: Path) -> None:
-    asking = {"max_tokens": 200, "system": "Be <brief>.", "json_schema": {"type": "object"}, "seed": None}
+    asking = Asking(system="Be <brief>.", parameters={"max_tokens": 200, "json_schema": {"type": "object"}})
     html = tables.asked(recorded(tmp_path, [], 3, asking=asking)).html
     for shown in ("<dt>max tokens</dt><dd>200</dd>", "Be &lt;brief&gt;.", "{&#34;type&#34;: &#34;object&#34;}"):
         assert shown in html

@@ -1,0 +1,216 @@
+"""Put many prompts to the fleet's servers, and lose none: jobs that are begun, resumed, looked at and exported.
+
+    python -m nexus_tasks.batch prompts.jsonl gpu-hosts --name night
+    python -m nexus_tasks.batch resume night
+    python -m nexus_tasks.batch status night --json
+    python -m nexus_tasks.batch export night --format csv --out answers.csv
+
+A file that has a command's name is given as ``./resume``. The work is in batches/; docs/batches.md explains it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import sys
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+
+from nexus_tasks.batches import command_options, job, screens, sessions, sources, summary
+from nexus_tasks.batches.asking import Asking
+from nexus_tasks.batches.exports import files
+from nexus_tasks.batches.index import Index
+from nexus_tasks.batches.inputs import Input
+from nexus_tasks.batches.job import Job
+from nexus_tasks.batches.options import COMPLETE, INTERRUPTED, Options
+from nexus_tasks.batches.sessions import Done
+from nexus_tasks.core import arguments
+from nexus_tasks.core.errors import BatchError, UsageError, command_line
+from nexus_tasks.fleet import inventory
+from nexus_tasks.servers import route
+
+UNKNOWN = Index(0, 0, {}, "")  # of an input that is not read yet
+TARGETS = (
+    "a pattern, HOST/INSTANCE, @NAME of llama_endpoints, or a base URL (http://...) whose key is in "
+    f"{route.KEY_VARIABLE}"
+)
+EXIT = "Exit status: 0 every row has its answer, 1 rows failed, 2 a mistake of the command line, 130 interrupted."
+HELP = (
+    "commands, each with more in COMMAND --help; a file of such a name is ./NAME:",
+    "  resume JOB [TARGET ...] [--allow-change]  go on with a job",
+    "  retry-failed JOB                          the same, and ask again what failed",
+    "  cancel JOB                                end the process that works on it",
+    "  status JOB [--json]                       how far it is, beside that process",
+    "  export JOB [--format NAME] [--out FILE]   what came of each row",
+    "  list [--json]                             all jobs",
+)
+
+
+def _parser(command: str, text: str, *, with_job: bool = True) -> argparse.ArgumentParser:
+    """The options that all commands have."""
+    parser = argparse.ArgumentParser(prog=f"nox -s batch -- {command}".rstrip(), description=text, epilog=EXIT)
+    if with_job:
+        parser.add_argument("job", metavar="JOB", help="its name, as the command list shows it")
+    parser.add_argument(
+        "--jobs", metavar="DIR", type=Path, default=job.ROOT, help="where the jobs are (default: %(default)s)"
+    )
+    return parser
+
+
+def _begin(argv: Sequence[str]) -> int:
+    parser = _parser("", "Put the prompts of a file to servers, as a job that can be resumed.", with_job=False)
+    parser.epilog = "\n".join([*HELP, "", *textwrap.wrap(EXIT, 79)])
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("file", metavar="FILE", type=Path, help=f"the prompts: {', '.join(sources.FORMATS)}")
+    left_out = f"(default: all on {inventory.FLEET}, or on {inventory.HERE} while that is empty)"
+    parser.add_argument("targets", metavar="TARGET", nargs="*", help=f"{TARGETS} {left_out}")
+    parser.add_argument("--name", metavar="JOB", help="of the job (default: of the file and the time)")
+    parser.add_argument("--format", choices=sources.FORMATS, help="of the file (default: by its name)")
+    parser.add_argument("--model", metavar="NAME", help="the model to ask for, of a server that has several")
+    command_options.add_to(parser)
+    given = arguments.parse(parser, argv)
+    if str(given.file) in COMMANDS and not given.file.exists():
+        raise UsageError(f"{given.file} must be the first word", hint=f"nox -s batch -- {given.file} JOB")
+    if not given.file.name.isprintable():  # a name that is not UTF-8, or has line ends
+        raise UsageError(f"{str(given.file)!a} can't be kept as the input of a job", hint="rename the file")
+    source = sources.find(given.file.absolute(), given.format)
+    asked = Job(
+        name=job.default_name(given.file, datetime.now(UTC)) if given.name is None else given.name,
+        created_at="", input=Input(source, command_options.asking(given, Asking())), index=UNKNOWN,
+        targets=given.targets, options=command_options.running(given, Options()), model=given.model,
+    )  # fmt: skip
+    console = Console(stderr=True)
+    return _ended(sessions.begin(given.jobs, asked, console), console)
+
+
+def _go_on(argv: Sequence[str], *, retry_failed: bool) -> int:
+    command = "retry-failed" if retry_failed else "resume"
+    text = (
+        "Ask again what was set aside." if retry_failed else "Go on with a job; its options stay unless they are given."
+    )
+    parser = _parser(command, text)
+    parser.add_argument("targets", metavar="TARGET", nargs="*", help=f"{TARGETS} (default: as before)")
+    parser.add_argument(
+        "--allow-change", action="store_true",
+        help="go on though the input, what is asked, or the model or build of a server changed: what differs or is "
+        "unfinished is asked again",
+    )  # fmt: skip
+    command_options.add_to(parser)
+    given = arguments.parse(parser, argv)
+
+    def changed(before: Job) -> Job:
+        return msgspec.structs.replace(
+            before,
+            input=msgspec.structs.replace(before.input, asking=command_options.asking(given, before.input.asking)),
+            options=command_options.running(given, before.options),
+            targets=given.targets or before.targets,
+        )
+
+    console = Console(stderr=True)
+    folder = job.find(given.jobs, given.job)
+    done = sessions.resume(folder, changed, console, allow_change=given.allow_change, retry_failed=retry_failed)
+    return _ended(done, console)
+
+
+def _ended(done: Done, console: Console) -> int:
+    """Show a job whose session ended; its exit status."""
+    made = summary.made(done.folder, done.job, done.state)
+    screens.show(made, console)
+    ended = done.outcome.ended
+    if ended == INTERRUPTED:
+        sys.stderr.write(f"interrupted; go on with: nox -s batch -- resume {done.folder.name}\n")
+        return 130
+    if ended != COMPLETE:
+        raise BatchError(ended, hint=done.outcome.hint)
+    return 0 if made.answered == made.items else 1
+
+
+def _cancel(argv: Sequence[str]) -> int:
+    given = arguments.parse(_parser("cancel", "End the process that works on a job, and mark the job."), argv)
+    pid = job.cancel(job.find(given.jobs, given.job))
+    Console().print(
+        f"{given.job}: cancelled" + (f", process {pid} ended" if pid else ""), markup=False, highlight=False
+    )
+    return 0
+
+
+def _status(argv: Sequence[str]) -> int:
+    parser = _parser("status", "Show a job, also beside the process that works on it.")
+    parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
+    given = arguments.parse(parser, argv)
+    found = summary.summary_of(job.find(given.jobs, given.job))
+    if given.json:
+        _print_json(found)
+    else:
+        screens.show(found, Console())
+    return 0
+
+
+def _list(argv: Sequence[str]) -> int:
+    parser = _parser("list", "List the jobs, oldest first.", with_job=False)
+    parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
+    given = arguments.parse(parser, argv)
+    found, damaged = [], []
+    for folder in job.folders(given.jobs):
+        try:
+            found.append(summary.summary_of(folder))
+        except BatchError as error:  # the others can be shown
+            damaged.append(error)
+    if given.json:
+        _print_json(found)
+    elif found:
+        screens.show_all(found, Console())
+    elif not damaged:
+        Console().print(f"no jobs in {given.jobs}", markup=False, highlight=False)
+    if damaged:
+        raise BatchError("; ".join(error.message for error in damaged), hint=damaged[0].hint)
+    return 0
+
+
+def _export(argv: Sequence[str]) -> int:
+    parser = _parser("export", "Write what came of each row, in the order of the input.")
+    parser.add_argument("--format", choices=files.FORMATS, default="jsonl", help="(default: %(default)s)")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="where to (default: standard output)")
+    parser.add_argument("--json", action="store_true", help="print the paths of the files as JSON")
+    given = arguments.parse(parser, argv)
+    if given.json and given.out is None:
+        raise UsageError("--json tells where files are, and needs --out FILE", hint="--format json exports as JSON")
+    written = files.write(job.find(given.jobs, given.job), given.format, given.out)
+    if given.json:
+        _print_json([str(path) for path in written])
+    else:
+        for path in written:
+            Console(soft_wrap=True).print(str(path), markup=False, highlight=False)
+    return 0
+
+
+def _print_json(value: object) -> None:
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value)).decode() + "\n")
+
+
+COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {
+    "resume": functools.partial(_go_on, retry_failed=False),
+    "cancel": _cancel,
+    "status": _status,
+    "retry-failed": functools.partial(_go_on, retry_failed=True),
+    "export": _export,
+    "list": _list,
+}
+
+
+@functools.partial(command_line, usage_status=2)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Begin a job, or do one of the commands; see the module's docstring."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words and words[0] in COMMANDS:
+        return COMMANDS[words[0]](words[1:])
+    return _begin(words)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""Files of exports, and standard output: what came of each item, in the order of the input.
+
+    files.write(folder, "csv", Path("answers.csv"))       # [Path("answers.csv")]
+    files.write(folder, "jsonl", None)                    # to standard output
+
+A few rows are held at a time. A file gets its name when it is complete; what had the name stays until then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from nexus_tasks.batches import journal
+from nexus_tasks.batches.exports import json_rows, openai, rows, tables
+from nexus_tasks.batches.exports.rows import ExportRow
+from nexus_tasks.batches.inputs import Input
+from nexus_tasks.batches.job import Folder
+from nexus_tasks.batches.state import State
+from nexus_tasks.core.errors import UsageError
+
+ERRORS_ENDING = ".errors.jsonl"
+FORMATS = ("csv", "json", "jsonl", "parquet", "openai")
+
+
+class Sink(Protocol):
+    """A file that takes rows."""
+
+    def write(self, row: ExportRow) -> None: ...
+    def close(self) -> None: ...
+
+
+_SINKS: Mapping[str, Callable[[BinaryIO, Input], Sink]] = {
+    "csv": tables.CsvSink,
+    "json": json_rows.JsonSink,
+    "jsonl": json_rows.JsonlSink,
+    "parquet": tables.ParquetSink,
+}
+
+
+def write(folder: Folder, kind: str, out: Path | None) -> list[Path]:
+    """Write an export, also beside a process that works on the job: what has no result yet is an error ``pending``.
+
+    Args:
+        kind: one of FORMATS. ``openai`` has errors in a file of their own, ``ERRORS_ENDING`` behind the other's stem.
+        out: the file; None for standard output.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        UsageError: the input is no longer that of the job, or Parquet would go to a terminal.
+        BatchError: the job's files are damaged.
+        OSError: the file can't be written.
+    """
+    job = folder.load()
+    rows.check_input(folder, job)
+    state = journal.read(folder.journal, job.index.items)
+    if kind == "parquet" and out is None and sys.stdout.isatty():
+        raise UsageError("Parquet is nothing for a terminal", hint="name a file with --out, or pipe it on")
+    with contextlib.ExitStack() as stack:
+        if kind == "openai":
+            written = _write_openai(folder, job.input, state, out, stack)
+        else:
+            sink = _SINKS[kind](stack.enter_context(_opened(out)), job.input)
+            _pour(folder, job.input, state, sink)
+            written = [out] if out else []
+    return written
+
+
+def _write_openai(
+    folder: Folder, given: Input, state: State, out: Path | None, stack: contextlib.ExitStack
+) -> list[Path]:
+    """Answers to one file and errors to another, or both to standard output; without errors there is no such file."""
+    stream = stack.enter_context(_opened(out))
+    if out is None:
+        _pour(folder, given, state, openai.Sink(stream, stream, folder.name))
+        return []
+    errors = out.with_name(out.stem + ERRORS_ENDING)
+    with _opened(errors, keep_empty=False) as failed:
+        _pour(folder, given, state, openai.Sink(stream, failed, folder.name))
+    return [out, errors] if errors.exists() else [out]
+
+
+def _pour(folder: Folder, given: Input, state: State, sink: Sink) -> None:
+    with contextlib.ExitStack() as stack:
+        results = stack.enter_context(journal.Results(folder.journal)) if folder.journal.exists() else None
+        for row in rows.rows(given, state, results):
+            sink.write(row)
+    sink.close()
+
+
+@contextlib.contextmanager
+def _opened(path: Path | None, *, keep_empty: bool = True) -> Iterator[BinaryIO]:
+    """A stream to standard output, or to a file that gets its name at the end of the block.
+
+    Args:
+        keep_empty: whether an empty file is one; else it is removed, as a former one of its name.
+    """
+    if path is None:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
+    try:
+        with os.fdopen(handle, "wb", buffering=1 << 20) as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+            empty = stream.tell() == 0
+        if empty and not keep_empty:
+            path.unlink(missing_ok=True)
+            return
+        Path(draft).chmod(0o666 & ~_umask())
+        Path(draft).replace(path)
+    finally:
+        Path(draft).unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

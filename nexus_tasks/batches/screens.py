@@ -1,0 +1,85 @@
+"""Jobs on a terminal: one with all that is known of it, or several in a table.
+
+screens.show(summary, console)
+screens.show_all(summaries, console)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from nexus_tasks.batches.summary import Summary
+from nexus_tasks.core.text import MISSING, duration, minute, number, plural
+from nexus_tasks.hostlib.terminal_text import plain
+
+
+def show(summary: Summary, console: Console) -> None:
+    """A job: its state, counts, failures, and who answered."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in _lines(summary):
+        table.add_row(name, Text(plain(value)))
+    console.print(table)
+
+
+def show_all(summaries: Sequence[Summary], console: Console) -> None:
+    """Jobs, a line each."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("job", overflow="fold")
+    table.add_column("state", no_wrap=True)
+    table.add_column("begun (UTC)", no_wrap=True)
+    for name in ("answered", "failed", "of"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for one in summaries:
+        counts = (one.answered, sum(one.set_aside.values()), one.items)
+        begun = minute(datetime.fromisoformat(one.created_at))
+        table.add_row(Text(plain(one.name)), one.state, begun, *(f"{count:,}" for count in counts))
+    console.print(table)
+
+
+def _lines(one: Summary) -> Iterator[tuple[str, str]]:
+    """Names and values of what there is to say."""
+    yield "job", one.name
+    yield "state", f"{one.state}, by {one.holder}" if one.holder else _ended(one)
+    yield "input", one.input
+    failed = sum(one.set_aside.values())
+    yield "answered", f"{one.answered:,} of {one.items:,}"
+    if failed:
+        yield "failed", _counts(failed, one.set_aside)
+    if one.remaining:
+        under_way = f", {one.under_way:,} of them under way" if one.under_way else ""
+        yield "remaining", f"{one.remaining:,}{under_way}"
+    if one.retried:
+        yield "tried again", _counts(sum(one.retried.values()), one.retried)
+    if one.invalid:
+        yield "invalid", f"{plural(one.invalid, 'answer')} against the schema"
+    if one.twins:
+        yield "answered alike", f"{one.twins:,}, by the answer of an identical request"
+    tokens = one.tokens
+    yield "tokens", f"{tokens['prompt']:,} prompt, {tokens['output']:,} output"
+    if one.holder and one.rows_per_s:
+        left = MISSING if one.remaining_s is None else duration(one.remaining_s)
+        yield "rate", f"{number(one.rows_per_s)} rows/s, {left} left"
+    for server in one.answers_by:
+        build = f", build {server['build']}" if server["build"] else ""
+        yield server["endpoint"], f"{server['answered']:,} answered by {Path(server['model']).name}{build}"
+    yield "folder", one.folder
+
+
+def _ended(one: Summary) -> str:
+    """The state of a job that no process works on, with the error that ended it."""
+    return f"{one.state}: {one.ended}" if one.state == "failed" and one.ended else one.state
+
+
+def _counts(total: int, by_kind: dict[str, int]) -> str:
+    """``12: 10 too_long, 2 timeout``."""
+    parts: Iterable[str] = (f"{count:,} {kind}" for kind, count in by_kind.items())
+    return f"{total:,}: {', '.join(parts)}"

@@ -1,0 +1,165 @@
+"""Sessions of a job: a process begins it or goes on with it, and works until each item has its result.
+
+    done = sessions.begin(root, "night", given, Asked(["gpu-hosts"], Options()), console)
+    done = sessions.resume(folder, lambda job: job, console, allow_change=False)
+    done.state.count(SET_ASIDE), done.outcome
+
+Nothing is left of a job that was refused before its first request.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+
+from nexus_tasks.batches import changes, endpoint, index, inputs, job, journal, runner
+from nexus_tasks.batches.endpoint import Reached
+from nexus_tasks.batches.job import Folder, Job
+from nexus_tasks.batches.journal import Journal
+from nexus_tasks.batches.options import COMPLETE, Outcome
+from nexus_tasks.batches.state import SET_ASIDE, Answerer, State
+from nexus_tasks.core.errors import UsageError
+from nexus_tasks.core.text import plural
+from nexus_tasks.fleet import targets
+from nexus_tasks.hostlib import files
+from nexus_tasks.records import store
+
+
+@dataclass(frozen=True)
+class Done:
+    """A session that ended: of which job, in which state that is, and what it came to."""
+
+    folder: Folder
+    job: Job
+    state: State
+    outcome: Outcome
+
+
+def begin(root: Path, asked: Job, console: Console) -> Done:
+    """Begin a job, and work on it.
+
+    Args:
+        root: the folder of all jobs.
+        asked: the job; its index is found out here.
+
+    Raises:
+        UsageError: there is a job of that name, or the input or a target can't be used.
+        EndpointError: no target answers, or one refuses.
+        BatchError: the disk is full.
+    """
+    inputs.check(asked.input)
+    with _reached(asked) as endpoints, _new_folder(root, asked.name) as folder:
+        console.print(f"reads {asked.input.source.path}", highlight=False, markup=False, soft_wrap=True)
+        found = index.write(asked.input, folder.rows_index)
+        declared = msgspec.structs.replace(asked, index=found, created_at=store.utc_now())
+        folder.declare(declared)
+        with _journal(folder, declared, console) as log:
+            return _run(folder, declared, log, endpoints, console)
+
+
+def resume(
+    folder: Folder, change: Callable[[Job], Job], console: Console, *, allow_change: bool, retry_failed: bool = False
+) -> Done:
+    """Go on with a job.
+
+    Args:
+        change: gives the job with other targets and options.
+        allow_change: whether to ask again what differs, of the input and of who answers; else that is refused.
+        retry_failed: whether to ask again what was set aside.
+
+    Raises:
+        UsageError: another process works on it, or something changed.
+        EndpointError: no target answers, or one refuses.
+        BatchError: its files are damaged, or the disk is full.
+    """
+    with folder.held("asks its rows"):
+        before = folder.load()
+        now = _with_input(folder, before, change(before), allow_change=allow_change)
+        with _journal(folder, now, console) as log:
+            if retry_failed:
+                log.write(changes.reopened(log.state.items(SET_ASIDE), log.state, "retry-failed"))
+            if log.state.done == log.state.total and not allow_change:
+                return Done(folder, now, log.state, Outcome(log.state.total, log.state.done, ended=COMPLETE))
+            with _reached(now) as endpoints:
+                _accept_servers(now, log, endpoints, allow_change=allow_change)
+                return _run(folder, now, log, endpoints, console)
+
+
+def _run(folder: Folder, asked: Job, log: Journal, endpoints: Sequence[Reached], console: Console) -> Done:
+    total = log.state.total
+    todo = plural(total - log.state.done, "request")
+    console.print(f"job {folder.name}: {todo} of {total:,}", highlight=False, markup=False, soft_wrap=True)
+    outcome = runner.run(
+        inputs.items(asked.input, lambda item: not log.is_done(item)), endpoints, log, asked.options, total=total,
+        history=log, keys=folder.rows_index.read_bytes() if asked.options.dedupe else None, console=console,
+    )  # fmt: skip
+    return Done(folder, asked, log.state, outcome)
+
+
+def _reached(asked: Job) -> contextlib.AbstractContextManager[list[Reached]]:
+    found = targets.find(asked.targets)
+    if asked.model:
+        found = [dataclasses.replace(target, model=asked.model) for target in found]
+    return endpoint.reached(found, model=None)
+
+
+@contextlib.contextmanager
+def _new_folder(root: Path, name: str) -> Iterator[Folder]:
+    """The folder of a new job, held; nothing stays of one that is not declared."""
+    folder = job.create(root, name)
+    with folder.held("reads its input"):
+        try:
+            yield folder
+        finally:
+            if not folder.declaration.exists():
+                folder.discard()
+
+
+def _journal(folder: Folder, asked: Job, console: Console) -> Journal:
+    def say(line: str) -> None:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    return journal.opened(folder.journal, asked.index.items, say)
+
+
+def _with_input(folder: Folder, before: Job, now: Job, *, allow_change: bool) -> Job:
+    """The job with its input as it is now; what differs is reopened where that is allowed, and else refused."""
+    path, renewed = now.input.source.file, folder.path / "rows.index.new"
+    if now.input.asking.samples != before.input.asking.samples:
+        raise UsageError(f"the job {before.name} keeps its number of samples", hint="begin another job with this one")
+    is_same_file = path.is_file() and files.sha256_of(str(path)) == before.index.sha256
+    if is_same_file and now.input == before.input and folder.rows_index.exists():
+        if now != before:
+            folder.declare(now)
+        return now
+    found = index.write(now.input, renewed)
+    try:
+        if folder.rows_index.exists():
+            requests = changes.of_requests(now.input, folder.rows_index, renewed)
+            told = [] if is_same_file else [f"{path} changed since it was begun"]
+            told += [*changes.of_asking(before.input.asking, now.input.asking), str(requests)]
+            if not allow_change:
+                raise changes.refusal(before.name, told)
+            with journal.opened(folder.journal, max(before.index.items, found.items)) as log:
+                log.write(changes.reopened(requests.reopened, log.state, "its request changed"))
+        renewed.replace(folder.rows_index)
+    finally:
+        renewed.unlink(missing_ok=True)
+    now = msgspec.structs.replace(now, index=found)
+    folder.declare(now)
+    return now
+
+
+def _accept_servers(asked: Job, log: Journal, endpoints: Sequence[Reached], *, allow_change: bool) -> None:
+    """Refuse another model or build than those that answered before, or have the former model's items asked again."""
+    serving = [Answerer(one.name, one.server.model, one.server.build) for one in endpoints if one.server]
+    told, others = changes.of_servers(log.state, serving)
+    if told and not allow_change:
+        raise changes.refusal(asked.name, told)
+    log.write(changes.reopened(others, log.state, "another model answers"))
