@@ -1,13 +1,14 @@
 /* A server with an exact schedule: the first token so long after the request, the others so long after one another.
  *
- *     server TTFT_US ITL_US CPU LOG [close]        prints its port, serves until it is killed
+ *     server TTFT_US ITL_US CPU LOG [close] [slots=N]      prints its port, serves until it is killed
  *
  * POST /completion answers as llama-server does, /v1/chat/completions as OpenAI's API with llama-server's timings.
  * The body names the number of tokens ("n_predict" or "max_tokens") and the request ("seed"). Every token is a send
  * of its own; without delays they follow one another as fast as the sockets take them. No machine keeps a schedule
  * exactly, so what was achieved is told: in the timings of the last event, and of each token in LOG, as records of
  * 64-bit integers: seed, n, moment of the request, moments of n tokens (ns, CLOCK_MONOTONIC).
- * With "close", a connection ends with its answer, as llama-server's do.
+ * With "close", a connection ends with its answer, as llama-server's do. With "slots=N" it says what it is, as a
+ * llama-server with so many slots, and works on no more requests at a time: others wait for a free one in their order.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -42,8 +43,9 @@ typedef struct {
 
 static Stream streams[MAX_FD];
 static int order[MAX_FD], n_order;  /* active streams */
+static int queue[MAX_FD], n_queue;  /* streams that wait for a slot */
 static int64_t ttft_ns, itl_ns;
-static int closes, epoll, timer;
+static int closes, slots, epoll, timer;
 static FILE *log_file;
 
 static int64_t now_ns(void) {
@@ -52,14 +54,30 @@ static int64_t now_ns(void) {
     return t.tv_sec * 1000000000LL + t.tv_nsec;
 }
 
-static void drop(int fd) {
+static void start(int fd) {
     Stream *s = &streams[fd];
-    if (s->active) {
-        int last = order[--n_order];
-        order[s->position] = last;
-        streams[last].position = s->position;
-        s->active = 0;
+    s->due = (slots ? now_ns() : s->received) + ttft_ns;
+    s->active = 1;
+    s->position = n_order;
+    order[n_order++] = fd;
+}
+
+static void stop(int fd) {
+    Stream *s = &streams[fd];
+    int last = order[--n_order];
+    order[s->position] = last;
+    streams[last].position = s->position;
+    s->active = 0;
+    if (n_queue) {
+        start(queue[0]);
+        memmove(queue, queue + 1, --n_queue * sizeof *queue);
     }
+}
+
+static void drop(int fd) {
+    if (streams[fd].active) stop(fd);
+    for (int i = 0; i < n_queue; i++)
+        if (queue[i] == fd) memmove(queue + i, queue + i + 1, (--n_queue - i) * sizeof *queue);
     close(fd);
 }
 
@@ -128,8 +146,31 @@ static int finale(const Stream *s, char *out) {
     return used + sprintf(out + used, "0\r\n\r\n");
 }
 
+/* What it is; 0 where the path has nothing to say. */
+static int description(const char *head, char *out) {
+    char body[512];
+    int size = 0;
+    if (!slots) return 0;
+    if (strncmp(head, "GET /health ", 12) == 0)
+        size = sprintf(body, "{\"status\":\"ok\"}");
+    else if (strncmp(head, "GET /v1/models ", 15) == 0)
+        size = sprintf(body, "{\"object\":\"list\",\"data\":[{\"id\":\"gpt-oss-20b-mxfp4\",\"owned_by\":\"llamacpp\",\"meta\":"
+                       "{\"n_params\":1000,\"n_ctx_train\":8192,\"size\":1000}}]}");
+    else if (strncmp(head, "GET /props ", 11) == 0)
+        size = sprintf(body, "{\"total_slots\":%d,\"build_info\":\"b9870-0fbbb3ec6\",\"model_path\":\"/mock.gguf\","
+                       "\"default_generation_settings\":{\"n_ctx\":8192}}", slots);
+    return size ? sprintf(out, "HTTP/1.1 200 OK\r\nServer: llama.cpp\r\nContent-Type: application/json\r\n"
+                          "Content-Length: %d\r\n\r\n%s", size, body) : 0;
+}
+
 static void begin(int fd, const char *head, const char *body) {
     Stream *s = &streams[fd];
+    char told[1024];
+    int size = description(head, told);
+    if (size) {
+        put(fd, told, size);
+        return;
+    }
     s->received = now_ns();
     s->chat = strncmp(head, "POST /v1/chat/completions ", 26) == 0;
     if (!s->chat && strncmp(head, "POST /completion ", 17) != 0) {
@@ -145,10 +186,10 @@ static void begin(int fd, const char *head, const char *body) {
         s->moments = realloc(s->moments, s->capacity * sizeof *s->moments);
     }
     s->sent = 0;
-    s->due = s->received + ttft_ns;
-    s->active = 1;
-    s->position = n_order;
-    order[n_order++] = fd;
+    if (slots && n_order >= slots)
+        queue[n_queue++] = fd;
+    else
+        start(fd);
 }
 
 /* One token of a stream that is due. */
@@ -179,10 +220,7 @@ static void advance(int fd) {
         fwrite(head, sizeof *head, 3, log_file);
         fwrite(s->moments, sizeof *s->moments, s->tokens, log_file);
     }
-    int last = order[--n_order];
-    order[s->position] = last;
-    streams[last].position = s->position;
-    s->active = 0;
+    stop(fd);
     if (closes) {
         if (s->out_used) return;  /* closed when that is sent */
         shutdown(fd, SHUT_WR);
@@ -234,7 +272,7 @@ static void finish(int number) {
 
 int main(int argc, char **argv) {
     if (argc < 5) {
-        fprintf(stderr, "usage: server TTFT_US ITL_US CPU LOG [close]\n");
+        fprintf(stderr, "usage: server TTFT_US ITL_US CPU LOG [close] [slots=N]\n");
         return 2;
     }
     ttft_ns = atoll(argv[1]) * 1000;
@@ -247,7 +285,11 @@ int main(int argc, char **argv) {
         sched_setaffinity(0, sizeof set, &set);
     }
     log_file = *argv[4] ? fopen(argv[4], "wb") : NULL;
-    closes = argc > 5;
+    for (int i = 5; i < argc; i++)
+        if (strncmp(argv[i], "slots=", 6) == 0)
+            slots = atoi(argv[i] + 6);
+        else
+            closes = 1;
     signal(SIGTERM, finish);
     struct rlimit limit;
     getrlimit(RLIMIT_NOFILE, &limit);

@@ -54,7 +54,13 @@ def program(name: str) -> Path:
 
 @contextlib.contextmanager
 def mock_server(
-    ttft_ms: float = 0, itl_ms: float = 0, *, core: int | None = None, log: Path | None = None, closes: bool = False
+    ttft_ms: float = 0,
+    itl_ms: float = 0,
+    *,
+    core: int | None = None,
+    log: Path | None = None,
+    closes: bool = False,
+    slots: int | None = None,
 ) -> Iterator[str]:
     """Run the server; gives its address.
 
@@ -62,9 +68,11 @@ def mock_server(
         core: it is pinned to.
         log: gets the true times of each answer; read it with :func:`true_times` after the block.
         closes: whether connections end with their answers, as those of llama-server do.
+        slots: of the llama-server that it says it is; None where it has nothing to say of itself.
     """
     argv = [str(program("server")), str(round(ttft_ms * 1000)), str(round(itl_ms * 1000))]
     argv += [str(-1 if core is None else core), str(log or ""), *(["close"] if closes else [])]
+    argv += [f"slots={slots}"] if slots else []
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
         try:
             port = int(process.stdout.readline()) if process.stdout else 0
