@@ -100,7 +100,8 @@ class _Array:
             self._read_on(token.start() if token else len(self._held))
 
     def _read_on(self, at: int) -> None:
-        part = self._stream.read(_PART_BYTES)
+        # Parts grow with a long text, whose end is looked for from its begin each time.
+        part = self._stream.read(max(_PART_BYTES, len(self._held) - self._begin))
         after = f"{self._path} after row {self._rows}"
         if not part:
             raise UsageError(f"{after}: a quote or bracket is never closed", hint="is the file cut? write it anew")
