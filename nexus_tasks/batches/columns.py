@@ -16,12 +16,14 @@ import msgspec
 from nexus_tasks.batches.formats import Fields
 from nexus_tasks.batches.items import CannotAsk, Row
 
+_DEFAULT_ID = "id"
+
 
 class Columns(msgspec.Struct, frozen=True, omit_defaults=True):
     """Names of columns by what they hold; None where no column does.
 
     Args:
-        id: the row's id; where it is empty, or there is no such column, the row's line is its id.
+        id: the row's id. Of rows without it the line is the id, unless another column than the usual one is named.
         prompt: a text.
         messages: the messages of a chat, as a list or its JSON.
         system: the system prompt; it takes the place of the run's.
@@ -29,7 +31,7 @@ class Columns(msgspec.Struct, frozen=True, omit_defaults=True):
         single: columns that hold one parameter each, by the parameter's name.
     """
 
-    id: str | None = "id"
+    id: str | None = _DEFAULT_ID
     prompt: str | None = "prompt"
     messages: str | None = "messages"
     system: str | None = "system"
@@ -40,14 +42,23 @@ class Columns(msgspec.Struct, frozen=True, omit_defaults=True):
         """The row that these fields are, with its id.
 
         Raises:
-            CannotAsk: its id is neither a text nor a whole number.
+            CannotAsk: its id is neither a text nor a whole number, or it lacks one.
         """
-        value = fields.get(self.id) if self.id is not None else None
-        if value is None or value == "":
+        value = given(fields, self.id)
+        if value is None and self.id in (None, _DEFAULT_ID):
             return Row(number, line, str(line), fields)
+        if value is None:
+            raise CannotAsk("malformed", f"it has no {self.id}, which is the id")
         if not isinstance(value, str | int) or isinstance(value, bool):
             raise CannotAsk("malformed", f"its {self.id} must be a text or a whole number, not {value!r:.50}")
         return Row(number, line, str(value), fields)
+
+    def named(self) -> set[str]:
+        """The columns that somebody named: those that are not the usual ones."""
+        usual = Columns()
+        names = ("id", "prompt", "messages", "system", "parameters")
+        own = {getattr(self, name) for name in names if getattr(self, name) != getattr(usual, name)}
+        return {name for name in {*own, *self.single.values()} if name is not None}
 
     def metadata(self, fields: Fields) -> Fields:
         """The fields that are no part of the request."""

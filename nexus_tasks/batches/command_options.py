@@ -23,6 +23,7 @@ from nexus_tasks.batches.items import CannotAsk
 from nexus_tasks.batches.options import Options
 from nexus_tasks.core.errors import UsageError
 from nexus_tasks.core.numbers import number, whole
+from nexus_tasks.fleet import inventory
 
 PARAMETERS: Mapping[str, tuple[Any, str, str]] = {
     "max_tokens": (whole, "N", "tokens of each answer at most"),
@@ -75,11 +76,11 @@ def asking(given: argparse.Namespace, before: Asking) -> Asking:
         UsageError: a value makes no sense, or a file can't be read.
     """
     options = vars(given)
-    values = before.parameters | _of_files(options)
+    values = before.parameters | _preset(options) | _of_files(options)
     values |= {name: options[name] for name in PARAMETERS if name in options}
     if "stop" in options:
         values["stop"] = options["stop"]
-    plain = {name: options[name] for name in ("api", "samples") if name in options}
+    plain = {name: options[name] for name in ("api", "samples", "sampling") if name in options}
     texts = {name: _text(options[name]) for name in ("system", "template") if name in options}
     made = msgspec.structs.replace(
         before, parameters=_checked(values), columns=_columns(options, before.columns), **plain, **texts
@@ -112,6 +113,9 @@ def _add_asked(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--system", metavar="TEXT", help="the system prompt; @FILE reads it from a file")
     group.add_argument(
         "--template", metavar="TEXT", help="the prompt, with columns as in {{ column }}; @FILE reads it from a file"
+    )
+    group.add_argument(
+        "--sampling", metavar="NAME", help="a preset of llama_sampling_presets; options beside it count more"
     )
     for name, (kind, stand_in, text) in PARAMETERS.items():
         group.add_argument(_flag(name), type=kind, metavar=stand_in, help=text)
@@ -153,11 +157,28 @@ def _columns(options: Mapping[str, Any], before: Columns) -> Columns:
             known = ", ".join(parameters.NAMES)
             raise UsageError(f"--column {pair} must be PARAMETER=NAME", hint=f"PARAMETER is one of {known}")
         single[parameter] = column
+    # What a user names is meant instead of the other column that might say what is asked.
+    asked = {"prompt", "messages"}
+    if len(asked & named.keys()) == 1:
+        named |= dict.fromkeys(asked - named.keys())
     if options.get("no_ids"):
         if "id" in named:
             raise UsageError("--no-ids and --id-column exclude each other", hint=_HELP)
         named["id"] = None
     return msgspec.structs.replace(before, single=single, **named)
+
+
+def _preset(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The sampling of a preset, which the inventory has."""
+    name = options.get("sampling")
+    if name is None:
+        return {}
+    presets = inventory.sampling_presets()
+    if name not in presets:
+        raise UsageError(
+            f"there is no sampling preset {name}", hint=f"llama_sampling_presets has {', '.join(presets) or 'none'}"
+        )
+    return dict(presets[name])
 
 
 def _of_files(options: Mapping[str, Any]) -> dict[str, Any]:

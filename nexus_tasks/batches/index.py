@@ -48,6 +48,7 @@ def write(given: Input, path: Path, progress: Progress = lambda rows: None) -> I
     Raises:
         UsageError: the file can't be read, has no row that can be asked, two rows with one id, or changes meanwhile.
     """
+    inputs.check(given)
     state = _state(given.source.file)
     sha256 = _sha256(given.source.file)
     partial = path.with_name(f".{path.name}.partial")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from nexus_tasks.batches import openai_rows, templates
-from nexus_tasks.batches.asking import Asking
+from nexus_tasks.batches.asking import Asking, parameter_problem
 from nexus_tasks.batches.columns import Columns
 from nexus_tasks.batches.formats import RawRow
 from nexus_tasks.batches.items import CannotAsk, Item, Request, Row
@@ -69,25 +69,40 @@ def row(given: Input, number: int, raw: RawRow) -> Row:
 
 
 def check(given: Input) -> None:
-    """Refuse an input whose columns are known and can't be asked, before a row of it is read.
+    """Refuse an input that can't be asked whatever its rows are, before one is read.
 
     Raises:
-        UsageError: a column that is needed is missing.
+        UsageError: a column that is needed is missing, or options exclude each other.
     """
+    _check_options(given)
     there = given.source.columns()
     if there is None:
         return
     asking, columns = given.asking, given.columns
     listed = f"its columns are {', '.join(there)}"
-    for name in [*(templates.parse(asking.template).names if asking.template else ()), *columns.single.values()]:
-        if name not in there:
-            raise UsageError(f"{given.source.path} has no column {name}", hint=listed)
+    needed = {*(templates.parse(asking.template).names if asking.template is not None else ()), *columns.named()}
+    if missing := sorted(needed - set(there)):
+        raise UsageError(f"{given.source.path} has no column {', '.join(missing)}", hint=listed)
     asked = [columns.prompt, columns.messages if asking.api == "chat" else None]
     names = [name for name in asked if name is not None]
     if asking.template is None and not set(names) & set(there):
         raise UsageError(
             f"{given.source.path} has no column {' or '.join(names)}", hint=f"{listed}; name one with --prompt-column"
         )
+
+
+def _check_options(given: Input) -> None:
+    asking = given.asking
+    if given.source.format == "openai" and asking != Asking():
+        raise UsageError(
+            f"{given.source.path} is in OpenAI's format, whose rows say themselves what is asked",
+            hint="leave out the options that say it for all, or give another --format",
+        )
+    problem = parameter_problem(asking.api, asking.parameters)
+    if asking.system is not None and asking.api != "chat":
+        problem = "a system prompt needs --api chat"
+    if problem:
+        raise UsageError(f"what is asked can't be: {problem}", hint="see nox -s batch -- --help")
 
 
 def _of_row(given: Input, number: int, raw: RawRow, first: int, indices: list[int]) -> Iterator[Item]:

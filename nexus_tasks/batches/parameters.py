@@ -21,10 +21,6 @@ from nexus_tasks.batches.formats import Fields
 from nexus_tasks.batches.items import CannotAsk
 
 Parameters = dict[str, Any]
-SAMPLING = (
-    "temperature", "top_p", "top_k", "min_p", "repeat_penalty", "frequency_penalty", "presence_penalty",
-)  # fmt: skip
-"""What a sampling preset may hold."""
 _JSON = ("json_schema", "tools", "stop")
 """Values that a table holds as JSON."""
 

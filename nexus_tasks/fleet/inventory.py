@@ -172,6 +172,17 @@ def ssh_to(host: Mapping[str, Any]) -> tuple[str, ...]:
     return ("ssh", *shlex.split(way["arguments"]), *port, *key, *user, host["address"])
 
 
+def sampling_presets() -> dict[str, Any]:
+    """``llama_sampling_presets`` as the inventory has them for everybody: options of sampling, by the preset's name.
+
+    Raises:
+        DeployError: Ansible can't read the inventory.
+        UsageError: it is not a dict of dicts.
+    """
+    presets, _failures = answer("localhost", "playbooks/sampling.yml", "sampling_file")
+    return _mapping(presets, "llama_sampling_presets", "presets", "group_vars/all/sampling.yml")
+
+
 def external_endpoints() -> dict[str, Any]:
     """``llama_endpoints`` of the inventory: servers of others, by name.
 
@@ -180,8 +191,10 @@ def external_endpoints() -> dict[str, Any]:
         UsageError: it is not a dict of dicts.
     """
     entries, _failures = answer("localhost", "playbooks/external.yml", "external_file")
+    return _mapping(entries, "llama_endpoints", "endpoints", "group_vars/all/endpoints.yml")
+
+
+def _mapping(entries: Any, variable: str, what: str, model: str) -> dict[str, Any]:
     if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
-        raise UsageError(
-            "llama_endpoints must be a mapping of names to endpoints", hint="write it as group_vars/all/endpoints.yml"
-        )
+        raise UsageError(f"{variable} must be a mapping of names to {what}", hint=f"write it as {model}")
     return entries

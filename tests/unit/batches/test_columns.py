@@ -20,6 +20,11 @@ def test_a_row_has_the_id_of_its_column_or_else_its_line(fields: dict[str, Any],
     assert Columns(id=None).row(3, 9, fields).id == "9"
 
 
+def test_a_row_without_the_id_that_somebody_named_is_set_aside() -> None:
+    with pytest.raises(CannotAsk, match="it has no key, which is the id"):
+        Columns(id="key").row(3, 9, {"id": 1, "key": ""})
+
+
 @pytest.mark.parametrize("value", [True, 1.5, [1], {}], ids=["true", "float", "list", "object"])
 def test_an_id_of_another_kind_is_refused(value: object) -> None:
     with pytest.raises(CannotAsk, match="its id must be a text or a whole number"):

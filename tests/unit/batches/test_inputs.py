@@ -66,5 +66,28 @@ def test_a_column_that_all_rows_lack_is_refused_before_any_is_read(tmp_path: Pat
     single = Columns(prompt="question", single={"max_tokens": "limit"})
     with pytest.raises(UsageError, match="has no column limit"):
         inputs.check(given(tmp_path, "a.csv", table, Asking(columns=single)))
+    with pytest.raises(UsageError, match="has no column key, role"):
+        inputs.check(given(tmp_path, "a.csv", table, Asking(columns=Columns(id="key", system="role"))))
     inputs.check(given(tmp_path, "a.csv", table, Asking(template="{{ question }}")))
     inputs.check(given(tmp_path, "a.jsonl", "{}"))
+
+
+@pytest.mark.parametrize(
+    ("asking", "why"),
+    [
+        (Asking(api="embeddings", parameters={"seed": 1}), "embeddings have no seed"),
+        (Asking(parameters={"grammar": "x", "json_schema": {}}), "json_schema and grammar exclude each other"),
+        (Asking(api="completion", system="S"), "a system prompt needs --api chat"),
+    ],
+    ids=["embeddings", "grammar", "system"],
+)
+def test_options_that_exclude_each_other_are_refused(tmp_path: Path, asking: Asking, why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        inputs.check(given(tmp_path, "a.jsonl", '"a"', asking))
+
+
+def test_rows_that_say_all_themselves_are_not_overridden(tmp_path: Path) -> None:
+    row = '{"custom_id": "1", "method": "POST", "url": "/v1/embeddings", "body": {"input": "a"}}'
+    inputs.check(given(tmp_path, "a.jsonl", row))
+    with pytest.raises(UsageError, match="in OpenAI's format, whose rows say themselves what is asked"):
+        inputs.check(given(tmp_path, "a.jsonl", row, Asking(parameters={"max_tokens": 5})))
