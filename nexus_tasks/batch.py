@@ -28,10 +28,11 @@ from nexus_tasks.batches.index import Index
 from nexus_tasks.batches.inputs import Input
 from nexus_tasks.batches.job import Job
 from nexus_tasks.batches.options import COMPLETE, INTERRUPTED, Options
-from nexus_tasks.batches.sessions import Done
+from nexus_tasks.batches.sessions import Done, Place
 from nexus_tasks.core import arguments
 from nexus_tasks.core.errors import BatchError, UsageError, command_line
 from nexus_tasks.fleet import inventory
+from nexus_tasks.records import store
 from nexus_tasks.servers import route
 
 UNKNOWN = Index(0, 0, {}, "")  # of an input that is not read yet
@@ -62,6 +63,12 @@ def _parser(command: str, text: str, *, with_job: bool = True) -> argparse.Argum
     return parser
 
 
+def _add_results(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--results", metavar="DIR", type=Path, default=store.ROOT, help="where the record goes (default: %(default)s)"
+    )
+
+
 def _begin(argv: Sequence[str]) -> int:
     parser = _parser("", "Put the prompts of a file to servers, as a job that can be resumed.", with_job=False)
     parser.epilog = "\n".join([*HELP, "", *textwrap.wrap(EXIT, 79)])
@@ -72,6 +79,7 @@ def _begin(argv: Sequence[str]) -> int:
     parser.add_argument("--name", metavar="JOB", help="of the job (default: of the file and the time)")
     parser.add_argument("--format", choices=sources.FORMATS, help="of the file (default: by its name)")
     parser.add_argument("--model", metavar="NAME", help="the model to ask for, of a server that has several")
+    _add_results(parser)
     command_options.add_to(parser)
     given = arguments.parse(parser, argv)
     if str(given.file) in COMMANDS and not given.file.exists():
@@ -84,8 +92,8 @@ def _begin(argv: Sequence[str]) -> int:
         created_at="", input=Input(source, command_options.asking(given, Asking())), index=UNKNOWN,
         targets=given.targets, options=command_options.running(given, Options()), model=given.model,
     )  # fmt: skip
-    console = Console(stderr=True)
-    return _ended(sessions.begin(given.jobs, asked, console), console)
+    place = Place(Console(stderr=True), given.results)
+    return _ended(sessions.begin(given.jobs, asked, place), place.console)
 
 
 def _go_on(argv: Sequence[str], *, retry_failed: bool) -> int:
@@ -100,6 +108,7 @@ def _go_on(argv: Sequence[str], *, retry_failed: bool) -> int:
         help="go on though the input, what is asked, or the model or build of a server changed: what differs or is "
         "unfinished is asked again",
     )  # fmt: skip
+    _add_results(parser)
     command_options.add_to(parser)
     given = arguments.parse(parser, argv)
 
@@ -111,10 +120,10 @@ def _go_on(argv: Sequence[str], *, retry_failed: bool) -> int:
             targets=given.targets or before.targets,
         )
 
-    console = Console(stderr=True)
+    place = Place(Console(stderr=True), given.results)
     folder = job.find(given.jobs, given.job)
-    done = sessions.resume(folder, changed, console, allow_change=given.allow_change, retry_failed=retry_failed)
-    return _ended(done, console)
+    done = sessions.resume(folder, changed, place, allow_change=given.allow_change, retry_failed=retry_failed)
+    return _ended(done, place.console)
 
 
 def _ended(done: Done, console: Console) -> int:

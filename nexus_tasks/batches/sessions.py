@@ -1,34 +1,48 @@
 """Sessions of a job: a process begins it or goes on with it, and works until each item has its result.
 
-    done = sessions.begin(root, "night", given, Asked(["gpu-hosts"], Options()), console)
-    done = sessions.resume(folder, lambda job: job, console, allow_change=False)
+    place = Place(console, Path("results"))
+    done = sessions.begin(Path("results/batches"), asked, place)
+    done = sessions.resume(folder, lambda job: job, place, allow_change=False)
     done.state.count(SET_ASIDE), done.outcome
 
-Nothing is left of a job that was refused before its first request.
+Nothing is left of a job that was refused before its first request. Each session ends with a record of the job so far.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 from rich.console import Console
 
-from nexus_tasks.batches import changes, endpoint, index, inputs, job, journal, runner
+from nexus_tasks.batches import changes, endpoint, index, inputs, job, journal, record, runner
 from nexus_tasks.batches.endpoint import Reached
 from nexus_tasks.batches.job import Folder, Job
 from nexus_tasks.batches.journal import Journal
 from nexus_tasks.batches.options import COMPLETE, Outcome
+from nexus_tasks.batches.record import Origin
 from nexus_tasks.batches.state import SET_ASIDE, Answerer, State
-from nexus_tasks.core.errors import UsageError
+from nexus_tasks.core.errors import NexusError, UsageError
 from nexus_tasks.core.text import plural
 from nexus_tasks.fleet import targets
 from nexus_tasks.hostlib import files
 from nexus_tasks.records import store
+
+
+@dataclass(frozen=True)
+class Place:
+    """Places for what a session tells: ``console`` for its progress, and ``results`` for its record."""
+
+    console: Console
+    results: Path
+
+    def say(self, line: str) -> None:
+        """Print a line as it is."""
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 @dataclass(frozen=True)
@@ -41,7 +55,7 @@ class Done:
     outcome: Outcome
 
 
-def begin(root: Path, asked: Job, console: Console) -> Done:
+def begin(root: Path, asked: Job, place: Place) -> Done:
     """Begin a job, and work on it.
 
     Args:
@@ -55,16 +69,16 @@ def begin(root: Path, asked: Job, console: Console) -> Done:
     """
     inputs.check(asked.input)
     with _reached(asked) as endpoints, _new_folder(root, asked.name) as folder:
-        console.print(f"reads {asked.input.source.path}", highlight=False, markup=False, soft_wrap=True)
+        place.say(f"reads {asked.input.source.path}")
         found = index.write(asked.input, folder.rows_index)
         declared = msgspec.structs.replace(asked, index=found, created_at=store.utc_now())
         folder.declare(declared)
-        with _journal(folder, declared, console) as log:
-            return _run(folder, declared, log, endpoints, console)
+        with journal.opened(folder.journal, found.items, place.say) as log:
+            return _run(folder, declared, log, endpoints, place)
 
 
 def resume(
-    folder: Folder, change: Callable[[Job], Job], console: Console, *, allow_change: bool, retry_failed: bool = False
+    folder: Folder, change: Callable[[Job], Job], place: Place, *, allow_change: bool, retry_failed: bool = False
 ) -> Done:
     """Go on with a job.
 
@@ -81,25 +95,45 @@ def resume(
     with folder.held("asks its rows"):
         before = folder.load()
         now = _with_input(folder, before, change(before), allow_change=allow_change)
-        with _journal(folder, now, console) as log:
+        with journal.opened(folder.journal, now.index.items, place.say) as log:
             if retry_failed:
                 log.write(changes.reopened(log.state.items(SET_ASIDE), log.state, "retry-failed"))
             if log.state.done == log.state.total and not allow_change:
                 return Done(folder, now, log.state, Outcome(log.state.total, log.state.done, ended=COMPLETE))
             with _reached(now) as endpoints:
                 _accept_servers(now, log, endpoints, allow_change=allow_change)
-                return _run(folder, now, log, endpoints, console)
+                return _run(folder, now, log, endpoints, place)
 
 
-def _run(folder: Folder, asked: Job, log: Journal, endpoints: Sequence[Reached], console: Console) -> Done:
+def _run(folder: Folder, asked: Job, log: Journal, endpoints: Sequence[Reached], place: Place) -> Done:
     total = log.state.total
-    todo = plural(total - log.state.done, "request")
-    console.print(f"job {folder.name}: {todo} of {total:,}", highlight=False, markup=False, soft_wrap=True)
-    outcome = runner.run(
-        inputs.items(asked.input, lambda item: not log.is_done(item)), endpoints, log, asked.options, total=total,
-        history=log, keys=folder.rows_index.read_bytes() if asked.options.dedupe else None, console=console,
-    )  # fmt: skip
+    place.say(f"job {folder.name}: {plural(total - log.state.done, 'request')} of {total:,}")
+    keys = folder.rows_index.read_bytes() if asked.options.dedupe else None
+    items = inputs.items(asked.input, lambda item: not log.is_done(item))
+    try:
+        outcome = runner.run(
+            items, endpoints, log, asked.options, total=total, history=log, keys=keys, console=place.console
+        )  # fmt: skip
+    finally:
+        _record(folder, asked, log.state, [one.target.api_key for one in endpoints], place)
     return Done(folder, asked, log.state, outcome)
+
+
+def _record(folder: Folder, asked: Job, state: State, keys: Iterable[str | None], place: Place) -> None:
+    """Write the record of a job so far. The job is what it is without one: a full disk is only told of."""
+
+    def origins(wanted: Collection[int]) -> Mapping[int, Origin]:
+        return record.origins_in(inputs.items(asked.input, wanted.__contains__), wanted)
+
+    try:
+        path = record.write(
+            asked, folder.path, state, journal.entries(folder.journal), origins=origins,
+            secrets=list(filter(None, keys)), root=place.results,
+        )  # fmt: skip
+    except NexusError as error:
+        place.say(f"no record was written: {error.message}")
+    else:
+        place.say(f"record: {path}")
 
 
 def _reached(asked: Job) -> contextlib.AbstractContextManager[list[Reached]]:
@@ -119,13 +153,6 @@ def _new_folder(root: Path, name: str) -> Iterator[Folder]:
         finally:
             if not folder.declaration.exists():
                 folder.discard()
-
-
-def _journal(folder: Folder, asked: Job, console: Console) -> Journal:
-    def say(line: str) -> None:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-    return journal.opened(folder.journal, asked.index.items, say)
 
 
 def _with_input(folder: Folder, before: Job, now: Job, *, allow_change: bool) -> Job:

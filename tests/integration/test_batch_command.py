@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,10 +23,12 @@ from nexus_tasks import batch
 from nexus_tasks.batches import journal
 from nexus_tasks.batches.entries import Answered, Begun, Entry, Session
 from nexus_tasks.batches.job import Folder
+from nexus_tasks.records import store
 from tests.conftest import ROOT, RunningServer, wait_for
 from tests.support import small_disk
 from tests.support.small_disk import needs_mount
 
+LOOKING = {"status", "list", "export", "cancel"}
 ARGV = [sys.executable, "-m", "nexus_tasks.batch"]
 SEED = random.SystemRandom().randrange(2**32)  # told where a test fails
 
@@ -72,18 +74,22 @@ class Bench:
     def run(self, *words: str | Path, status: int = 0) -> Said:
         """Run the command to its end, in this process: to start one takes a second."""
         with streams() as said:
-            found = batch.main([*map(str, words), "--jobs", str(self.jobs)])
+            found = batch.main(self.words(words))
         assert found == status, said.err
         return said
 
     @contextlib.contextmanager
     def started(self, *words: str | Path) -> Iterator[subprocess.Popen[str]]:
-        argv = [*ARGV, *map(str, words), "--jobs", str(self.jobs)]
-        with subprocess.Popen(argv, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen([*ARGV, *self.words(words)], cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
             try:
                 yield process
             finally:
                 process.kill()
+
+    def words(self, words: Sequence[str | Path]) -> list[str]:
+        """The words of a command, with this folder's jobs and records."""
+        results = ["--results", str(self.folder)] if words[0] not in LOOKING else []
+        return [*map(str, words), "--jobs", str(self.jobs), *results]
 
     def begin(self, *words: str) -> list[str]:
         return [str(self.file), self.url, "--name", "night", "--max-tokens", "8", "--temperature", "0", *words]
@@ -124,6 +130,10 @@ def test_a_batch_is_begun_looked_at_and_exported_in_every_format(bench: Bench) -
     assert "6 of 6" in done.err
     status = json.loads(bench.run("status", "night", "--json").out)
     assert (status["state"], status["answered"], status["remaining"]) == ("complete", 6, 0)
+    [path] = store.paths("batch", bench.folder)
+    assert f"record: {path}" in done.err
+    record = store.load(path, "batch")
+    assert (record.header.target, record.summary and record.summary.answered) == ("night", 6)
     assert [one["name"] for one in json.loads(bench.run("list", "--json").out)] == ["night"]
 
     lines = [json.loads(line) for line in bench.run("export", "night").out.splitlines()]
