@@ -107,7 +107,7 @@ class Run:
             if isinstance(end, Failed):
                 left.append(item)
             heapq.heappush(free, (end.at, name))
-        self.entries += [entry for _, entry in sorted([*begun, *ends], key=lambda pair: pair[0])]
+        self.entries += [entry for _, entry in sorted([*ends, *begun], key=lambda pair: pair[0])]
         self.at = min(until, max((at for at, _ in [*begun, *ends]), default=self.at))
         if ended is not None:
             self.entries.append(Session(self.at, ended))

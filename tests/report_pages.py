@@ -58,8 +58,9 @@ def joined_words(page: str) -> str:
 
 def pretend_rendered(tmp_path: Path, record: Path) -> Path:
     """A page such as rendering makes, without what it shows."""
-    inputs = rendering.fingerprint([record], site.NOTEBOOKS / "benchmark.ipynb", {})
-    page = tmp_path / "reports" / "benchmark" / f"{record.stem}.html"
+    kind = record.parent.name
+    inputs = rendering.fingerprint([record], site.NOTEBOOKS / f"{kind}.ipynb", {})
+    page = tmp_path / "reports" / kind / f"{record.stem}.html"
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(f'<meta content="{inputs}" name="llama-nexus-inputs"/>')
     return page

@@ -149,9 +149,8 @@ class Tally:
             self.requests.put(place, _request(entry))
 
     def _attempt_failed(self, item: int, endpoint: str, t_s: float) -> None:
-        if self._under_way.pop(item, None) is None:
-            return
-        self._endpoint(endpoint).end(t_s)
+        if self._under_way.pop(item, None) is not None:
+            self._endpoint(endpoint).end(t_s)
         self._endpoint(endpoint).failed += 1
         self.intervals.count(endpoint, t_s, failed=1)
 

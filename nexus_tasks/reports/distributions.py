@@ -18,6 +18,7 @@ from nexus_tasks.reports.markup import Block, note
 
 LABEL_ROOM = 0.7  # of a half-wide axis: a label that begins further right would leave it
 LOG_SPREAD = 8.0  # a linear axis whose longest value is this many medians hides the rest
+PLAIN_BELOW = 1e5  # of an axis with larger numbers matplotlib takes out a power of ten
 FEW = 20  # points: fewer are drawn themselves
 
 Mark = tuple[str, float, str]
@@ -78,10 +79,13 @@ def _histogram(axes: Axes, values: Floats) -> None:
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_locator(NullLocator())
-    elif (low := float(values.min())) >= 1 and (values == np.round(values)).all():  # each bar has as many whole numbers
+    elif 1 <= (low := float(values.min())) < high and (values == np.round(values)).all():  # a bar has whole numbers
         bins = np.arange(low - 0.5, high + 0.5 + (width := np.ceil((high - low + 1) / bars)), width)
     else:
         bins = np.linspace(low, max(high, low * 1.01, low + 1e-3), bars)
+    if high >= PLAIN_BELOW and axes.get_xscale() == "linear":
+        axes.xaxis.set_major_formatter("{x:,.6g}")
+        axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.hist(np.maximum(values, low), bins=bins.tolist(), color=BLUE, alpha=0.8)
     slow = np.sort(values)[-max(1, len(values) // 100) :]
     axes.plot(slow, np.zeros(len(slow)), "|", color=BLUE, markersize=9, clip_on=False)

@@ -12,6 +12,7 @@ from nexus_tasks import report
 from nexus_tasks.records import store
 from nexus_tasks.reports import index, rendering, site
 from tests import deployment_records
+from tests.batch_runs import Run, Server, recorded
 from tests.damaged_records import DAMAGES, damage
 from tests.report_pages import pretend_all_rendered, pretend_rendered
 from tests.report_records import NOON, simulate, write
@@ -155,6 +156,26 @@ def test_one_deployment_has_no_report_of_its_own(tmp_path: Path, capsys: pytest.
     made = deployment_records.write(tmp_path / "results")
     assert _main(tmp_path, "--run", made.stem) == 1
     assert "deployments are reported on together: nox -s report -- deployment" in capsys.readouterr().err
+
+
+def test_of_a_job_its_last_record_is_rendered_and_any_that_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[Path] = []
+    monkeypatch.setattr(rendering, "render", lambda page: shown.extend(page.records))
+    run = Run({"rig/main": Server()})
+    left = run.work(range(40), seconds=3.0, ended="interrupted")
+    first = recorded(tmp_path, run.entries, 40).path
+    run.work(left)
+    last = recorded(tmp_path, run.entries, 40).path
+    assert _main(tmp_path) == 0
+    assert shown == [last]
+    assert _main(tmp_path, "--run", first.stem) == 0
+    assert shown == [last, first]
+    damaged = first.with_stem(f"{first.stem}-damaged")
+    damaged.write_text(first.read_text().replace('"latency_ms":', '"latency":', 1))
+    assert _main(tmp_path, "batch") == 1
+    assert f"warning: {damaged}, line " in capsys.readouterr().err
 
 
 def test_a_parameter_goes_to_the_notebook_that_has_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

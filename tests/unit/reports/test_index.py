@@ -8,10 +8,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from nexus_tasks.core.text import number
+from nexus_tasks.core.text import SPACE, number
 from nexus_tasks.records import store
 from nexus_tasks.reports import index
 from tests import browser, deployment_records
+from tests.batch_runs import Run, Server, recorded
 from tests.report_pages import pretend_all_rendered, pretend_rendered
 from tests.report_records import NOON, fixed, request, simulate, write
 
@@ -52,6 +53,24 @@ def test_the_index_opens_with_the_fleet_and_the_builds(tmp_path: Path) -> None:
     assert "The fleet has 1 host with 1 instance. The one instance is verified. No deployment has failed." in html
     assert "1 host runs 1 release of llama.cpp b11434. No record tells of a build." in html
     assert html.count("<a href=") == 4  # the run, in the list of targets too
+
+
+def test_batches_are_listed_once_a_job_as_the_last_record_with_a_page_tells_them(tmp_path: Path) -> None:
+    run = Run({"rig/main": Server()})
+    left = run.work(range(40), seconds=3.0, ended="interrupted")
+    first = recorded(tmp_path, run.entries, 40)
+    run.work(left)
+    recorded(tmp_path, run.entries, 40)
+    other = recorded(tmp_path, run.entries, 40, name="other<b>")
+    results, reports = tmp_path / "results", tmp_path / "reports"
+    for record in (first, other):
+        pretend_rendered(tmp_path, record.path)
+    html = index.write(results, reports).read_text()
+    assert html.count('<a href="batch/') == 2
+    assert html.index("other&lt;b&gt;") < html.index("prompts-20261122-1200")
+    assert f'<td class="muted">{(40 - len(left)) * 100 // 40}{SPACE}% done</td>' in html
+    assert '<td class="good">ok</td>' in html
+    assert "Benchmarks</h2>" not in html
 
 
 def test_targets_that_differ_in_punctuation_alone_have_histories_of_their_own(tmp_path: Path) -> None:

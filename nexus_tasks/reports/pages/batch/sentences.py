@@ -65,12 +65,12 @@ def _shares(record: BatchRecord) -> str:
     answered = sorted((row for row in record.endpoints if row.answered), key=lambda row: -row.answered)
     total = sum(row.answered for row in answered)
     if len(answered) == 1:
-        return f"{answered[0].endpoint} gave all of them{_busy(answered[0])}"
+        return f"{answered[0].endpoint} gave all answers{_busy(answered[0])}"
     told = [f"{row.endpoint} {row.answered / total * 100:.0f}{SPACE}%{_busy(row)}" for row in answered[:NAMED]]
     left = len(answered) - NAMED
     if left > 0:
         told.append(plural(left, "more endpoint"))
-    return f"they came from {listing(told)}" if told else ""
+    return f"answers came from {listing(told)}" if told else ""
 
 
 def _busy(row: EndpointRow) -> str:

@@ -1,4 +1,4 @@
-"""Tables and notes of a batch's page: its top, what failed, who answered, how long it took, what was asked.
+"""Tables and notes of a batch's page: its top, what failed, who worked and answered, what was asked.
 
     tables.head(record)
     tables.failures(record)
@@ -8,37 +8,23 @@ Each takes a record of a batch.
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from nexus_tasks.core.text import MISSING, SPACE, duration, moment, number, plural, span, whole
-from nexus_tasks.records.batch_rows import AnswerRow, Example, Reason, SchemaRow
 from nexus_tasks.records.store import BatchRecord
 from nexus_tasks.reports import conditions
-from nexus_tasks.reports.frames import Floats
-from nexus_tasks.reports.markup import Block, Cell, Column, Rows, fill, table
-from nexus_tasks.reports.pages.batch import sentences
-from nexus_tasks.stats.metrics import DECODE, OUTPUT, TOTAL, TTFT
+from nexus_tasks.reports.markup import Block, Cell, Column, Rows, fill, note, table
+from nexus_tasks.reports.pages.batch import answers, sentences, wording
+from nexus_tasks.stats.metrics import OUTPUT, TOTAL, TTFT
 from nexus_tasks.stats.proportions import wilson
 from nexus_tasks.views import batch_runs
 
-PARTS = {"median": 50, "p90": 90, "p95": 95, "p99": 99}
+LISTED = 40  # endpoints or servers: more, and nobody reads on
 NAMED_TARGETS = 3
 SHOWN_SESSIONS = 20
-EXAMPLES = 3  # of a cause
 OPTIONS_NAMED = 4  # of what was asked, in the line below the title
-MEASURES = {
-    "latency_ms": (TOTAL.title, "ms"),
-    "ttft_ms": (TTFT.title, "ms"),
-    "decode_tps": (DECODE.title, DECODE.unit),
-    "prompt_tokens": ("Prompt", "tokens"),
-    "cached_tokens": ("Of it from the cache", "tokens"),
-    "output_tokens": ("Answer", "tokens"),
-}
 
 
 def head(record: BatchRecord) -> Block:
@@ -50,7 +36,7 @@ def head(record: BatchRecord) -> Block:
         kicker=f"Batch · {moment(batch_runs.told_at(record))}",
         target=header.job.name,
         title=header.input.name,
-        subtitle=f"answered by {', '.join(models)}" if models else "",
+        subtitle=f"put to {', '.join(models)}" if models else "",
         subject=_subject(record),
         tone=tone,
         badge=batch_runs.badge(record),
@@ -70,7 +56,7 @@ def failures(record: BatchRecord) -> Block:
             "kind": row.kind,
             "set_aside": whole(row.set_aside or None),
             "attempts": whole(row.attempts or None),
-            "examples": _examples(row.examples),
+            "examples": wording.examples(row.examples),
             "tone": "bad" if row.set_aside else "muted",
         }
         for row in record.failures
@@ -92,7 +78,7 @@ def endpoints(record: BatchRecord) -> Block:
         [
             row.endpoint,
             whole(row.slots),
-            _percent(row.busy_share),
+            wording.percent(row.busy_share),
             f"{row.requests:,}",
             f"{row.answered:,}",
             Cell(f"{row.failed:,}", "bad" if row.failed else ""),
@@ -100,13 +86,13 @@ def endpoints(record: BatchRecord) -> Block:
             whole(row.output_tokens),
             number(row.output_tokens / seconds if row.output_tokens is not None and seconds > 0 else None),
         ]
-        for row in sorted(record.endpoints, key=lambda row: -row.answered)
+        for row in sorted(record.endpoints, key=lambda row: -row.answered)[:LISTED]
     ]
     return table(
         columns,
         rows,
         "Busy: the mean share of the slots that worked on a request while there was more to begin. Tokens are of all "
-        "answers, those that were asked anew later among them.",
+        f"answers, those that were asked anew later among them.{_left_out(len(record.endpoints))}",
     )
 
 
@@ -114,7 +100,7 @@ def servers(record: BatchRecord) -> Block:
     """The builds and models that answered, and which rows."""
     answered = [row for row in record.servers if row.answered]
     if not answered:
-        return Block("")
+        return note("No row was answered.")
     columns = [
         Column("Endpoint", numeric=False), Column("Model", numeric=False), Column("Build", numeric=False),
         Column("Context", "tokens a slot"), Column("Slots"), Column(f"{batch_runs.noun(record).capitalize()}s"),
@@ -128,12 +114,13 @@ def servers(record: BatchRecord) -> Block:
             row.build or MISSING,
             whole(row.n_ctx),
             whole(row.slots),
-            Cell(f"{row.answered:,}", detail=_percent(row.answered / total)),
+            Cell(f"{row.answered:,}", detail=wording.percent(row.answered / total)),
             MISSING if row.first_line is None else f"{row.first_line:,} to {whole(row.last_line)}",
         ]
-        for row in answered
+        for row in answered[:LISTED]
     ]
-    return table(columns, rows, "The journal of the job names the server of each row, and so does its export.")
+    told = "The journal of the job names the server of each row, and so does its export."
+    return table(columns, rows, told + _left_out(len(answered)))
 
 
 def sessions(record: BatchRecord) -> Block:
@@ -153,76 +140,6 @@ def sessions(record: BatchRecord) -> Block:
     return table(columns, rows, f"The last {len(rows)} of {len(record.sessions):,}." if left_out else "")
 
 
-def lengths(record: BatchRecord) -> Block:
-    """Statistics of the answered requests: how long they took, and how long they are."""
-    columns = [Column("", numeric=False), Column("n"), *(Column(part) for part in ("min", *PARTS, "max"))]
-    rows: Rows = []
-    for key, (title, unit) in MEASURES.items():
-        points = values(record, key)
-        if not len(points) or not points.any():  # nothing came from a cache
-            continue
-        figures = [points.min(), *np.percentile(points, list(PARTS.values())), points.max()]
-        shown = whole if unit == "tokens" else number
-        rows.append([f"{title}, {unit}", f"{len(points):,}", *(shown(float(figure)) for figure in figures)])
-    summary = record.summary
-    sampled = summary is not None and summary.sampled < summary.sampled_of
-    caption = f"Of {summary.sampled:,} requests, drawn from {summary.sampled_of:,}." if summary and sampled else ""
-    return table(columns, rows, caption) if rows else Block("")
-
-
-def ends(record: BatchRecord) -> Block:
-    """The ways in which answers ended, by the servers' words."""
-    reasons = record.summary.finish_reasons if record.summary else {}
-    if not reasons:
-        return Block("")
-    total = sum(reasons.values())
-    columns = [Column("Answers ended by", numeric=False), Column("Answers"), Column("Share")]
-    rows: Rows = [
-        [
-            Cell(reason, detail="the limit of tokens: cut off" if reason == sentences.CUT else ""),
-            f"{count:,}",
-            _percent(count / total),
-        ]
-        for reason, count in reasons.items()
-    ]
-    return table(columns, rows)
-
-
-def structured(record: BatchRecord) -> Block:
-    """The rate of valid answers of each schema, and the reasons of the others; empty where there was no schema."""
-    checked = [row for row in record.schemas if row.checked]
-    if not checked:
-        return Block("")
-    columns = [Column("Schema", numeric=False), Column("Checked"), Column("Valid"), Column("Rate")]
-    rows: Rows = []
-    for row in checked:
-        share, low, high = batch_runs.valid_share(row)
-        bounds = f"{low * 100:.1f}\N{EN DASH}{high * 100:.1f}{SPACE}%"
-        rows.append([row.name, f"{row.checked:,}", f"{row.valid:,}", Cell(_percent(share), detail=bounds)])
-    invalid = [(row, reason) for row in checked for reason in row.reasons]
-    return fill(
-        "blocks/batch_structured.html",
-        table=table(columns, rows, "Below a rate is its 95 % confidence interval (Wilson's).").html,
-        reasons=[_reason(row, reason) for row, reason in invalid],
-        several=len(checked) > 1,
-    )
-
-
-def answers(record: BatchRecord, limit: int) -> Block:
-    """A few answers, drawn at random, each below what was asked."""
-    shown = [
-        {
-            "key": _place(row.line, row.id) or f"request {row.item}",
-            "asked": _cut(row.prompt, row.prompt_letters),
-            "answers": [
-                {"name": row.model, "facts": _facts(row), "text": _cut(row.answer, row.answer_letters) or "(empty)"}
-            ],
-        }
-        for row in record.answers[:limit]
-    ]
-    return fill("blocks/answers.html", prompts=shown, left_out=0) if shown else Block("")
-
-
 def asked(record: BatchRecord) -> Block:
     """The lists of facts: the input, what was asked, the job, and the machine that it ran on."""
     header = record.header
@@ -235,12 +152,12 @@ def asked(record: BatchRecord) -> Block:
             "Requests": f"{source.items:,}" if source.items != source.rows else None,
             "SHA-256": source.sha256,
         },
-        "Asked": {_words(name): _text(value) for name, value in header.asking.items() if value is not None},
+        "Asked": dict(wording.option(*one) for one in header.asking.items() if one[1] is not None),
         "Job": {
             "Name": header.job.name,
             "Folder": header.job.folder,
             "Targets": ", ".join(header.targets) or MISSING,
-            **{_words(name): _text(value) for name, value in header.running.items() if value},
+            **dict(wording.option(*one) for one in header.running.items() if one[1]),
         },
         "Client": {
             "Host": client.hostname,
@@ -264,18 +181,13 @@ def footer(record: BatchRecord) -> Block:
     return fill("blocks/footer.html", run_id=record.run_id, kind=record.header.kind)
 
 
-def values(record: BatchRecord, key: str) -> Floats:
-    """A measure of the sampled requests, of those that have it."""
-    return np.asarray([one for row in record.requests if (one := getattr(row, key)) is not None], dtype=np.float64)
-
-
 def _subject(record: BatchRecord) -> str:
     told, asking = record.header.input, record.header.asking
     parts = [plural(told.rows, "row")]
     if told.items != told.rows:
         parts.append(plural(told.items, "request"))
     short = {name: value for name, value in asking.items() if isinstance(value, int | float) and value is not None}
-    parts += [f"{_words(name)} {value:g}" for name, value in list(short.items())[:OPTIONS_NAMED]]
+    parts += [f"{wording.words(name)} {value:g}" for name, value in list(short.items())[:OPTIONS_NAMED]]
     targets = record.header.targets
     more = len(targets) - NAMED_TARGETS
     where = ", ".join(targets[:NAMED_TARGETS]) + (f" and {more} more" if more > 0 else "")
@@ -293,7 +205,7 @@ def _tiles(record: BatchRecord) -> list[dict[str, Any]]:
         tokens = f"{summary.output_tokens:,} tokens in {sentences.worked(summary.seconds)}"
         made.append(_tile("Output, all endpoints", number(summary.output_tps), OUTPUT.unit, tokens))
     for key, label in (("latency_ms", TOTAL.title), ("ttft_ms", TTFT.title)):
-        points = values(record, key)
+        points = answers.values(record, key)
         if len(points):
             value, _, unit = span(float(np.median(points))).partition(SPACE)
             detail = f"p95 {span(float(np.percentile(points, 95)))}" if len(points) >= 20 else f"n = {len(points)}"
@@ -304,7 +216,7 @@ def _tiles(record: BatchRecord) -> list[dict[str, Any]]:
         detail = f"95{SPACE}%: {low * 100:.1f}\N{EN DASH}{high * 100:.1f}; {valid:,} of {checked:,}"
         made.append(_tile("Valid answers", f"{valid / checked * 100:.1f}", "%", detail))
     known = [(row.busy_share, row.slots) for row in record.endpoints if row.busy_share is not None and row.slots]
-    if known:
+    if known and summary.answered:
         busy = sum(share * slots for share, slots in known) / sum(slots for _, slots in known)
         made.append(_tile("Slots busy", f"{busy * 100:.0f}", "%", "while there was more to begin"))
     return made
@@ -314,55 +226,5 @@ def _tile(label: str, value: str, unit: str, detail: str) -> dict[str, Any]:
     return {"label": label, "value": value, "unit": unit, "detail": detail, "change": None}
 
 
-def _examples(examples: Sequence[Example]) -> list[dict[str, str]]:
-    """Examples with the places that show them; those of one message are one."""
-    places: dict[str, list[str]] = {}
-    for one in examples:
-        told = one.line is not None and re.search(rf"\bline {one.line}\b", one.message)
-        place = _place(None if told else one.line, None if told else one.id)
-        places.setdefault(one.message, []).append(place)
-    return [
-        {"message": message, "place": ", ".join(filter(None, found))}
-        for message, found in list(places.items())[:EXAMPLES]
-    ]
-
-
-def _place(line: int | None, name: str | None) -> str:
-    """The place of a row in the input: its line, and its id where that is another."""
-    at = "" if line is None else f"line {line:,}"
-    return " · ".join(filter(None, [at, name if name is not None and name != str(line) else ""]))
-
-
-def _reason(row: SchemaRow, reason: Reason) -> dict[str, Any]:
-    return {
-        "schema": row.name,
-        "reason": reason.reason,
-        "answers": f"{reason.answers:,}",
-        "share": _percent(reason.answers / row.checked),
-        "examples": _examples(reason.examples[:1]),
-    }
-
-
-def _facts(row: AnswerRow) -> str:
-    verdict = "" if row.valid is None else "valid" if row.valid else f"not valid: {row.invalid_reason}"
-    end = "cut off" if row.finish_reason == sentences.CUT else row.finish_reason or ""
-    return ", ".join(filter(None, [whole(row.output_tokens, "tokens").strip(MISSING), end, row.endpoint, verdict]))
-
-
-def _cut(text: str | None, letters: int) -> str:
-    """A text as the record keeps it, with a word about what was cut."""
-    if not text or letters <= len(text):
-        return text or ""
-    return f"{text}… ({letters - len(text):,} more letters)"
-
-
-def _percent(share: float | None) -> str:
-    return MISSING if share is None else f"{share * 100:.1f}{SPACE}%"
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def _left_out(count: int) -> str:
+    return f" {count - LISTED:,} more are not listed." if count > LISTED else ""

@@ -24,14 +24,14 @@ def test_a_batch_that_went_well_says_who_did_it_and_how_fast(tmp_path: Path) -> 
     told = said(tmp_path, run.entries, 50)
     assert told.startswith("All 50 rows were answered: ")
     assert " output tokens in " in told
-    assert "rig/main gave all of them." in told
+    assert "rig/main gave all answers." in told
     assert told.endswith("No attempt failed, and no answer was cut off or missed its schema.")
 
 
 def test_what_stood_in_the_way_is_told_the_worst_first(tmp_path: Path) -> None:
     told = said(tmp_path, unequal().entries, 400)
     assert told.startswith("13 of 400 rows failed: 387 answered, ")
-    assert "they came from gpu-01/main 8" in told
+    assert "answers came from gpu-01/main 8" in told
     assert (
         "Failed for: prompt longer than the context (7), row that can't be read (5), too many failed attempts (1); "
         "38 of 193 answers do not satisfy its schema; 38 answers were cut off by the limit of tokens."
