@@ -20,6 +20,7 @@ from nexus_tasks.batches import endpoint as endpoints
 from nexus_tasks.batches.endpoint import Reached
 from nexus_tasks.batches.failures import backoff_s
 from nexus_tasks.core.errors import NexusError, Unauthorized
+from nexus_tasks.fleet.targets import Target
 from nexus_tasks.servers import scrape
 from nexus_tasks.servers.endpoint import LLAMA_CPP, Endpoint
 from nexus_tasks.servers.route import Route
@@ -69,7 +70,8 @@ class Watch:
         self._is_looking = False
         self._looks = 0
         self._next_look = 0.0
-        self._slots = _source(reached)
+        self._slots = _source(reached.target, reached.server)
+        self._using_slots = threading.Lock()
         self._slots_at = 0.0
         self._others_before = 0
 
@@ -115,16 +117,17 @@ class Watch:
     def close(self) -> None:
         """Look no more."""
         self.is_lost = True
-        if self._slots is not None:
+        if self._slots is not None and self._using_slots.acquire(blocking=False):
             self._slots.close()
+            self._using_slots.release()
 
     def _look_at(self, slots: scrape.Source) -> scrape.Look:
         """Look at the slots, in a thread."""
-        try:
-            return slots.look()
-        finally:
-            if self.is_lost:  # the run has ended meanwhile
-                slots.close()
+        with self._using_slots:
+            look = slots.look()
+        if self.is_lost:  # the run has ended meanwhile, and left this to be closed here
+            slots.close()
+        return look
 
     def _looked(self, found: tuple[Endpoint, Route] | Exception) -> None:
         self._is_looking = False
@@ -150,6 +153,7 @@ class Watch:
     def _use(self, server: Endpoint, way: Route) -> None:
         self._on_found(server, way)
         self.server, self.problem = server, None
+        self._slots = self._slots or _source(self._target, server)
         self.others = self._others_before = 0
         self._slots_at = perf_counter() + SLOTS_S
 
@@ -168,12 +172,11 @@ class Watch:
             self.others, self._others_before = min(others, self._others_before), others
 
 
-def _source(reached: Reached) -> scrape.Source | None:
-    """The source of a server's slots; None where it has none."""
-    server, target = reached.server, reached.target
+def _source(target: Target, server: Endpoint | None) -> scrape.Source | None:
+    """The source of a server's slots; None where it has none to tell."""
     if server is None or server.engine != LLAMA_CPP:
         return None
-    return scrape.Source(reached.name, target.base_url, target.api_key, wants=scrape.Server)
+    return scrape.Source(target.name, target.base_url, target.api_key, wants=scrape.Server)
 
 
 def aside(loop: asyncio.AbstractEventLoop, call: Callable[[], T], then: Callable[[T | Exception], None]) -> None:
