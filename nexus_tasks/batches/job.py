@@ -167,8 +167,19 @@ def create(root: Path, name: str) -> Folder:
     """The folder of a new job. One that another process left without a declaration is taken over.
 
     Raises:
-        UsageError: there is a job of that name, or it can't be one.
+        UsageError: as :func:`check_free`.
         OSError: the folder can't be made.
+    """
+    folder = check_free(root, name)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def check_free(root: Path, name: str) -> Folder:
+    """The folder that a new job would get.
+
+    Raises:
+        UsageError: there is a job of that name, or it can't be one.
     """
     check_name(name)
     folder = Folder(root / name)
@@ -178,7 +189,6 @@ def create(root: Path, name: str) -> Folder:
         )
     if folder.path.exists() and not _is_unfinished(folder):
         raise UsageError(f"{folder.path} is there and no job", hint="give the job another name, or name --jobs")
-    folder.path.mkdir(parents=True, exist_ok=True)
     return folder
 
 

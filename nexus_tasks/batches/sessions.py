@@ -67,6 +67,7 @@ def begin(root: Path, asked: Job, place: Place) -> Done:
         EndpointError: no target answers, or one refuses.
         BatchError: the disk is full.
     """
+    job.check_free(root, asked.name)
     inputs.check(asked.input)
     with _reached(asked) as endpoints, _new_folder(root, asked.name) as folder:
         place.say(f"reads {asked.input.source.path}")

@@ -1,0 +1,167 @@
+"""Sessions of a job: begun, resumed, refused where something changed, and what each leaves."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from rich.console import Console
+
+from nexus_tasks.batches import job, sessions, sources
+from nexus_tasks.batches.asking import Asking
+from nexus_tasks.batches.index import Index
+from nexus_tasks.batches.inputs import Input
+from nexus_tasks.batches.job import Job
+from nexus_tasks.batches.options import COMPLETE, Options
+from nexus_tasks.batches.sessions import Done, Place
+from nexus_tasks.batches.state import ANSWERED
+from nexus_tasks.core.errors import EndpointError, UsageError
+from nexus_tasks.records import store
+from tests.support.batch_server import BatchServer, Request
+
+HASTY = Options(wait_s=0.3)
+ROWS = ["one", "two", "three"]
+
+
+@pytest.fixture
+def server() -> Iterator[BatchServer]:
+    with BatchServer() as server:
+        yield server
+
+
+class Bench:
+    """A job about a file of prompts, in a folder of the test's own."""
+
+    def __init__(self, folder: Path, server: BatchServer) -> None:
+        self.folder, self.server = folder, server
+        self.place = Place(Console(file=io.StringIO()), folder / "results")
+        self.file = folder / "prompts.txt"
+        self.write(ROWS)
+
+    def write(self, rows: list[str]) -> None:
+        self.file.write_text("".join(f"{row}\n" for row in rows))
+
+    def begin(self, *targets: str, asking: Asking = Asking()) -> Done:  # noqa: B008 - it is frozen
+        given = Input(sources.find(self.file), asking)
+        asked = Job("night", "", given, Index(0, 0, {}, ""), list(targets or [self.server.url]), HASTY)
+        return sessions.begin(self.folder / "jobs", asked, self.place)
+
+    def begin_and_fall(self) -> None:
+        """Begin the job; the server falls at the second row, is given up, and is back then."""
+
+        def script(request: Request) -> None:
+            if request.prompt == "two":
+                self.server.die()
+            else:
+                request.answer()
+
+        self.server.slots, self.server.script = 1, script
+        assert "no endpoint could be used any more" in self.begin().outcome.ended
+        assert self.asked[0] == "one"
+        self.server.script = Request.answer
+        self.server.live()
+
+    def resume(self, *, allow_change: bool = False, **changes: object) -> Done:
+        folder = job.find(self.folder / "jobs", "night")
+        return sessions.resume(
+            folder, lambda before: msgspec.structs.replace(before, **changes), self.place, allow_change=allow_change
+        )
+
+    @property
+    def asked(self) -> list[str]:
+        """Prompts that the server was asked since the last look, in alphabetical order."""
+        found = sorted(self.server.prompts)
+        self.server.prompts.clear()
+        return found
+
+
+@pytest.fixture
+def bench(tmp_path: Path, server: BatchServer) -> Bench:
+    return Bench(tmp_path, server)
+
+
+def test_a_job_that_is_complete_asks_nobody(bench: Bench) -> None:
+    assert bench.begin().state.count(ANSWERED) == 3
+    bench.server.die()
+    done = bench.resume()
+    assert (done.outcome.ended, done.state.count(ANSWERED)) == (COMPLETE, 3)
+
+
+def test_a_resume_asks_what_is_left_of_whoever_is_named(bench: Bench) -> None:
+    bench.begin_and_fall()
+    with BatchServer() as other:
+        assert bench.resume(targets=[other.url]).state.count(ANSWERED) == 3
+        assert sorted(other.prompts) == ["three", "two"]
+
+
+def test_the_input_that_grew_is_asked_only_where_that_is_allowed(bench: Bench) -> None:
+    bench.begin()
+    assert bench.asked == sorted(ROWS)
+    bench.write(["one", "2", "three", "four"])
+    with pytest.raises(UsageError, match="1 row differs, the first on line 2; 1 row is new"):
+        bench.resume()
+    assert bench.asked == []
+    assert bench.resume(allow_change=True).state.count(ANSWERED) == 4
+    assert bench.asked == ["2", "four"]
+    bench.resume()  # it is the job's input now
+    bench.write(["one"])
+    done = bench.resume(allow_change=True)
+    assert (done.state.total, done.state.count(ANSWERED)) == (1, 1)
+    bench.write(["one", "2", "three"])
+    bench.resume(allow_change=True)
+    assert bench.asked == ["2", "three"]  # rows that were gone are asked anew
+
+
+def test_another_build_is_refused_or_its_answers_stand_beside_the_others(bench: Bench) -> None:
+    bench.begin_and_fall()
+    bench.server.build = "b2"
+    with pytest.raises(UsageError, match="has build b2 instead of b1"):
+        bench.resume()
+    assert bench.asked == []
+    done = bench.resume(allow_change=True)
+    assert bench.asked == ["three", "two"]
+    assert sorted((str(one.build), count) for one, count in done.state.answers_by().items()) == [("b1", 1), ("b2", 2)]
+
+
+def test_another_model_is_refused_or_asked_for_everything(bench: Bench) -> None:
+    bench.begin_and_fall()
+    bench.server.model = "huge"
+    with pytest.raises(UsageError, match="serves huge instead of tiny"):
+        bench.resume()
+    assert bench.asked == []
+    done = bench.resume(allow_change=True)
+    assert bench.asked == sorted(ROWS)
+    assert {one.model for one in done.state.answers_by()} == {"huge"}
+
+
+def test_the_number_of_samples_stays(bench: Bench) -> None:
+    done = bench.begin()
+    changed = msgspec.structs.replace(done.job.input, asking=Asking(samples=2))
+    with pytest.raises(UsageError, match="keeps its number of samples"):
+        bench.resume(input=changed, allow_change=True)
+
+
+def test_a_job_that_nobody_can_answer_leaves_nothing(bench: Bench) -> None:
+    bench.server.die()
+    with pytest.raises(EndpointError):
+        bench.begin()
+    assert not (bench.folder / "jobs").exists()
+
+
+def test_each_session_leaves_a_record_of_the_job_so_far(bench: Bench) -> None:
+    bench.begin()
+    bench.write([*ROWS, "four"])
+    bench.resume(allow_change=True)
+    records = [store.load(path, "batch") for path in store.paths("batch", bench.folder / "results")]
+    assert [record.summary.answered for record in records if record.summary] == [3, 4]
+
+
+def test_a_record_that_cannot_be_written_costs_no_answer(bench: Bench) -> None:
+    (bench.folder / "results").write_text("a file")
+    assert bench.begin().state.count(ANSWERED) == 3
+    stream = bench.place.console.file
+    assert isinstance(stream, io.StringIO)
+    assert "no record was written" in stream.getvalue()
