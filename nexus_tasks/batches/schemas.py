@@ -22,6 +22,7 @@ from jsonschema.protocols import Validator
 
 Schema = dict[str, Any] | bool
 NOT_JSON, FENCED, EMPTY = "not JSON", "not JSON alone: it is in a code fence", "empty"
+OUT_OF_RANGE = "a number in it is too large"
 _SHOWN = 160
 _NAME = re.compile(r"[^\W\d]\w*")
 
@@ -45,6 +46,8 @@ def check_answer(schema: Schema, text: str | None) -> tuple[bool, str | None]:
         return False, EMPTY
     try:
         value = msgspec.json.decode(text)
+    except msgspec.ValidationError:  # nothing but the size of a number is looked at here
+        return False, OUT_OF_RANGE
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return False, FENCED if text.lstrip().startswith("```") else NOT_JSON
     try:

@@ -29,6 +29,7 @@ PERSON = {
         ("forty-two", "not JSON"),
         ('{"age": 4', "not JSON"),
         ('{"age": NaN}', "not JSON"),
+        ('{"age": 8E551882}', "a number in it is too large"),
         ('```json\n{"age": 4}\n```', "not JSON alone: it is in a code fence"),
         ("[1]", "at $: is not of type 'object'"),
         ("{}", "at $: 'age' is a required property"),
