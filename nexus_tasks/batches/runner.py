@@ -46,6 +46,7 @@ def run(
     options: Options,
     *,
     total: int,
+    done_before: int = 0,
     history: History | None = None,
     keys: bytes | None = None,
     console: Console | None = None,
@@ -56,6 +57,7 @@ def run(
         items: in order of their index.
         endpoints: from :func:`nexus_tasks.batches.endpoint.reached`.
         total: number of the batch's items, finished ones too.
+        done_before: number of those that are finished.
         history: None where nothing has been asked before.
         keys: KEY_BYTES for each item in order, as rows.index has them; needed for ``options.dedupe`` alone.
         console: gets the progress; None where nothing is to be shown.
@@ -64,7 +66,7 @@ def run(
         BatchError: the journal can't be written.
     """
     twins = Twins(keys) if options.dedupe and keys is not None else None
-    outcome = Outcome(total)
+    outcome = Outcome(total, done_before)
     began = perf_counter()
     journal.write([Session(time.time())])
     ended = "stopped by an error"

@@ -113,7 +113,8 @@ def _run(folder: Folder, asked: Job, log: Journal, endpoints: Sequence[Reached],
     items = inputs.items(asked.input, lambda item: not log.is_done(item))
     try:
         outcome = runner.run(
-            items, endpoints, log, asked.options, total=total, history=log, keys=keys, console=place.console
+            items, endpoints, log, asked.options,
+            total=total, done_before=log.state.done, history=log, keys=keys, console=place.console,
         )  # fmt: skip
     finally:
         _record(folder, asked, log.state, [one.target.api_key for one in endpoints], place)
