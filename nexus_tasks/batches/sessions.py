@@ -125,7 +125,10 @@ def _record(folder: Folder, asked: Job, state: State, keys: Iterable[str | None]
     """Write the record of a job so far. The job is what it is without one: a full disk is only told of."""
 
     def origins(wanted: Collection[int]) -> Mapping[int, Origin]:
-        return record.origins_in(inputs.items(asked.input, wanted.__contains__), wanted)
+        try:
+            return record.origins_in(inputs.items(asked.input, wanted.__contains__), wanted)
+        except (NexusError, OSError):  # the input is gone: the record has no lines and prompts then
+            return {}
 
     try:
         path = record.write(

@@ -42,9 +42,10 @@ def distribution(
         axes = figure.subplots()
         _points(axes, values) if few else _histogram(axes, values)
         axes.set_title(f"{title}, {unit}")
-        _mark(axes, marks)
         figures = whole if unit == "tokens" else number
-        spread = f"{figures(values.min())} to {figures(values.max(), unit)}"
+        _mark(axes, [(f"{label} {figures(value)}", value, colour) for label, value, colour in marks])
+        low, high = figures(values.min()), figures(values.max(), unit)
+        spread = high if values.min() == values.max() else f"{low} to {high}"
         middle = next((f", median {figures(value, unit)}" for label, value, _ in marks if label == "median"), "")
         outliers = "" if few else f" Ticks along the foot are the {most} 1{SPACE}%."
         return block(
@@ -106,7 +107,7 @@ def _mark(axes: Axes, marks: Sequence[tuple[str, float, str]]) -> None:
         axes.vlines(value, bottom, height, color=colour, linewidth=1, linestyles="-" if colour == ORANGE else "--")
         left = value <= edge
         axes.annotate(
-            f"{label} {number(value)}",
+            label,
             (value, height),
             xytext=(4 if left else -4, 0),
             textcoords="offset points",

@@ -32,5 +32,12 @@ def test_bars_of_whole_numbers_hold_equally_many_of_them() -> None:
     assert len({top for _, top in bars}) == 1
 
 
+def test_marks_are_labelled_as_the_values_are() -> None:
+    values = np.full(40, 24.0)
+    assert ">median 24<" in distribution("t", "Prompt", "tokens", values, [("median", 24.0, ORANGE)]).html
+    assert "n = 40, 24 tokens." in distribution("t", "Prompt", "tokens", values, []).html
+    assert ">median 24.0<" in distribution("t", "Whole request", "ms", values, [("median", 24.0, ORANGE)]).html
+
+
 def test_nothing_measured_is_said() -> None:
     assert "nothing was measured" in distribution("t", "Answer", "tokens", np.empty(0), []).html

@@ -15,6 +15,7 @@ import numpy as np
 from nexus_tasks.core.text import MISSING, SPACE, number, whole
 from nexus_tasks.records.batch_rows import AnswerRow, Reason, SchemaRow
 from nexus_tasks.records.store import BatchRecord
+from nexus_tasks.reports.distributions import FEW
 from nexus_tasks.reports.frames import Floats
 from nexus_tasks.reports.markup import Block, Cell, Column, Rows, fill, note, table
 from nexus_tasks.reports.pages.batch import sentences, wording
@@ -40,8 +41,10 @@ def lengths(record: BatchRecord) -> Block:
         points = values(record, key)
         if not len(points) or not points.any():  # nothing came from a cache
             continue
-        figures = [points.min(), *np.percentile(points, list(PARTS.values())), points.max()]
         shown = whole if unit == "tokens" else number
+        known = [rank == 50 or len(points) >= FEW for rank in PARTS.values()]
+        middle = np.where(known, np.percentile(points, list(PARTS.values())), np.nan)
+        figures = [points.min(), *middle, points.max()]
         rows.append([f"{title}, {unit}", f"{len(points):,}", *(shown(float(figure)) for figure in figures)])
     summary = record.summary
     sampled = summary is not None and summary.sampled < summary.sampled_of

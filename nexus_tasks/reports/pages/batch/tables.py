@@ -198,7 +198,8 @@ def _tiles(record: BatchRecord) -> list[dict[str, Any]]:
     summary, noun = record.summary, batch_runs.noun(record)
     if summary is None:
         return []
-    rest = [f"{count:,} {what}" for count, what in ((summary.set_aside, "failed"), (summary.left, "left")) if count]
+    counts = ((summary.set_aside, "failed"), (summary.left, "left"), (summary.twins, "by an identical request"))
+    rest = [f"{count:,} {what}" for count, what in counts if count]
     rate = [number(summary.items_per_s, f"{noun}s/s")] if summary.items_per_s else []
     made = [_tile("Answered", f"{summary.answered:,}", f"of {summary.items:,}", ", ".join([*rest, *rate]))]
     if summary.output_tps is not None and summary.output_tokens:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from nexus_tasks.batches.entries import Answer
-from nexus_tasks.core.text import SPACE
+from nexus_tasks.core.text import MISSING, SPACE
 from nexus_tasks.records.store import BatchRecord
 from nexus_tasks.reports.pages.batch import answers
 from tests.batch_runs import Run, Server, recorded, unequal
@@ -64,3 +64,12 @@ def test_an_answer_that_is_empty_is_shown_as_such(tmp_path: Path) -> None:
     run = Run({RIG: Server()}, reply=lambda item: {"answer": Answer(text="")})
     run.work(range(1))
     assert "(empty)" in answers.samples(recorded(tmp_path, run.entries, 1), 5).html
+
+
+def test_percentiles_need_twenty_points(tmp_path: Path) -> None:
+    for count, dashes in ((19, 3), (20, 0)):
+        run = Run({RIG: Server()})
+        run.work(range(count))
+        first = cells(answers.lengths(recorded(tmp_path, run.entries, count)).html)[:8]
+        assert first[:2] == ["Whole request, ms", str(count)]
+        assert first.count(MISSING) == dashes
