@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.memory_further_models import FURTHER
 from tests.memory_models import (
     MXFP4,
     Q8_0,
@@ -424,4 +425,4 @@ SMALL = {
     "glm4moe": glm4_moe(),
     "deepseek-v3": deepseek_v3(),
 }
-MODELS = {**WHOLE, **SMALL, **RECURRENT}
+MODELS = {**WHOLE, **SMALL, **FURTHER, **RECURRENT}

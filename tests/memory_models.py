@@ -2,7 +2,7 @@
 
     write(folder / "m.gguf", memory_model_list.MODELS["qwen3"])
 
-Types follow llama-quantize's Q4_K_M. There is no vocabulary: llama.cpp takes them as they are.
+Types follow llama-quantize's Q4_K_M. Most have no vocabulary: llama.cpp takes them as they are.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def write(path: Path, model: Model) -> Path:
         for length in shape[1:]:
             size *= length
         offset += size + -size % ALIGNMENT
-    values: dict[str, Any] = {"general.architecture": model.architecture, "tokenizer.ggml.model": "none"}
     words = dict(rows)["token_embd.weight"][1]
+    values: dict[str, Any] = {"general.architecture": model.architecture, **_vocabulary(rows, words)}
     values[f"{model.architecture}.vocab_size"] = words
     values |= {f"{model.architecture}.{key}": value for key, value in model.values.items()}
     pairs = [_text(key) + _value(value) for key, value in values.items()]
@@ -62,6 +62,14 @@ def write(path: Path, model: Model) -> Path:
         stream.write(head)
         stream.truncate(len(head) + -len(head) % ALIGNMENT + offset)
     return path
+
+
+def _vocabulary(rows: Tensors, words: int) -> dict[str, Any]:
+    """None, but for models with types of tokens: llama.cpp reads their number with the words."""
+    if "token_types.weight" not in dict(rows):
+        return {"tokenizer.ggml.model": "none"}
+    pieces = [f"w{number}" for number in range(words)]
+    return {"tokenizer.ggml.model": "bert", "tokenizer.ggml.tokens": pieces, "tokenizer.ggml.token_type_count": 2}
 
 
 def _layer(name: str) -> int:
@@ -82,7 +90,10 @@ def _value(value: Any) -> bytes:
         return struct.pack("<If", 6, value)
     if isinstance(value, str):
         return struct.pack("<I", 8) + _text(value)
-    return struct.pack(f"<IIQ{len(value)}i", 9, 5, len(value), *value)
+    if isinstance(value[0], str):
+        return struct.pack("<IIQ", 9, 8, len(value)) + b"".join(map(_text, value))
+    kind, code = (7, "?") if isinstance(value[0], bool) else (5, "i")
+    return struct.pack(f"<IIQ{len(value)}{code}", 9, kind, len(value), *value)
 
 
 def quantised(rows: Tensors, model: Model) -> list[int]:

@@ -54,7 +54,8 @@ def _allocated(
             if one.kind == RECURRENT
         },
         kinds=(context.type_k, context.type_v),
-        windowed=bool(rules.swa_layers(shape)),
+        windows=rules.swa_layers(shape),
+        pooling=context.pooling,
         snapshots=context.snapshots,
     )
     try:
@@ -90,18 +91,21 @@ def _copies(placement: Placement, context: Context) -> int:
 
 
 def _weights(shape: ModelShape, placement: Placement) -> Callable[[str], Tensor | None]:
-    """Tensors of the model as they lie, each made once; ``token_embd#output`` is the copy that is the head."""
-    made: dict[str, Tensor] = {}
+    """Tensors of the model as they lie, each made once.
+
+    ``NAME#LAYER`` is the copy on the device of a layer; that of the output has the number -1.
+    """
+    made: dict[tuple[str, int], Tensor] = {}
 
     def weight(name: str) -> Tensor | None:
-        if name not in made:
-            plain = name.replace("#output", "")
-            device = placement.layers[-1] if plain != name else placement.tensor_devices.get(name, -1)
-            found = shape.tensors.get(plain)
-            if found is None or device < 0:
-                return None
-            made[name] = _resident_weight(found, device)
-        return made[name]
+        plain, _, layer = name.partition("#")
+        device = placement.layers[int(layer)] if layer else placement.tensor_devices.get(plain, -1)
+        found = shape.tensors.get(plain)
+        if found is None or device < 0:
+            return None
+        if (plain, device) not in made:
+            made[plain, device] = _resident_weight(found, device)
+        return made[plain, device]
 
     return weight
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from nexus_tasks.hostlib.model_shape import ModelShape
 from nexus_tasks.hostlib.tensor_types import type_number
 
-from .server_options import ServerOptions
+from .server_options import POOLINGS, ServerOptions
 
 CELLS = 256  # the multiple of all caches
 
@@ -33,6 +33,8 @@ class Context:
     offload_kqv: bool
     op_offload: bool
     swa_full: bool
+    pooling: str | None = None
+    """Of embeddings, where those are served."""
     snapshots: int = 1
     """States that recurrent layers keep of each sequence."""
     mixed: bool = True
@@ -60,7 +62,7 @@ def pad_cells(cells: int) -> int:
 def context_of(shape: ModelShape, options: ServerOptions, *, causal: bool = True) -> Context:
     """The context of a model. ``causal``: whether its tokens attend to earlier ones only."""
     wanted = options.ctx_size or shape.n_ctx_train
-    n_batch = options.batch_size if causal and not options.embedding else options.ubatch_size
+    n_batch = options.ubatch_size if options.embedding else options.batch_size
     n_batch = min(wanted, n_batch) if causal else n_batch
     n_ctx, sequences = pad_cells(wanted), options.parallel
     n_ctx_seq = n_ctx if options.kv_unified else pad_cells(n_ctx // sequences)
@@ -72,13 +74,18 @@ def context_of(shape: ModelShape, options: ServerOptions, *, causal: bool = True
         n_batch=n_batch,
         n_ubatch=n_ubatch,
         unified=options.kv_unified,
-        n_outputs_max=n_batch
-        if options.embedding or not causal
-        else min(n_batch, sequences * options.outputs_per_sequence),
+        n_outputs_max=n_batch if options.embedding else min(n_batch, sequences * options.outputs_per_sequence),
         type_k=type_number(options.cache_type_k),
         type_v=type_number(options.cache_type_v),
         flash_attention=options.flash_attn != "off",
         offload_kqv=options.kv_offload,
         op_offload=options.op_offload,
         swa_full=options.swa_full,
+        pooling=_pooling(shape, options) if options.embedding else None,
     )
+
+
+def _pooling(shape: ModelShape, options: ServerOptions) -> str:
+    """The pooling that is asked for, else the model's own."""
+    own = shape.integer("pooling_type")
+    return options.pooling or (POOLINGS[own] if own < len(POOLINGS) else POOLINGS[0])

@@ -23,8 +23,9 @@ BLOCK = re.compile(r"blk\.(\d+)\.")
 # Tensors outside the layers, by the part of llama.cpp's table (LLM_TENSOR_INFOS) that they are in.
 INPUTS = frozenset({"token_embd.weight", "position_embd.weight", "token_types.weight", "per_layer_token_embd.weight"})
 ON_EVERY_DEVICE = re.compile(r"rope_(freqs|factors_long|factors_short)\.weight")
-OF_FIRST_LAYER = re.compile(r"token_embd_norm\.")
+OF_FIRST_LAYER = re.compile(r"token_embd_norm\.|per_layer_(model_proj|proj_norm)\.")
 NORM_OF_OUTPUT = ("lfm2", "lfm2moe")  # their token_embd_norm is the last norm
+WITHOUT_HEAD = ("bert", "nomic-bert", "nomic-bert-moe")
 UNUSED = re.compile(r"\.(attn_rot_embd|cross_attn_rel_b)\b|^rope_freqs_unused")
 
 
@@ -149,7 +150,8 @@ def _duplicates(shape: ModelShape, layers: tuple[int, ...], devices: dict[str, i
     """A head that is the token embedding is there twice; RoPE's factors are on each device with layers."""
     copies = []
     embedding = shape.tensors.get("token_embd.weight")
-    if embedding and "output.weight" not in shape.tensors and layers[-1] != devices["token_embd.weight"]:
+    headless = "output.weight" not in shape.tensors and shape.architecture not in WITHOUT_HEAD
+    if embedding and headless and layers[-1] != devices["token_embd.weight"]:
         copies.append((embedding, layers[-1]))
     for name, device in devices.items():
         if ON_EVERY_DEVICE.match(name):

@@ -17,6 +17,7 @@ from nexus_tasks.hostlib import argv as command_line
 from nexus_tasks.hostlib.llama_server_flags import canonical
 from nexus_tasks.hostlib.model_shape import MAX_LAYERS
 
+POOLINGS = ("none", "mean", "cls", "last", "rank")  # by their numbers in headers
 CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
 AUTO_PARALLEL = 4
 MAX_SLOTS, MAX_CONTEXT = 256, 1 << 31  # of llama.cpp
@@ -50,6 +51,7 @@ class ServerOptions:
     kv_offload: bool = True
     op_offload: bool = True
     embedding: bool = False
+    pooling: str = ""
     mmproj: str = ""
     mmproj_offload: bool = True
     model_draft: str = ""
@@ -171,6 +173,7 @@ VALUES: dict[str, tuple[tuple[str, ...], Callable[[str, str], Any]]] = {
     "n_gpu_layers": (("-ngl", "--gpu-layers", "--n-gpu-layers"), _layers),
     "tensor_split": (("-ts", "--tensor-split"), _shares),
     "split_mode": (("-sm", "--split-mode"), _one_of("none", "layer", "row", "tensor")),
+    "pooling": (("--pooling",), _one_of(*POOLINGS)),
     "main_gpu": (("-mg", "--main-gpu"), _integer),
     "devices": (("-dev", "--device"), _devices),
     "mmproj": (("-mm", "--mmproj"), _text),
@@ -193,7 +196,7 @@ SWITCHES: dict[str, tuple[str, bool]] = {
     "-nkvo": ("kv_offload", False), "--no-kv-offload": ("kv_offload", False),
     "--op-offload": ("op_offload", True), "--no-op-offload": ("op_offload", False),
     "--embedding": ("embedding", True), "--embeddings": ("embedding", True),
-    "--rerank": ("embedding", True), "--reranking": ("embedding", True),
+    "--rerank": ("reranking", True), "--reranking": ("reranking", True),
     "--mmproj-offload": ("mmproj_offload", True), "--no-mmproj-offload": ("mmproj_offload", False),
     "--nextn": ("load_mtp", True), "--mmap": ("mmap", True), "--no-mmap": ("mmap", False), "--mlock": ("mlock", True),
 }  # fmt: skip
@@ -222,7 +225,7 @@ LOAD_MODES = {
 # What changes buffers in ways that the rules don't cover.
 UNCOVERED = frozenset({
     "--rpc", "--lora", "--lora-scaled", "--control-vector", "--control-vector-scaled", "-bs", "--backend-sampling",
-    "--override-kv", "--pooling", "--kv-unified-per-slot", "--no-host", "--models-preset", "--models-dir",
+    "--override-kv", "--kv-unified-per-slot", "--no-host", "--models-preset", "--models-dir",
 })  # fmt: skip
 
 
@@ -285,6 +288,8 @@ def _complete(fields: dict[str, Any], overrides: dict[str, list[tuple[str, str]]
         fields["parallel"], fields["kv_unified"] = AUTO_PARALLEL, True
     else:
         fields.setdefault("kv_unified", False)
+    if fields.pop("reranking", False):
+        fields.update(embedding=True, pooling="rank")
     if fields.get("model_draft") and not fields.get("spec_types"):
         fields["spec_types"] = ("draft-simple",)
     fields.update({field: tuple(patterns) for field, patterns in overrides.items()})

@@ -23,10 +23,12 @@ class Building:
     states: dict[int, tuple[Tensor, ...]]
     kinds: tuple[int, int]
     """Types of K and V."""
-    windowed: bool
-    """Whether the model has layers with a sliding window, and so two caches."""
+    windows: tuple[bool, ...]
+    """True for each layer with a sliding window; nothing where the model has none, and so one kind of cache."""
     snapshots: int = 1
     """States that recurrent layers keep of each sequence."""
+    pooling: str | None = None
+    """The pooling of embeddings; None where logits are served."""
     temperature: Tensor | None = None
     """What Q is multiplied by."""
     inputs: dict[str, AttentionInputs] = field(default_factory=dict)
@@ -45,7 +47,7 @@ class Building:
         """Attention of a layer to its cache, without the output projection."""
         return attend(
             self.net, self.inputs_of(layer), self.attention_caches[layer], q, k, v,
-            v_first=not self.windowed, sinks=sinks, v_mla=v_mla, soft_cap=soft_cap,
+            v_first=not self.windows, sinks=sinks, v_mla=v_mla, soft_cap=soft_cap,
         )  # fmt: skip
 
     def state_sizes(self) -> StateSizes:
@@ -74,11 +76,45 @@ class Building:
             logits = t.scale(t.unary(t.scale(logits)))
         if scaled:
             logits = t.scale(logits)
-        self.net.finish(x, logits)
+        self.finish(x, logits)
 
     def logits(self, x: Tensor) -> Tensor:
         """By the output matrix, or by the token embedding, whose copy on the output's device stands for it."""
-        name = "output" if self.net.w("output") else "token_embd#output"
-        logits = t.mul_mat(self.net.need(name), x)
+        logits = t.mul_mat(self.net.w("output") or self.net.required("token_embd.weight#-1"), x)
         bias = self.net.bias("output")
         return t.add(logits, bias) if bias else logits
+
+    def finish(self, x: Tensor, logits: Tensor | None = None) -> None:
+        """End the graph: embeddings and logits stay, and where embeddings are served they are pooled."""
+        outputs = [x] if logits is None else [x, logits]
+        self.net.graph.expand(outputs[-1])
+        if self.pooling is not None:
+            pooled = self._projected(self._pooled(x, self.pooling))
+            self.net.graph.expand(pooled)
+            outputs.append(pooled)
+        for one in outputs:
+            one.output = True
+
+    def _pooled(self, x: Tensor, pooling: str) -> Tensor:
+        """build_pooling."""
+        net = self.net
+        if pooling == "none":
+            return x
+        if pooling == "mean":
+            means = t.graph_input(t.F32, net.batch.n_tokens, net.batch.n_seqs)
+            return t.mul_mat(t.cont(t.transpose(x)), means)
+        x = t.get_rows(x, t.graph_input(t.I32, net.batch.n_seqs))
+        if pooling != "rank":
+            return x
+        if net.w("cls"):
+            x = t.unary(net.linear_with_bias(x, "cls"))
+            x = net.norm(x, "cls.norm", rms=False) if net.w("cls.norm") else x
+        if net.w("cls.output"):
+            x = net.linear_with_bias(x, "cls.output")
+        return t.soft_max(x) if self.shape.architecture in ("qwen3", "qwen3vl") else x
+
+    def _projected(self, x: Tensor) -> Tensor:
+        """build_dense_out."""
+        for name in ("dense_2", "dense_3"):
+            x = self.net.linear(x, name) if self.net.w(name) else x
+        return x

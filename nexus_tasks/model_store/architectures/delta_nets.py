@@ -55,7 +55,7 @@ def _delta_network(building: Building, positions: int) -> None:
     x = net.norm(x, "output_norm")
     x.output = True
     x = t.get_rows(x, ids)
-    net.finish(x, building.logits(x))
+    building.finish(x, building.logits(x))
 
 
 def _feed_forward(building: Building, x: Tensor, layer: int) -> Tensor:

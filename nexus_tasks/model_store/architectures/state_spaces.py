@@ -1,6 +1,7 @@
-"""Models with convolutions or state spaces beside attention: LFM2, Granite hybrid, Nemotron-H, and Mamba 2 alone.
+"""Models with convolutions or state spaces beside attention: LFM2, Granite hybrid, Nemotron-H, Falcon-H1, Jamba, Mamba.
 
-Graphs of llama.cpp's src/models: lfm2.cpp, granite-hybrid.cpp, nemotron-h.cpp, mamba2.cpp.
+Graphs of llama.cpp's src/models: lfm2.cpp, granite-hybrid.cpp, nemotron-h.cpp, falcon-h1.cpp,
+jamba.cpp, mamba.cpp, mamba2.cpp.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from nexus_tasks.hostlib.model_shape import ModelShape
 
 from ..graph import tensors as t
 from ..graph.experts import mixture
-from ..graph.states import mamba2, shortconv, state_inputs
+from ..graph.states import mamba, mamba2, shortconv, state_inputs
 from ..graph.tensors import Tensor
 from .building import Building
 from .transformers import routing
 
 NORMALIZED = routing(normalized=True)
+PLAIN = routing(normalized=False)
 SIGMOID = routing("sigmoid", normalized=None)
 
 
@@ -35,6 +37,11 @@ def without_kv_heads_and_ffn(shape: ModelShape) -> tuple[bool, ...]:
 def attends_of_nemotron(shape: ModelShape, layer: int, recurrent: bool) -> bool:
     """Attention is in the layers that are neither recurrent nor a feed-forward network."""
     return not recurrent and shape.n_ff[layer] == 0
+
+
+def attends_everywhere(shape: ModelShape, layer: int, recurrent: bool) -> bool:
+    """Attention is in all layers, beside the state spaces."""
+    return True
 
 
 def all_layers(shape: ModelShape) -> tuple[bool, ...]:
@@ -76,6 +83,58 @@ def _normed_attention(building: Building, x: Tensor, positions: Tensor, layer: i
 
 
 # ---- Mamba 2 with attention
+
+
+def falcon_h1(building: Building) -> None:
+    """Record the graph: each layer has attention and a state space side by side."""
+    net, shape, sizes = building.net, building.shape, building.state_sizes()
+    x = net.token_embeddings()
+    positions, states, ids = net.positions(), state_inputs(net), net.output_ids()
+    for layer in range(shape.n_layer):
+        block = f"blk.{layer}"
+        attended = _plain_attention(building, net.norm(x, f"{block}.attn_norm", layer), layer, positions)
+        other = mamba2(
+            net, states, building.states[layer], block, net.norm(x, f"{block}.attn_norm", layer), sizes, layer
+        )
+        residual = t.add(t.add(attended, other), x)
+        (residual,) = building.skip_others(layer, ids, residual)
+        x = t.add(net.feed_forward(net.norm(residual, f"{block}.ffn_norm", layer), f"{block}.ffn"), residual)
+    building.head(x)
+
+
+def jamba(building: Building) -> None:
+    """Record the graph of Jamba: Mamba, attention in some layers, experts in some."""
+    net, shape, sizes = building.net, building.shape, building.state_sizes()
+    x = net.token_embeddings()
+    states, ids = state_inputs(net), net.output_ids()
+    for layer in range(shape.n_layer):
+        block, residual = f"blk.{layer}", x
+        x = net.norm(x, f"{block}.attn_norm", layer)
+        if layer in building.states:
+            x = mamba(net, states, building.states[layer], block, x, sizes, layer)
+        else:
+            x = _plain_attention(building, x, layer, None)
+        x, residual = building.skip_others(layer, ids, x, residual)
+        residual = t.add(residual, x)
+        x = net.norm(residual, f"{block}.ffn_norm", layer)
+        dense = not net.w(f"{block}.ffn_gate_inp")
+        x = net.feed_forward(x, f"{block}.ffn") if dense else mixture(net, x, f"{block}.ffn", PLAIN(shape, layer))
+        x = t.add(residual, x)
+    building.head(x)
+
+
+def mamba_model(building: Building) -> None:
+    """Record the graph of Mamba."""
+    net, shape, sizes = building.net, building.shape, building.state_sizes()
+    x = net.token_embeddings()
+    states, ids = state_inputs(net), net.output_ids()
+    for layer in range(shape.n_layer):
+        block, residual = f"blk.{layer}", x
+        x = net.norm(x, f"{block}.attn_norm", layer)
+        x = mamba(net, states, building.states[layer], block, x, sizes, layer)
+        x, residual = building.skip_others(layer, ids, x, residual)
+        x = t.add(x, residual)
+    building.head(x)
 
 
 def granite_hybrid(building: Building) -> None:
@@ -134,7 +193,7 @@ def nemotron_h(building: Building) -> None:
     x = net.norm(x, "output_norm")
     x.output = True
     x = t.get_rows(x, ids)
-    net.finish(x, building.logits(x))
+    building.finish(x, building.logits(x))
 
 
 def _squared(building: Building, x: Tensor, layer: int) -> Tensor:

@@ -9,6 +9,8 @@ from nexus_tasks.core.errors import UsageError
 from nexus_tasks.hostlib.model_shape import ModelShape
 
 from . import delta_nets, state_spaces
+from .encoders import bert, gemma_embedding
+from .gemma4 import gemma4, has_cache
 from .mla import deepseek2
 from .rules import Rules, Window
 from .transformers import Transformer, routing
@@ -77,6 +79,10 @@ ARCHITECTURES: dict[str, Rules] = {
         Window(4, size=8192, fixed=True),
     ),
     "smollm3": Rules(Transformer(rope=every_fourth_without)),
+    "arcee": Rules(Transformer(squared_ffn=True)),
+    "nemotron": Rules(Transformer(rms=False, squared_ffn=True)),
+    "starcoder2": Rules(Transformer(rms=False)),
+    "deepseek": Rules(Transformer(routing=UNNORMALIZED, shared_experts="added")),
     "seed_oss": Rules(Transformer(second_norm="post_attention_norm")),
     "exaone4": Rules(
         Transformer(
@@ -149,6 +155,12 @@ ARCHITECTURES: dict[str, Rules] = {
         ),
         Window(2),
     ),
+    "gemma4": Rules(gemma4, Window(5), attends=has_cache),
+    # Encoders
+    "gemma-embedding": Rules(gemma_embedding, Window(6), has_cache=False, causal=False),
+    "bert": Rules(bert, has_cache=False, causal=False),
+    "nomic-bert": Rules(bert, has_cache=False, causal=False),
+    "nomic-bert-moe": Rules(bert, has_cache=False, causal=False),
     # Compressed keys and values
     "deepseek2": Rules(deepseek2),
     # Recurrent layers
@@ -160,6 +172,11 @@ ARCHITECTURES: dict[str, Rules] = {
     "granitehybrid": Rules(state_spaces.granite_hybrid, recurrent=state_spaces.without_kv_heads),
     "nemotron_h": NEMOTRON,
     "nemotron_h_moe": NEMOTRON,
+    "falcon-h1": Rules(
+        state_spaces.falcon_h1, recurrent=state_spaces.all_layers, attends=state_spaces.attends_everywhere
+    ),
+    "jamba": Rules(state_spaces.jamba, recurrent=state_spaces.without_kv_heads),
+    "mamba": Rules(state_spaces.mamba_model, recurrent=state_spaces.all_layers),
     "mamba2": Rules(state_spaces.mamba2_model, recurrent=state_spaces.all_layers),
 }  # fmt: skip
 

@@ -129,7 +129,7 @@ class Transformer:
         q, k, v = self._heads(building, x, layer)
         rope = self.rope is None or self.rope(shape, layer, cache.group == "swa")
         if rope:
-            factors = net.w("rope_freqs") or net.w("rope_factors_long")
+            factors = net.rope_factors(layer)
             q, k = t.rope(q, positions, factors), t.rope(k, positions, factors)
         if building.temperature and not (rope and self.temperature == "without rope"):
             q = t.mul(q, building.temperature)

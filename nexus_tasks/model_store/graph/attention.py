@@ -85,6 +85,19 @@ def attend(
     return _rotated(result, inputs.rotation_v) if inputs.rotation_v else result
 
 
+def attend_to_batch(net: Network, mask: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """build_attn without a cache: of all tokens of a batch to one another."""
+    for one in (q, k, v):
+        net.graph.expand(one)
+    q = t.view(q, q.ne, (q.nb[1], q.nb[2], q.nb[2] * q.ne[2]))
+    q, k, v = (t.permute(one, 0, 2, 1, 3) for one in (q, k, v))
+    if net.batch.flash_attention:
+        return net.graph.expand(_flash(q, k, v, mask, None, None))
+    x = t.mul_mat(t.cont(t.transpose(v)), t.soft_max(t.mul_mat(k, q), mask))
+    x = t.permute(x, 0, 2, 1, 3)
+    return net.graph.expand(t.cont(x, x.ne[0] * x.ne[1], x.ne[2] * x.ne[3]))
+
+
 def _stored_v(net: Network, cache: Tensor, v: Tensor, ids: Tensor) -> Tensor:
     """cpy_v: in rows with FlashAttention, else element by element."""
     if net.batch.flash_attention:

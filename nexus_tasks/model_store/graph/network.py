@@ -3,7 +3,7 @@
     net = Network(Batch(...), weights, placement.layers.__getitem__)
     x = net.token_embeddings()
     x = net.feed_forward(net.norm(x, "blk.0.ffn_norm"), "blk.0.ffn")
-    net.finish(x)
+    net.graph.expand(x)
 
 A network records one graph for one batch; its weights and caches lie on the devices that the plan gives them.
 """
@@ -69,6 +69,11 @@ class Network:
     def bias(self, name: str) -> Tensor | None:
         return self.weights(name + ".bias")
 
+    def rope_factors(self, layer: int) -> Tensor | None:
+        """The factors of RoPE, of which each device with layers has a copy; the long ones stand for the short."""
+        names = (f"rope_{kind}.weight" for kind in ("freqs", "factors_long"))
+        return next((found for name in names if (found := self.weights(f"{name}#{layer}"))), None)
+
     # ---- Inputs
 
     def token_embeddings(self, *, scaled: bool = False, factor: bool = False, width: int = 0) -> Tensor:
@@ -106,8 +111,8 @@ class Network:
     # ---- Layers
 
     def norm(self, x: Tensor, name: str | None, layer: int = -1, *, rms: bool = True) -> Tensor:
-        """build_norm: with the weight and the bias that the model has."""
-        weight, bias = (self.w(name), self.bias(name)) if name else (None, None)
+        """build_norm: with the weight, which a few models have without that ending, and the bias of the model."""
+        weight, bias = (self.w(name) or self.weights(name), self.bias(name)) if name else (None, None)
         x = t.like("rms_norm" if rms else "norm", x)
         if (weight or bias) and layer >= 0 and self.batch.pinned:
             x.backend = self.layer_device(layer)
@@ -151,10 +156,3 @@ class Network:
             if squared:
                 x = t.like("sqr", x)
         return self.linear_with_bias(x, f"{name}_down{suffix}")
-
-    def finish(self, *outputs: Tensor) -> Graph:
-        """The graph, whose outputs stay until the end."""
-        for one in outputs:
-            one.output = True
-        self.graph.expand(outputs[-1])
-        return self.graph

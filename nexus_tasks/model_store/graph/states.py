@@ -80,6 +80,43 @@ def keep_last(net: Network, state: Tensor, joined: Tensor, before: int, sizes: S
         net.graph.expand(t.copy_into(last, t.view(state, (before * channels, n_seqs), (state.nb[1],))))
 
 
+def mamba(
+    net: Network, inputs: StateInputs, states: tuple[Tensor, ...], block: str, x: Tensor, sizes: StateSizes, layer: int
+) -> Tensor:
+    """build_mamba_layer: one head for each channel."""
+    n_seqs, inner, before, rank = net.batch.n_seqs, sizes.inner, sizes.kernel - 1, sizes.heads
+    per_seq = net.batch.n_tokens // n_seqs
+    old = t.reshape(gathered(net, inputs, states[0]), before, inner, n_seqs)
+    mixed = net.linear(t.reshape(x, x.ne[0], per_seq, n_seqs), f"{block}.ssm_in")
+    x, z = (t.view(mixed, (inner, per_seq, n_seqs), mixed.nb[1:3]) for _ in "xz")
+    joined = t.concat(old, t.transpose(x), 0)
+    last = t.view(joined, (before, inner, n_seqs), joined.nb[1:3])
+    net.graph.expand(t.copy_into(last, t.view(states[0], (before * inner * n_seqs,))))
+    x = t.ssm_conv(joined, net.need(f"{block}.ssm_conv1d"))
+    x = t.unary(t.add(x, net.required(f"{block}.ssm_conv1d.bias")))
+    parts = net.linear(x, f"{block}.ssm_x")
+    dt = t.view(parts, (rank, per_seq, n_seqs), parts.nb[1:3])
+    b, c = (t.view(parts, (sizes.state, 1, per_seq, n_seqs), (4 * sizes.state, *parts.nb[1:3])) for _ in "bc")
+    if net.w(f"{block}.ssm_dt_norm"):
+        dt, b, c = (net.norm(one, f"{block}.ssm_{name}_norm", layer) for one, name in ((dt, "dt"), (b, "b"), (c, "c")))
+    else:
+        dt = t.cont(dt)
+    dt = net.linear_with_bias(dt, f"{block}.ssm_dt")
+    plain, x = x, t.reshape(x, 1, inner, per_seq, n_seqs)
+
+    def scanned(rows: Tensor, ids: Tensor) -> Tensor:
+        state = t.reshape(rows, sizes.state, 1, inner, states[1].ne[1])
+        return t.ssm_scan(state, x, dt, net.required(f"{block}.ssm_a"), b, c, ids, snapshots=1)
+
+    y_all = gathered(net, inputs, states[1], scanned)
+    new = t.view(y_all, (sizes.state * inner * n_seqs,))
+    net.graph.expand(t.copy_into(new, t.view(states[1], (sizes.state * inner * n_seqs,))))
+    y = t.view(y_all, (inner, per_seq, n_seqs), x.nb[2:4])
+    y = t.add(y, t.mul(plain, net.required(f"{block}.ssm_d")))
+    y = net.linear(t.gated(t.cont(z), y), f"{block}.ssm_out")
+    return t.reshape(y, y.ne[0], per_seq * n_seqs)
+
+
 def mamba2(
     net: Network, inputs: StateInputs, states: tuple[Tensor, ...], block: str, x: Tensor, sizes: StateSizes, layer: int
 ) -> Tensor:
