@@ -176,7 +176,7 @@ def _record_paths(kinds: Sequence[str], run: str | None, results_dir: Path) -> d
     single = [(kind, path) for kind, paths in paths_of.items() if kind != DEPLOYMENT for path in paths]
     chosen = {kind: [path] for kind, path in single if path.stem == run}
     if not chosen:
-        latest = [path.stem for _, path in single][-LATEST_SHOWN:][::-1]
+        latest = sorted((path.stem for _, path in single), reverse=True)[:LATEST_SHOWN]
         hint = f"the latest are {', '.join(latest)}"
         if any(path.stem == run for path in paths_of.get(DEPLOYMENT, ())):
             hint = "deployments are reported on together: nox -s report -- deployment"

@@ -1,1 +1,1 @@
-"""Views of benchmark records: names, verdicts and levels of load for readers, and flat tables for other programs."""
+"""Views of records: names, verdicts and levels of load for readers, and flat tables for other programs."""

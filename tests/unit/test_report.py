@@ -41,6 +41,8 @@ def test_results_that_are_no_folder_are_an_error(tmp_path: Path, capsys: pytest.
 
 def test_an_unknown_run_is_an_error_that_lists_the_latest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made = [write(tmp_path / "results", NOON + n * HOUR).stem for n in range(7)]
+    old = recorded(tmp_path, [], 1).path
+    old.rename(old.with_stem("20200101T000000000Z-job-0000"))
     assert _main(tmp_path, "--run", "20200101T000000Z-nowhere-0000") == 1
     message = capsys.readouterr().err
     assert "no run '20200101T000000Z-nowhere-0000'" in message

@@ -73,3 +73,11 @@ def test_any_batch_has_a_page(tmp_path: Path, name: str) -> None:
     assert len(page) < 700_000
     if "<svg" in page:
         check_ids(page)
+
+
+def test_a_record_that_was_cut_off_while_it_was_written_has_a_page(tmp_path: Path) -> None:
+    path = recorded(tmp_path, unequal().entries, 400).path
+    lines = path.read_bytes().splitlines(keepends=True)
+    for kept in (1, 3, 50, len(lines) - 1):
+        path.write_bytes(b"".join(lines[:kept]))
+        assert "The record was cut off while it was written." in shown("batch", record_path=str(path))
