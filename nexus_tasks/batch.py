@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import shlex
 import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -88,7 +89,7 @@ def _begin(argv: Sequence[str]) -> int:
         raise UsageError(f"{str(given.file)!a} can't be kept as the input of a job", hint="rename the file")
     source = sources.find(given.file.absolute(), given.format)
     asked = Job(
-        name=job.default_name(given.file, datetime.now(UTC)) if given.name is None else given.name,
+        name=job.free_name(given.jobs, given.file, datetime.now(UTC)) if given.name is None else given.name,
         created_at="", input=Input(source, command_options.asking(given, Asking())), index=UNKNOWN,
         targets=given.targets, options=command_options.running(given, Options()), model=given.model,
     )  # fmt: skip
@@ -132,7 +133,12 @@ def _ended(done: Done, console: Console) -> int:
     screens.show(made, console)
     ended = done.outcome.ended
     if ended == INTERRUPTED:
-        sys.stderr.write(f"interrupted; go on with: nox -s batch -- resume {done.folder.name}\n")
+        words = [
+            "resume",
+            done.folder.name,
+            *(["--jobs", str(root)] if (root := done.folder.path.parent) != job.ROOT else []),
+        ]
+        sys.stderr.write(f"interrupted; go on with: nox -s batch -- {shlex.join(words)}\n")
         return 130
     if ended != COMPLETE:
         raise BatchError(ended, hint=done.outcome.hint)

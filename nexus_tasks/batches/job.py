@@ -14,6 +14,7 @@ A folder without a declaration is one whose input was not read to its end: nothi
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import signal
@@ -29,6 +30,7 @@ from nexus_tasks.batches import journal
 from nexus_tasks.batches.entries import Session
 from nexus_tasks.batches.index import Index
 from nexus_tasks.batches.inputs import Input
+from nexus_tasks.batches.items import KEY_BYTES
 from nexus_tasks.batches.options import COMPLETE, Options
 from nexus_tasks.core.errors import BatchError, UsageError
 from nexus_tasks.hostlib import files, locks
@@ -88,6 +90,10 @@ class Folder:
     @property
     def lock(self) -> Path:
         return self.path / "lock"
+
+    def has_index(self, items: int) -> bool:
+        """True where the index is there, and as long as that of so many items; a power cut may take its end."""
+        return self.rows_index.exists() and self.rows_index.stat().st_size == items * KEY_BYTES
 
     def holder(self) -> Holder | None:
         """The process that works on the job; None where none does."""
@@ -157,8 +163,14 @@ def check_name(name: str) -> None:
         raise UsageError(f"the name {name[:20]}... is too long for a job", hint=f"at most {NAME_BYTES} bytes")
 
 
-def default_name(source: Path, now: datetime) -> str:
-    """A name made of the input's and of the time in UTC: ``prompts-20261130T004200Z``."""
+def free_name(root: Path, source: Path, now: datetime) -> str:
+    """A name that no job has, made of the input's and of the time in UTC: ``prompts-20261130T004200Z``."""
+    name = _name_of(source, now)
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    return next(each for each in names if not (root / each).exists())
+
+
+def _name_of(source: Path, now: datetime) -> str:
     stem = re.sub(r"[^\w.-]+", "-", source.stem).strip("-.")
     return f"{os.fsencode(stem)[:100].decode(errors='ignore') or 'batch'}-{now.astimezone(UTC):%Y%m%dT%H%M%SZ}"
 

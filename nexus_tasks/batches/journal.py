@@ -56,6 +56,8 @@ class Journal:
         self.path = path
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
+            for folder in (path.parent, path.parent.parent):
+                _keep_names(folder)
             self.state, self._end = _replay(path, total)
             cut = os.fstat(self._descriptor).st_size - self._end
             if cut:
@@ -219,6 +221,15 @@ class Results:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _keep_names(folder: Path) -> None:
+    """Have the names in a folder outlast a power failure, those of files that were made or renamed just now."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _replay(path: Path, total: int) -> tuple[State, int]:

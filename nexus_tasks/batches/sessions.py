@@ -21,6 +21,7 @@ from rich.console import Console
 
 from nexus_tasks.batches import changes, endpoint, index, inputs, job, journal, record, runner
 from nexus_tasks.batches.endpoint import Reached
+from nexus_tasks.batches.items import KEY_BYTES
 from nexus_tasks.batches.job import Folder, Job
 from nexus_tasks.batches.journal import Journal
 from nexus_tasks.batches.options import COMPLETE, Outcome
@@ -166,26 +167,35 @@ def _with_input(folder: Folder, before: Job, now: Job, *, allow_change: bool) ->
     if now.input.asking.samples != before.input.asking.samples:
         raise UsageError(f"the job {before.name} keeps its number of samples", hint="begin another job with this one")
     is_same_file = path.is_file() and files.sha256_of(str(path)) == before.index.sha256
-    if is_same_file and now.input == before.input and folder.rows_index.exists():
-        if now != before:
-            folder.declare(now)
-        return now
-    found = index.write(now.input, renewed)
-    try:
-        if folder.rows_index.exists():
-            requests = changes.of_requests(now.input, folder.rows_index, renewed)
-            told = [] if is_same_file else [f"{path} changed since it was begun"]
-            told += [*changes.of_asking(before.input.asking, now.input.asking), str(requests)]
-            if not allow_change:
-                raise changes.refusal(before.name, told)
-            with journal.opened(folder.journal, max(before.index.items, found.items)) as log:
-                log.write(changes.reopened(requests.reopened, log.state, "its request changed"))
-        renewed.replace(folder.rows_index)
-    finally:
-        renewed.unlink(missing_ok=True)
-    now = msgspec.structs.replace(now, index=found)
-    folder.declare(now)
+    is_same = is_same_file and now.input == before.input
+    if not (is_same and folder.has_index(before.index.items)):
+        try:
+            found = index.write(now.input, renewed)
+            now = msgspec.structs.replace(now, index=found)
+            if not is_same:
+                told = [] if is_same_file else [f"{path} changed since it was begun"]
+                _accept_requests(folder, before, now, renewed, told, allow_change=allow_change)
+            renewed.replace(folder.rows_index)
+        finally:
+            renewed.unlink(missing_ok=True)
+    if now != before:
+        folder.declare(now)
     return now
+
+
+def _accept_requests(
+    folder: Folder, before: Job, now: Job, renewed: Path, told: list[str], *, allow_change: bool
+) -> None:
+    """Refuse other requests than those that were asked before, or have them asked anew."""
+    totals = (before.index.items, now.index.items)
+    if not any(map(folder.has_index, totals)):  # the one of a resume that was killed in between counts, too
+        folder.rows_index.write_bytes(b"\xff" * (totals[0] * KEY_BYTES))  # lost in a power cut: nothing is known
+    requests = changes.of_requests(now.input, folder.rows_index, renewed)
+    if not allow_change:
+        asked = changes.of_asking(before.input.asking, now.input.asking)
+        raise changes.refusal(before.name, [*told, *asked, str(requests)])
+    with journal.opened(folder.journal, max(totals)) as log:
+        log.write(changes.reopened(requests.reopened, log.state, "its request changed"))
 
 
 def _accept_servers(asked: Job, log: Journal, endpoints: Sequence[Reached], *, allow_change: bool) -> None:

@@ -90,13 +90,15 @@ def test_names_that_would_be_taken_for_something_else_are_refused(tmp_path: Path
     ],
     ids=["plain", "spaces", "marks", "dash", "letters"],
 )
-def test_a_name_is_made_of_the_file_and_the_time(source: str, name: str) -> None:
-    assert job.default_name(Path(source.replace("[/]", "[]")), NOW) == name
+def test_a_name_is_made_of_the_file_and_the_time(tmp_path: Path, source: str, name: str) -> None:
+    assert job.free_name(tmp_path, Path(source.replace("[/]", "[]")), NOW) == name
+    (tmp_path / name).mkdir()
+    assert job.free_name(tmp_path, Path(source.replace("[/]", "[]")), NOW) == f"{name}-2"
     job.check_name(name)
 
 
-def test_a_long_file_name_makes_a_name_that_can_be_one() -> None:
-    job.check_name(job.default_name(Path("夜" * 80 + ".txt"), NOW))
+def test_a_long_file_name_makes_a_name_that_can_be_one(tmp_path: Path) -> None:
+    job.check_name(job.free_name(tmp_path, Path("夜" * 80 + ".txt"), NOW))
 
 
 def test_a_missing_job_is_told_with_those_that_are_there(tmp_path: Path) -> None:

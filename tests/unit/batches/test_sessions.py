@@ -115,6 +115,42 @@ def test_the_input_that_grew_is_asked_only_where_that_is_allowed(bench: Bench) -
     assert bench.asked == ["2", "three"]  # rows that were gone are asked anew
 
 
+@pytest.mark.parametrize("left", [None, b"", b"x" * 17], ids=["gone", "empty", "cut"])
+def test_an_index_that_a_power_cut_took_is_made_again_and_costs_no_answer(bench: Bench, left: bytes | None) -> None:
+    folder = bench.begin().folder
+    whole = folder.rows_index.read_bytes()
+    if left is None:
+        folder.rows_index.unlink()
+    else:
+        folder.rows_index.write_bytes(left)
+    assert bench.resume().state.count(ANSWERED) == 3
+    assert folder.rows_index.read_bytes() == whole
+    assert bench.asked == sorted(ROWS)
+
+
+def test_a_changed_input_without_the_former_index_is_asked_anew(bench: Bench) -> None:
+    folder = bench.begin().folder
+    bench.write(["one", "2", "three"])
+    folder.rows_index.unlink()
+    with pytest.raises(UsageError, match="3 rows differ"):
+        bench.resume()
+    bench.resume(allow_change=True)
+    assert bench.asked == sorted([*ROWS, "one", "2", "three"])
+
+
+def test_a_kill_between_the_index_and_the_declaration_costs_no_answer(bench: Bench) -> None:
+    folder = bench.begin().folder
+    declaration = folder.declaration.read_bytes()
+    bench.write(["one", "2", "three", "four"])
+    bench.resume(allow_change=True)
+    assert bench.asked == sorted([*ROWS, "2", "four"])
+    folder.declaration.write_bytes(declaration)  # as the kill leaves it
+    with pytest.raises(UsageError, match="no request of it differs"):
+        bench.resume()
+    assert bench.resume(allow_change=True).state.count(ANSWERED) == 4
+    assert bench.asked == []
+
+
 def test_another_build_is_refused_or_its_answers_stand_beside_the_others(bench: Bench) -> None:
     bench.begin_and_fall()
     bench.server.build = "b2"
