@@ -35,6 +35,9 @@ from nexus_tasks.load.sender_link import configuration
 from nexus_tasks.servers.endpoint import API_PATH, Endpoint
 from nexus_tasks.servers.route import Route
 
+TURNAROUND_S = 0.1
+"""From the end of an answer until the next request is at the server, at most: networks, and a busy machine."""
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -118,12 +121,18 @@ class Worker:
         """True where another request should be under way.
 
         Args:
-            plenty: whether so many items wait that one may wait at the server, for the moment a slot is free.
+            plenty: whether so many items wait that some may wait at the server, for the moment a slot is free.
         """
         if not self.is_here or self.pace.is_paused or self.alone is not None:
             return False
-        waits = plenty and self.is_well and bool(self.watch.total_slots) and not self.watch.others
-        return len(self.under_way) < self.slots + waits
+        return len(self.under_way) < self.slots + (self._waiting if plenty else 0)
+
+    @property
+    def _waiting(self) -> int:
+        """Requests that wait at the server: as many as end before another could have come there."""
+        if not (self.is_well and self.watch.total_slots) or self.watch.others:
+            return 0
+        return min(1 + int(self.rate * TURNAROUND_S), self.slots)
 
     @property
     def rate(self) -> float:

@@ -89,14 +89,14 @@ def test_a_request_is_in_the_journal_before_it_is_sent(server: BatchServer) -> N
     assert unwritten == []
 
 
-def test_as_many_requests_are_under_way_as_there_are_slots_and_one_that_waits(server: BatchServer) -> None:
+def test_as_many_requests_are_under_way_as_there_are_slots_and_a_few_that_wait(server: BatchServer) -> None:
     def script(asked: Request) -> None:
         wait_for(lambda: server.max_under_way > server.slots, "a request that waits")
         asked.answer()
 
     server.script = script
     run(prompts(40), server.url)
-    assert server.max_under_way == server.slots + 1
+    assert server.slots < server.max_under_way <= 2 * server.slots
 
 
 def test_an_answer_that_llama_server_refuses_is_set_aside_at_once_in_its_words(server: BatchServer) -> None:
@@ -228,7 +228,7 @@ def test_an_endpoint_that_lets_nobody_in_any_more_is_not_used(server: BatchServe
         outcome, kept = run(prompts(20), server.url, other.url)
     assert kept.texts == answers(20)
     assert outcome.served[1].problem == "HTTP 401: Invalid API Key"
-    assert len(other.prompts) <= other.slots + 1
+    assert len(other.prompts) <= 2 * other.slots
 
 
 def test_an_endpoint_that_comes_back_with_another_model_is_not_used(server: BatchServer) -> None:
@@ -420,7 +420,7 @@ def test_the_input_is_read_a_bounded_number_of_rows_ahead(server: BatchServer, m
     with endpoint.reached([Target(server.url, server.url)], model=None) as endpoints:
         outcome = runner.run(given(), endpoints, Kept(), QUICK, total=100)
     assert outcome.answered == 100
-    assert max(ahead) <= 16 + server.slots + 1
+    assert max(ahead) <= 16 + 2 * server.slots
 
 
 def test_slots_that_other_clients_use_are_left_to_them(server: BatchServer, monkeypatch: pytest.MonkeyPatch) -> None:
