@@ -25,8 +25,10 @@ Chance = Callable[[], float]
 _UNAUTHORIZED = (401, 403)
 _ASK_AGAIN = (404, 405, 408, 409, 425)
 """Errors of a client's that may be those of an endpoint: another model there, or no such API."""
-_TOO_LARGE, _TOO_MANY, _UNAVAILABLE = 413, 429, 503
+_BAD_REQUEST, _TOO_LARGE, _TOO_MANY, _UNAVAILABLE = 400, 413, 429, 503
 _TOO_LONG = "exceed_context_size_error"
+_INEXPRESSIBLE = ("JSON schema error", "failed to parse grammar")
+"""llama-server's words for a schema, or a grammar, of which it can make no rules for decoding."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def judge(problem: Problem) -> Verdict:
             return Verdict.ELSEWHERE
         case "disconnected":
             return Verdict.CUT
-        case "too_long" | "refused" | "too_large":
+        case "too_long" | "refused" | "too_large" | "schema":
             return Verdict.NEVER
         case "unauthorized":
             return Verdict.UNUSABLE
@@ -94,6 +96,8 @@ def _problem(
         return Problem("rate_limited", message, status, retry_after_s)
     if status == _TOO_LARGE:
         return Problem("too_large", message, status)
+    if status == _BAD_REQUEST and any(words in message for words in _INEXPRESSIBLE):
+        return Problem("schema", message, status)
     if 400 <= status < 500 and status not in _ASK_AGAIN:
         return Problem("refused", message, status)
     return Problem(otherwise, message, status, retry_after_s)

@@ -22,6 +22,12 @@ def http(status: int, retry_after_s: float | None = None, error: object = None) 
         (http(400), "refused", Verdict.NEVER),
         (http(422), "refused", Verdict.NEVER),
         (http(400, error=LONG), "too_long", Verdict.NEVER),
+        (http(400, error={"message": "x: JSON schema error at #: unrecognized type y"}), "schema", Verdict.NEVER),
+        (
+            http(400, error={"message": "Failed to initialize samplers: failed to parse grammar"}),
+            "schema",
+            Verdict.NEVER,
+        ),
         (http(413), "too_large", Verdict.NEVER),
         (http(401), "unauthorized", Verdict.UNUSABLE),
         (http(403), "unauthorized", Verdict.UNUSABLE),
@@ -41,7 +47,7 @@ def http(status: int, retry_after_s: float | None = None, error: object = None) 
         (failures.of_stream({"error": {"code": 500}}, "oom"), "in_stream", Verdict.AGAIN),
         (failures.of_stream({"error": LONG}, "exceeds"), "too_long", Verdict.NEVER),
     ],
-    ids=range(21),
+    ids=range(23),
 )
 def test_a_problem_has_its_kind_and_its_consequence(problem: Problem, kind: str, verdict: Verdict) -> None:
     assert problem.kind == kind
