@@ -26,30 +26,40 @@ from nexus_tasks.hostlib import gguf
 from nexus_tasks.hostlib.http_client import basic_authorization, open_address, without_user
 from nexus_tasks.hostlib.model_shape import ModelShape, shape_of
 
-CATALOGUE = Path("group_vars/all/models.yml")
+CATALOGUE = Path("group_vars/all")
 ON_HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+):(?P<file>[^:]+\.gguf)")
 TOTAL = re.compile(r"bytes \d+-\d+/(\d+)")
 TIMEOUT_SECONDS = 60
 SPARE_BYTES = 1 << 16  # of an answer's length, for its headers
 
 
-def catalogue_of(path: Path = CATALOGUE) -> dict[str, dict[str, Any]]:
-    """The profiles of the catalogue, by name; none where the file is missing.
+class _Plain(yaml.SafeLoader):
+    """YAML as far as it is plain: values with a tag, as of Ansible's vault, are none."""
 
-    Raises UsageError where it can't be read.
+
+_Plain.add_multi_constructor("!", lambda loader, tag, node: None)
+
+
+def catalogue_of(folder: Path = CATALOGUE) -> dict[str, dict[str, Any]]:
+    """The profiles of the catalogue by name, the user's own in the place of the project's; none without a folder.
+
+    Raises UsageError where a file can't be read.
     """
+    files = [_read(path) for path in sorted(folder.glob("*.y*ml"))]
+    found: dict[str, dict[str, Any]] = {}
+    for variable in ("llama_models", "llama_own_models"):
+        for models in (content.get(variable) for content in files):
+            if isinstance(models, dict):
+                found.update({str(name): dict(one) for name, one in models.items() if isinstance(one, dict)})
+    return found
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
+        content = _Plain(path.read_text(encoding="utf-8")).get_single_data()
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"{path} can't be read: {str(error).splitlines()[0]}", hint="correct it") from error
-    models = content.get("llama_models") if isinstance(content, dict) else None
-    return (
-        {str(name): dict(one) for name, one in models.items() if isinstance(one, dict)}
-        if isinstance(models, dict)
-        else {}
-    )
+    return content if isinstance(content, dict) else {}
 
 
 def open_model(text: str, catalogue: Mapping[str, Mapping[str, Any]]) -> ModelShape:
@@ -80,12 +90,20 @@ def open_model(text: str, catalogue: Mapping[str, Mapping[str, Any]]) -> ModelSh
 
 def _of_profile(name: str, catalogue: Mapping[str, Mapping[str, Any]]) -> ModelShape:
     profile = catalogue[name]
-    if "repo" in profile and "file" in profile:
-        return _of_hub(str(profile["repo"]), str(profile["file"]), str(profile.get("revision", "main")))
-    source = profile.get("url") or profile.get("path")
+    file = _first(profile, "file", "files")
+    if "repo" in profile and file:
+        return _of_hub(str(profile["repo"]), file, str(profile.get("revision", "main")))
+    source = _first(profile, "url", "urls") or profile.get("path")
     if not source:
         raise UsageError(f"the profile {name} has no file that can be read here", hint="name its file instead")
     return open_model(str(source), {})
+
+
+def _first(profile: Mapping[str, Any], one: str, several: str) -> str:
+    """The first of a profile's files; nothing where it names none."""
+    listed = profile.get(several)
+    first = listed[0] if isinstance(listed, list) and listed else profile.get(one)
+    return str(first.get(one, "") if isinstance(first, dict) else first or "")
 
 
 def _of_hub(repo: str, file: str, revision: str) -> ModelShape:

@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -129,9 +130,25 @@ def test_what_is_no_model_is_told_with_the_nearest_names(tmp_path: Path) -> None
         open_model("http://127.0.0.1:1/m.gguf", {})
 
 
-def test_the_catalogue_is_the_projects(tmp_path: Path) -> None:
-    assert "gpt-oss-20b-mxfp4" in catalogue_of()
-    assert catalogue_of(tmp_path / "none.yml") == {}
+def test_of_a_profile_with_several_files_the_first_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    path = write(tmp_path / "m.gguf", MODELS["qwen3"])
+    catalogue: dict[str, dict[str, Any]] = {
+        "linked": {"urls": [{"url": str(path), "sha256": "0"}, {"url": "other"}]},
+        "in-parts": {"repo": "r/r", "files": [{"file": "m-00001-of-00002.gguf"}, "m-00002-of-00002.gguf"]},
+    }
+    assert open_model("linked", catalogue).n_layer == 9
+    with pytest.raises(UsageError, match="m-00001-of-00002"):
+        open_model("in-parts", catalogue)
+
+
+def test_the_catalogue_is_the_projects_and_the_users_own(tmp_path: Path) -> None:
+    assert "gpt-oss-120b-mxfp4" in catalogue_of()
+    assert catalogue_of(tmp_path / "none") == {}
+    (tmp_path / "models.yml").write_text("llama_models: {a: {path: /a}, b: {path: /b}}")
+    (tmp_path / "also.yml").write_text("llama_own_models: {b: {path: /own}}\nsecret: !vault |\n  $ANSIBLE_VAULT")
+    (tmp_path / "vault.yml").write_text("$ANSIBLE_VAULT;1.1;AES256\n3032\n")
+    assert catalogue_of(tmp_path) == {"a": {"path": "/a"}, "b": {"path": "/own"}}
     (tmp_path / "broken.yml").write_text("llama_models: [")
     with pytest.raises(UsageError, match=r"broken\.yml can't be read"):
-        catalogue_of(tmp_path / "broken.yml")
+        catalogue_of(tmp_path)
