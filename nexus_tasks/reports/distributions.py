@@ -70,28 +70,37 @@ def _points(axes: Axes, values: Floats) -> None:
 
 def _histogram(axes: Axes, values: Floats) -> None:
     """Bars of counts; a logarithmic axis where the longest value would flatten the rest."""
-    middle, high = float(np.median(values)), float(values.max())
+    middle, low, high = float(np.median(values)), float(values.min()), float(values.max())
     bars = int(np.clip(3 * np.sqrt(len(values)), 12, 60))
     if high > LOG_SPREAD * middle > 0:
         # Tokens that came in one event are 0 apart: they go into the first bar.
-        low = max(float(values.min()), middle / 20)
+        low = max(low, middle / 20)
         bins = np.geomspace(low, high * 1.001, bars)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_locator(NullLocator())
-    elif 1 <= (low := float(values.min())) < high and (values == np.round(values)).all():  # a bar has whole numbers
-        bins = np.arange(low - 0.5, high + 0.5 + (width := np.ceil((high - low + 1) / bars)), width)
     else:
-        bins = np.linspace(low, max(high, low * 1.01, low + 1e-3), bars)
-    if high >= PLAIN_BELOW and axes.get_xscale() == "linear":
-        axes.xaxis.set_major_formatter("{x:,.6g}")
-        axes.xaxis.set_major_locator(MaxNLocator(4))
+        bins = _bins(low, high, bars, counts=bool((values == np.round(values)).all()))
+        if high >= PLAIN_BELOW:
+            axes.xaxis.set_major_formatter("{x:,.6g}")
+            axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.hist(np.maximum(values, low), bins=bins.tolist(), color=BLUE, alpha=0.8)
     slow = np.sort(values)[-max(1, len(values) // 100) :]
     axes.plot(slow, np.zeros(len(slow)), "|", color=BLUE, markersize=9, clip_on=False)
     axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.set_ylabel("count")
+
+
+def _bins(low: float, high: float, bars: int, *, counts: bool) -> Floats:
+    """The edges of the bars of a linear axis; of counts each bar has equally many whole numbers."""
+    if low == high:  # a bar that is seen
+        half = max(abs(low) / 200, 0.5 if counts else 0.0)
+        return np.array([low - half, low + half])
+    if counts:
+        width = np.ceil((high - low + 1) / bars)
+        return np.asarray(np.arange(low - 0.5, high + 0.5 + width, width))
+    return np.linspace(low, max(high, low * 1.01, low + 1e-3), bars)
 
 
 def _mark(axes: Axes, marks: Sequence[tuple[str, float, str]]) -> None:

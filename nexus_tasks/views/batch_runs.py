@@ -80,10 +80,15 @@ def noun(record: BatchRecord) -> str:
 
 
 def models(record: BatchRecord) -> list[str]:
-    """Names of the models that answered, those with most rows first; of a path its last part."""
+    """Names of the models that answered, those with most rows first."""
     answered = sorted(record.servers, key=lambda row: -row.answered)
     names = [row.model for row in answered if row.answered] or [row.model for row in answered]
-    return list(dict.fromkeys(name.rpartition("/")[2] if name.endswith(".gguf") else name for name in names))
+    return list(dict.fromkeys(map(model_name, names)))
+
+
+def model_name(name: str) -> str:
+    """Name of a model for readers: of a path its last part."""
+    return name.rpartition("/")[2] if name.endswith(".gguf") else name
 
 
 def cause(kind: str) -> str:

@@ -97,7 +97,11 @@ def samples(record: BatchRecord, limit: int) -> Block:
             "key": wording.place(row.line, row.id) or f"request {row.item}",
             "asked": _cut(row.prompt, row.prompt_letters),
             "answers": [
-                {"name": row.model, "facts": _facts(row), "text": _cut(row.answer, row.answer_letters) or "(empty)"}
+                {
+                    "name": batch_runs.model_name(row.model),
+                    "facts": _facts(row),
+                    "text": _cut(row.answer, row.answer_letters) or "(empty)",
+                }
             ],
         }
         for row in record.answers[:limit]

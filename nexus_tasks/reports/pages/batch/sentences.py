@@ -103,8 +103,7 @@ def _invalid(record: BatchRecord) -> str:
     checked, valid = sum(row.checked for row in record.schemas), sum(row.valid for row in record.schemas)
     if valid == checked:
         return ""
-    what = "its schema" if len(record.schemas) == 1 else "their schemas"
-    return f"{checked - valid:,} of {checked:,} answers do not satisfy {what}"
+    return f"{checked - valid:,} of {checked:,} answers do not satisfy their schema"
 
 
 def _cut(record: BatchRecord) -> str:

@@ -110,7 +110,7 @@ def servers(record: BatchRecord) -> Block:
     rows: Rows = [
         [
             row.endpoint,
-            row.model,
+            batch_runs.model_name(row.model),
             row.build or MISSING,
             whole(row.n_ctx),
             whole(row.slots),

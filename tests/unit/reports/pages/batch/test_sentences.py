@@ -34,7 +34,7 @@ def test_what_stood_in_the_way_is_told_the_worst_first(tmp_path: Path) -> None:
     assert "answers came from gpu-01/main 8" in told
     assert (
         "Failed for: prompt longer than the context (7), row that can't be read (5), too many failed attempts (1); "
-        "38 of 193 answers do not satisfy its schema; 38 answers were cut off by the limit of tokens."
+        "38 of 193 answers do not satisfy their schema; 38 answers were cut off by the limit of tokens."
     ) in told
 
 
