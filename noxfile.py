@@ -185,6 +185,15 @@ def batch(session: nox.Session) -> None:
 
 
 @session(default=False)
+def models(session: nox.Session) -> None:
+    """Look after models on hosts: list, fetch, verify, remove.
+
+    As in ``nox -s models -- list -l gpu-hosts``.
+    """
+    task(session, "models", *session.posargs)
+
+
+@session(default=False)
 def compare(session: nox.Session) -> None:
     """Tell whether one benchmark is better than another."""
     task(session, "compare", *session.posargs)

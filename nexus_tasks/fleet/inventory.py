@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from nexus_tasks.core.errors import DeployError, UsageError
 from nexus_tasks.fleet import patterns, playbook
 from nexus_tasks.servers import route
@@ -106,8 +108,19 @@ def _ask_ansible(pattern: str) -> tuple[list[dict[str, Any]], dict[str, str]]:
     return answer(pattern or default_pattern(), "playbooks/endpoints.yml", "endpoints_file")
 
 
-def answer(pattern: str, play: str, variable: str) -> tuple[Any, dict[str, str]]:
+def answer(
+    pattern: str,
+    play: str,
+    variable: str,
+    variables: Mapping[str, Any] | None = None,
+    *,
+    console: Console | None = None,
+) -> tuple[Any, dict[str, str]]:
     """The JSON that a playbook writes to the file that ``variable`` names, and by host why it has no part in it.
+
+    Args:
+        variables: what else the playbook gets.
+        console: where people see what goes on, while it does.
 
     Raises:
         DeployError: there is no host that has.
@@ -115,7 +128,8 @@ def answer(pattern: str, play: str, variable: str) -> tuple[Any, dict[str, str]]
     """
     with tempfile.TemporaryDirectory(prefix="llama-nexus-") as folder:
         file = Path(folder) / "answer.json"
-        outcome = playbook.run_on(pattern, play, "--extra-vars", json.dumps({variable: str(file)}))
+        given = json.dumps({**(variables or {}), variable: str(file)})
+        outcome = playbook.run_on(pattern, play, "--extra-vars", given, console=console, narrate=False)
         try:
             written = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:

@@ -55,6 +55,10 @@ wrong:
   description: What could not be proven, for people; empty where all is well. It does not fail the module.
   returned: always
   type: str
+model_files:
+  description: Files of models that an instance may start or go back to, each with path and user, the instance.
+  returned: always
+  type: list
 """
 
 
@@ -67,7 +71,7 @@ from ..module_utils.llama_server.control import restart, rollback, start, stop
 from ..module_utils.llama_server.desired_state import TRIAL
 from ..module_utils.llama_server.errors import HostError
 from ..module_utils.llama_server.failures import failure_message
-from ..module_utils.llama_server.folder import folders
+from ..module_utils.llama_server.folder import folders, used_model_files
 from ..module_utils.llama_server.host import PLACES, host_of
 from ..module_utils.llama_server.status import status
 
@@ -130,7 +134,10 @@ def main() -> None:
     except OSError as error:
         module.fail_json(msg=f"{error.strerror}: {error.filename}", instances=all_plain(rows))
     rows = all_plain(rows)
-    module.exit_json(changed=any(row["changed"] for row in rows), instances=rows, wrong=failure_message(rows))
+    module.exit_json(
+        changed=any(row["changed"] for row in rows), instances=rows, wrong=failure_message(rows),
+        model_files=used_model_files(host.root),
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -14,8 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # it is read once, by the next line
+
 import huggingface_hub
-from huggingface_hub import errors
+from huggingface_hub import constants, errors
 
 from ..module_utils.gguf_model.errors import ModelError, one_line
 from ..module_utils.gguf_model.hub_token import token_problem
@@ -41,8 +43,7 @@ class Hub:
         self._repo, self._revision, self._token = repo, revision, token or None
         if problem := token_problem(self._token):
             raise ModelError(problem)
-        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-        self.endpoint = (endpoint or huggingface_hub.constants.ENDPOINT).rstrip("/")
+        self.endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
         """The address of the hub, or of the mirror."""
 
     def look_up(self, wanted: Sequence[Mapping[str, str]]) -> list[HubFile]:

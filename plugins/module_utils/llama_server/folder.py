@@ -25,7 +25,7 @@ from typing import Any
 
 from ..hostlib import locks
 from ..hostlib.files import put_in_place, read_json, remove_tree, write_file
-from ..hostlib.instances import Instance, ProofRecord, State
+from ..hostlib.instances import Instance, ProofRecord, RoutedModel, State
 from ..hostlib.stored import to_json
 from .desired_state import Declaration
 from .errors import HostError
@@ -233,6 +233,17 @@ def used_releases(root: str) -> list[str]:
     """The folders of the releases that an instance of this host may start or go back to."""
     configs = [folder.linked(link) for folder in folders(root) for link in LINKS]
     return sorted({config.release.path for config in configs if config})
+
+
+def used_model_files(root: str) -> list[dict[str, str]]:
+    """The files of models that an instance of this host may start or go back to: each ``path`` and its ``user``."""
+    users: dict[tuple[str, str], None] = {}
+    for folder in folders(root):
+        for config in filter(None, map(folder.linked, LINKS)):
+            for model in config.model_files():
+                further = model.side_models if isinstance(model, RoutedModel) else ()
+                users.update(dict.fromkeys((file.path, folder.name) for file in (model, *further)))
+    return [{"path": path, "user": user} for path, user in users]
 
 
 def now() -> str:

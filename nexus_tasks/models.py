@@ -1,0 +1,110 @@
+"""Look after the models on the hosts: what lies there, fetch, verify again, remove.
+
+    python -m nexus_tasks.models list -l gpu-hosts
+    python -m nexus_tasks.models fetch qwen3-8b -l rig-1
+    python -m nexus_tasks.models verify -l rig-1 --json
+    python -m nexus_tasks.models remove --unused -l rig-1
+
+Names are those of profiles (docs/models.md). A model that an instance serves or may go back to, or that a process has
+open, is never touched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from nexus_tasks.core.arguments import parse
+from nexus_tasks.core.errors import DeployError, UsageError, command_line
+from nexus_tasks.fleet import inventory, stored_models, terminal
+from nexus_tasks.fleet.inventory import FLEET, HERE
+from nexus_tasks.fleet.stored_models import Found
+
+ACTIONS = {
+    "list": "Show the models on the hosts, what they take of the disk, and who uses them.",
+    "fetch": "Have models on the hosts: those named, or those that their instances need.",
+    "verify": "Read the models again, and compare each file's sha256 with the recorded one.",
+    "remove": "Remove models that nothing uses.",
+}
+
+USAGE = {
+    "list": "[MODEL ...] [-l PATTERN] [--all] [--json]",
+    "fetch": "[MODEL ...] [-l PATTERN]",
+    "verify": "[MODEL ...] [-l PATTERN] [--json]",
+    "remove": "MODEL ... | --unused -l PATTERN [--json]",
+}
+
+
+def _actions() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nox -s models --",
+        description="Look after the models on the hosts.",
+        epilog="\n".join(f"{action:<7} {USAGE[action]}\n        {what}" for action, what in ACTIONS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("action", metavar="ACTION", choices=ACTIONS, help=", ".join(ACTIONS))
+    parser.add_argument("arguments", metavar="ARGUMENT", nargs=argparse.REMAINDER, help="ACTION --help lists them")
+    return parser
+
+
+def _parser(action: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"nox -s models -- {action}", description=ACTIONS[action])
+    parser.add_argument("names", metavar="MODEL", nargs="*", help="a profile's name (default: all)")
+    default = "needed" if action == "remove" else f"default: {FLEET}, or {HERE} while that is empty"
+    parser.add_argument("-l", "--limit", metavar="PATTERN", dest="pattern", help=f"inventory pattern ({default})")
+    if action == "list":
+        parser.add_argument("--all", action="store_true", help="also profiles of the catalogue that are not there")
+    if action == "remove":
+        parser.add_argument("--unused", action="store_true", help="all that nothing uses and nobody declares")
+    if action != "fetch":
+        parser.add_argument("--json", action="store_true", help="print them as JSON, for programs")
+    return parser
+
+
+@command_line
+def main(argv: Sequence[str] | None = None) -> int:
+    begun = _actions().parse_args(argv)
+    defaults = argparse.Namespace(all=False, unused=False, json=False)
+    given = parse(_parser(begun.action), begun.arguments, defaults)
+    if begun.action == "remove" and bool(given.names) == given.unused:
+        raise UsageError("remove needs names of models, or --unused", hint="nox -s models -- list shows what there is")
+    if begun.action == "remove" and given.pattern is None:
+        raise UsageError("remove needs -l PATTERN: hosts are not chosen for you", hint=f"-l {FLEET}, or -l HOST")
+    pattern = inventory.default_pattern() if given.pattern is None else given.pattern
+    console = Console(stderr=given.json)
+    if begun.action == "fetch":
+        outcome = stored_models.fetch(pattern, given.names, console=console)
+        if outcome.failures:
+            raise DeployError(outcome.problem(), hint="mend it and fetch again: what came of a download is continued")
+        given.names = []
+    done = {"fetch": "listed", "list": "listed", "verify": "verified", "remove": "removed"}[begun.action]
+    found = stored_models.run(
+        done, pattern, given.names, unused=given.unused, catalogue=given.all, console=None if given.json else console
+    )
+    return _shown(found, console, as_json=given.json)
+
+
+def _shown(found: Found, console: Console, *, as_json: bool) -> int:
+    """Print what was found; the exit status is 1 where a model is damaged.
+
+    Raises:
+        DeployError: some hosts could not be asked.
+    """
+    if as_json:
+        sys.stdout.write(json.dumps(stored_models.as_json(found), indent=2) + "\n")
+    else:
+        terminal.show(console, stored_models.text(found, terminal.width(console)))
+    if found.failures:
+        problems = [f"{host}: {message}" for host, message in found.failures.items()]
+        raise DeployError("\n".join(problems), hint="mend it and run it again")
+    for model in found.damaged():
+        console.print(f"{model} is not what was verified: fetch or deploy again", highlight=False)
+    return 1 if found.damaged() else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
