@@ -131,6 +131,7 @@ def _ended(done: Done, console: Console) -> int:
     """Show a job whose session ended; its exit status."""
     made = summary.made(done.folder, done.job, done.state)
     screens.show(made, console)
+    screens.show_session(done.outcome, console)
     ended = done.outcome.ended
     if ended == INTERRUPTED:
         words = [

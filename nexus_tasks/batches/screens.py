@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from nexus_tasks.batches.options import Outcome
 from nexus_tasks.batches.summary import Summary
 from nexus_tasks.core.text import MISSING, duration, minute, number, plural
 from nexus_tasks.hostlib.terminal_text import plain
@@ -28,6 +29,18 @@ def show(summary: Summary, console: Console) -> None:
     for name, value in _lines(summary):
         table.add_row(name, Text(plain(value)))
     console.print(table)
+
+
+def show_session(outcome: Outcome, console: Console) -> None:
+    """The work of a session that ended: how much in what time, and the endpoints that could not be used at its end."""
+    lines = []
+    if outcome.answered and outcome.seconds:
+        rows_per_s, tps = outcome.answered / outcome.seconds, outcome.output_tokens / outcome.seconds
+        answers = f"{plural(outcome.answered, 'answer')} in {duration(outcome.seconds)}"
+        lines.append(f"{answers}, {number(rows_per_s)} rows/s, {number(tps)} tokens/s")
+    lines += [f"{one.endpoint} was not in use at the end: {one.problem}" for one in outcome.served if one.problem]
+    for line in lines:
+        console.print(plain(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def show_all(summaries: Sequence[Summary], console: Console) -> None:
@@ -54,6 +67,8 @@ def _lines(one: Summary) -> Iterator[tuple[str, str]]:
     yield "answered", f"{one.answered:,} of {one.items:,}"
     if failed:
         yield "failed", _counts(failed, one.set_aside)
+    for kind, example in one.examples.items():
+        yield "", f"{kind}, row {example.row:,}: {example.message}"
     if one.remaining:
         under_way = f", {one.under_way:,} of them under way" if one.under_way else ""
         yield "remaining", f"{one.remaining:,}{under_way}"

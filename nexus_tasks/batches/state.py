@@ -165,6 +165,12 @@ class State:
         found = {KINDS[kind]: int(count) for kind, count in enumerate(counts[:NO_REASON]) if count}
         return dict(sorted(found.items(), key=lambda pair: -pair[1]))
 
+    def first_set_aside(self) -> dict[str, int]:
+        """The first item that is set aside for each kind of reason."""
+        items = self.items(SET_ASIDE)
+        kinds, places = np.unique(np.frombuffer(self.reasons, np.uint8)[items], return_index=True)
+        return {KINDS[kind]: int(items[place]) for kind, place in zip(kinds, places, strict=True) if kind < NO_REASON}
+
     def answers_by(self) -> dict[Answerer, int]:
         """The number of items that each server answered, the most first."""
         mask = np.frombuffer(self.of, np.uint8) == ANSWERED

@@ -11,10 +11,18 @@ from typing import Any
 import msgspec
 
 from nexus_tasks.batches import journal
+from nexus_tasks.batches.entries import SetAside
 from nexus_tasks.batches.job import CANCELLED, Folder, Job
 from nexus_tasks.batches.options import COMPLETE, INTERRUPTED
 from nexus_tasks.batches.state import ANSWERED, BEGUN, State
 from nexus_tasks.hostlib.locks import Holder
+
+
+class Example(msgspec.Struct, frozen=True):
+    """A row that failed, by its number from 1, and why."""
+
+    row: int
+    message: str
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -24,6 +32,7 @@ class Summary(msgspec.Struct, frozen=True):
         state: ``running``, ``complete``, ``interrupted``, ``cancelled``, ``killed`` (its process ended without a word),
             ``failed`` (``ended`` says why) or ``new``.
         holder: the process that works on it.
+        examples: the first row that failed for each reason.
         tokens: of all answers.
         retried: attempts that failed, by kind.
         rows_per_s: of the last session; None where it did nothing yet.
@@ -38,6 +47,7 @@ class Summary(msgspec.Struct, frozen=True):
     items: int
     answered: int
     set_aside: dict[str, int]
+    examples: dict[str, Example]
     under_way: int
     remaining: int
     tokens: dict[str, int]
@@ -69,7 +79,8 @@ def made(folder: Folder, job: Job, state: State, holder: Holder | None = None) -
     return Summary(
         name=folder.name, folder=str(folder.path), state=state_of(state, holder), created_at=job.created_at,
         input=job.input.source.path, targets=job.targets, items=state.total, answered=state.count(ANSWERED),
-        set_aside=set_aside, under_way=state.count(BEGUN) if holder else 0, remaining=remaining,
+        set_aside=set_aside, examples=_examples(folder, job, state),
+        under_way=state.count(BEGUN) if holder else 0, remaining=remaining,
         tokens={"prompt": state.tokens.prompt, "output": state.tokens.output, "cached": state.tokens.cached},
         retried=dict(state.failures.most_common()), invalid=state.invalid, twins=state.twins,
         answers_by=[
@@ -79,6 +90,17 @@ def made(folder: Folder, job: Job, state: State, holder: Holder | None = None) -
         holder=str(holder) if holder else None, ended=None if holder else state.ended, rows_per_s=rate,
         remaining_s=remaining / rate if holder and rate else None,
     )  # fmt: skip
+
+
+def _examples(folder: Folder, job: Job, state: State) -> dict[str, Example]:
+    first, examples = state.first_set_aside(), {}
+    if first:
+        with journal.Results(folder.journal) as results:
+            for kind, item in first.items():
+                entry = results.at(state.offsets[item])
+                message = entry.message if isinstance(entry, SetAside) else ""
+                examples[kind] = Example(item // job.input.asking.samples + 1, message)
+    return examples
 
 
 def state_of(state: State, holder: Holder | None) -> str:

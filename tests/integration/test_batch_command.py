@@ -1,13 +1,14 @@
-"""The command ``batch``, with a real server: jobs that are killed, interrupted, changed and exported."""
+"""The command ``batch``, with a real server: jobs that are interrupted, cancelled, changed and exported.
+
+Kills are in test_batch_kills.py.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import csv
-import functools
 import io
 import json
-import random
 import signal
 import subprocess
 import sys
@@ -30,7 +31,6 @@ from tests.support.small_disk import needs_mount
 
 LOOKING = {"status", "list", "export", "cancel"}
 ARGV = [sys.executable, "-m", "nexus_tasks.batch"]
-SEED = random.SystemRandom().randrange(2**32)  # told where a test fails
 
 
 @dataclass
@@ -119,11 +119,6 @@ def begun(entries: list[Entry]) -> Counter[int]:
     return Counter(item for entry in entries if isinstance(entry, Begun) for item in entry.items)
 
 
-def has_grown(path: Path, size: int, process: subprocess.Popen[str]) -> bool:
-    """True once a file has a size, or the process that writes it ended."""
-    return process.poll() is not None or (path.exists() and path.stat().st_size >= size)
-
-
 def test_a_batch_is_begun_looked_at_and_exported_in_every_format(bench: Bench) -> None:
     bench.prompts(6)
     done = bench.run(*bench.begin())
@@ -152,28 +147,6 @@ def test_a_batch_is_begun_looked_at_and_exported_in_every_format(bench: Bench) -
     assert columns["line"] == [1, 2, 3, 4, 5, 6]
     responses = [json.loads(line) for line in bench.run("export", "night", "--format", "openai").out.splitlines()]
     assert [one["response"]["body"]["choices"][0]["message"]["content"] for one in responses] == columns["answer"]
-
-
-def test_a_batch_that_is_killed_again_and_again_has_one_result_a_row_in_the_end(bench: Bench) -> None:
-    rows, chance = 24, random.Random(SEED)  # noqa: S311 - no secret
-    bench.prompts(rows)
-    words: list[str] = bench.begin()
-    for _ in range(4):
-        there = bench.job.journal.stat().st_size if bench.job.journal.exists() else 0
-        size = there + chance.randrange(1, 2500)
-        with bench.started(*words) as process:
-            wait_for(functools.partial(has_grown, bench.job.journal, size, process), "the journal to grow")
-            process.kill()
-        words = ["resume", "night"] if bench.job.declaration.exists() else words
-    bench.run(*words)
-    entries = bench.entries()
-    assert answered(entries) == dict.fromkeys(range(rows), 1), f"seed {SEED}"
-    seen: set[int] = set()
-    for entry in entries:
-        if isinstance(entry, Answered):
-            seen.add(entry.item)
-        elif isinstance(entry, Begun):
-            assert not seen & set(entry.items), f"an answered row was asked again, seed {SEED}"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "term"])
