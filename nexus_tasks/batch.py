@@ -30,7 +30,10 @@ from nexus_tasks.batches.inputs import Input
 from nexus_tasks.batches.job import Job
 from nexus_tasks.batches.options import COMPLETE, INTERRUPTED, Options
 from nexus_tasks.batches.sessions import Done, Place
-from nexus_tasks.core import arguments
+from nexus_tasks.batches.shards import plan, ray_engine
+from nexus_tasks.batches.shards import screens as shard_screens
+from nexus_tasks.batches.shards.work import Batch
+from nexus_tasks.core import arguments, numbers
 from nexus_tasks.core.errors import BatchError, UsageError, command_line
 from nexus_tasks.fleet import inventory
 from nexus_tasks.records import store
@@ -74,15 +77,19 @@ def _begin(argv: Sequence[str]) -> int:
     parser = _parser("", "Put the prompts of a file to servers, as a job that can be resumed.", with_job=False)
     parser.epilog = "\n".join([*HELP, "", *textwrap.wrap(EXIT, 79)])
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("file", metavar="FILE", type=Path, help=f"the prompts: {', '.join(sources.FORMATS)}")
+    parser.add_argument("file", metavar="FILE", help=f"the prompts: {', '.join(sources.FORMATS)}")
     left_out = f"(default: all on {inventory.FLEET}, or on {inventory.HERE} while that is empty)"
     parser.add_argument("targets", metavar="TARGET", nargs="*", help=f"{TARGETS} {left_out}")
     parser.add_argument("--name", metavar="JOB", help="of the job (default: of the file and the time)")
     parser.add_argument("--format", choices=sources.FORMATS, help="of the file (default: by its name)")
     parser.add_argument("--model", metavar="NAME", help="the model to ask for, of a server that has several")
     _add_results(parser)
+    _add_engine(parser.add_argument_group("beyond one machine"))
     command_options.add_to(parser)
     given = arguments.parse(parser, argv)
+    if given.engine == "ray":
+        return _in_shards(given, Console(stderr=True))
+    given.file = Path(given.file)
     if str(given.file) in COMMANDS and not given.file.exists():
         raise UsageError(f"{given.file} must be the first word", hint=f"nox -s batch -- {given.file} JOB")
     if not given.file.name.isprintable():  # a name that is not UTF-8, or has line ends
@@ -95,6 +102,36 @@ def _begin(argv: Sequence[str]) -> int:
     )  # fmt: skip
     place = Place(Console(stderr=True), given.results)
     return _ended(sessions.begin(given.jobs, asked, place), place.console)
+
+
+def _add_engine(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--engine", choices=("here", "ray"), default="here", help="ray: on the workers of a Ray cluster")
+    group.add_argument(
+        "--out", metavar="ADDRESS", help="with ray: the folder for the answers, as Parquet; FILE is an address, too"
+    )
+    group.add_argument(
+        "--address", metavar="CLUSTER", default="auto",
+        help=f"with ray: of the cluster; auto finds that of this machine, {ray_engine.LOCAL} runs one for the batch "
+        "(default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--shard-rows", metavar="N", type=numbers.whole, default=10_000,
+        help="with ray: rows of a shard (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument("--allow-change", action="store_true", help="with ray: as for the command resume")
+
+
+def _in_shards(given: argparse.Namespace, console: Console) -> int:
+    if given.out is None:
+        raise UsageError("--engine ray needs --out ADDRESS", hint="name a folder that all nodes of the cluster reach")
+    if not given.targets or not all("://" in target for target in given.targets):
+        raise UsageError("--engine ray takes base URLs", hint="name servers as the nodes reach them: http://HOST:PORT")
+    batch = Batch(
+        plan.absolute(given.file), plan.absolute(given.out), given.targets, command_options.asking(given, Asking()),
+        command_options.running(given, Options()), given.model, given.allow_change,
+    )  # fmt: skip
+    shards = plan.planned(batch.address, given.shard_rows)
+    return shard_screens.follow(ray_engine.run(batch, shards, given.address), shards, batch.out, console)
 
 
 def _go_on(argv: Sequence[str], *, retry_failed: bool) -> int:

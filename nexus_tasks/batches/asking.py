@@ -23,8 +23,6 @@ from nexus_tasks.batches.parameters import Parameters
 PATHS = {"chat": "/v1/chat/completions", "completion": "/v1/completions", "embeddings": "/v1/embeddings"}
 APIS = tuple(PATHS)
 STREAMED = {PATHS["chat"], PATHS["completion"]}
-SEEDS = 2**32 - 1
-"""Seeds are less; to llama-server, this number means any."""
 _EXCLUSIVE = (("json_schema", "grammar"), ("tools", "grammar"))
 _encode = msgspec.json.Encoder().encode
 
@@ -69,7 +67,7 @@ class Asking(msgspec.Struct, frozen=True, omit_defaults=True):
         if "json_schema" in own:
             check_schema(own["json_schema"])
         if self.samples > 1:
-            values["seed"] = (values.get("seed", 0) + sample) % SEEDS
+            values["seed"] = values.get("seed", 0) + sample
         content, prefix = self._content(row)
         schema = values.get("json_schema")
         body = {**content, **body_parameters(self.api, values)}

@@ -46,7 +46,6 @@ ROLES = {
     "bard": "assistant",
 }
 """The roles of a conversation by the names that files have for them."""
-DELIMITERS = ",;\t"
 
 
 @dataclass(frozen=True)
@@ -235,8 +234,7 @@ def _messages(path: Path, place: str, pairs: Sequence[tuple[str, str]]) -> tuple
 
 def _csv(path: Path, data: bytes) -> Iterator[Entry]:
     csv.field_size_limit(len(data) + 1)  # long prompts are what a file may be about; the module's limit is 128 KiB
-    text = data.decode()
-    rows = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter(text.partition("\n")[0]))
+    rows = csv.reader(io.StringIO(data.decode(), newline=""), strict=True, delimiter=_delimiter(data.decode()))
     begin = 1
     try:
         columns = [name.strip() for name in next(rows, [])]
@@ -254,12 +252,13 @@ def _csv(path: Path, data: bytes) -> Iterator[Entry]:
         raise _damaged(path, f"line {begin}", str(error)) from error
 
 
-def delimiter(head: str) -> str:
-    """The delimiter of a CSV file's columns: that by which its first line has the most names.
-
-    Spreadsheets write what their language has.
-    """
-    return max(DELIMITERS, key=lambda each: len(next(csv.reader([head], delimiter=each), [])))
+def _delimiter(text: str) -> str:
+    """The delimiter of the columns: that by which one is named prompt. Spreadsheets write what their language has."""
+    head = text.lstrip().partition("\n")[0]
+    for delimiter in (",", ";", "\t"):
+        if "prompt" in [name.strip().strip('"').strip() for name in head.split(delimiter)]:
+            return delimiter
+    return ","
 
 
 def _csv_entry(path: Path, line: int, values: dict[str, str]) -> Iterator[Entry]:
