@@ -124,5 +124,9 @@ def test_an_index_of_urls_and_long_names_fits_a_window_of_1280_pixels(tmp_path: 
         for hour in (0, 1):
             told: dict[str, Any] = {"target": target, "model": model, "header": {"tag": "a tag of some words"}}
             pretend_rendered(tmp_path, write(tmp_path / "results", NOON + (2 * place + hour) * HOUR, **told))
+    run = Run({"gpu-01/main": Server(model="Meta-Llama-3.1-70B-Instruct-abliterated-IQ2_XXS-imatrix")})
+    run.work(range(3))
+    job = recorded(tmp_path, run.entries, 3, name="prompts-of-a-rather-long-name-that-somebody-gave-20261122T120000Z")
+    pretend_rendered(tmp_path, job.path)
     page = index.write(tmp_path / "results", tmp_path / "reports")
     assert browser.too_wide(page, tmp_path, 1280) == ""

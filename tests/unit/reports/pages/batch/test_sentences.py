@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from nexus_tasks.batches.entries import Answer, Entry, Session, SetAside
+from nexus_tasks.batches.entries import Server as Found
 from nexus_tasks.reports.pages.batch import sentences
 from tests.batch_runs import Run, Server, recorded, unequal
 from tests.report_pages import opening_text
@@ -60,16 +61,23 @@ def test_endpoints_that_count_no_tokens_are_told_by_rows(tmp_path: Path) -> None
     assert "first token" not in told
 
 
-def test_slots_that_idled_and_builds_that_changed_are_told(tmp_path: Path) -> None:
-    run = Run({RIG: Server(slots=4)})
+def test_builds_that_changed_are_told(tmp_path: Path) -> None:
+    run = Run({RIG: Server()})
     run.work(range(4))
     run.servers[RIG].build = "b2"
     run.work(range(4, 8))
-    for entry in run.entries:  # two more slots than are ever used
-        if hasattr(entry, "slots"):
+    assert "the build changed meanwhile on rig/main" in said(tmp_path, run.entries, 8).lower()
+
+
+def test_slots_that_idled_are_told(tmp_path: Path) -> None:
+    run = Run({RIG: Server(slots=4)})
+    run.work(range(100))
+    for entry in run.entries:  # it has as many again, which nobody used
+        if isinstance(entry, Found):
             entry.slots = 8
-    told = said(tmp_path, run.entries, 8)
-    assert "the build changed meanwhile on rig/main" in told.lower()
+    told = said(tmp_path, run.entries, 100)
+    assert "rig/main gave all answers (slots 50 % busy)" in told
+    assert told.endswith("The slots of rig/main were 50 % busy while rows waited.")
 
 
 def test_of_many_endpoints_few_are_named(tmp_path: Path) -> None:
