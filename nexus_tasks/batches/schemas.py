@@ -22,7 +22,7 @@ from jsonschema.protocols import Validator
 
 Schema = dict[str, Any] | bool
 NOT_JSON, FENCED, EMPTY = "not JSON", "not JSON alone: it is in a code fence", "empty"
-OUT_OF_RANGE = "a number in it is too large"
+OUT_OF_RANGE, UNRESOLVED = "a number in it is too large", "the schema refers to what is not in it"
 _SHOWN = 160
 _NAME = re.compile(r"[^\W\d]\w*")
 
@@ -54,6 +54,8 @@ def check_answer(schema: Schema, text: str | None) -> tuple[bool, str | None]:
         error = jsonschema.exceptions.best_match(_validator(msgspec.json.encode(schema)).iter_errors(value))
     except RecursionError:
         return False, "at $: is nested too deeply to be checked"
+    except referencing.exceptions.Unresolvable:  # parts with an $id of their own have another base
+        return False, UNRESOLVED
     return error is None, None if error is None else _reason(error)
 
 
@@ -97,8 +99,7 @@ def _check_references(schema: Schema) -> None:
 
 def _references(schema: Any) -> Iterator[str]:
     if isinstance(schema, dict):
-        if isinstance(schema.get("$ref"), str):
-            yield schema["$ref"]
+        yield from (schema[key] for key in ("$ref", "$dynamicRef") if isinstance(schema.get(key), str))
         for value in schema.values():
             yield from _references(value)
     elif isinstance(schema, list):

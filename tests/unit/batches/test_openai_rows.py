@@ -39,7 +39,7 @@ def test_the_body_is_taken_as_it_is_but_for_the_stream_and_the_model() -> None:
 
 
 def test_the_address_says_what_is_asked() -> None:
-    embeddings = openai_rows.request_of(row({"input": ["a"]}, url="/v1/embeddings"))
+    embeddings = openai_rows.request_of(row({"input": ["a"], "stream": True}, url="/v1/embeddings"))
     assert (embeddings.path, embeddings.body, embeddings.stream) == ("/v1/embeddings", b'{"input":["a"]}', False)
     assert openai_rows.request_of(row({"prompt": "a"}, url="/v1/completions")).path == "/v1/completions"
     assert openai_rows.request_of(row({"prompt": [1, 2]}, url="/v1/completions")).stream

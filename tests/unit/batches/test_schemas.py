@@ -88,13 +88,27 @@ def test_schemas_of_other_drafts_and_those_with_definitions_are_taken() -> None:
     assert schemas.check_answer(schema, "[0]") == (False, "at $[*]: is less than or equal to the minimum of 0")
 
 
-def test_nothing_is_fetched_for_a_schema(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise AssertionError("asked the network")
+def test_a_schema_whose_parts_refer_to_others_by_their_own_base_is_none_that_any_answer_satisfies() -> None:
+    schema = {"$defs": {"n": {}}, "items": {"$id": "https://example.com/part", "$ref": "#/$defs/n"}}
+    schemas.check(schema)
+    assert schemas.check_answer(schema, "[1]") == (False, "the schema refers to what is not in it")
 
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+def test_nothing_is_fetched_for_a_schema(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def look_up(*name: object, **_: object) -> list[object]:
+        asked.append(name)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
     with pytest.raises(ValueError, match="which is not in it"):
         schemas.check({"$ref": "http://127.0.0.1:1/schema.json"})
+    with pytest.raises(ValueError, match="which is not in it"):
+        schemas.check({"items": {"$dynamicRef": "http://127.0.0.1:1/schema.json"}})
+    part = {"$id": "http://127.0.0.1:1/part", "$ref": "other"}
+    assert schemas.check_answer({"items": part, "$defs": {"other": {"$id": "other"}}}, "[1]")[0] is False
+    assert asked == []
 
 
 def test_an_answer_nested_too_deeply_to_be_checked_is_invalid() -> None:
