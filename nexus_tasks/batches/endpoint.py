@@ -7,9 +7,11 @@ with reached(targets.find(["gpu-hosts"]), model=None) as endpoints:
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from nexus_tasks.core.errors import EndpointDown, NexusError, UsageError
 from nexus_tasks.fleet import targets
@@ -21,23 +23,79 @@ from nexus_tasks.servers.route import Route
 ASKED_AT_ONCE = 16
 
 
+class Found(NamedTuple):
+    """A server, the target as it is reached, and the way to it."""
+
+    server: Endpoint
+    target: Target
+    way: Route
+
+
+class Access:
+    """Access to a target: by a tunnel where it needs one, which is opened anew when it is gone."""
+
+    def __init__(self, wanted: Target) -> None:
+        self._wanted = wanted
+        self._target: Target | None = None
+        self._tunnel = contextlib.ExitStack()
+        self._is_closed = False
+
+    def ask(self) -> Found:
+        """The server that is there now, the target as it is reached, and the way to it.
+
+        Raises:
+            EndpointDown, Unauthorized, NotOpenAI: as :func:`nexus_tasks.servers.endpoint.probe`.
+        """
+        target = self._target or self._open()
+        try:
+            return _found(target)
+        except EndpointDown:
+            if target.tunnel is None or _accepts(target.base_url):
+                raise
+            return _found(self._open())
+
+    def close(self) -> None:
+        """End the tunnel."""
+        self._is_closed = True
+        self._tunnel.close()
+
+    def _open(self) -> Target:
+        self._tunnel.close()
+        self._target = None
+        if self._is_closed:
+            raise EndpointDown(f"{self._wanted.name} is not needed any more", hint="begin another run")
+        self._target = self._tunnel.enter_context(targets.reach(self._wanted))
+        if self._is_closed:  # meanwhile, in another thread
+            self._tunnel.close()
+        return self._target
+
+
 @dataclass(frozen=True)
 class Reached:
-    """A target that can be used, or could be later: ``server`` is None where it did not answer, for ``problem``.
+    """A target that can be used, or could be later: ``found`` is None where it did not answer, for ``problem``.
 
     One that is lost can't: there is no way to it.
     """
 
     target: Target
-    server: Endpoint | None = None
-    way: Route | None = None
+    access: Access
+    found: Found | None = None
     problem: str | None = None
-    is_lost: bool = False
 
     @property
     def name(self) -> str:
         """The name of the target, which entries of the journal have as ``endpoint``."""
         return self.target.name
+
+    @property
+    def server(self) -> Endpoint | None:
+        """The server that was found; None where there was none."""
+        return self.found.server if self.found else None
+
+    @property
+    def is_lost(self) -> bool:
+        """True where there is no way to it."""
+        return self.target.lost is not None
 
 
 @contextlib.contextmanager
@@ -53,8 +111,10 @@ def reached(wanted: Sequence[Target], *, model: str | None) -> Iterator[list[Rea
         NotOpenAI: one of them is no such server.
         EndpointDown: none of them answers.
     """
-    with contextlib.ExitStack() as stack, ThreadPoolExecutor(ASKED_AT_ONCE) as threads:
-        endpoints = list(threads.map(_asked, [_way_to(target, stack) for target in wanted]))
+    with contextlib.ExitStack() as stack:
+        ways = [stack.enter_context(contextlib.closing(Access(target))) for target in wanted]
+        with ThreadPoolExecutor(ASKED_AT_ONCE) as threads:
+            endpoints = list(threads.map(_asked, wanted, ways))
         down = [one for one in endpoints if one.server is None]
         if len(down) == len(endpoints):
             raise EndpointDown(
@@ -65,31 +125,25 @@ def reached(wanted: Sequence[Target], *, model: str | None) -> Iterator[list[Rea
         yield endpoints
 
 
-def ask(target: Target) -> tuple[Endpoint, Route]:
-    """The server at a target as it is now, and the way there.
+def _asked(target: Target, access: Access) -> Reached:
+    try:
+        return Reached(target, access, access.ask())
+    except EndpointDown as error:
+        return Reached(target, access, problem=problem_of(error))
 
-    Raises:
-        EndpointDown, Unauthorized, NotOpenAI: as :func:`nexus_tasks.servers.endpoint.probe`.
-    """
+
+def _found(target: Target) -> Found:
     way = route.to(target.base_url).resolved()
     with client.connect(way, target.api_key) as connected:
-        return endpoint.probe(connected, model=target.model, api_path=target.api_path), way
+        return Found(endpoint.probe(connected, model=target.model, api_path=target.api_path), target, way)
 
 
-def _way_to(target: Target, stack: contextlib.ExitStack) -> Reached:
-    try:
-        return Reached(stack.enter_context(targets.reach(target)))
-    except EndpointDown as error:
-        return Reached(target, problem=problem_of(error), is_lost=True)
-
-
-def _asked(one: Reached) -> Reached:
-    if one.problem:
-        return one
-    try:
-        return Reached(one.target, *ask(one.target))
-    except EndpointDown as error:
-        return Reached(one.target, problem=problem_of(error))
+def _accepts(base_url: str) -> bool:
+    """True where something listens at an address of this machine."""
+    way = route.to(base_url)
+    with socket.socket() as line:
+        line.settimeout(1.0)
+        return line.connect_ex((way.host, way.port)) == 0
 
 
 def _check_models(endpoints: Sequence[Reached], model: str | None) -> None:

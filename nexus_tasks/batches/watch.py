@@ -17,13 +17,11 @@ from time import perf_counter
 from typing import TypeVar
 
 from nexus_tasks.batches import endpoint as endpoints
-from nexus_tasks.batches.endpoint import Reached
+from nexus_tasks.batches.endpoint import Found, Reached
 from nexus_tasks.batches.failures import backoff_s
 from nexus_tasks.core.errors import NexusError, Unauthorized
-from nexus_tasks.fleet.targets import Target
 from nexus_tasks.servers import scrape
-from nexus_tasks.servers.endpoint import LLAMA_CPP, Endpoint
-from nexus_tasks.servers.route import Route
+from nexus_tasks.servers.endpoint import LLAMA_CPP
 
 T = TypeVar("T")
 
@@ -38,7 +36,7 @@ class Watch:
 
     Args:
         model: the one that has to be there.
-        on_found: gets the server whenever it is there anew, and the way to it.
+        on_found: gets the server whenever it is there anew.
         wake: called when there is news.
 
     Attributes:
@@ -56,7 +54,7 @@ class Watch:
         loop: asyncio.AbstractEventLoop,
         reached: Reached,
         model: str,
-        on_found: Callable[[Endpoint, Route], None],
+        on_found: Callable[[Found], None],
         wake: Callable[[], None],
     ) -> None:
         self.server = reached.server
@@ -65,12 +63,15 @@ class Watch:
         self.is_lost = reached.is_lost
         self.died: bool | None = None
         self.error: Exception | None = None
-        self._loop, self._target, self._model = loop, reached.target, model
+        self._loop, self._access, self._model = loop, reached.access, model
         self._on_found, self._wake = on_found, wake
         self._is_looking = False
         self._looks = 0
         self._next_look = 0.0
-        self._slots = _source(reached.target, reached.server)
+        self._slots_url = ""
+        self._slots: scrape.Source | None = None
+        if reached.found is not None:
+            self._watch_slots(reached.found)
         self._using_slots = threading.Lock()
         self._slots_at = 0.0
         self._others_before = 0
@@ -107,7 +108,7 @@ class Watch:
         if self.server is None:
             if now >= self._next_look:
                 self._is_looking = True
-                aside(self._loop, lambda: endpoints.ask(self._target), self._looked)
+                aside(self._loop, self._access.ask, self._looked)
         elif self._slots is not None and now >= self._slots_at:
             self._is_looking = True
             self._slots_at = now + SLOTS_S
@@ -129,17 +130,17 @@ class Watch:
             slots.close()
         return look
 
-    def _looked(self, found: tuple[Endpoint, Route] | Exception) -> None:
+    def _looked(self, found: Found | Exception) -> None:
         self._is_looking = False
         if self.is_lost:
             return
         match found:
-            case (server, way) if server.model == self._model:
+            case Found() if found.server.model == self._model:
                 self.died = bool(self.died)
-                self._use(server, way)
-            case (server, _):
+                self._use(found)
+            case Found():
                 self.died = True
-                self.problem = f"serves {server.model} instead of {self._model}: it is not used"
+                self.problem = f"serves {found.server.model} instead of {self._model}: it is not used"
             case Unauthorized():
                 self.lose(endpoints.problem_of(found))
             case NexusError():
@@ -150,12 +151,21 @@ class Watch:
         self._look_later()
         self._wake()
 
-    def _use(self, server: Endpoint, way: Route) -> None:
-        self._on_found(server, way)
-        self.server, self.problem = server, None
-        self._slots = self._slots or _source(self._target, server)
+    def _use(self, found: Found) -> None:
+        self._on_found(found)
+        self.server, self.problem = found.server, None
+        self._watch_slots(found)
         self.others = self._others_before = 0
         self._slots_at = perf_counter() + SLOTS_S
+
+    def _watch_slots(self, found: Found) -> None:
+        """Look at the slots where the server has some to tell; its address changes with its tunnel."""
+        target = found.target
+        if found.server.engine == LLAMA_CPP and target.base_url != self._slots_url:
+            if self._slots is not None:
+                self._slots.close()
+            self._slots_url = target.base_url
+            self._slots = scrape.Source(target.name, target.base_url, target.api_key, wants=scrape.Server)
 
     def _look_later(self) -> None:
         pause_s = backoff_s(self._looks, first_s=FIRST_LOOK_S, max_s=MAX_LOOK_S)
@@ -170,13 +180,6 @@ class Watch:
             # A request that ended or began during the look is no other client's: what two looks see is.
             others = max(look.server.slots_busy + (look.server.waiting or 0) - before, 0)
             self.others, self._others_before = min(others, self._others_before), others
-
-
-def _source(target: Target, server: Endpoint | None) -> scrape.Source | None:
-    """The source of a server's slots; None where it has none to tell."""
-    if server is None or server.engine != LLAMA_CPP:
-        return None
-    return scrape.Source(target.name, target.base_url, target.api_key, wants=scrape.Server)
 
 
 def aside(loop: asyncio.AbstractEventLoop, call: Callable[[], T], then: Callable[[T | Exception], None]) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from nexus_tasks.batches.answers import Reader, Reading
-from nexus_tasks.batches.endpoint import Reached
+from nexus_tasks.batches.endpoint import Found, Reached
 from nexus_tasks.batches.failures import Problem
 from nexus_tasks.batches.options import Options, Served
 from nexus_tasks.batches.pace import Pace
@@ -33,7 +33,6 @@ from nexus_tasks.load.sender.pool import Pool
 from nexus_tasks.load.sender.protocol import Ask
 from nexus_tasks.load.sender_link import configuration
 from nexus_tasks.servers.endpoint import API_PATH, Endpoint
-from nexus_tasks.servers.route import Route
 
 TURNAROUND_S = 0.1
 """From the end of an answer until the next request is at the server, at most: networks, and a busy machine."""
@@ -82,8 +81,8 @@ class Worker:
         self._pool = Pool(loop, self._on_end)
         self._number = 0
         self._taken: list[int] = []  # numbers of those that are still to be sent
-        if reached.server is not None and reached.way is not None:
-            self._found(reached.server, reached.way)
+        if reached.found is not None:
+            self._found(reached.found)
 
     # room
 
@@ -221,10 +220,10 @@ class Worker:
 
     # looks
 
-    def _found(self, server: Endpoint, way: Route) -> None:
-        options = self._options
+    def _found(self, found: Found) -> None:
+        server, options = found.server, self._options
         limits = Limits(connect_s=options.connect_s, token_s=options.token_s, request_s=options.request_s)
-        self._pool.configure(configuration(way, self.key, {}, None, limits))
+        self._pool.configure(configuration(found.way, self.key, {}, None, limits))
         self.served.model, self.served.build = server.model, server.build
         self.last_server, self.names_itself = server, None
 

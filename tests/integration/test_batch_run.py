@@ -150,7 +150,7 @@ def test_answers_are_held_against_their_schema_and_what_is_none_is_refused(start
     answered = kept.of(Answered)[0]
     assert (answered.item, answered.valid, answered.invalid_reason) == (0, True, None)
     assert json.loads(answered.answer.text)["color"] in ("red", "blue")
-    assert kept.reasons == {1: ("refused", "HTTP 400: Failed to initialize samplers: failed to parse grammar")}
+    assert kept.reasons == {1: ("schema", "HTTP 400: Failed to initialize samplers: failed to parse grammar")}
 
 
 def test_embeddings_are_asked_of_a_server_that_has_them(start: Start) -> None:

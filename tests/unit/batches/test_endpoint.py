@@ -1,14 +1,21 @@
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 
+import psutil
 import pytest
 
+from nexus_tasks.batches import runner
 from nexus_tasks.batches.endpoint import reached
 from nexus_tasks.core.errors import EndpointDown, Unauthorized, UsageError
+from nexus_tasks.fleet.inventory import Instance
 from nexus_tasks.fleet.targets import Target
 from tests.conftest import free_port
-from tests.support.batch_server import BatchServer
+from tests.support.batch_runs import QUICK, Kept, items
+from tests.support.batch_server import BatchServer, Request
 
 
 @pytest.fixture
@@ -75,3 +82,50 @@ def test_another_model_than_that_of_the_batch_is_refused(server: BatchServer) ->
     expected = "serves tiny, and the batch was begun with former"
     with pytest.raises(UsageError, match=expected), reached([target(server)], model="former"):
         pass
+
+
+# A program in the place of ssh, which listens where -L says and leads there.
+SSH = """#!{python}
+import asyncio, sys
+_, here, there, port = sys.argv[sys.argv.index("-L") + 1].split(":")
+
+async def relay(reader, writer):
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+
+async def lead(reader, writer):
+    other_reader, other_writer = await asyncio.open_connection(there, int(port))
+    await asyncio.gather(relay(reader, other_writer), relay(other_reader, writer))
+
+async def main():
+    async with await asyncio.start_server(lead, "127.0.0.1", int(here)) as server:
+        await server.serve_forever()
+
+asyncio.run(main())
+"""
+
+
+def test_a_tunnel_that_breaks_is_opened_anew(server: BatchServer, tmp_path: Path) -> None:
+    ssh = tmp_path / "ssh"
+    ssh.write_text(SSH.format(python=sys.executable))
+    ssh.chmod(0o755)
+    instance = Instance("rig", "main", server.url, None, None, {}, [], "log", ssh=(str(ssh), "rig"))
+    broken = threading.Event()
+
+    def script(asked: Request) -> None:
+        if asked.prompt == "row 5" and not broken.is_set():
+            broken.set()
+            for process in psutil.process_iter(["cmdline"]):
+                if str(ssh) in (process.info["cmdline"] or ()) and process.info["cmdline"][0] == sys.executable:
+                    process.kill()
+        asked.answer()
+
+    server.script = script
+    kept = Kept()
+    with reached([Target("rig/main", server.url, instance=instance)], model=None) as endpoints:
+        assert endpoints[0].found
+        assert endpoints[0].found.target.tunnel == "rig"
+        outcome = runner.run(items([f"row {number}" for number in range(20)]), endpoints, kept, QUICK, total=20)
+    assert (outcome.answered, broken.is_set()) == (20, True)

@@ -104,7 +104,7 @@ def test_an_answer_that_llama_server_refuses_is_set_aside_at_once_in_its_words(s
         asked.status(400, "failed to parse grammar") if asked.prompt == "row 1" else asked.answer()
     )
     outcome, kept = run(prompts(3), server.url)
-    assert kept.reasons == {1: ("refused", "HTTP 400: failed to parse grammar")}
+    assert kept.reasons == {1: ("refused", "HTTP 400: no such tool")}
     assert sorted(kept.texts) == [0, 2]
     assert (server.prompts.count("row 1"), outcome.set_aside) == (1, {"refused": 1})
 
