@@ -66,6 +66,7 @@ class Journal:
         except BaseException:
             os.close(self._descriptor)
             raise
+        self._results: Results | None = None  # for those who ask for an answer
         self._unsynced = threading.Event()
         self._closing = threading.Event()
         self._sync_error: OSError | None = None
@@ -99,8 +100,9 @@ class Journal:
         """
         if self.state.of[index] != ANSWERED:
             return None
-        with Results(self.path) as results:
-            entry = results.at(self.state.offsets[index])
+        if self._results is None:
+            self._results = Results(self.path)
+        entry = self._results.at(self.state.offsets[index])
         return entry if isinstance(entry, Answered) else None
 
     def _append(self, text: bytes) -> None:
@@ -141,6 +143,8 @@ class Journal:
         self._syncing.join()
         self._sync()
         os.close(self._descriptor)
+        if self._results:
+            self._results.close()
         if self._sync_error:
             raise BatchError(
                 f"the disk may not have kept the last seconds of {self.path}: {self._sync_error.strerror}",

@@ -18,9 +18,12 @@ from pathlib import Path
 
 import msgspec
 from rich.console import Console
+from rich.text import Text
 
 from nexus_tasks.batches import changes, endpoint, index, inputs, job, journal, record, runner
 from nexus_tasks.batches.endpoint import Reached
+from nexus_tasks.batches.index import Index
+from nexus_tasks.batches.inputs import Input
 from nexus_tasks.batches.items import KEY_BYTES
 from nexus_tasks.batches.job import Folder, Job
 from nexus_tasks.batches.journal import Journal
@@ -71,8 +74,7 @@ def begin(root: Path, asked: Job, place: Place) -> Done:
     job.check_free(root, asked.name)
     inputs.check(asked.input)
     with _reached(asked) as endpoints, _new_folder(root, asked.name) as folder:
-        place.say(f"reads {asked.input.source.path}")
-        found = index.write(asked.input, folder.rows_index)
+        found = _indexed(asked.input, folder.rows_index, place)
         declared = msgspec.structs.replace(asked, index=found, created_at=store.utc_now())
         folder.declare(declared)
         with journal.opened(folder.journal, found.items, place.say) as log:
@@ -96,7 +98,7 @@ def resume(
     """
     with folder.held("asks its rows"):
         before = folder.load()
-        now = _with_input(folder, before, change(before), allow_change=allow_change)
+        now = _with_input(folder, before, change(before), place, allow_change=allow_change)
         with journal.opened(folder.journal, now.index.items, place.say) as log:
             if retry_failed:
                 log.write(changes.reopened(log.state.items(SET_ASIDE), log.state, "retry-failed"))
@@ -161,7 +163,7 @@ def _new_folder(root: Path, name: str) -> Iterator[Folder]:
                 folder.discard()
 
 
-def _with_input(folder: Folder, before: Job, now: Job, *, allow_change: bool) -> Job:
+def _with_input(folder: Folder, before: Job, now: Job, place: Place, *, allow_change: bool) -> Job:
     """The job with its input as it is now; what differs is reopened where that is allowed, and else refused."""
     path, renewed = now.input.source.file, folder.path / "rows.index.new"
     if now.input.asking.samples != before.input.asking.samples:
@@ -170,7 +172,7 @@ def _with_input(folder: Folder, before: Job, now: Job, *, allow_change: bool) ->
     is_same = is_same_file and now.input == before.input
     if not (is_same and folder.has_index(before.index.items)):
         try:
-            found = index.write(now.input, renewed)
+            found = _indexed(now.input, renewed, place)
             now = msgspec.structs.replace(now, index=found)
             if not is_same:
                 told = [] if is_same_file else [f"{path} changed since it was begun"]
@@ -181,6 +183,15 @@ def _with_input(folder: Folder, before: Job, now: Job, *, allow_change: bool) ->
     if now != before:
         folder.declare(now)
     return now
+
+
+def _indexed(given: Input, path: Path, place: Place) -> Index:
+    """The index of an input, which is read to its end."""
+    reads = f"reads {given.source.path}"
+    if not place.console.is_terminal:
+        place.say(reads)
+    with place.console.status(Text(reads)) as status:
+        return index.write(given, path, lambda rows: status.update(Text(f"{reads}: {rows:,} rows")))
 
 
 def _accept_requests(

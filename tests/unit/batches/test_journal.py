@@ -58,6 +58,9 @@ def test_results_are_read_where_they_stand(path: Path) -> None:
     with journal.opened(path, 4) as log:
         assert log.answered(0) == LINES[2]
         assert log.answered(1) is None
+        for item in (2, 3):  # answers that were not there when the first was read
+            log.write([answered(item, "again " * item)])
+            assert log.answered(item) == answered(item, "again " * item)
 
 
 @pytest.mark.parametrize(
