@@ -100,9 +100,7 @@ def test_as_many_requests_are_under_way_as_there_are_slots_and_a_few_that_wait(s
 
 
 def test_an_answer_that_llama_server_refuses_is_set_aside_at_once_in_its_words(server: BatchServer) -> None:
-    server.script = lambda asked: (
-        asked.status(400, "failed to parse grammar") if asked.prompt == "row 1" else asked.answer()
-    )
+    server.script = broken_at("row 1", 400, "no such tool")
     outcome, kept = run(prompts(3), server.url)
     assert kept.reasons == {1: ("refused", "HTTP 400: no such tool")}
     assert sorted(kept.texts) == [0, 2]
