@@ -24,6 +24,9 @@ class Served:
     ranges: bool = True
     length: bool = True  # whether Content-Length is sent
     drops: int = 0  # this many answers break off half way through what they should send
+    stalls_at: int | None = None
+    """After so many bytes of the first answer nothing comes until the client hangs up."""
+    stalled: threading.Event = field(default_factory=threading.Event)
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,12 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(body)))
         self.send_header("Connection", "close")
         self.end_headers()
+        if served.stalls_at is not None and not served.stalled.is_set():
+            self.wfile.write(body[: served.stalls_at])
+            served.stalled.set()
+            self.connection.recv(1)
+            self.close_connection = True
+            return
         if served.drops:
             served.drops -= 1
             body = body[: len(body) // 2]

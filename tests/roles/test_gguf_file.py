@@ -11,15 +11,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from gguf import GGUFWriter
 
 from plugins.plugin_utils.hub import Hub
 from tests import modules
 from tests.conftest import ROOT, free_port
 from tests.roles.file_server import FileServer, Served, serve
 from tests.support import small_disk
+from tests.support.split_model import split_model
 
 MODULE = ROOT / "plugins/modules/gguf_file.py"
 
@@ -135,20 +134,12 @@ def test_nothing_but_a_whole_verified_file_takes_the_name(tmp_path: Path, server
     assert [path.name for path in tmp_path.iterdir()] == [".model.lock"]
 
 
-def parts(folder: Path, count: int = 3) -> list[Path]:
-    """A model in several files, each with a tensor of its own, as llama-gguf-split writes them."""
+def parts(folder: Path) -> list[Path]:
+    """A model in three files, as llama-gguf-split writes and names them."""
     folder.mkdir(exist_ok=True)
-    paths = [folder / f"m-{number:05}-of-{count:05}.gguf" for number in range(1, count + 1)]
-    for number, path in enumerate(paths):
-        writer = GGUFWriter(path, "llama")
-        writer.add_uint16("split.count", count)
-        writer.add_uint16("split.no", number)
-        writer.add_int32("split.tensors.count", count)
-        writer.add_tensor(f"blk.{number}", np.full(32, number, dtype=np.float32))
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
+    paths = [folder / f"m-{number:05}-of-00003.gguf" for number in (1, 2, 3)]
+    for path, content in zip(paths, split_model(3), strict=True):
+        path.write_bytes(content)
     return paths
 
 

@@ -44,7 +44,7 @@ def play(folder: Path, hosts: dict[str, dict[str, Any]], *options: str, **env: s
             **os.environ,
             "PATH": f"{bin_dir}:{os.environ['PATH']}",
             "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-            "ANSIBLE_ROLES_PATH": f"{ROOT / 'tests/roles/stubs'}:{ROOT / 'roles'}",
+            "ANSIBLE_ROLES_PATH": str(ROOT / "roles"),
             "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
             **env,
         },

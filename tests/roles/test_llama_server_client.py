@@ -29,6 +29,7 @@ OTHERS = {
     "plugins/module_utils/gguf_model/address.py",
     "plugins/module_utils/gguf_model/download.py",
     "plugins/module_utils/gguf_model/origins.py",
+    "plugins/module_utils/gguf_model/share.py",  # which hears them
     "plugins/module_utils/llama_cpp/credentials.py",
     "plugins/module_utils/llama_cpp/index.py",
     "plugins/module_utils/nvidia/packages.py",

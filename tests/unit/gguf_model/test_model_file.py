@@ -246,3 +246,70 @@ def test_a_file_of_a_folder_is_copied_and_continued_after_a_kill(tmp_path: Path,
     assert ModelFile(params).have() == (True, "fetched")
     assert [path.read_bytes() for path in paths(tmp_path / "models")] == parts
     assert server.asked == []
+
+
+def padded(content: bytes, mib: int) -> bytes:
+    """A model's file of so many MiB; what lies behind the tensors is nobody's."""
+    return content + bytes((mib << 20) - len(content))
+
+
+def looked_up(params: dict[str, Any], server: FileServer, parts: Sequence[bytes]) -> dict[str, Any]:
+    """The same arguments, with sizes that were looked up before: the first request for each file is for its bytes."""
+    files = [
+        {"path": f"/m-{number:05}-of-{len(parts):05}.gguf", "size_bytes": len(part), "sha256": sha256(part)}
+        for number, part in enumerate(parts, 1)
+    ]
+    return {**params, "files": files, "endpoint": server.url}
+
+
+def test_a_server_that_stalls_is_hung_up_on_and_what_came_is_kept(
+    tmp_path: Path, server: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("plugins.module_utils.gguf_model.download.TIMEOUT_SECONDS", 0.2)
+    parts = [padded(part, 3) for part in split_model(3)]
+    server.files["/m-00002-of-00003.gguf"] = Served(parts[1], stalls_at=(2 << 20) + 5)
+    params = looked_up(wanted(tmp_path, server, parts), server, parts)
+    assert ModelFile(params).have() == (True, "fetched")
+    assert bytes_sent(server)["/m-00002-of-00003.gguf"][-1] == f"bytes={2 << 20}-"
+    assert [path.read_bytes() for path in paths(tmp_path)] == parts
+
+
+AFTERWARDS = ("the same", "changed", "cut", "without ranges")
+
+
+@pytest.mark.parametrize("seed", [
+    *range(4), *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(4, 100)),
+])  # fmt: skip
+def test_whoever_is_killed_at_any_byte_has_the_model_in_the_end_and_no_wrong_one_before(
+    tmp_path: Path, server: FileServer, seed: int
+) -> None:
+    chance = random.Random(seed)  # noqa: S311 - not for secrets
+    parts = [padded(part, mib) for part, mib in zip(split_model(3), (1, 3, 2), strict=True)]
+    number = chance.randrange(3)
+    at = chance.randrange(len(parts[number]))
+    params = looked_up(wanted(tmp_path, server, parts), server, parts)
+    path = f"/m-0000{number + 1}-of-00003.gguf"
+    server.files[path] = stalling = Served(parts[number], etag=server.files[path].etag, stalls_at=at)
+    command = [sys.executable, "-c", KILLED_AT, str(ROOT), "-1"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(params))
+        process.stdin.close()
+        assert stalling.stalled.wait(60)
+        process.kill()
+    assert not paths(tmp_path)[0].exists()
+    afterwards = AFTERWARDS[seed % len(AFTERWARDS)]
+    served = {
+        "the same": Served(parts[number], etag=stalling.etag),
+        "changed": Served(parts[number][:-1] + b"!", etag='"changed"'),
+        "cut": Served(parts[number][:-1], etag=stalling.etag),
+        "without ranges": Served(parts[number], etag=stalling.etag, ranges=False),
+    }
+    server.files[path] = served[afterwards]
+    if afterwards in ("changed", "cut"):
+        with pytest.raises(Exception, match="wrong sha256"):
+            ModelFile(params).have()
+        assert not paths(tmp_path)[0].exists()
+        server.files[path] = served["the same"]
+    assert ModelFile(params).have() == (True, "fetched")
+    assert [file.read_bytes() for file in paths(tmp_path)] == parts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import hashlib
 import ssl
 import subprocess
 import threading
@@ -208,7 +209,8 @@ def test_a_mirrors_redirect_does_not_carry_the_hubs_token_away(tmp_path: Path) -
             ROOT / "plugins/modules/gguf_file.py",
             {
                 "name": "model", "dir": str(tmp_path), "profile": {"repo": "some/repo", "file": "a.gguf"},
-                "hub_endpoint": mirror.url, "hub_token": "hf_secret",
+                "endpoint": mirror.url, "token": "hf_secret",
+                "files": [{"path": "/some/repo/resolve/main/a.gguf", "sha256": hashlib.sha256(content).hexdigest()}],
             },
         )  # fmt: skip
         assert found["changed"], found
