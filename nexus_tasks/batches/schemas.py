@@ -8,6 +8,7 @@ Reasons name the rule and not the value, and no places in lists: answers that fa
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from functools import lru_cache
@@ -23,6 +24,7 @@ from jsonschema.protocols import Validator
 Schema = dict[str, Any] | bool
 NOT_JSON, FENCED, EMPTY = "not JSON", "not JSON alone: it is in a code fence", "empty"
 OUT_OF_RANGE, UNRESOLVED = "a number in it is too large", "the schema refers to what is not in it"
+TOO_DEEP = "it is nested too deeply to be checked"
 _SHOWN = 160
 _NAME = re.compile(r"[^\W\d]\w*")
 
@@ -33,7 +35,8 @@ def check(schema: Schema) -> None:
     Raises:
         ValueError: with the place and the reason, in one line.
     """
-    _validator(msgspec.json.encode(schema))
+    with _limits():
+        _validator(msgspec.json.encode(schema))
 
 
 def check_answer(schema: Schema, text: str | None) -> tuple[bool, str | None]:
@@ -51,12 +54,27 @@ def check_answer(schema: Schema, text: str | None) -> tuple[bool, str | None]:
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return False, FENCED if text.lstrip().startswith("```") else NOT_JSON
     try:
-        error = jsonschema.exceptions.best_match(_validator(msgspec.json.encode(schema)).iter_errors(value))
-    except RecursionError:
-        return False, "at $: is nested too deeply to be checked"
-    except referencing.exceptions.Unresolvable:  # parts with an $id of their own have another base
-        return False, UNRESOLVED
+        with _limits():
+            error = jsonschema.exceptions.best_match(_validator(msgspec.json.encode(schema)).iter_errors(value))
+    except ValueError as problem:
+        return False, str(problem)
     return error is None, None if error is None else _reason(error)
+
+
+@contextlib.contextmanager
+def _limits() -> Iterator[None]:
+    """Have a check that meets a limit end with a ValueError that tells which."""
+    try:
+        yield
+    except OverflowError as error:  # a whole number of hundreds of digits, and a rule with a fraction
+        raise ValueError(OUT_OF_RANGE) from error
+    except referencing.exceptions.Unresolvable as error:  # parts with an $id of their own have another base
+        raise ValueError(UNRESOLVED) from error
+    except BaseException as error:
+        # Where Python's stack ends within its Rust parts, they panic, which is no Exception.
+        if not isinstance(error, RecursionError) and type(error).__module__ != "pyo3_runtime":
+            raise
+        raise ValueError(TOO_DEEP) from error
 
 
 @lru_cache(maxsize=256)
@@ -69,6 +87,8 @@ def _validator(encoded: bytes) -> Validator:
     schema = msgspec.json.decode(encoded)
     if not isinstance(schema, dict | bool):
         raise ValueError("no JSON Schema: it must be an object")
+    if isinstance(schema, dict) and not isinstance(schema.get("$schema", ""), str):
+        raise ValueError("no JSON Schema: at $.$schema: it must be a text")
     kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
     problem = jsonschema.exceptions.best_match(
         kind(kind.META_SCHEMA, format_checker=kind.FORMAT_CHECKER).iter_errors(schema)
@@ -80,10 +100,7 @@ def _validator(encoded: bytes) -> Validator:
     _check_references(schema)
     # A registry of its own: nothing is fetched from anywhere.
     validator: Validator = kind(schema, registry=referencing.Registry())
-    try:
-        validator.is_valid(None)
-    except RecursionError as error:
-        raise ValueError("no JSON Schema: it refers to itself without end") from error
+    validator.is_valid(None)  # does not end where the schema refers to itself and nothing else
     return validator
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from typing import Any
 
@@ -67,14 +68,13 @@ def test_reasons_of_long_values_are_short() -> None:
         ({"pattern": "("}, "at $.pattern: is not a 'regex'"),
         ({"$ref": "#/$defs/none"}, "it refers to #/$defs/none, which is not in it"),
         ({"properties": {"a": {"$ref": "https://example.com/a.json"}}}, "it refers to https://example.com/a.json"),
-        ({"$ref": "#"}, "it refers to itself without end"),
+        ({"$ref": "#"}, "it is nested too deeply to be checked"),
         ([1], "it must be an object"),
     ],
 )
 def test_a_schema_that_is_none_is_refused_with_its_place(schema: Any, why: str) -> None:
-    with pytest.raises(ValueError, match="no JSON Schema") as refused:
+    with pytest.raises(ValueError, match=re.escape(why)):
         schemas.check(schema)
-    assert why in str(refused.value)
 
 
 def test_schemas_of_other_drafts_and_those_with_definitions_are_taken() -> None:
@@ -111,7 +111,13 @@ def test_nothing_is_fetched_for_a_schema(monkeypatch: pytest.MonkeyPatch) -> Non
     assert asked == []
 
 
+def test_a_number_that_cannot_be_reckoned_with_is_told() -> None:
+    too_large = (False, "a number in it is too large")
+    assert schemas.check_answer({"multipleOf": 0.5}, "1" + "0" * 400) == too_large
+    assert schemas.check_answer(True, "1" + "0" * 5000) == too_large
+
+
 def test_an_answer_nested_too_deeply_to_be_checked_is_invalid() -> None:
     tree = {"$defs": {"t": {"items": {"$ref": "#/$defs/t"}}}, "$ref": "#/$defs/t"}
     valid, reason = schemas.check_answer(tree, "[" * 400 + "]" * 400)
-    assert (valid, reason) == (False, "at $: is nested too deeply to be checked")
+    assert (valid, reason) == (False, "it is nested too deeply to be checked")
