@@ -168,9 +168,9 @@ def benchmark(session: nox.Session) -> None:
 
 @session(default=False)
 def plan(session: nox.Session) -> None:
-    """Tell what a server will take of GPUs and host: of a MODEL.
+    """Tell what servers will take of GPUs and host: MODEL or -l HOSTS.
 
-    As in ``nox -s plan -- gpt-oss-20b-mxfp4 --gpus 24576 -c 65536``.
+    As in ``nox -s plan -- gpt-oss-20b-mxfp4 --gpus 24576 -c 65536`` or ``nox -s plan -- -l gpu-hosts``.
     """
     task(session, "plan", *session.posargs)
 

@@ -85,11 +85,7 @@ class DevicePlan:
     @property
     def verdict(self) -> str:
         """fits, tight, does not fit, or unknown."""
-        if self.free_mib is None:
-            return UNKNOWN
-        if self.total_mib > self.free_mib:
-            return DOES_NOT_FIT
-        return IS_TIGHT if self.total_mib > TIGHT * self.free_mib else FITS
+        return UNKNOWN if self.free_mib is None else verdict_of(self.total_mib, self.free_mib)
 
 
 @dataclass(frozen=True)
@@ -109,6 +105,13 @@ class MemoryPlan:
         """The worst of all devices'; the host's counts where its memory is known."""
         verdicts = {device.verdict for device in self.devices}
         return next((one for one in (DOES_NOT_FIT, IS_TIGHT, FITS) if one in verdicts), UNKNOWN)
+
+
+def verdict_of(total_mib: float, free_mib: float) -> str:
+    """fits, tight or does not fit."""
+    if total_mib > free_mib:
+        return DOES_NOT_FIT
+    return IS_TIGHT if total_mib > TIGHT * free_mib else FITS
 
 
 def plan_memory(

@@ -7,6 +7,7 @@
     instances | llama_server_exposure(host)                               who can reach them, and what they start with
     instances | llama_server_names                                        their names
     instances | llama_server_keys                                         the keys, by instance and name
+    instances | llama_server_planned(settings)                            what plans of memory need of them
     instances | llama_server_model_names                                  the profiles of llama_models that they need
     instances | llama_server_chat_template_names                          the templates that they choose
     instances | llama_server_chat_templates                               those with what they are rendered with
@@ -19,7 +20,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..plugin_utils.declaration import config, exposure, instances, keys, problems, profiles, proof, recommendations
+from ..plugin_utils.declaration import (
+    config,
+    exposure,
+    instances,
+    keys,
+    planned,
+    problems,
+    profiles,
+    proof,
+    recommendations,
+)
 
 
 class FilterModule:
@@ -34,6 +45,7 @@ class FilterModule:
             "llama_server_exposure": exposure.exposure,
             "llama_server_names": instances.names,
             "llama_server_keys": keys.keys_by_instance,
+            "llama_server_planned": planned.planned,
             "llama_server_model_names": profiles.model_names,
             "llama_server_chat_template_names": profiles.chat_template_names,
             "llama_server_chat_templates": profiles.chosen_chat_templates,

@@ -1,0 +1,177 @@
+"""The memory that what the inventory declares will take, before any of it is there.
+
+    declared, lost = declared_models("gpu-hosts")
+    rows = plan_all(declared, open_model)
+    rows[0].plan.verdict, rows[0].verdict       that of the model alone, and with the others of its host
+
+A plan is made once for all hosts that are alike.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from nexus_tasks.core.errors import UsageError
+from nexus_tasks.core.text import MISSING
+from nexus_tasks.fleet import inventory
+from nexus_tasks.hostlib.model_shape import ModelShape
+from nexus_tasks.model_store import plan_text
+from nexus_tasks.model_store.memory import (
+    DOES_NOT_FIT,
+    FITS,
+    IS_TIGHT,
+    UNKNOWN,
+    Gpu,
+    MemoryPlan,
+    plan_memory,
+    verdict_of,
+)
+from nexus_tasks.model_store.server_options import parse_options
+
+OpenModel = Callable[[str, str], ModelShape]
+"""A model by its profile's name, and the host's profiles as JSON."""
+WORSE = (FITS, IS_TIGHT, DOES_NOT_FIT)  # one after the other
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A model that an instance of a host serves."""
+
+    host: str
+    instance: str
+    model: str
+    argv: tuple[str, ...]
+    profiles: str
+    """Those that the host's instances need, as JSON."""
+    gpus: tuple[tuple[int, float], ...]
+    """Number and MiB of each that the instance may use."""
+
+    @property
+    def server(self) -> str:
+        """HOST/INSTANCE."""
+        return f"{self.host}/{self.instance}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model and its plan, or why there is none."""
+
+    declared: Declared
+    plan: MemoryPlan | None
+    problem: str = ""
+    verdict: str = UNKNOWN
+    """With all else that the host serves."""
+
+
+def declared_models(pattern: str) -> tuple[list[Declared], dict[str, str]]:
+    """Models that the hosts of a pattern declare, and by host why they are not known.
+
+    Raises DeployError and UsageError as :func:`nexus_tasks.fleet.inventory.answer` does.
+    """
+    hosts, lost = inventory.answer(pattern or inventory.default_pattern(), "playbooks/planned.yml", "planned_file")
+    return [one for host in hosts for one in _of_host(host)], lost
+
+
+def _of_host(host: Mapping[str, Any]) -> Iterator[Declared]:
+    profiles = json.dumps(host["declared"]["profiles"])
+    for one in host["declared"]["models"]:
+        gpus = _gpus(host["gpu_memory"], one["gpus"])
+        yield Declared(host["host"], one["instance"], one["model"], tuple(one["argv"]), profiles, gpus)
+
+
+def _gpus(memory: Sequence[Any], chosen: Sequence[Any] | None) -> tuple[tuple[int, float], ...]:
+    """The GPUs that an instance may use; those named by UUID are taken for all of them."""
+    there = [(number, float(mib)) for number, mib in enumerate(memory) if str(mib).strip().replace(".", "").isdigit()]
+    numbers = [int(one) for one in chosen or () if str(one).isdigit()]
+    return tuple(gpu for number in numbers for gpu in there if gpu[0] == number) if numbers else tuple(there)
+
+
+# ---- Plans
+
+
+def plan_all(declared: Sequence[Declared], open_model: OpenModel) -> list[Row]:
+    """Plan each model; a host's verdict is about all that it serves together."""
+    made: dict[tuple[object, ...], tuple[MemoryPlan | None, str]] = {}
+    rows = []
+    for one in declared:
+        key = (one.model, one.argv, one.profiles, one.gpus)
+        if key not in made:
+            made[key] = _plan(one, open_model)
+        rows.append(Row(one, *made[key]))
+    by_host = defaultdict(list)
+    for row in rows:
+        by_host[row.declared.host].append(row)
+    return [replace(row, verdict=_together(row, by_host[row.declared.host])) for row in rows]
+
+
+def _plan(one: Declared, open_model: OpenModel) -> tuple[MemoryPlan | None, str]:
+    try:
+        options, _ = parse_options(one.argv)
+        draft = open_model(options.model_draft, one.profiles) if options.model_draft else None
+        projector = open_model(options.mmproj, one.profiles) if options.mmproj else None
+        gpus = [Gpu(f"CUDA{number}", mib) for number, (_, mib) in enumerate(one.gpus)]
+        return plan_memory(open_model(one.model, one.profiles), options, gpus, draft=draft, projector=projector), ""
+    except UsageError as error:
+        return None, error.message
+
+
+def _together(row: Row, others: Sequence[Row]) -> str:
+    """The verdict of a model's fullest GPU with what every model of the host takes of it."""
+    if row.plan is None or not row.declared.gpus:
+        return UNKNOWN
+    taken: dict[int, float] = defaultdict(float)
+    for other in others:
+        for number, mib in needed(other):
+            taken[number] += mib
+    return max((verdict_of(taken[number], mib) for number, mib in row.declared.gpus), key=WORSE.index)
+
+
+def needed(row: Row) -> list[tuple[int, float]]:
+    """Number of each GPU of the host that the model is on, and the MiB that it takes of it."""
+    if row.plan is None:
+        return []
+    by_name = {device.name: device.total_mib for device in row.plan.devices}
+    numbers = [number for number, _ in row.declared.gpus]
+    return [(number, by_name.get(f"CUDA{place}", 0.0)) for place, number in enumerate(numbers)]
+
+
+# ---- What is shown
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """One row a model."""
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    made.add_column("server", overflow="fold")
+    made.add_column("model", overflow="fold")
+    for column in ("tokens", "MiB of GPUs", "there"):
+        made.add_column(column, justify="right", no_wrap=True)
+    made.add_column("", no_wrap=True)
+    for row in rows:
+        one, plan = row.declared, row.plan
+        tokens = MISSING if plan is None else f"{plan.context.n_ctx:,}"
+        taken, there = _figures([mib for _, mib in needed(row)]), _figures([mib for _, mib in one.gpus])
+        made.add_row(one.server, one.model, tokens, taken, there, row.verdict)
+    return made
+
+
+def _figures(values: Sequence[float]) -> str:
+    return " + ".join(f"{value:,.0f}" for value in values) or MISSING
+
+
+def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The rows as docs/memory.md describes them."""
+    return [
+        {
+            "host": row.declared.host, "instance": row.declared.instance, "model": row.declared.model,
+            "verdict": row.verdict, "problem": row.problem or None,
+            "plan": None if row.plan is None else plan_text.as_json(row.plan, [], []),
+        }
+        for row in rows
+    ]  # fmt: skip

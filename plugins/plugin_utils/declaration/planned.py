@@ -1,0 +1,51 @@
+"""Instances as plans of memory need them: the profile of each model, and the words of llama-server's command line.
+
+planned(instances, settings)["models"]      [{"instance": "main", "model": "qwen3-8b", "argv": ["--model", …], …}, …]
+planned(instances, settings)["profiles"]    {"qwen3-8b": {"repo": …, "file": …}}
+
+Nothing of a host is needed. In the place of a file's path stands the name of its profile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..model_profiles import source
+from .arguments import arguments, with_preset
+from .instances import well_formed
+from .options import parsed
+from .profiles import model_names
+from .rules import Settings, instance_spec, router_model_spec
+
+
+def planned(instances: Any, settings: Settings) -> dict[str, Any]:
+    """``models``: ``instance``, ``model``, ``argv`` and ``gpus`` of each that is served, a router's own among them.
+
+    ``profiles`` are those that they need. What is malformed is left out, host_problems tells of it.
+    """
+    names = model_names(instances)
+    files = {name: {"path": name, "size_bytes": 0, "sha256": ""} for name in names}
+    models = [
+        {
+            "instance": name,
+            "model": str(values["model"]),
+            "argv": arguments(with_preset(values, settings), files),
+            "gpus": gpus,
+        }
+        for name, values, gpus in _served(instances)
+        if "model" in values
+    ]
+    catalogue = well_formed(settings["models"])
+    return {"models": models, "profiles": {name: source(catalogue[name]) for name in names if name in catalogue}}
+
+
+def _served(instances: Any) -> Iterator[tuple[str, dict[str, Any], Any]]:
+    for name, options in well_formed(instances).items():
+        values, _ = parsed(options, instance_spec())
+        models = values.get("models")
+        if not isinstance(models, Mapping):
+            yield name, values, values.get("gpus")
+            continue
+        for id_, model in well_formed(models).items():
+            yield f"{name}:{id_}", parsed(model, router_model_spec())[0], values.get("gpus")

@@ -1,0 +1,119 @@
+"""Plans of memory for what the inventory declares."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from nexus_tasks import plan
+from nexus_tasks.fleet import inventory, planned
+from nexus_tasks.model_store.memory import DOES_NOT_FIT, FITS, UNKNOWN
+from nexus_tasks.model_store.model_sources import open_model
+from tests.memory_model_list import MODELS
+from tests.memory_models import write
+
+Models = dict[str, dict[str, Any]]
+
+
+def host(name: str, model: Path, memory: list[Any], instances: Models) -> dict[str, Any]:
+    """A host as playbooks/planned.yml describes it; instances are by name ``words`` and ``gpus``."""
+    models = [
+        {"instance": one, "model": "m", "argv": ["--model", "m", *given.get("words", [])], "gpus": given.get("gpus")}
+        for one, given in instances.items()
+    ]
+    return {
+        "host": name,
+        "gpu_memory": memory,
+        "declared": {"models": models, "profiles": {"m": {"path": str(model)}}},
+    }
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A model that takes about 4.4 GiB with all its context of 8192 tokens on one GPU."""
+    return write(tmp_path / "m.gguf", MODELS["qwen3moe"])
+
+
+@pytest.fixture
+def hosts(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    monkeypatch.setattr(inventory, "answer", lambda pattern, play, variable: (found, {}))
+    return found
+
+
+def rows(opened: list[str] | None = None) -> list[planned.Row]:
+    def opens(name: str, profiles: str) -> Any:
+        (opened if opened is not None else []).append(name)
+        return open_model(name, json.loads(profiles))
+
+    return planned.plan_all(planned.declared_models("all")[0], opens)
+
+
+SMALL = {"words": ["-c", "8192", "-np", "1"]}
+
+
+def test_a_model_alone_is_planned_with_its_hosts_gpus(hosts: list[dict[str, Any]], model: Path) -> None:
+    hosts.append(host("rig", model, [24576, 16384], {"main": SMALL}))
+    (row,) = rows()
+    assert row.verdict == FITS
+    assert [number for number, mib in planned.needed(row) if mib > 1000] == [0, 1]
+
+
+def test_what_else_the_host_serves_counts_in_the_verdict(hosts: list[dict[str, Any]], model: Path) -> None:
+    hosts.append(host("rig", model, [6000], {"one": SMALL, "two": SMALL}))
+    hosts.append(host("other", model, [6000], {"one": SMALL}))
+    assert [row.verdict for row in rows()] == [DOES_NOT_FIT, DOES_NOT_FIT, FITS]
+
+
+def test_instances_on_gpus_of_their_own_do_not_disturb_one_another(hosts: list[dict[str, Any]], model: Path) -> None:
+    own = {name: {**SMALL, "gpus": [str(number)]} for number, name in enumerate(("one", "two"))}
+    hosts.append(host("rig", model, ["8000", "8000"], own))
+    made = rows()
+    assert [row.verdict for row in made] == [FITS, FITS]
+    assert [planned.needed(row)[0][0] for row in made] == [0, 1]
+
+
+def test_hosts_that_are_alike_are_planned_once(hosts: list[dict[str, Any]], model: Path) -> None:
+    hosts.extend(host(f"rig-{number}", model, [24576], {"main": SMALL}) for number in range(50))
+    opened: list[str] = []
+    assert len(rows(opened)) == 50
+    assert opened == ["m"]
+
+
+def test_without_known_gpus_there_is_no_verdict(hosts: list[dict[str, Any]], model: Path) -> None:
+    hosts.append(host("rig", model, ["No devices were found"], {"main": SMALL}))
+    (row,) = rows()
+    assert row.plan is not None
+    assert row.verdict == UNKNOWN
+
+
+def test_the_command_shows_all_and_names_what_can_not_be_planned(
+    hosts: list[dict[str, Any]], model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hosts.append(host("rig", model, [24576], {"main": SMALL, "adapted": {"words": ["--lora", "x"]}}))
+    assert plan.main(["-l", "rig"]) == 1
+    shown = capsys.readouterr()
+    assert "rig/main" in shown.out
+    assert "rig/adapted: the memory plan doesn't cover --lora" in shown.err
+    assert plan.main(["-l", "rig", "--json"]) == 1
+    first, second = json.loads(capsys.readouterr().out)
+    assert (first["verdict"], first["problem"]) == (FITS, None)
+    assert first["plan"]["devices"][0]["name"] == "CUDA0"
+    assert second["plan"] is None
+
+
+@pytest.mark.parametrize("words", [["-l", "rig", "m.gguf"], ["-l", "rig", "-c", "4096"], []])
+def test_a_model_or_hosts_are_planned_and_not_both(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert plan.main(words) == 1
+    assert "hint:" in capsys.readouterr().err
+
+
+def test_the_table_keeps_figures_whole_on_a_narrow_terminal(hosts: list[dict[str, Any]], model: Path) -> None:
+    hosts.append(host("a-host-with-a-long-name", model, [24576, 16384], {"main": SMALL}))
+    console = Console(width=80, record=True)
+    console.print(planned.table(rows()))
+    assert "24,576 + 16,384" in console.export_text()

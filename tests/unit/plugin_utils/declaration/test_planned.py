@@ -1,0 +1,40 @@
+"""What plans of memory need of instances."""
+
+from __future__ import annotations
+
+from plugins.plugin_utils.declaration.planned import planned
+
+CATALOGUE = {
+    "large": {"repo": "a/b", "file": "large.gguf", "description": "A large one.", "recommended": {"ctx_size": 4096}},
+    "small": {"path": "/small.gguf"},
+    "unused": {"path": "/unused.gguf"},
+}
+SETTINGS = {"models": CATALOGUE, "sampling_presets": {}}
+
+
+def test_each_instance_has_the_words_of_its_command_line_with_profiles_for_paths() -> None:
+    made = planned({"main": {"model": "large", "port": 8600, "ctx_size": 8192, "model_draft": "small"}}, SETTINGS)
+    (one,) = made["models"]
+    assert (one["instance"], one["model"], one["gpus"]) == ("main", "large", None)
+    words = " ".join(one["argv"])
+    assert "--model large" in words
+    assert "--ctx-size 8192" in words
+    assert "--model-draft small" in words
+    assert made["profiles"] == {"large": {"repo": "a/b", "file": "large.gguf"}, "small": {"path": "/small.gguf"}}
+
+
+def test_each_model_of_a_router_is_one_of_its_own() -> None:
+    models = {"chat": {"model": "large", "ctx_size": 512}, "other": {"model": "small"}}
+    made = planned({"all": {"port": 8600, "gpus": ["1"], "models": models}}, SETTINGS)
+    assert [(one["instance"], one["model"], one["gpus"]) for one in made["models"]] == [
+        ("all:chat", "large", ["1"]),
+        ("all:other", "small", ["1"]),
+    ]
+    assert "--ctx-size 512" in " ".join(made["models"][0]["argv"])
+
+
+def test_keys_stay_where_they_are_and_what_is_malformed_is_left_out() -> None:
+    keyed = {"model": "small", "port": 8600, "api_keys": {"alice": "very-secret"}}
+    made = planned({"main": keyed, "broken": 7, "without": {"port": 8601}}, SETTINGS)
+    assert [one["instance"] for one in made["models"]] == ["main"]
+    assert "very-secret" not in str(made)
