@@ -2,9 +2,8 @@
 
     pace = Pace()
     pace.succeeded(lasted_s=1.5)
-    if not pace.failed(problem):            # the endpoint is what fails, not its row
-        ...
-    pace.is_paused, pace.limit
+    pace.failed(problem)
+    pace.is_failing, pace.is_paused, pace.limit
 
 An endpoint that fails request after request is *failing*: it gets one at a time, with growing pauses, until it answers.
 """
@@ -17,9 +16,9 @@ from nexus_tasks.batches.failures import Problem
 
 FIRST_LIMIT, MAX_LIMIT = 4.0, 128.0
 """Requests under way at a server that does not tell its slots, at first and at most."""
-PAUSE_S, MAX_DOUBLINGS = 0.5, 6
+PAUSE_S, MAX_DOUBLINGS = 0.5, 3
 FAILURES_IN_A_ROW = 8
-"""An endpoint that failed so often without an answer is taken for what fails, not its rows."""
+"""An endpoint that failed so often without an answer may be what fails, and not its rows."""
 _WEIGHT = 0.2  # of the latest answer in the mean latency
 
 
@@ -65,13 +64,12 @@ class Pace:
         """Note that a request was refused for what it is: the endpoint is well."""
         self._failures = self._pauses = 0
 
-    def failed(self, problem: Problem) -> bool:
-        """Note a failure; True where its row may be the reason, False where the endpoint is."""
+    def failed(self, problem: Problem) -> None:
+        """Note a failure."""
         self.last_problem = f"{problem.kind}: {problem.message}"
         self._failures += 1
         if self.is_failing:
             self._pause(None)
-        return not self.is_failing
 
     def overloaded(self, problem: Problem) -> None:
         """Note that it has too much to do, and for how long it asks not to be asked."""

@@ -84,7 +84,7 @@ class Scheduler:
             return worker.own.popleft()
         if is_all_read and self._is_better_left(worker):
             return None
-        return self._window.take(worker.name)
+        return self._window.take(worker.name, newest=worker.pace.is_failing)
 
     def _is_better_left(self, worker: Worker) -> bool:
         """True where the other endpoints will have answered all that waits before this one has answered one more."""

@@ -81,7 +81,8 @@ class Settling:
                 self._ask_again(work)
 
     def _again(self, worker: Worker, work: Work, problem: Problem) -> None:
-        work.faults += worker.pace.failed(problem)
+        worker.pace.failed(problem)
+        work.faults += 1
         if work.faults >= self._attempts:
             message = f"{work.faults} attempts failed, the last one so: {problem.kind}: {problem.message}"
             self._ledger.give_up(worker, work, Problem("attempts", message))

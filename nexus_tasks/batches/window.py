@@ -75,14 +75,24 @@ class Window:
         self._again.append(work)
         self._count(work, 1)
 
-    def take(self, endpoint: str) -> Work | None:
-        """The next item for an endpoint; None where none waits."""
-        if self._again:
+    def take(self, endpoint: str, *, newest: bool = False) -> Work | None:
+        """The next item for an endpoint; None where none waits.
+
+        Args:
+            newest: take the one that was read last: an endpoint that fails may do so because of those before.
+        """
+        if self._groups and newest:
+            group = next(reversed(self._groups))
+            queue = self._groups[group]
+            work = queue.pop()
+            if not queue:
+                del self._groups[group]
+        elif self._again:
             work = self._again.popleft()
         elif self._groups:
-            group = self._group_of.get(endpoint)
-            if group not in self._groups:
-                group = self._group_of[endpoint] = self._next_group(endpoint)
+            last = self._group_of.get(endpoint)
+            group = last if last in self._groups else self._next_group(endpoint)
+            self._group_of[endpoint] = group
             queue = self._groups[group]
             work = queue.popleft()
             if not queue:

@@ -104,16 +104,22 @@ def test_slots_are_busy_while_there_is_enough_to_do(start: Start) -> None:
     assert (busy - busy_before) / (steps - steps_before) > 0.97 * 4
 
 
-def test_a_server_that_is_killed_and_started_again_loses_no_row(
-    start: Start, again: Callable[[RunningServer], None]
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
+def test_a_server_that_ends_and_is_started_again_as_by_a_deployment_loses_no_row(
+    start: Start, again: Callable[[RunningServer], None], number: signal.Signals
 ) -> None:
     server = start()
 
-    def kill() -> None:
-        server.process.kill()
-        threading.Timer(0.5, again, [server]).start()
+    def comes_back() -> None:
+        server.process.kill()  # one that was asked to stop may hold its streams
+        server.process.wait()
+        again(server)
 
-    outcome, kept = run(prompts(80), server.base_url, journal=Doing(kill, 20))
+    def end() -> None:
+        server.process.send_signal(number)
+        threading.Timer(0.5, comes_back).start()
+
+    outcome, kept = run(prompts(80), server.base_url, journal=Doing(end, 20))
     assert (outcome.ended, len(kept.texts), kept.reasons) == (COMPLETE, 80, {})
     assert {entry.kind for entry in kept.of(Failed)} <= {"disconnected", "connect", "http_status"}
     assert kept.of(Failed)

@@ -17,12 +17,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_a_row_is_the_reason_of_few_failures_and_the_endpoint_of_many_in_a_row() -> None:
+def test_an_endpoint_that_failed_often_in_a_row_is_failing_and_gets_pauses() -> None:
     given = Pace()
-    reasons = [given.failed(BROKEN) for _ in range(pace.FAILURES_IN_A_ROW)]
-    assert reasons == [True] * (pace.FAILURES_IN_A_ROW - 1) + [False]
-    assert given.is_failing
-    assert given.is_paused
+    for _ in range(pace.FAILURES_IN_A_ROW - 1):
+        given.failed(BROKEN)
+    assert (given.is_failing, given.is_paused) == (False, False)
+    given.failed(BROKEN)
+    assert (given.is_failing, given.is_paused) == (True, True)
     assert given.last_problem == "http_status: HTTP 500: broken"
 
 
@@ -37,17 +38,17 @@ def test_an_answer_and_a_refusal_show_that_an_endpoint_is_well() -> None:
     assert not refusing.is_failing
 
 
-def test_pauses_of_an_endpoint_that_fails_grow(clock: list[float]) -> None:
+def test_pauses_of_an_endpoint_that_fails_grow_to_a_limit(clock: list[float]) -> None:
     given, pauses_s = Pace(), []
     for _ in range(pace.FAILURES_IN_A_ROW - 1):
         given.failed(BROKEN)
-    for _ in range(4):
+    for _ in range(5):
         given.failed(BROKEN)
         began = clock[0]
         while given.is_paused:
             clock[0] += 0.25
         pauses_s.append(clock[0] - began)
-    assert pauses_s == [0.5, 1.0, 2.0, 4.0]
+    assert pauses_s == [0.5, 1.0, 2.0, 4.0, 4.0]
 
 
 def test_failures_that_come_together_make_one_pause(clock: list[float]) -> None:

@@ -308,11 +308,19 @@ def test_a_run_stops_when_no_endpoint_is_there_for_too_long(server: BatchServer)
     assert (kept.texts, kept.reasons) == ({}, {})
 
 
-def test_a_server_that_fails_every_request_stops_the_run_and_sets_only_few_rows_aside(server: BatchServer) -> None:
+def test_a_server_that_fails_every_request_stops_the_run_with_its_words(server: BatchServer) -> None:
     server.script = lambda asked: asked.status(500, "CUDA error")
     outcome, kept = run(prompts(100), server.url, options=dataclasses.replace(QUICK, wait_s=0.2))
     assert "CUDA error" in outcome.ended
-    assert len(kept.reasons) <= pace.FAILURES_IN_A_ROW / QUICK.attempts
+    assert len(kept.reasons) < 30
+
+
+def test_rows_that_fail_together_are_set_aside_and_do_not_keep_the_others(server: BatchServer) -> None:
+    bad = {f"row {number}" for number in range(20)}
+    server.script = lambda asked: asked.status(500, "broken") if asked.prompt in bad else asked.answer()
+    _, kept = run(prompts(40), server.url, options=dataclasses.replace(QUICK, attempts=2))
+    assert sorted(kept.reasons) == list(range(20))
+    assert sorted(kept.texts) == list(range(20, 40))
 
 
 def test_ctrl_c_stops_at_once_and_leaves_what_was_under_way_begun(server: BatchServer) -> None:

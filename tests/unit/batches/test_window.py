@@ -56,6 +56,15 @@ def test_what_was_sent_before_comes_first() -> None:
     assert taken(given, "a", "a") == [0, 1]
 
 
+def test_an_endpoint_that_fails_gets_what_was_read_last() -> None:
+    given = filled("p", "q", "p", "q")
+    again = given.take("a")
+    assert again is not None
+    given.put_back(again)
+    newest = [given.take("a", newest=True) for _ in range(4)]
+    assert [one.item.index if one else None for one in newest] == [3, 1, 2, 0]
+
+
 def test_a_prefix_without_end_does_not_keep_the_others_waiting_for_ever() -> None:
     given, next_number = Window(max_items=8), 0
     seen: Counter[bytes | None] = Counter()
