@@ -3,7 +3,8 @@
     python -m tests.batch_rates [--size 0.1] [NAME ...]
 
     throughput   tokens/s and busy slots of a real llama-server, beside llama-batched-bench and the OpenAI client
-    split        two servers of unequal speed, beside the ideal split; and one of them dies half-way
+    split        two servers of unequal speed, beside the ideal split
+    half_dies    two servers of which one dies half-way: the rows that each answered
     rows         short rows over HTTP against the server with a known schedule: rows/s, memory
     journal      entries written and read again, without HTTP
     resume       the time until a batch that is half done asks its next row
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -91,11 +93,11 @@ class Split:
 # --- a real llama-server
 
 
-def throughput(folder: Path, rows: int, rounds: int = 2) -> Throughput:
+def throughput(folder: Path, rows: int, rounds: int = 3, shape: tiny_model.Shape = LARGE) -> Throughput:
     """llama-batched-bench, a batch, and the OpenAI client in turns, ``rounds`` times; medians."""
     binaries = cache_folder() / "current" / "bin"
     model = folder / "large.gguf"
-    tiny_model.write(model, shape=LARGE)
+    tiny_model.write(model, shape=shape)
     prompts = [syllables(number) for number in range(rows)]
     benches, batches, loops = [], [], []
     with run_server(
@@ -108,7 +110,7 @@ def throughput(folder: Path, rows: int, rounds: int = 2) -> Throughput:
             with watched(server.base_url) as samples:
                 prompt_tokens = asyncio.run(_openai_loop(server.base_url, prompts))
             loops.append(steady(samples, SLOTS))
-            benches.append(_batched_bench(binaries / "llama-batched-bench", model, prompt_tokens))
+            benches.append(_batched_bench(binaries / "llama-batched-bench", model, prompt_tokens, rounds))
     middle: Callable[[Steady], float] = lambda found: found.tokens_per_s  # noqa: E731 - a key, used twice
     return Throughput(
         step_ms=median(step for step, _ in benches),
@@ -124,11 +126,11 @@ def syllables(seed: int) -> str:
     return "".join(f" {draws.choice('bcdfghjk')}{draws.choice('aeiou')}" for _ in range(PROMPT_SYLLABLES))
 
 
-def _batched_bench(binary: Path, model: Path, prompt_tokens: int) -> tuple[float, float]:
-    """The mean step in milliseconds, and tokens per second, at the batch's sizes; the first of two is warm-up."""
+def _batched_bench(binary: Path, model: Path, prompt_tokens: int, rounds: int) -> tuple[float, float]:
+    """The mean step in milliseconds, and tokens per second, at the batch's sizes; the first round is warm-up."""
     done = subprocess.run(
         [binary, "-m", model, "-c", "4096", "-t", "1", "-tb", "1", "-npp", str(prompt_tokens),
-         "-ntg", str(OUTPUT_TOKENS), "-npl", ",".join([str(SLOTS)] * 4), "--output-format", "jsonl"],
+         "-ntg", str(OUTPUT_TOKENS), "-npl", ",".join([str(SLOTS)] * (1 + rounds)), "--output-format", "jsonl"],
         check=True, capture_output=True, text=True,
     )  # fmt: skip
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
@@ -174,6 +176,27 @@ def split(folder: Path, rows: int) -> Split:
     )
 
 
+def half_dies(folder: Path, rows: int) -> dict[str, int]:
+    """The rows that each of two servers answered, of which the first dies when half of them are done."""
+    jobs = folder / "half"
+    jobs.mkdir()
+    prompts = _write_prompts(jobs, [f"row {number}" for number in range(rows)])
+    journal_path = Folder(jobs / batch_jobs.NAME).journal
+    with mock_server(ttft_ms=100, slots=SLOTS) as other, contextlib.ExitStack() as mortal:
+        dies = mortal.enter_context(mock_server(ttft_ms=100, slots=SLOTS))
+        process = batch_jobs.begin(prompts, dies, other, jobs=jobs, options=["--max-tokens", "1"])
+        wait_for(
+            lambda: (
+                process.poll() is not None
+                or (journal_path.exists() and journal_path.read_bytes().count(b'"answered"') >= rows // 2)
+            ),
+            "half of the rows",
+        )
+        mortal.close()
+        assert process.wait(timeout=600) == 0, batch_jobs.said(jobs)
+    return dict(Counter(entry.endpoint for entry in batch_jobs.entries_of(jobs) if isinstance(entry, Answered)))
+
+
 def short_rows(folder: Path, rows: int) -> Rows:
     """Short rows over HTTP; both the batch and the server have this machine's cores."""
     with mock_server(slots=32) as address:
@@ -208,7 +231,8 @@ def resume(folder: Path, rows: int) -> float:
         keys = job.rows_index.read_bytes()[-16 * rows :]
         with journal.opened(job.journal, rows) as log:
             for first in range(0, rows // 2, 1000):
-                log.write([_answered(item, keys[16 * item :][:16], address) for item in range(first, first + 1000)])
+                items = range(first, min(first + 1000, rows // 2))
+                log.write([_answered(item, keys[16 * item :][:16], address) for item in items])
         size = job.journal.stat().st_size
         began = time.perf_counter()
         process = batch_jobs.begin(prompts, address, jobs=jobs)
@@ -250,7 +274,8 @@ def _run_batch(jobs: Path, prompts: Sequence[str], *words: str) -> Rows:
     process = batch_jobs.begin(_write_prompts(jobs, prompts), *addresses, jobs=jobs, options=[*words[len(addresses) :]])
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - began
-    assert os.waitstatus_to_exitcode(status) == 0, batch_jobs.said(jobs)[-3000:]
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, batch_jobs.said(jobs)[-3000:]
     return Rows(len(prompts) / seconds, usage.ru_maxrss / 1024, usage.ru_utime + usage.ru_stime)
 
 
@@ -271,6 +296,7 @@ def main(words: Sequence[str]) -> None:
 TRIALS: dict[str, Callable[[Path, float], object]] = {
     "throughput": lambda folder, size: throughput(folder, round(200 * size)),
     "split": lambda folder, size: split(folder, round(2000 * size)),
+    "half_dies": lambda folder, size: half_dies(folder, round(2000 * size)),
     "rows": lambda folder, size: short_rows(folder, round(1_000_000 * size)),
     "journal": lambda folder, size: journal_alone(folder, round(1_000_000 * size)),
     "resume": lambda folder, size: resume(folder, round(1_000_000 * size)),
