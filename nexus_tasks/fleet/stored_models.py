@@ -91,7 +91,7 @@ def fetch(pattern: str, names: Sequence[str], *, console: Console | None = None)
         DeployError: Ansible failed before it came to a host.
         UsageError: no host matches the pattern.
     """
-    variables = json.dumps({"models": ",".join(names)})
+    variables = json.dumps({"fetch_models": ",".join(names)})
     return playbook.run_on(pattern, "playbooks/model.yml", "--extra-vars", variables, console=console)
 
 
