@@ -90,11 +90,21 @@ def test_a_last_line_that_was_cut_is_dropped_and_written_again(path: Path, kept:
     assert "last line was cut off" in said[0]
 
 
-def test_blocks_that_a_power_failure_left_empty_are_dropped(path: Path) -> None:
+@pytest.mark.parametrize("left", [b"\0" * 5000, b"\0" * 90 + b'"}}\n'], ids=["all", "beginning"])
+def test_blocks_that_a_power_failure_left_empty_at_the_end_are_dropped(path: Path, left: bytes) -> None:
     whole = path.read_bytes()
-    path.write_bytes(whole + b"\0" * 5000)
+    path.write_bytes(whole + left)
     with journal.opened(path, 4):
         assert path.read_bytes() == whole
+
+
+def test_blocks_that_are_empty_before_others_are_refused(path: Path) -> None:
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:2], b"\0" * 90 + b'"}}\n', lines[3]]))
+    whole = path.read_bytes()
+    with pytest.raises(BatchError, match="line 3: "):
+        journal.opened(path, 4)
+    assert path.read_bytes() == whole
 
 
 @pytest.mark.parametrize("number", [1, 3, 4], ids=str)

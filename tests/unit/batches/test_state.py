@@ -62,12 +62,12 @@ def test_an_interruption_is_no_crash() -> None:
 
 
 def test_a_reopened_item_is_new_and_its_answer_no_longer_counts() -> None:
-    state = state_after(
-        [answered(0), given_up(1), Reopened([0, 1], 3.0, "the rows changed"), answered(0, model="other")]
-    )
+    begun, reopened = Begun([0, 1], "gpu1/main", 1.0), Reopened([0, 1], 3.0, "the rows changed")
+    state = state_after([begun, answered(0), given_up(1), reopened, answered(0, model="other")])
     assert list(state.of[:2]) == [ANSWERED, NEW]
     assert state.answers_by() == {Answerer("gpu1/main", "other", "b1"): 1}
     assert state.set_aside() == {}
+    assert not any(state.attempts)
     assert state.tokens.output == 10  # both were generated
 
 

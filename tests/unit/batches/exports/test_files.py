@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import random
+import string
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from nexus_tasks.batches.entries import Answer, Entry
 from nexus_tasks.batches.exports import files
 from nexus_tasks.batches.job import Folder
 from nexus_tasks.core.errors import UsageError
+from tests.support import small_disk
+from tests.support.small_disk import needs_mount
 from tests.unit.batches.jobs import answered, of_file, set_aside
 
 CALLS = [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
@@ -162,6 +166,21 @@ def test_an_export_that_fails_leaves_the_file_before_it(folder: Folder, tmp_path
         files.write(folder, kind, out)
     assert out.read_text() == "of before"
     assert list(out.parent.iterdir()) == [out]
+
+
+@needs_mount
+@pytest.mark.parametrize("kind", files.FORMATS)
+def test_a_full_disk_leaves_the_file_before_it(tmp_path: Path, kind: str) -> None:
+    noise = "".join(random.Random(1).choices(string.ascii_letters, k=400_000))  # noqa: S311 - no secret
+    folder = job_with(tmp_path, entries=[answered(item, noise) for item in range(3)])
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    with small_disk.mounted(disk, "256k"):
+        (disk / "out").write_text("of before")
+        with pytest.raises(OSError, match="No space left"):
+            files.write(folder, kind, disk / "out")
+        assert (disk / "out").read_text() == "of before"
+        assert [path.name for path in disk.iterdir()] == ["out"]
 
 
 def test_a_thousand_different_columns_are_none_of_a_table(tmp_path: Path) -> None:
