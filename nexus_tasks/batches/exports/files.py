@@ -54,12 +54,14 @@ def write(folder: Folder, kind: str, out: Path | None) -> list[Path]:
         The files that were written.
 
     Raises:
-        UsageError: the input is no longer that of the job, or Parquet would go to a terminal.
+        UsageError: the input is no longer that of the job, Parquet would go to a terminal, or ``out`` is the job's own.
         BatchError: the job's files are damaged.
         OSError: the file can't be written.
     """
     job = folder.load()
     rows.check_input(folder, job)
+    for path in _paths(kind, out):
+        _check_free(path, folder, job.input)
     state = journal.read(folder.journal, job.index.items)
     if kind == "parquet" and out is None and sys.stdout.isatty():
         raise UsageError("Parquet is nothing for a terminal", hint="name a file with --out, or pipe it on")
@@ -76,15 +78,37 @@ def write(folder: Folder, kind: str, out: Path | None) -> list[Path]:
 def _write_openai(
     folder: Folder, given: Input, state: State, out: Path | None, stack: contextlib.ExitStack
 ) -> list[Path]:
-    """Answers to one file and errors to another, or both to standard output; without errors there is no such file."""
+    """Answers to one file and errors to another, or both to one stream; without errors there is no such file."""
     stream = stack.enter_context(_opened(out))
-    if out is None:
+    if out is None or _is_device(out):
         _pour(folder, given, state, openai.Sink(stream, stream, folder.name))
-        return []
-    errors = out.with_name(out.stem + ERRORS_ENDING)
+        return [out] if out else []
+    _, errors = _paths("openai", out)
     with _opened(errors, keep_empty=False) as failed:
         _pour(folder, given, state, openai.Sink(stream, failed, folder.name))
     return [out, errors] if errors.exists() else [out]
+
+
+def _paths(kind: str, out: Path | None) -> list[Path]:
+    """The files that an export may write."""
+    if out is None:
+        return []
+    is_apart = kind == "openai" and not _is_device(out)
+    return [out, out.with_name(out.stem + ERRORS_ENDING)] if is_apart else [out]
+
+
+def _check_free(path: Path, folder: Folder, given: Input) -> None:
+    """Refuse to write over what the job is made of."""
+    place = path.resolve()
+    if place == given.source.file.resolve() or place.parent == folder.path.resolve():
+        raise UsageError(f"{path} belongs to the job {folder.name}", hint="name another file with --out")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path.parent}, where {path.name} would go, is no folder", hint="make it, or name another")
+
+
+def _is_device(path: Path) -> bool:
+    """True for what is there and no file that could be replaced: a terminal, a pipe, ``/dev/stdout``."""
+    return path.exists() and not path.is_file()
 
 
 def _pour(folder: Folder, given: Input, state: State, sink: Sink) -> None:
@@ -106,6 +130,11 @@ def _opened(path: Path | None, *, keep_empty: bool = True) -> Iterator[BinaryIO]
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
+    if _is_device(path):
+        with path.open("wb") as stream:
+            yield stream
+        return
+    path = path.resolve()  # a link stays one
     handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
     try:
         with os.fdopen(handle, "wb", buffering=1 << 20) as stream:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import random
 import string
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -199,3 +201,47 @@ def test_a_job_whose_journal_is_not_there_yet_is_all_pending(tmp_path: Path, kin
     files.write(folder, kind, tmp_path / "out")
     if kind == "jsonl":
         assert (tmp_path / "out").read_text().count('"pending"') == 3
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "openai", "parquet"])
+def test_a_pipe_stays_one_and_gets_what_standard_output_would(
+    folder: Folder, tmp_path: Path, kind: str, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as threads:
+        read = threads.submit(pipe.read_bytes)
+        assert files.write(folder, kind, pipe) == [pipe]
+        piped = read.result()
+    assert pipe.is_fifo()
+    files.write(folder, kind, None)
+    assert capfdbinary.readouterr().out == piped
+
+
+def test_a_link_stays_one(folder: Folder, tmp_path: Path) -> None:
+    link = tmp_path / "latest.jsonl"
+    link.symlink_to("answers.jsonl")
+    files.write(folder, "jsonl", link)
+    assert link.is_symlink()
+    assert (tmp_path / "answers.jsonl").read_bytes().count(b"\n") == 3
+
+
+@pytest.mark.parametrize(
+    "name", ["prompts.jsonl", "jobs/../prompts.jsonl", "jobs/night/journal.jsonl", "jobs/night/answers.csv"]
+)
+def test_what_the_job_is_made_of_is_never_written_over(folder: Folder, tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="belongs to the job night"):
+        files.write(folder, "jsonl", tmp_path / name)
+    assert len((tmp_path / "prompts.jsonl").read_text().splitlines()) == 3
+
+
+def test_an_errors_file_is_not_the_input_either(tmp_path: Path) -> None:
+    source = tmp_path / "rows.errors.jsonl"
+    source.write_text('{"prompt": "One"}\n')
+    with pytest.raises(UsageError, match="belongs to the job night"):
+        files.write(of_file(tmp_path / "jobs", source), "openai", tmp_path / "rows.jsonl")
+
+
+def test_a_folder_that_is_missing_is_named(folder: Folder, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"there, where a\.csv would go, is no folder"):
+        files.write(folder, "csv", tmp_path / "there" / "a.csv")
