@@ -27,7 +27,7 @@ from nexus_tasks.batches.asking import Asking
 from nexus_tasks.batches.exports import files
 from nexus_tasks.batches.index import Index
 from nexus_tasks.batches.inputs import Input
-from nexus_tasks.batches.job import Job
+from nexus_tasks.batches.job import Folder, Job
 from nexus_tasks.batches.options import COMPLETE, INTERRUPTED, Options
 from nexus_tasks.batches.sessions import Done, Place
 from nexus_tasks.batches.shards import plan, ray_engine
@@ -171,16 +171,17 @@ def _ended(done: Done, console: Console) -> int:
     screens.show_session(done.outcome, console)
     ended = done.outcome.ended
     if ended == INTERRUPTED:
-        words = [
-            "resume",
-            done.folder.name,
-            *(["--jobs", str(root)] if (root := done.folder.path.parent) != job.ROOT else []),
-        ]
-        sys.stderr.write(f"interrupted; go on with: nox -s batch -- {shlex.join(words)}\n")
+        sys.stderr.write(f"interrupted; go on with: nox -s batch -- {_resuming(done.folder)}\n")
         return 130
     if ended != COMPLETE:
         raise BatchError(ended, hint=done.outcome.hint)
     return 0 if made.answered == made.items else 1
+
+
+def _resuming(folder: Folder) -> str:
+    """The words that go on with a job."""
+    elsewhere = [] if folder.path.parent == job.ROOT else ["--jobs", str(folder.path.parent)]
+    return shlex.join(["resume", folder.name, *elsewhere])
 
 
 def _cancel(argv: Sequence[str]) -> int:

@@ -71,5 +71,6 @@ def test_the_options_that_the_pages_show_are_those_of_the_command(session: str) 
     assert shown()[session] <= own(session)
 
 
-def test_the_page_of_benchmarks_has_every_option() -> None:
-    assert own("benchmark") - {"--help"} <= set(OPTION.findall(TOLD[ROOT / "docs" / "benchmarks.md"]))
+@pytest.mark.parametrize(("session", "page"), [("benchmark", "benchmarks.md"), ("batch", "batches.md")])
+def test_the_page_of_a_command_has_every_option(session: str, page: str) -> None:
+    assert own(session) - {"--help"} <= set(OPTION.findall(TOLD[ROOT / "docs" / page]))
