@@ -39,7 +39,8 @@ class Window:
         """True for each layer with a window."""
         listed = shape.values.get("attention.sliding_window_pattern")
         if isinstance(listed, tuple):
-            return tuple(bool(one) for one in listed[: shape.n_layer_all])
+            told = tuple(bool(one) for one in listed[: shape.n_layer_all])
+            return (*told, *[False] * (shape.n_layer_all - len(told)))
         period = listed if isinstance(listed, int) and not isinstance(listed, bool) else self.period
         full = 0 if self.dense_first else period - 1
         own = [period == 0 or layer % period != full for layer in range(shape.n_layer)]

@@ -114,6 +114,10 @@ class _Reader:
         head = n_embd // heads[0] if heads[0] else 0
         key = self._optional("attention.key_length", head) if head else 0
         value = self._optional("attention.value_length", head) if head else 0
+        experts = self._optional("expert_count", 0, MAX_EXPERTS)
+        used = self._per_layer("expert_used_count", layers, (0,) * layers)
+        if max(used) > experts:
+            raise _no_model(self.header, f"{max(used)} of {experts} experts are used")
         embedding = self.tensors.get("token_embd.weight")
         return ModelShape(
             architecture=self.architecture,
@@ -126,8 +130,8 @@ class _Reader:
             n_head=heads,
             n_head_kv=self._per_layer("attention.head_count_kv", layers, heads),
             n_ff=self._per_layer("feed_forward_length", layers, (0,) * layers),
-            n_expert=self._optional("expert_count", 0, MAX_EXPERTS),
-            n_expert_used=self._per_layer("expert_used_count", layers, (0,) * layers),
+            n_expert=experts,
+            n_expert_used=used,
             head_k=key,
             head_v=value,
             head_k_swa=self._optional("attention.key_length_swa", key),

@@ -71,6 +71,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "too few heads": ({"attention__head_count_kv": [8, 8]}, "head_count_kv has 2 numbers for 9 layers"),
     "negative heads": ({"attention__head_count_kv": [-1] * 9}, "head_count_kv has 9 numbers for 9 layers"),
     "too many experts": ({"expert_count": 5000}, "expert_count is 5000"),
+    "more experts used than there are": ({"expert_count": 8, "expert_used_count": 2_000_000_000}, "of 8 experts are"),
     "more drafting layers than there are": ({"nextn_predict_layers": 12}, "nextn_predict_layers is 12"),
     "a fraction": ({"attention__key_length": 1.5}, "key_length is 1.5"),
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import random
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,8 +24,10 @@ from nexus_tasks.model_store.architectures.table import ARCHITECTURES
 from nexus_tasks.model_store.memory import Gpu, MemoryPlan, plan_memory
 from nexus_tasks.model_store.server_options import parse_options
 from tests.conftest import ROOT
-from tests.memory_model_list import MODELS
+from tests.memory_further_models import FURTHER
+from tests.memory_model_list import MODELS, SMALL
 from tests.memory_models import write
+from tests.memory_recurrent_models import RECURRENT
 
 TRUTH = ROOT / "tests" / "memory_truth"
 LARGE = 98304.0  # MiB, of the GPUs of both tables
@@ -229,6 +232,27 @@ def test_numbers_that_do_not_fit_together_are_told_without_a_traceback(shapes: S
     plan_or_refusal(replace(shapes("qwen3next"), values={**shapes("qwen3next").values, "ssm.group_count": 0}))
     with pytest.raises(UsageError, match="lacks the tensor"):
         plan(replace(good, tensors={}), "", LARGE)
+
+
+def test_random_numbers_of_all_architectures_give_a_plan_or_a_refusal(tmp_path: Path) -> None:
+    names = sorted(SMALL | FURTHER | RECURRENT)
+    chance = random.Random(7)  # noqa: S311 - no secret, and the same in every run
+    for _ in range(200):
+        model = MODELS[chance.choice(names)]
+        changed = chance.sample(sorted(model.values), 2)
+        numbers = {key: chance.choice([0, 1, 3, 64, 255, 1 << 20, (1 << 31) - 1, [1, 2, 0], 0.5]) for key in changed}
+        values = {"block_count": 4, **model.values, **numbers}
+        if not isinstance(values["block_count"], int):
+            continue
+        path = write(tmp_path / "m.gguf", replace(model, values=values))
+        with contextlib.suppress(gguf.GgufError):
+            plan_or_refusal(shape_of(gguf.read_model(str(path))))
+
+
+def test_layers_that_a_list_of_windows_does_not_name_have_none(shapes: Shapes) -> None:
+    whole = shapes("gemma4")
+    shorter = replace(whole, values={**whole.values, "attention.sliding_window_pattern": (True,)})
+    assert ARCHITECTURES["gemma4"].swa_layers(shorter) == (True, *[False] * 5)
 
 
 def plan_or_refusal(shape: ModelShape) -> None:
