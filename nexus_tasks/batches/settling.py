@@ -122,7 +122,8 @@ def _other_model(worker: Worker, ended: Ended) -> Problem | None:
     server, reading = worker.last_server, ended.reading
     if server is None or server.engine != LLAMA_CPP or ended.work.request.model is not None:
         return None  # others name model and build as they like
-    if server.build and reading.build and server.build != reading.build:
+    if server.build and reading.build and reading.build not in (server.build, *worker.builds):
+        worker.builds.add(reading.build)  # behind a gateway several may answer in turn
         worker.watch.went_away(f"its build changed to {reading.build}")  # to be back when it has been looked at
     worker.names_itself = worker.names_itself or reading.model
     if reading.model in (None, worker.names_itself):

@@ -75,6 +75,7 @@ class Worker:
         self.pace = Pace()
         self.last_server: Endpoint | None = None  # as it was there last
         self.names_itself: str | None = None  # the model's name in its answers
+        self.builds: set[str] = set()  # those that answered in place of another, and were looked at
         self.watch = Watch(loop, reached, model, self._found, wake)
         self._options = options
         self._wake = wake

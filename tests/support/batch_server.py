@@ -112,6 +112,8 @@ class BatchServer:
     def __init__(self, *, slots: int = 4, model: str = "tiny", build: str = "b1", n_ctx: int = 1024) -> None:
         self.slots, self.model, self.build, self.n_ctx = slots, model, build, n_ctx
         self.script: Callable[[Request], None] = Request.answer
+        self.props_build: str | None = None  # where its answers are of other builds, as behind a gateway
+        self.looks = 0  # at its properties
         self.prompts: list[str] = []
         self.key: str | None = None
         self.deaths = 0
@@ -180,11 +182,12 @@ class BatchServer:
             "/v1/models": {"data": [{"id": self.model, "owned_by": "llamacpp"}]},
             "/health": {"status": "ok"},
             "/props": {
-                "build_info": self.build, "total_slots": self.slots,
+                "build_info": self.props_build or self.build, "total_slots": self.slots,
                 "default_generation_settings": {"n_ctx": self.n_ctx},
             },
             "/slots": [{"id": number, "is_processing": number < busy} for number in range(self.slots)],
         }  # fmt: skip
+        self.looks += request.path == "/props"
         if request.path in documents:
             request.document(documents[request.path])
         else:

@@ -274,6 +274,14 @@ def test_another_build_that_takes_over_goes_on_and_is_written(server: BatchServe
     assert {entry.build for entry in kept.of(Answered)} == {"b1", "b2"}
 
 
+def test_builds_other_than_the_servers_own_are_looked_at_once_each(server: BatchServer) -> None:
+    server.props_build, server.build = "b1", "b2"
+    _, kept = run(prompts(60), server.url)
+    assert kept.texts == answers(60)
+    assert {entry.build for entry in kept.of(Answered)} == {"b2"}
+    assert server.looks <= 4  # and not after each answer
+
+
 def test_an_answer_that_stalls_is_asked_for_again(server: BatchServer) -> None:
     stalled = threading.Event()
 
