@@ -23,6 +23,8 @@ from nexus_tasks.batches.parameters import Parameters
 PATHS = {"chat": "/v1/chat/completions", "completion": "/v1/completions", "embeddings": "/v1/embeddings"}
 APIS = tuple(PATHS)
 STREAMED = {PATHS["chat"], PATHS["completion"]}
+SEEDS = 2**32 - 1
+"""Seeds are less; to llama-server, this number means any."""
 _EXCLUSIVE = (("json_schema", "grammar"), ("tools", "grammar"))
 _encode = msgspec.json.Encoder().encode
 
@@ -67,7 +69,7 @@ class Asking(msgspec.Struct, frozen=True, omit_defaults=True):
         if "json_schema" in own:
             check_schema(own["json_schema"])
         if self.samples > 1:
-            values["seed"] = values.get("seed", 0) + sample
+            values["seed"] = (values.get("seed", 0) + sample) % SEEDS
         content, prefix = self._content(row)
         schema = values.get("json_schema")
         body = {**content, **body_parameters(self.api, values)}

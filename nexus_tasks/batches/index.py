@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from nexus_tasks.batches import inputs
+from nexus_tasks.batches import inputs, sources
 from nexus_tasks.batches.inputs import Input
 from nexus_tasks.batches.items import KEY_BYTES, Item
 from nexus_tasks.core.errors import UsageError
@@ -83,12 +83,13 @@ def place(given: Input, line: int) -> str:
 
 
 def _state(path: Path) -> tuple[int, int, int]:
-    state = path.stat()
+    with sources.reading(path):
+        state = path.stat()
     return state.st_ino, state.st_size, state.st_mtime_ns
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
+    with sources.reading(path), path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

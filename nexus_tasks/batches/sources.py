@@ -10,13 +10,15 @@ A file is read at least twice, once to count and check it and once to ask, so it
 from __future__ import annotations
 
 import codecs
+import contextlib
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
-from nexus_tasks.batches.formats import RawRow, Reader, csv_table, json_array, lines, parquet_table
+from nexus_tasks.batches.formats import TEXT, RawRow, Reader, csv_table, json_array, lines, parquet_table
 from nexus_tasks.batches.items import CannotAsk
 from nexus_tasks.core.errors import UsageError
 
@@ -57,15 +59,21 @@ class Source(msgspec.Struct, frozen=True):
         """The rows, from the first on.
 
         Raises:
-            UsageError: rows can't be told apart from some place on.
+            UsageError: the file can't be read, or rows can't be told apart from some place on.
         """
-        return READERS[self.format](self.file)
+        with reading(self.file):
+            yield from READERS[self.format](self.file)
 
     def columns(self) -> tuple[str, ...] | None:
-        """The columns that all rows have; None where each row has its own."""
+        """The columns that all rows have; None where each row has its own.
+
+        Raises:
+            UsageError: the file can't be read, or names no columns.
+        """
         if self.format == "txt":
-            return ("prompt",)
-        return _COLUMNS[self.format](self.file) if self.format in _COLUMNS else None
+            return (TEXT,)
+        with reading(self.file):
+            return _COLUMNS[self.format](self.file) if self.format in _COLUMNS else None
 
 
 def find(path: Path, format: str | None = None) -> Source:  # noqa: A002 - as the option is called
@@ -92,15 +100,27 @@ def find(path: Path, format: str | None = None) -> Source:  # noqa: A002 - as th
     return Source(str(path), named)
 
 
-def _head(path: Path) -> bytes:
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Have errors of the system's be the user's, for as long as a file is read.
+
+    Raises:
+        UsageError: with the reason for which the file can't be read.
+    """
     try:
+        yield
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else str(error)  # Arrow's own words repeat the path
+        raise UsageError(f"{path} can't be read: {why}", hint="check the path") from error
+
+
+def _head(path: Path) -> bytes:
+    with reading(path):
         if not path.is_file():
             path.stat()
             raise UsageError(f"{path} is not a file", hint="name a file; what comes through a pipe can't be read twice")
         with path.open("rb") as stream:
             head = stream.read(_HEAD_BYTES)
-    except OSError as error:
-        raise UsageError(f"{path} can't be read: {error.strerror or error}", hint="check the path") from error
     if not head.removeprefix(codecs.BOM_UTF8).strip():
         raise UsageError(f"{path} is empty", hint="put at least one row in, or choose another file")
     return head

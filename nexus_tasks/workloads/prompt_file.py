@@ -46,6 +46,7 @@ ROLES = {
     "bard": "assistant",
 }
 """The roles of a conversation by the names that files have for them."""
+DELIMITERS = ",;\t"
 
 
 @dataclass(frozen=True)
@@ -234,7 +235,8 @@ def _messages(path: Path, place: str, pairs: Sequence[tuple[str, str]]) -> tuple
 
 def _csv(path: Path, data: bytes) -> Iterator[Entry]:
     csv.field_size_limit(len(data) + 1)  # long prompts are what a file may be about; the module's limit is 128 KiB
-    rows = csv.reader(io.StringIO(data.decode(), newline=""), strict=True, delimiter=_delimiter(data.decode()))
+    text = data.decode()
+    rows = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter(text.partition("\n")[0]))
     begin = 1
     try:
         columns = [name.strip() for name in next(rows, [])]
@@ -252,13 +254,12 @@ def _csv(path: Path, data: bytes) -> Iterator[Entry]:
         raise _damaged(path, f"line {begin}", str(error)) from error
 
 
-def _delimiter(text: str) -> str:
-    """The delimiter of the columns: that by which one is named prompt. Spreadsheets write what their language has."""
-    head = text.lstrip().partition("\n")[0]
-    for delimiter in (",", ";", "\t"):
-        if "prompt" in [name.strip().strip('"').strip() for name in head.split(delimiter)]:
-            return delimiter
-    return ","
+def delimiter(head: str) -> str:
+    """The delimiter of a CSV file's columns: that by which its first line has the most names.
+
+    Spreadsheets write what their language has.
+    """
+    return max(DELIMITERS, key=lambda each: len(next(csv.reader([head], delimiter=each), [])))
 
 
 def _csv_entry(path: Path, line: int, values: dict[str, str]) -> Iterator[Entry]:

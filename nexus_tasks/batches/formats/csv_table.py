@@ -10,6 +10,7 @@ is set aside; a quote that is never closed would make one row of all that follow
 from __future__ import annotations
 
 import csv
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -20,11 +21,11 @@ from nexus_tasks.batches.formats import MAX_ROW_BYTES, Fields, RawRow
 from nexus_tasks.batches.formats.lines import not_utf8
 from nexus_tasks.batches.items import CannotAsk
 from nexus_tasks.core.errors import UsageError
+from nexus_tasks.workloads.prompt_file import delimiter
 
 if TYPE_CHECKING:
     import _csv  # where the type of csv's readers is
 
-SEPARATORS = ",;\t"
 _UNDECODED = re.compile("[\udc80-\udcff]")  # bytes that are no UTF-8, as surrogateescape keeps them
 
 
@@ -69,13 +70,7 @@ def _reader(path: Path, stream: TextIO) -> _csv.Reader:
     csv.field_size_limit(MAX_ROW_BYTES)
     lines = _bounded(path, stream)
     head = next(lines, "")
-    separator = max(SEPARATORS, key=lambda each: len(next(csv.reader([head], delimiter=each), [])))
-    return csv.reader(_again(head, lines), strict=True, delimiter=separator)
-
-
-def _again(head: str, lines: Iterator[str]) -> Iterator[str]:
-    yield head
-    yield from lines
+    return csv.reader(itertools.chain([head], lines), strict=True, delimiter=delimiter(head))
 
 
 def _bounded(path: Path, stream: TextIO) -> Iterator[str]:

@@ -43,6 +43,8 @@ def rows(path: Path) -> Iterator[RawRow]:
                     number += 1
                     yield number, partial(_fields, batch, place)
     except (pa.ArrowException, OSError) as error:
+        if getattr(error, "errno", None):  # of the system's; Arrow's own have none
+            raise
         raise _damaged(path, number, error) from error
 
 
@@ -55,6 +57,8 @@ def columns(path: Path) -> tuple[str, ...]:
     try:
         return tuple(parquet.read_schema(path).names)
     except (pa.ArrowException, OSError) as error:
+        if getattr(error, "errno", None):  # of the system's; Arrow's own have none
+            raise
         raise _damaged(path, 0, error) from error
 
 

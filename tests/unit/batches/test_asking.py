@@ -81,6 +81,7 @@ def test_parameters_of_a_row_count_more_than_those_of_the_run() -> None:
 def test_samples_have_seeds_one_after_another() -> None:
     assert [body({"prompt": "a"}, sample, samples=2)["seed"] for sample in (0, 1)] == [0, 1]
     assert body({"prompt": "a"}, 1, samples=2, parameters={"seed": 7})["seed"] == 8
+    assert body({"prompt": "a"}, 1, samples=2, parameters={"seed": 2**32 - 2})["seed"] == 0
     assert "seed" not in body({"prompt": "a"})
 
 

@@ -95,3 +95,21 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     for name, why in (("none.txt", "can't be read: No such file"), ("", "is not a file"), ("pipe.txt", "not a file")):
         with pytest.raises(UsageError, match=why):
             sources.find(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.json", "a.jsonl"])
+def test_a_file_that_is_gone_is_told_as_what_it_is(tmp_path: Path, name: str) -> None:
+    source = sources.find(write(tmp_path, name, b'"prompt"\n'))
+    source.file.unlink()
+    with pytest.raises(UsageError, match="can't be read: No such file"):
+        list(source.rows())
+
+
+def test_a_parquet_file_that_is_gone_is_not_called_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pa.table({"prompt": ["a"]}), path)
+    source = sources.find(path)
+    path.unlink()
+    for read in (source.columns, lambda: list(source.rows())):
+        with pytest.raises(UsageError, match="can't be read: No such file"):
+            read()
