@@ -1,8 +1,8 @@
 """Exporters of role telemetry that the inventory declares, and the way to them.
 
     exporter = exporters.declared("gpu-hosts")["rig-1"]
-    with exporter.reach() as base_url:                          # opens an ssh tunnel where it listens on loopback there
-        scrape.Source(exporter.host, base_url, wants=scrape.Machine)
+    with exporter.source() as source:                           # opens an ssh tunnel where it listens on loopback there
+        source.look().machine
 
 What they tell is in :mod:`nexus_tasks.servers.scrape`.
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 from nexus_tasks.fleet import inventory, targets
 from nexus_tasks.fleet.targets import Target
-from nexus_tasks.servers import route
+from nexus_tasks.servers import route, scrape
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,16 @@ class Exporter:
             return
         with targets.tunnel(self.ssh, self.address, self.host) as port:
             yield f"http://127.0.0.1:{port}"
+
+    @contextlib.contextmanager
+    def source(self) -> Iterator[scrape.Source]:
+        """A source of samples of its host, for as long as the block lasts.
+
+        Raises:
+            EndpointDown: ssh does not get there.
+        """
+        with self.reach() as base_url, scrape.Source(self.host, base_url, wants=scrape.Machine) as source:
+            yield source
 
 
 def declared(pattern: str) -> dict[str, Exporter]:

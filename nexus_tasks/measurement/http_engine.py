@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from nexus_tasks.fleet import targets
+from nexus_tasks.fleet import locality, targets
 from nexus_tasks.fleet.exporters import Exporter
 from nexus_tasks.fleet.targets import Target
 from nexus_tasks.load import generator
@@ -157,7 +157,7 @@ class Run:
     def begin(self, root: Path, exporters: Exporters, *, partner: str | None = None, run_id: str | None = None) -> None:
         """Start the record and the telemetry."""
         exporter = exporters.get(self.target.instance.host) if self.target.instance else None
-        local = http_header.is_local(self.target, self.server)
+        local = locality.is_local(self.target, self.server)
         self._telemetry = self._stack.enter_context(
             RunTelemetry(self.target, self.server, local=local, exporter=exporter)
         )

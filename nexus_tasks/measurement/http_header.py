@@ -8,22 +8,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import httpx
 import msgspec
-import psutil
 
+from nexus_tasks.fleet import locality
 from nexus_tasks.fleet.targets import Target
 from nexus_tasks.hostlib import masking
 from nexus_tasks.measurement.plan import Plan
 from nexus_tasks.records import benchmark_rows as rows
 from nexus_tasks.records import header
 from nexus_tasks.records.benchmark_rows import BenchmarkHeader, HostState, Limits, Load, Planned
-from nexus_tasks.servers import route
 from nexus_tasks.servers.endpoint import Endpoint
 from nexus_tasks.telemetry import sampling
 
@@ -46,8 +43,8 @@ def of_run(
     """
     instance = target.instance
     model: Mapping[str, Any] = (instance.model if instance else None) or {}
-    model_path = _model_path(target, server)
-    local = is_local(target, server)
+    model_path = locality.model_path(target, server)
+    local = locality.is_local(target, server)
     size = model.get("size_bytes")
     if size is None and local and model_path:
         with contextlib.suppress(OSError):
@@ -112,25 +109,3 @@ def _load(plan: Plan, partner: str | None) -> Load:
         rounds=plan.rounds,
         interleaved_with=partner,
     )
-
-
-def is_local(target: Target, server: Endpoint) -> bool:
-    """True where the server runs on this machine, so that its load is in the telemetry."""
-    if target.tunnel:
-        return False
-    host = httpx.URL(server.base_url).host
-    own = {entry.address for entries in psutil.net_if_addrs().values() for entry in entries}
-    try:
-        addresses = route.addresses_of(host, 0)
-    except OSError:
-        return False
-    if not all(route.leads_to_loopback(a) or a in own for a in addresses):
-        return False
-    # A tunnel of somebody else's ends on this machine as well, but then the model's file is elsewhere.
-    path = _model_path(target, server)
-    return path is None or os.path.exists(path)  # noqa: PTH110 - Path.exists raises for what it may not see
-
-
-def _model_path(target: Target, server: Endpoint) -> str | None:
-    model: Mapping[str, Any] = (target.instance.model if target.instance else None) or {}
-    return model.get("path") or server.model_path

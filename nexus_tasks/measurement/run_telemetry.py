@@ -12,10 +12,10 @@ import msgspec
 from nexus_tasks.core.errors import EndpointDown
 from nexus_tasks.fleet.exporters import Exporter
 from nexus_tasks.fleet.targets import Target
-from nexus_tasks.measurement import energy
 from nexus_tasks.records.benchmark_rows import Energy, HostState, SampleRow
 from nexus_tasks.servers import endpoint, scrape
 from nexus_tasks.servers.endpoint import Endpoint
+from nexus_tasks.stats import energy
 from nexus_tasks.telemetry import sampling
 
 
@@ -63,11 +63,10 @@ class RunTelemetry:
     def _ask(self, exporter: Exporter, stack: contextlib.ExitStack) -> None:
         """Sample the exporter, too, and ask it for the state of its host."""
         try:
-            way = stack.enter_context(exporter.reach())
+            source = stack.enter_context(exporter.source())
         except EndpointDown as error:
             self.problem = error.message
             return
-        source = stack.enter_context(scrape.Source(exporter.host, way, wants=scrape.Machine))
         self._sources.append(source)
         look = source.look()
         self.host_state = msgspec.convert(look.machine.host_state(), HostState) if look.machine else None
