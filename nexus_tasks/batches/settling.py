@@ -66,6 +66,8 @@ class Settling:
         self._ledger.failed(worker, work, problem)
         match verdict:
             case Verdict.AGAIN:
+                if problem.kind == "stalled":
+                    worker.went_away(problem)  # until it has been looked at: it may be about to end
                 self._again(worker, work, problem)
             case Verdict.CUT:
                 worker.went_away(problem)
