@@ -121,7 +121,6 @@ def request(
     *,
     schema: schemas.Schema | None = None,
     prefix: bytes | None = None,
-    model: str | None = None,
 ) -> Request:
     """A request with its key; ``body`` is all of it but model and stream.
 
@@ -135,8 +134,7 @@ def request(
         encoded = _encode(body)
     except UnicodeEncodeError as error:
         raise CannotAsk("malformed", f"it has half a surrogate pair: {error.reason}") from error
-    asked = b"\0".join([path.encode(), (model or "").encode(), encoded])
-    return Request(path, encoded, digest(asked), stream, schema, prefix, model)
+    return Request(path, encoded, digest(path.encode() + b"\0" + encoded), stream, schema, prefix)
 
 
 def digest(data: bytes) -> bytes:

@@ -107,9 +107,7 @@ def of_servers(state: State, now: Iterable[Answerer]) -> tuple[list[str], Items]
         for one in now
         if (one.model, one.build) not in known
     ]
-    # Rows of OpenAI's format name models of their own: only a server that changed tells that a model did.
-    renewed = not models <= known_models
-    others = [place for place, one in enumerate(state.answerers) if renewed and one.model not in models]
+    others = [place for place, one in enumerate(state.answerers) if one.model not in models]
     by = np.frombuffer(state.answered_by, np.uint16)
     answered = np.frombuffer(state.of, np.uint8) == ANSWERED
     return told, np.flatnonzero(answered & np.isin(by, others))

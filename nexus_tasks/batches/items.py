@@ -71,7 +71,6 @@ class Request(msgspec.Struct, frozen=True):
         body: JSON without the model's name, which belongs to the server: it is put in when the request is sent.
         key: digest of path and body, KEY_BYTES long: two requests of one key ask the same.
         stream: whether the answer is a stream of events.
-        model: the one that the row itself names (OpenAI's format); part of the key. None: whichever is served.
         schema: JSON Schema that the answer must satisfy; None where any answer will do.
         prefix: digest of what it begins with (the system prompt and template), by which requests that share a prefix
             are kept together; None where nothing is shared.
@@ -83,7 +82,6 @@ class Request(msgspec.Struct, frozen=True):
     stream: bool = True
     schema: dict[str, Any] | bool | None = None
     prefix: bytes | None = None
-    model: str | None = None
 
 
 class Item(msgspec.Struct, frozen=True):

@@ -116,7 +116,7 @@ class Ledger:
             item=work.item.index,
             key=request.key.hex(),
             endpoint=worker.name,
-            model=request.model or worker.served.model or reading.model or "",
+            model=worker.served.model or reading.model or "",
             build=reading.build or worker.served.build,
             at=time.time(),
             latency_ms=_ms(ended.moment - work.begun),

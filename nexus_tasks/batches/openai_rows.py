@@ -35,12 +35,9 @@ def request_of(fields: Fields) -> Request:
         )
     _check(path, body)
     schema = _schema_of(body)
-    model = body.get("model")
     rest = {name: value for name, value in body.items() if name not in ("model", "stream", "stream_options")}
     messages = body["messages"] if path == PATHS["chat"] else []
-    return request(
-        path, rest, schema=schema, prefix=prefix_of(messages), model=model if isinstance(model, str) else None
-    )
+    return request(path, rest, schema=schema, prefix=prefix_of(messages))
 
 
 def _check(path: str, body: dict[str, Any]) -> None:

@@ -122,7 +122,7 @@ def _other_model(worker: Worker, ended: Ended) -> Problem | None:
     where another build answers.
     """
     server, reading = worker.last_server, ended.reading
-    if server is None or server.engine != LLAMA_CPP or ended.work.request.model is not None:
+    if server is None or server.engine != LLAMA_CPP:
         return None  # others name model and build as they like
     if server.build and reading.build and reading.build not in (server.build, *worker.builds):
         worker.builds.add(reading.build)  # behind a gateway several may answer in turn
