@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -46,9 +48,9 @@ FULL = Size(rows=1000, kills=100, server_kills=20)
 
 
 @pytest.fixture
-def mortal(llama_server_bin: Path, small_model: Path, tmp_path: Path) -> Iterator[MortalServer]:
+def mortal(llama_server_bin: Path, tiny_model: Path, tmp_path: Path) -> Iterator[MortalServer]:
     """A llama-server with four slots that can be killed and started again at its address."""
-    with MortalServer(llama_server_bin, small_model, tmp_path / "server.log", "--parallel", "4") as server:
+    with MortalServer(llama_server_bin, tiny_model, tmp_path / "server.log", "--parallel", "4") as server:
         yield server
 
 
@@ -71,9 +73,10 @@ def run_and_kill(jobs: Path, size: Size, proxy: Proxy, server: MortalServer, dra
     kill_server_at = set(draws.sample(range(size.kills), size.server_kills))
     while True:
         before, known = len(proxy.sent), answered(jobs, size.rows)
-        process = batch_jobs.begin(rows, proxy.base_url, jobs=jobs, options=["--max-tokens", "8"])
+        process = batch_jobs.begin(rows, proxy.base_url, jobs=jobs, options=["--max-tokens", "24"])
         try:
-            due = before + draws.randint(0, 2 * per_kill) if trial.kills < size.kills else None
+            if trial.kills < size.kills:
+                kill_at(before + draws.randint(0, 2 * per_kill - 4), process, proxy, draws)
             if trial.kills in kill_server_at:
                 kill_server_at.discard(trial.kills)
                 wait_for(lambda: len(proxy.sent) > before or process.poll() is not None, "a request")  # noqa: B023
@@ -81,19 +84,30 @@ def run_and_kill(jobs: Path, size: Size, proxy: Proxy, server: MortalServer, dra
                 time.sleep(draws.uniform(0, 0.5))  # an instant at random is what is tried
                 server.start()
                 trial.server_kills += 1
-            wait_for(
-                lambda: process.poll() is not None or (due is not None and len(proxy.sent) >= due),  # noqa: B023
-                "the end or the next kill",
-            )
-            if process.poll() is None:
-                time.sleep(draws.uniform(0, 0.05))
+            wait_for(lambda: process.poll() is not None, "the end, or a kill")  # noqa: B023
         finally:
             process.kill()
+            proxy.on_sent = lambda: None
         trial.sent_again += [row for row in rows_of(proxy.sent[before:]) if row in known]
         if process.wait() >= 0:
             assert process.returncode == 0, batch_jobs.said(jobs)[-3000:]
             return trial
         trial.kills += 1
+
+
+def kill_at(count: int, process: subprocess.Popen[bytes], proxy: Proxy, draws: random.Random) -> None:
+    """Kill a process a moment after so many requests were sent; where they were before, at any moment of its start."""
+    if len(proxy.sent) >= count:
+        time.sleep(draws.uniform(0, 1.5))
+        process.kill()
+        return
+    moments = [draws.uniform(0, 0.05)]
+
+    def on_sent() -> None:
+        if len(proxy.sent) >= count and moments:
+            threading.Timer(moments.pop(), process.kill).start()
+
+    proxy.on_sent = on_sent
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import contextlib
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 LENGTH = re.compile(rb"\r\ncontent-length:\s*(\d+)", re.IGNORECASE)
@@ -31,10 +31,14 @@ class Sent:
 
 @dataclass
 class Proxy:
-    """The proxy: its address, and the requests that went to the server through it."""
+    """The proxy: its address, and the requests that went to the server through it.
+
+    ``on_sent`` is called, in the proxy's thread, before each of them goes on.
+    """
 
     base_url: str = ""
     sent: list[Sent] = field(default_factory=list)
+    on_sent: Callable[[], None] = lambda: None
 
 
 @contextlib.contextmanager
@@ -105,5 +109,6 @@ async def _requests(proxy: Proxy, reader: asyncio.StreamReader, writer: asyncio.
             body = await reader.readexactly(int(length[1])) if length else b""
             if body:
                 proxy.sent.append(Sent(time.monotonic(), body))
+                proxy.on_sent()
             writer.write(head + body)
             await writer.drain()
