@@ -282,13 +282,14 @@ def test_builds_other_than_the_servers_own_are_looked_at_once_each(server: Batch
     assert server.looks <= 4  # and not after each answer
 
 
-def test_an_answer_that_stalls_is_asked_for_again(server: BatchServer) -> None:
+def test_an_answer_that_stalls_is_asked_for_again_when_its_server_has_been_looked_at(server: BatchServer) -> None:
     stalled = threading.Event()
 
     def script(asked: Request) -> None:
         if asked.prompt == "row 1" and not stalled.is_set():
             asked.begin()
             asked.delta(content="RO")
+            server.slots = 2  # as a server has that took this one's place
             stalled.set()
             ended.wait(30)
         else:
@@ -302,6 +303,7 @@ def test_an_answer_that_stalls_is_asked_for_again(server: BatchServer) -> None:
         ended.set()
     assert kept.texts == answers(3)
     assert [(entry.item, entry.kind) for entry in kept.of(Failed)] == [(1, "stalled")]
+    assert [entry.slots for entry in kept.of(Server)] == [4, 2]
 
 
 def test_a_run_stops_when_no_endpoint_is_there_for_too_long(server: BatchServer) -> None:
