@@ -13,6 +13,8 @@ from typing import Any
 
 import msgspec
 
+from nexus_tasks.stats.energy import EnergySum
+
 KINDS = (
     "connect", "disconnected", "timeout", "stalled", "http_status", "protocol", "in_stream", "rate_limited",
     "too_long", "refused", "unauthorized", "malformed", "no_prompt", "template", "schema", "parameter", "too_large",
@@ -121,11 +123,13 @@ class Server(msgspec.Struct, tag="server", omit_defaults=True):
 class Session(msgspec.Struct, tag="session", omit_defaults=True):
     """A process begins to work on the job (``ended`` is None), or has ended its work.
 
-    ``ended`` is ``complete``, ``interrupted``, ``cancelled`` or an error's line.
+    ``ended`` is ``complete``, ``interrupted``, ``cancelled`` or an error's line. ``energy`` is what GPUs of the servers
+    took meanwhile; None where nothing is known of it.
     """
 
     at: float
     ended: str | None = None
+    energy: EnergySum | None = None
 
 
 Entry = Begun | Answered | Failed | SetAside | Reopened | Server | Session

@@ -33,6 +33,7 @@ from nexus_tasks.records.batch_rows import (
     Example,
     FailureRow,
     Input,
+    JobEnergy,
     Reason,
     SchemaRow,
     ServerRow,
@@ -230,7 +231,18 @@ def _summary(state: State, counted: Tally) -> BatchSummary:
         finish_reasons=dict(counted.finish_reasons.most_common()),
         sampled=len(counted.requests.kept),
         sampled_of=counted.requests.offered,
+        energy=_energy(state),
     )
+
+
+def _energy(state: State) -> JobEnergy | None:
+    energy = state.energy
+    if energy is None:
+        return None
+    return JobEnergy(
+        joules=energy.joules, joules_per_token=state.joules_per_token, source=", ".join(energy.sources),
+        at_least=energy.at_least,
+    )  # fmt: skip
 
 
 def _rate(count: int | None, seconds: float) -> float | None:

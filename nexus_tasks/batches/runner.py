@@ -33,6 +33,7 @@ from nexus_tasks.batches.twins import Twins
 from nexus_tasks.batches.window import Window, Work
 from nexus_tasks.batches.worker import Worker
 from nexus_tasks.core.errors import BatchError
+from nexus_tasks.fleet.energy_meter import Meter
 
 TICK_S = 0.1
 READ_AT_ONCE = 256
@@ -50,6 +51,7 @@ def run(
     history: History | None = None,
     keys: bytes | None = None,
     console: Console | None = None,
+    meter: Meter | None = None,
 ) -> Outcome:
     """Put items to endpoints until each has its result.
 
@@ -61,6 +63,7 @@ def run(
         history: None where nothing has been asked before.
         keys: KEY_BYTES for each item in order, as rows.index has them; needed for ``options.dedupe`` alone.
         console: gets the progress; None where nothing is to be shown.
+        meter: of the energy meanwhile; it is stopped at the end.
 
     Raises:
         BatchError: the journal can't be written.
@@ -89,7 +92,7 @@ def run(
     finally:
         outcome.seconds = perf_counter() - began
         with contextlib.suppress(BatchError):
-            journal.write([Session(time.time(), ended)])
+            journal.write([Session(time.time(), ended, meter.stop() if meter else None)])
     return outcome
 
 

@@ -17,8 +17,9 @@ from rich.text import Text
 
 from nexus_tasks.batches.options import Outcome
 from nexus_tasks.batches.summary import Summary
-from nexus_tasks.core.text import MISSING, duration, minute, number, plural
+from nexus_tasks.core.text import MISSING, duration, listing, minute, number, plural
 from nexus_tasks.hostlib.terminal_text import plain
+from nexus_tasks.stats.energy import EnergySum
 
 
 def show(summary: Summary, console: Console) -> None:
@@ -80,6 +81,8 @@ def _lines(one: Summary) -> Iterator[tuple[str, str]]:
         yield "answered alike", f"{one.twins:,}, by the answer of an identical request"
     tokens = one.tokens
     yield "tokens", f"{tokens['prompt']:,} prompt, {tokens['output']:,} output"
+    if one.energy:
+        yield "energy", _energy(one.energy, one.joules_per_token)
     if one.holder and one.rows_per_s:
         left = MISSING if one.remaining_s is None else duration(one.remaining_s)
         yield "rate", f"{number(one.rows_per_s)} rows/s, {left} left"
@@ -92,6 +95,12 @@ def _lines(one: Summary) -> Iterator[tuple[str, str]]:
 def _ended(one: Summary) -> str:
     """The state of a job that no process works on, with the error that ended it."""
     return f"{one.state}: {one.ended}" if one.state == "failed" and one.ended else one.state
+
+
+def _energy(energy: EnergySum, joules_per_token: float | None) -> str:
+    """``4,200 J of rig-1, 0.35 J a token``, or ``at least 4,200 J of rig-1``."""
+    told = f"{'at least ' if energy.at_least else ''}{number(energy.joules, 'J')} of {listing(energy.sources)}"
+    return told if joules_per_token is None else f"{told}, {number(joules_per_token, 'J')} a token"
 
 
 def _counts(total: int, by_kind: dict[str, int]) -> str:

@@ -27,6 +27,7 @@ from nexus_tasks.batches.inputs import Input
 from nexus_tasks.batches.items import KEY_BYTES
 from nexus_tasks.batches.job import Folder, Job
 from nexus_tasks.batches.journal import Journal
+from nexus_tasks.batches.metering import metered
 from nexus_tasks.batches.options import COMPLETE, Outcome
 from nexus_tasks.batches.record import Origin
 from nexus_tasks.batches.state import SET_ASIDE, Answerer, State
@@ -115,10 +116,11 @@ def _run(folder: Folder, asked: Job, log: Journal, endpoints: Sequence[Reached],
     keys = folder.rows_index.read_bytes() if asked.options.dedupe else None
     items = inputs.items(asked.input, lambda item: not log.is_done(item))
     try:
-        outcome = runner.run(
-            items, endpoints, log, asked.options,
-            total=total, done_before=log.state.done, history=log, keys=keys, console=place.console,
-        )  # fmt: skip
+        with metered(endpoints, place.say) as meter:
+            outcome = runner.run(
+                items, endpoints, log, asked.options,
+                total=total, done_before=log.state.done, history=log, keys=keys, console=place.console, meter=meter,
+            )  # fmt: skip
     finally:
         _record(folder, asked, log.state, [one.target.api_key for one in endpoints], place)
     return Done(folder, asked, log.state, outcome)

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nexus_tasks.batches.entries import KINDS
+from nexus_tasks.stats.energy import EnergySum, added
 
 NEW, BEGUN, ANSWERED, SET_ASIDE = range(4)
 NAMES = ("new", "begun", "answered", "set_aside")
@@ -76,6 +77,7 @@ class _Server(msgspec.Struct, tag="server"):
 class _Session(msgspec.Struct, tag="session"):
     at: float
     ended: str | None = None
+    energy: EnergySum | None = None
 
 
 _Counted = _Begun | _Answered | _Failed | _SetAside | _Reopened | _Server | _Session
@@ -137,6 +139,8 @@ class State:
         self.ended: str | None = None
         """The end of the last session: None while it runs, or where it was killed."""
         self._places: dict[Answerer, int] = {}
+        self._energy: EnergySum | None = None
+        self._unmetered = 0  # sessions of which no energy is known
 
     def count(self, state: int) -> int:
         """The number of items that are in a state."""
@@ -153,6 +157,20 @@ class State:
         if self.session_at is None or self.last_at is None or self.last_at <= self.session_at or not self.session_done:
             return None
         return self.session_done / (self.last_at - self.session_at)
+
+    @property
+    def energy(self) -> EnergySum | None:
+        """The energy of all sessions, at least that of those that told it; None where none did."""
+        if self._energy is None or not self._unmetered:
+            return self._energy
+        return msgspec.structs.replace(self._energy, at_least=True)
+
+    @property
+    def joules_per_token(self) -> float | None:
+        """Energy for each token of the answers; None where the energy is a lower bound, or there are none."""
+        if self.energy is None or self.energy.at_least or not self.tokens.output:
+            return None
+        return self.energy.joules / self.tokens.output
 
     def items(self, state: int) -> npt.NDArray[np.intp]:
         """The items that are in a state, in order."""
@@ -201,8 +219,10 @@ class State:
                     self._reopen(item)
             case _Server(endpoint, model, build):
                 self.servers[endpoint] = Answerer(endpoint, model, build)
-            case _Session(at, ended):
+            case _Session(at, ended, energy):
                 self._session(at, ended)
+                if energy:
+                    self._meter(energy)
 
     # Items beyond the total are rows that the input no longer has.
 
@@ -245,8 +265,14 @@ class State:
             self.began_at = at if self.began_at is None else self.began_at
             self.session_at = self.last_at = at
             self.session_done = 0
+            self._unmetered += 1
         self.of[:] = self.of.translate(_BEGUN_TO_NEW)
         self.ended = ended
+
+    def _meter(self, energy: EnergySum) -> None:
+        """The energy of the session that ends."""
+        self._energy = added(self._energy, energy) if self._energy else energy
+        self._unmetered -= 1
 
     def _progress(self, at: float) -> None:
         self.last_at = at

@@ -16,6 +16,7 @@ from nexus_tasks.batches.job import CANCELLED, Folder, Job
 from nexus_tasks.batches.options import COMPLETE, INTERRUPTED
 from nexus_tasks.batches.state import ANSWERED, BEGUN, State
 from nexus_tasks.hostlib.locks import Holder
+from nexus_tasks.stats.energy import EnergySum
 
 
 class Example(msgspec.Struct, frozen=True):
@@ -35,6 +36,8 @@ class Summary(msgspec.Struct, frozen=True):
         examples: the first row that failed for each reason.
         tokens: of all answers.
         retried: attempts that failed, by kind.
+        energy: of the servers' GPUs, as far as it is known.
+        joules_per_token: None where ``energy`` is a lower bound.
         rows_per_s: of the last session; None where it did nothing yet.
     """
 
@@ -59,6 +62,8 @@ class Summary(msgspec.Struct, frozen=True):
     ended: str | None = None
     rows_per_s: float | None = None
     remaining_s: float | None = None
+    energy: EnergySum | None = None
+    joules_per_token: float | None = None
 
 
 def summary_of(folder: Folder) -> Summary:
@@ -89,6 +94,7 @@ def made(folder: Folder, job: Job, state: State, holder: Holder | None = None) -
         ],
         holder=str(holder) if holder else None, ended=None if holder else state.ended, rows_per_s=rate,
         remaining_s=remaining / rate if holder and rate else None,
+        energy=state.energy, joules_per_token=state.joules_per_token,
     )  # fmt: skip
 
 

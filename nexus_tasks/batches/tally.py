@@ -83,7 +83,7 @@ class Tally:
                 self._set_aside(offset, entry)
             case Server():
                 self._server(entry)
-            case Session(at, ended):
+            case Session(at, ended, _):
                 self._session(at, ended)
             case Reopened():
                 pass  # the state knows

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nexus_tasks.records.benchmark_rows import Header, Machine, Part
+from nexus_tasks.records.benchmark_rows import Energy, Header, Machine, Part
 
 COMPLETE, INTERRUPTED, CANCELLED = "complete", "interrupted", "cancelled"
 """Outcomes of a batch so far; any other is the line of the error that stopped it."""
@@ -163,6 +163,12 @@ class AnswerRow(Part, kw_only=True, tag_field="type", tag="answer"):
     invalid_reason: str | None
 
 
+class JobEnergy(Energy, kw_only=True):
+    """Energy of the servers' GPUs over all sessions; ``at_least`` where it is not known of all, or not all the time."""
+
+    at_least: bool
+
+
 class BatchSummary(Part, kw_only=True, tag_field="type", tag="summary"):
     """The last row of a batch: how its items stand, and what it took so far.
 
@@ -191,6 +197,7 @@ class BatchSummary(Part, kw_only=True, tag_field="type", tag="summary"):
     finish_reasons: dict[str, int]
     sampled: int
     sampled_of: int
+    energy: JobEnergy | None = None
 
 
 BatchRow = EndpointRow | IntervalRow | SessionRow | FailureRow | ServerRow | SchemaRow | RequestRow | AnswerRow

@@ -16,6 +16,7 @@ from nexus_tasks.batches.items import Item, Misfit, Request, Row
 from nexus_tasks.batches.record import Origin
 from nexus_tasks.batches.tally import ANSWER_LETTERS, SAMPLED_ANSWERS, SAMPLED_REQUESTS
 from nexus_tasks.records.batch_rows import Example
+from nexus_tasks.stats.energy import EnergySum
 from tests.batch_runs import Run, Server, recorded, unequal
 
 RIG = "rig/main"
@@ -53,6 +54,21 @@ def test_each_record_of_a_job_tells_all_so_far(tmp_path: Path) -> None:
     assert (first.summary.ok, first.summary.outcome, first.summary.left) == (False, "interrupted", len(left))
     assert (last.summary.ok, last.summary.outcome, last.summary.answered) == (True, "complete", 50)
     assert first.header.job.created_at == last.header.job.created_at
+
+
+def test_energy_is_in_the_record_where_it_is_known(tmp_path: Path) -> None:
+    run = Run({RIG: Server()})
+    run.work(range(5), ended=None)
+    unknown = recorded(tmp_path / "unknown", [*run.entries, Session(run.at, "complete")], items=5).summary
+    ended = Session(run.at, "complete", EnergySum(1000.0, ("rig-1", "rig-2")))
+    known = recorded(tmp_path / "known", [*run.entries, ended], items=5).summary
+    assert unknown
+    assert known
+    assert known.output_tokens
+    assert unknown.energy is None
+    assert known.energy
+    assert known.energy.joules_per_token == pytest.approx(1000 / known.output_tokens)
+    assert (known.energy.joules, known.energy.source, known.energy.at_least) == (1000.0, "rig-1, rig-2", False)
 
 
 ODD: dict[str, tuple[list[Entry], int]] = {

@@ -12,6 +12,8 @@ from nexus_tasks.batches import screens
 from nexus_tasks.batches.entries import Begun, Entry, Failed, Session
 from nexus_tasks.batches.options import Outcome, Served
 from nexus_tasks.batches.summary import Summary, summary_of
+from nexus_tasks.core.text import SPACE
+from nexus_tasks.stats.energy import EnergySum
 from tests.unit.batches.jobs import answered, declared, set_aside, told
 
 WORK: list[Entry] = [
@@ -70,3 +72,23 @@ def test_a_session_is_told_with_its_rates_and_lost_endpoints(console: Console) -
     assert shown(console) == [
         "5 answers in 2.0 s, 2.50 rows/s, 250 tokens/s", "gpu1/main was not in use at the end: is gone"
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("energy", "line"),
+    [
+        (EnergySum(4200.0, ("rig-1", "rig-2")), "4,200 J of rig-1 and rig-2, 840 J a token"),
+        (EnergySum(4200.0, ("rig-1",), at_least=True), "at least 4,200 J of rig-1"),
+        (None, None),
+    ],
+    ids=["known", "a lower bound", "unknown"],
+)
+def test_energy_is_told_where_it_is_known(
+    tmp_path: Path, console: Console, energy: EnergySum | None, line: str | None
+) -> None:
+    folder = declared(tmp_path)
+    told(folder, *WORK, Session(9.0, "complete", energy))
+    screens.show(summary_of(folder), console)
+    lines = [text.replace(SPACE, " ") for text in shown(console)]
+    told_of = [text.removeprefix("energy").strip() for text in lines if text.startswith("energy")]
+    assert told_of == ([] if line is None else [line])

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
+import pytest
 
 from nexus_tasks.batches.entries import Answer, Answered, Begun, Entry, Failed, Reopened, Session, SetAside, Usage
 from nexus_tasks.batches.state import ANSWERED, BEGUN, NEW, NO_OFFSET, SET_ASIDE, Answerer, State
+from nexus_tasks.stats.energy import EnergySum
 
 GPU1 = Answerer("gpu1/main", "qwen", "b1")
 
@@ -85,3 +87,29 @@ def test_the_rate_is_that_of_the_last_session() -> None:
     sessions: list[Entry] = [Session(0.0), answered(0, at=100.0), Session(100.0, "interrupted"), Session(200.0)]
     assert state_after(sessions).rows_per_s is None
     assert state_after([*sessions, answered(1, at=202.0), answered(2, at=204.0)]).rows_per_s == 0.5
+
+
+ONE, OTHER = EnergySum(1000.0, ("rig-1",)), EnergySum(500.0, ("rig-2",))
+
+
+@pytest.mark.parametrize(
+    ("sessions", "expected", "joules_per_token"),
+    [
+        ([], None, None),
+        ([Session(0.0), Session(1.0, "complete")], None, None),
+        ([Session(0.0), Session(1.0, "interrupted", ONE)], ONE, 200.0),
+        (
+            [Session(0.0), Session(1.0, "interrupted", ONE), Session(2.0), Session(3.0, "complete", OTHER)],
+            EnergySum(1500.0, ("rig-1", "rig-2")), 300.0,
+        ),
+        ([Session(0.0), Session(1.0), Session(2.0, "complete", ONE)], EnergySum(1000.0, ("rig-1",), True), None),
+        ([Session(0.0), Session(1.0, "interrupted", ONE), Session(2.0)], EnergySum(1000.0, ("rig-1",), True), None),
+        ([Session(0.0), Session(1.0, "interrupted", ONE), Session(2.0, "cancelled")], ONE, 200.0),
+    ],
+    ids=["no session", "none tells", "one tells", "both tell", "one was killed", "one is at work", "cancelled later"],
+)  # fmt: skip
+def test_the_energy_is_that_of_all_sessions_and_a_lower_bound_where_one_tells_none(
+    sessions: list[Entry], expected: EnergySum | None, joules_per_token: float | None
+) -> None:
+    state = state_after([answered(0, tokens=5), *sessions])
+    assert (state.energy, state.joules_per_token) == (expected, joules_per_token)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from nexus_tasks.core.text import MISSING, SPACE, duration, moment, number, plural, span, whole
+from nexus_tasks.records.batch_rows import JobEnergy
 from nexus_tasks.records.store import BatchRecord
 from nexus_tasks.reports import conditions
 from nexus_tasks.reports.markup import Block, Cell, Column, Rows, fill, note, table
@@ -220,7 +221,17 @@ def _tiles(record: BatchRecord) -> list[dict[str, Any]]:
     if known and summary.answered:
         busy = sum(share * slots for share, slots in known) / sum(slots for _, slots in known)
         made.append(_tile("Slots busy", f"{busy * 100:.0f}", "%", "while there was more to begin"))
+    if summary.energy:
+        made.append(_energy(summary.energy))
     return made
+
+
+def _energy(energy: JobEnergy) -> dict[str, Any]:
+    """The tile of the energy, for each token where all of it is known."""
+    if energy.joules_per_token is not None:
+        detail = f"{number(energy.joules, 'J')} in all, of {energy.source}"
+        return _tile("Energy", number(energy.joules_per_token), "J/token", detail)
+    return _tile("Energy", number(energy.joules), "J", f"{'at least, ' if energy.at_least else ''}of {energy.source}")
 
 
 def _tile(label: str, value: str, unit: str, detail: str) -> dict[str, Any]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from nexus_tasks.batches.asking import Asking
 from nexus_tasks.core.text import SPACE
+from nexus_tasks.records.batch_rows import JobEnergy
 from nexus_tasks.records.store import BatchRecord
 from nexus_tasks.reports.pages.batch import tables
 from tests.batch_runs import Run, Server, recorded, unequal
 
 RIG = "rig/main"
+KNOWN = JobEnergy(joules=4200.0, joules_per_token=0.35, source="rig-1", at_least=False)
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +80,20 @@ def test_the_top_has_the_main_numbers(record: BatchRecord) -> None:
     for shown in ("<h1>prompts.jsonl <span>put to qwen3-8b-q4-k-m</span></h1>", ">387 <small>of 400</small>",
                   ">80.3 <small>%</small>", "400 rows, max tokens 200, temperature 0.7, on gpu-hosts"):  # fmt: skip
         assert shown in html, shown
+
+
+@pytest.mark.parametrize(
+    ("energy", "shown"),
+    [
+        (None, None),
+        (KNOWN, f"4,200{SPACE}J in all, of rig-1"),
+        (msgspec.structs.replace(KNOWN, joules_per_token=None, at_least=True), "at least, of rig-1"),
+    ],
+    ids=["unknown", "known", "a lower bound"],
+)
+def test_energy_is_a_tile_where_it_is_known(record: BatchRecord, energy: JobEnergy | None, shown: str | None) -> None:
+    assert record.summary
+    summary = msgspec.structs.replace(record.summary, energy=energy)
+    html = tables.head(dataclasses.replace(record, summary=summary)).html
+    assert ("Energy" in html) is (energy is not None)
+    assert shown is None or shown in html
