@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from nexus_tasks.batches.endpoint import Reached
 from nexus_tasks.core.errors import NexusError
 from nexus_tasks.core.text import listing
-from nexus_tasks.fleet import exporters, locality
+from nexus_tasks.fleet import energy_meter, exporters, locality
 from nexus_tasks.fleet.energy_meter import Meter
 
 
@@ -37,8 +37,8 @@ def metered(endpoints: Sequence[Reached], say: Callable[[str], object]) -> Itera
             yield meter
         finally:
             meter.stop()
-            if gaps := [source for source in meter.gaps if source not in meter.problems]:
-                say(f"the energy of {listing(gaps)} is known for a part of the time only")
+            if gaps := [energy_meter.named(source) for source in meter.gaps if source not in meter.problems]:
+                say(f"the energy of {listing(gaps)} is not known of all GPUs, or not all of the time")
 
 
 def _is_here(one: Reached) -> bool:

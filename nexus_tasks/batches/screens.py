@@ -18,6 +18,7 @@ from rich.text import Text
 from nexus_tasks.batches.options import Outcome
 from nexus_tasks.batches.summary import Summary
 from nexus_tasks.core.text import MISSING, duration, listing, minute, number, plural
+from nexus_tasks.fleet.energy_meter import named
 from nexus_tasks.hostlib.terminal_text import plain
 from nexus_tasks.stats.energy import EnergySum
 
@@ -99,7 +100,8 @@ def _ended(one: Summary) -> str:
 
 def _energy(energy: EnergySum, joules_per_token: float | None) -> str:
     """``4,200 J of rig-1, 0.35 J a token``, or ``at least 4,200 J of rig-1``."""
-    told = f"{'at least ' if energy.at_least else ''}{number(energy.joules, 'J')} of {listing(energy.sources)}"
+    sources = [named(source) for source in energy.sources]
+    told = f"{'at least ' if energy.at_least else ''}{number(energy.joules, 'J')} of {listing(sources)}"
     return told if joules_per_token is None else f"{told}, {number(joules_per_token, 'J')} a token"
 
 

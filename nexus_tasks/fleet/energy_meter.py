@@ -132,6 +132,11 @@ class Meter:
             self._windows.count(until_s)
 
 
+def named(source: str) -> str:
+    """A source for readers."""
+    return "this machine" if source == sampling.CLIENT else source
+
+
 def _opened(exporter: Exporter) -> _Opened:
     """The exporter, asked for the first time."""
     way = contextlib.ExitStack()

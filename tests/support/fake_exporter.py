@@ -1,4 +1,4 @@
-"""An exporter of role telemetry whose one GPU takes 100 W, by its counter; ``gpus`` says how many there are.
+"""An exporter of role telemetry whose one GPU takes 100 W, by its counter; it may have none, or one that tells nothing.
 
 with FakeExporter() as fake:
     Exporter("rig-1", fake.address)
@@ -18,14 +18,14 @@ INFO = 'llama_nexus_gpu_info{gpu="0",name="Test GPU",driver="580"} 1\n'
 class FakeExporter:
     """Listens on loopback while the block lasts; ``asked`` counts the scrapes."""
 
-    def __init__(self, gpus: int = 1) -> None:
+    def __init__(self, *, gpus: int = 1, counts: bool = True) -> None:
         self.asked = 0
         fake = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 fake.asked += 1
-                body = f"llama_nexus_memory_used_bytes 1\n{_gpu() if gpus else ''}".encode()
+                body = f"llama_nexus_memory_used_bytes 1\n{_gpu(counts) if gpus else ''}".encode()
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
@@ -46,6 +46,8 @@ class FakeExporter:
         self._server.server_close()
 
 
-def _gpu() -> str:
+def _gpu(counts: bool) -> str:
+    if not counts:
+        return INFO
     joules = 1e6 + POWER_W * time.perf_counter()
     return f'{INFO}# TYPE {COUNTER} counter\n{COUNTER}{{gpu="0"}} {joules}\n'

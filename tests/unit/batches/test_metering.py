@@ -79,6 +79,13 @@ def test_an_exporter_that_does_not_answer_is_named_and_the_batch_goes_on(declare
     assert said == ["the energy of rig1 is not known: connection refused"]
 
 
+def test_a_gpu_that_tells_nothing_is_named_and_the_batch_goes_on(declare: Declare) -> None:
+    with BatchServer() as server, FakeExporter(counts=False) as fake:
+        declare(rig1=fake.address)
+        energy, said = run(deployed("rig1", server.url))
+    assert (energy, said) == (None, ["the energy of rig1 is not known of all GPUs, or not all of the time"])
+
+
 def test_an_inventory_that_fails_is_told_and_the_batch_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(_: Sequence[Target]) -> dict[str, Exporter]:
         raise DeployError("no host answers", hint="look at them")

@@ -77,7 +77,7 @@ def test_a_session_is_told_with_its_rates_and_lost_endpoints(console: Console) -
 @pytest.mark.parametrize(
     ("energy", "line"),
     [
-        (EnergySum(4200.0, ("rig-1", "rig-2")), "4,200 J of rig-1 and rig-2, 840 J a token"),
+        (EnergySum(4200.0, ("client", "rig-2")), "4,200 J of this machine and rig-2, 840 J a token"),
         (EnergySum(4200.0, ("rig-1",), at_least=True), "at least 4,200 J of rig-1"),
         (None, None),
     ],

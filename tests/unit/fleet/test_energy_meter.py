@@ -10,6 +10,7 @@ import pytest
 from nexus_tasks.fleet.energy_meter import Meter
 from nexus_tasks.fleet.exporters import Exporter
 from nexus_tasks.stats.energy import GAP_S
+from nexus_tasks.telemetry import sampling
 from tests.conftest import free_port, wait_for
 from tests.support.fake_exporter import POWER_W, FakeExporter
 
@@ -28,6 +29,29 @@ def test_the_energy_is_that_of_the_time_from_begin_to_stop() -> None:
     assert not [thread for thread in threading.enumerate() if thread.name == "energy"]
 
 
+class OneGpu(sampling.Gpus):
+    """A GPU of this machine that takes 100 W."""
+
+    def __enter__(self) -> OneGpu:
+        self.inventory = [sampling.Gpu(0, "Test GPU", "580", None)]
+        return self
+
+    def read(self) -> list[sampling.Row]:
+        unknown = dict.fromkeys(("utilization_percent", "memory_used_mib", "temperature_c", "energy_j"))
+        return [{"index": 0, "power_w": POWER_W, **unknown}] if self.inventory else []
+
+
+def test_gpus_of_this_machine_count_where_servers_run_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "Gpus", OneGpu)
+    with Meter(local=True, exporters=[]) as meter:  # shorter than an interval
+        here = meter.stop()
+    with FakeExporter() as fake, Meter(local=False, exporters=[Exporter("rig-1", fake.address)]) as other:
+        there = other.stop()
+    assert here
+    assert there
+    assert (here.sources, there.sources) == ((sampling.CLIENT,), ("rig-1",))
+
+
 def test_a_work_that_is_shorter_than_an_interval_has_its_energy_too() -> None:
     with FakeExporter() as fake, Meter(local=False, exporters=[Exporter("rig-1", fake.address)]) as meter:
         taken = meter.stop()
@@ -36,9 +60,8 @@ def test_a_work_that_is_shorter_than_an_interval_has_its_energy_too() -> None:
 
 
 def test_servers_that_nobody_meters_make_the_sum_a_lower_bound() -> None:
-    exporters = [Exporter("rig-1", "{fake}"), Exporter("rig-2", f"127.0.0.1:{free_port()}")]
     with FakeExporter() as fake:
-        exporters[0] = Exporter("rig-1", fake.address)
+        exporters = [Exporter("rig-1", fake.address), Exporter("rig-2", f"127.0.0.1:{free_port()}")]
         with Meter(local=False, exporters=exporters) as meter:
             silent = meter.stop()
         with Meter(local=False, exporters=exporters[:1], is_partial=True) as partial:
