@@ -9,6 +9,7 @@ import pytest
 
 from nexus_tasks.fleet.energy_meter import Meter
 from nexus_tasks.fleet.exporters import Exporter
+from nexus_tasks.records.benchmark_rows import GpuState
 from nexus_tasks.stats.energy import GAP_S
 from nexus_tasks.telemetry import sampling
 from tests.conftest import free_port, wait_for
@@ -37,8 +38,8 @@ class OneGpu(sampling.Gpus):
         return self
 
     def read(self) -> list[sampling.Row]:
-        unknown = dict.fromkeys(("utilization_percent", "memory_used_mib", "temperature_c", "energy_j"))
-        return [{"index": 0, "power_w": POWER_W, **unknown}] if self.inventory else []
+        unknown = dict.fromkeys(GpuState.__struct_fields__)
+        return [{**unknown, "index": 0, "power_w": POWER_W}] if self.inventory else []
 
 
 def test_gpus_of_this_machine_count_where_servers_run_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
