@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import functools
 import shlex
+import signal
 import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -267,4 +268,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what comes before and after the requests, too
     sys.exit(main())

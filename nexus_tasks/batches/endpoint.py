@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,8 +20,6 @@ from nexus_tasks.fleet.targets import Target
 from nexus_tasks.servers import client, endpoint, route
 from nexus_tasks.servers.endpoint import Endpoint
 from nexus_tasks.servers.route import Route
-
-ASKED_AT_ONCE = 16
 
 
 class Found(NamedTuple):
@@ -113,8 +112,7 @@ def reached(wanted: Sequence[Target], *, model: str | None) -> Iterator[list[Rea
     """
     with contextlib.ExitStack() as stack:
         ways = [stack.enter_context(contextlib.closing(Access(target))) for target in wanted]
-        with ThreadPoolExecutor(ASKED_AT_ONCE) as threads:
-            endpoints = list(threads.map(_asked, wanted, ways))
+        endpoints = [one.result() for one in [_asking(*pair) for pair in zip(wanted, ways, strict=True)]]
         down = [one for one in endpoints if one.server is None]
         if len(down) == len(endpoints):
             raise EndpointDown(
@@ -123,6 +121,20 @@ def reached(wanted: Sequence[Target], *, model: str | None) -> Iterator[list[Rea
             )
         _check_models(endpoints, model)
         yield endpoints
+
+
+def _asking(target: Target, way: Access) -> Future[Reached]:
+    """Ask what is at a target, in a thread that holds up no Ctrl-C."""
+    asked: Future[Reached] = Future()
+
+    def ask() -> None:
+        try:
+            asked.set_result(_asked(target, way))
+        except BaseException as error:  # is raised where the result is wanted
+            asked.set_exception(error)
+
+    threading.Thread(target=ask, name="batch-look", daemon=True).start()
+    return asked
 
 
 def _asked(target: Target, access: Access) -> Reached:

@@ -36,6 +36,7 @@ from nexus_tasks.core.errors import BatchError
 from nexus_tasks.fleet.energy_meter import Meter
 
 TICK_S = 0.1
+STOPPING = (signal.SIGINT, signal.SIGTERM)
 READ_AT_ONCE = 256
 """Rows that are read between two looks at the endpoints."""
 
@@ -74,7 +75,7 @@ def run(
     journal.write([Session(time.time())])
     ended = "stopped by an error"
     try:
-        with Progress(console, outcome) as progress:
+        with Progress(console, outcome) as progress, _signals_given_back():
             uvloop.run(
                 _supervised(
                     items,
@@ -96,6 +97,18 @@ def run(
     return outcome
 
 
+@contextlib.contextmanager
+def _signals_given_back() -> Iterator[None]:
+    """Have signals do afterwards what they did before: a loop that is closed leaves handlers that do nothing."""
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # not in the main thread, where nothing was changed
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
 async def _supervised(
     items: Iterator[Item],
     endpoints: Sequence[Reached],
@@ -106,7 +119,7 @@ async def _supervised(
 ) -> None:
     loop = asyncio.get_running_loop()
     run_ = _Run(loop, items, endpoints, journal, options, ledger, progress)
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOPPING:
         with contextlib.suppress(ValueError, RuntimeError):  # outside the main thread nobody interrupts
             loop.add_signal_handler(number, run_.interrupt)
     try:

@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import signal
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -164,6 +165,19 @@ def test_an_interrupted_batch_is_130_and_goes_on(bench: Bench, number: signal.Si
     assert json.loads(bench.run("status", "night", "--json").out)["state"] == "interrupted"
     bench.run("resume", "night")
     assert answered(bench.entries()) == dict.fromkeys(range(20), 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "term"])
+def test_a_batch_that_is_stopped_before_it_asks_is_130_and_leaves_nothing(bench: Bench, number: signal.Signals) -> None:
+    bench.prompts(3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(60)
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with bench.started(bench.file, url, "--name", "night") as process:
+            silent.accept()  # it asks what is there
+            process.send_signal(number)
+            assert process.wait(60) == 130
+    assert not bench.job.path.exists()
 
 
 def test_a_running_batch_is_looked_at_refused_to_others_and_cancelled(bench: Bench) -> None:

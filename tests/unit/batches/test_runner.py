@@ -343,10 +343,12 @@ def test_ctrl_c_stops_at_once_and_leaves_what_was_under_way_begun(server: BatchS
         asked.answer()
 
     server.script = script
+    before = [signal.getsignal(number) for number in runner.STOPPING]
     try:
         outcome, kept = run(prompts(500), server.url)
     finally:
         ended.set()
+    assert [signal.getsignal(number) for number in runner.STOPPING] == before  # the next Ctrl-C counts, too
     assert outcome.ended == INTERRUPTED
     assert kept.ended == INTERRUPTED
     assert 30 in {index for entry in kept.of(Begun) for index in entry.items} - set(kept.texts)
