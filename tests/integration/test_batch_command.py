@@ -173,8 +173,7 @@ def test_a_batch_that_is_stopped_before_it_asks_is_130_and_leaves_nothing(bench:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(60)
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        with bench.started(bench.file, url, "--name", "night") as process:
-            silent.accept()  # it asks what is there
+        with bench.started(bench.file, url, "--name", "night") as process, silent.accept()[0]:  # it asks what is there
             process.send_signal(number)
             assert process.wait(60) == 130
     assert not bench.job.path.exists()
