@@ -248,8 +248,10 @@ class _Run:
     def _give_up_waiting(self) -> None:
         """Stop where no endpoint has been well for too long, or none will be."""
         now = perf_counter()
-        if any(worker.is_well or worker.under_way for worker in self._workers):
-            self._well_at = now if any(worker.is_well for worker in self._workers) else self._well_at
+        is_well = any(worker.is_well and not worker.pace.is_paused for worker in self._workers)
+        if is_well:
+            self._well_at = now
+        if is_well or any(worker.under_way for worker in self._workers):
             return
         if now - self._well_at > self._options.wait_s or all(worker.watch.is_lost for worker in self._workers):
             why = "; ".join(f"{worker.name}: {worker.problem}" for worker in self._workers)

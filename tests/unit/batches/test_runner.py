@@ -354,6 +354,13 @@ def test_ctrl_c_stops_at_once_and_leaves_what_was_under_way_begun(server: BatchS
     assert 30 in {index for entry in kept.of(Begun) for index in entry.items} - set(kept.texts)
 
 
+def test_an_endpoint_that_asks_for_a_pause_of_days_is_not_waited_for(server: BatchServer) -> None:
+    server.script = lambda asked: asked.status(429, "come back on Monday", {"Retry-After": "172800"})
+    outcome, _ = run(prompts(5), server.url, options=dataclasses.replace(QUICK, wait_s=0.5))
+    assert "no endpoint could be used any more" in outcome.ended
+    assert "come back on Monday" in outcome.ended
+
+
 def test_rows_that_cannot_be_asked_are_set_aside_with_their_reason(server: BatchServer) -> None:
     misfit = Item(1, Row(2, 2, "2", {}), 0, misfit=Misfit("no_prompt", "it has no prompt"))
     first, third = [one for one in items(prompts(3)) if one.index != 1]
