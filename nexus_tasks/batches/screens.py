@@ -22,6 +22,9 @@ from nexus_tasks.fleet.energy_meter import named
 from nexus_tasks.hostlib.terminal_text import plain
 from nexus_tasks.stats.energy import EnergySum
 
+MIN_LIST = 72
+"""Width of a list of jobs at least: a narrower terminal breaks its lines, and no column is left out."""
+
 
 def show(summary: Summary, console: Console) -> None:
     """A job: its state, counts, failures, and who answered."""
@@ -57,6 +60,7 @@ def show_all(summaries: Sequence[Summary], console: Console) -> None:
         counts = (one.answered, sum(one.set_aside.values()), one.items)
         begun = minute(datetime.fromisoformat(one.created_at))
         table.add_row(Text(plain(one.name)), one.state, begun, *(f"{count:,}" for count in counts))
+    console.width = max(console.width, MIN_LIST)
     console.print(table)
 
 

@@ -106,9 +106,8 @@ class State:
     """The journal's entries, reduced: a few bytes for each of ``total`` items.
 
     ``of`` has the state of each item; ``offsets`` the place of the entry in the journal that answered it or set it
-    aside; ``attempts`` how often it was sent since it was new or reopened, and ``crashes`` how often the batch was
-    killed meanwhile (both stop at 255); ``reasons`` the index in KINDS of what it was set aside for; ``answered_by``
-    the index in ``answerers`` of who answered it.
+    aside; ``attempts`` how often it was sent since it was new or reopened (it stops at 255); ``reasons`` the index in
+    KINDS of what it was set aside for; ``answered_by`` the index in ``answerers`` of who answered it.
     """
 
     def __init__(self, total: int) -> None:
@@ -116,7 +115,6 @@ class State:
         self.of = bytearray(total)
         self.offsets = array("Q", [NO_OFFSET]) * total
         self.attempts = bytearray(total)
-        self.crashes = bytearray(total)
         self.reasons = bytearray([NO_REASON]) * total
         self.answered_by = array("H", [0]) * total
         self.answerers: list[Answerer] = []
@@ -256,12 +254,10 @@ class State:
     def _reopen(self, item: int) -> None:
         if item < self.total:
             self.of[item], self.offsets[item], self.reasons[item] = NEW, NO_OFFSET, NO_REASON
-            self.attempts[item] = self.crashes[item] = 0
+            self.attempts[item] = 0
 
     def _session(self, at: float, ended: str | None) -> None:
         if ended is None:
-            for item in self.items(BEGUN):  # the one before was killed: those were under way
-                self.crashes[item] = min(self.crashes[item] + 1, _MAX_COUNT)
             self.began_at = at if self.began_at is None else self.began_at
             self.session_at = self.last_at = at
             self.session_done = 0

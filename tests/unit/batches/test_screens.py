@@ -92,3 +92,10 @@ def test_energy_is_told_where_it_is_known(
     lines = [text.replace(SPACE, " ") for text in shown(console)]
     told_of = [text.removeprefix("energy").strip() for text in lines if text.startswith("energy")]
     assert told_of == ([] if line is None else [line])
+
+
+def test_a_narrow_terminal_breaks_the_lines_of_a_list_and_loses_no_column(tmp_path: Path) -> None:
+    narrow = Console(file=io.StringIO(), width=40)
+    screens.show_all([summary(tmp_path, "night")], narrow)
+    [line] = [line.split() for line in shown(narrow) if "night" in line]
+    assert (line[0], line[-1]) == ("night", "3")

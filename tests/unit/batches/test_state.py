@@ -51,16 +51,11 @@ def test_an_attempt_that_failed_leaves_its_item_to_be_asked_again() -> None:
     assert (state.of[0], state.attempts[0], state.failures) == (BEGUN, 2, {"timeout": 1})
 
 
-def test_what_was_under_way_when_the_batch_was_killed_is_counted_and_new() -> None:
+def test_what_was_under_way_when_the_batch_was_killed_is_new() -> None:
     killed: list[Entry] = [Session(0.0), Begun([0, 1], "gpu1/main", 1.0), answered(1), Session(9.0)]
     state = state_after(killed)
-    assert (list(state.of[:2]), list(state.crashes)) == ([NEW, ANSWERED], [1, 0, 0, 0])
+    assert list(state.of[:2]) == [NEW, ANSWERED]
     assert state.ended is None
-
-
-def test_an_interruption_is_no_crash() -> None:
-    state = state_after([Session(0.0), Begun([0], "gpu1/main", 1.0), Session(2.0, "interrupted"), Session(9.0)])
-    assert (state.of[0], state.crashes[0]) == (NEW, 0)
 
 
 def test_a_reopened_item_is_new_and_its_answer_no_longer_counts() -> None:
