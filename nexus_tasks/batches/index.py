@@ -20,7 +20,7 @@ import numpy as np
 from nexus_tasks.batches import inputs, sources
 from nexus_tasks.batches.inputs import Input
 from nexus_tasks.batches.items import KEY_BYTES, Item
-from nexus_tasks.core.errors import UsageError
+from nexus_tasks.core.errors import BatchError, UsageError
 
 NO_KEY = bytes(KEY_BYTES)
 """The key of an item that can't be asked."""
@@ -47,6 +47,7 @@ def write(given: Input, path: Path, progress: Progress = lambda rows: None) -> I
 
     Raises:
         UsageError: the file can't be read, has no row that can be asked, two rows with one id, or changes meanwhile.
+        BatchError: ``path`` can't be written.
     """
     inputs.check(given)
     state = _state(given.source.file)
@@ -72,6 +73,8 @@ def write(given: Input, path: Path, progress: Progress = lambda rows: None) -> I
         if _state(given.source.file) != state:
             raise UsageError(f"{given.source.path} changed while it was read", hint="start again when it is written")
         partial.replace(path)
+    except OSError as error:
+        raise BatchError(f"{path} can't be written: {error.strerror}", hint="make room, then begin again") from error
     finally:
         partial.unlink(missing_ok=True)
     return Index(len(ids), items, misfits, sha256)

@@ -26,7 +26,8 @@ from pathlib import Path
 
 import msgspec
 
-from nexus_tasks.batches import journal
+from nexus_tasks.batches import journal, sources
+from nexus_tasks.batches.asking import APIS
 from nexus_tasks.batches.entries import Session
 from nexus_tasks.batches.index import Index
 from nexus_tasks.batches.inputs import Input
@@ -42,6 +43,8 @@ SCHEMA = 1
 NAME_BYTES = 200  # file systems take names of 255
 CANCELLED = "cancelled"
 CANCEL_SECONDS = 60.0
+MAX_ITEMS = 10**9
+"""Items that a job can have: their state takes some bytes of memory for each."""
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -126,7 +129,8 @@ class Folder:
         """
         try:
             job = msgspec.json.decode(self.declaration.read_bytes(), type=Job)
-        except msgspec.MsgspecError as error:
+            _check_values(job)
+        except (msgspec.MsgspecError, ValueError) as error:
             raise BatchError(
                 f"{self.declaration} is not the declaration of a job: {error}",
                 hint="restore it from a copy, or use the version of Llama Nexus that wrote it",
@@ -148,6 +152,23 @@ class Folder:
             self.rows_index.unlink(missing_ok=True)
             self.lock.unlink(missing_ok=True)
             self.path.rmdir()
+
+
+def _check_values(job: Job) -> None:
+    """Refuse values that no declaration has, such as an edited one might: what goes by them would go wrong.
+
+    Raises:
+        ValueError: with the first, in one line.
+    """
+    source, asking, index = job.input.source, job.input.asking, job.index
+    if source.format not in sources.FORMATS:
+        raise ValueError(f"there is no format {source.format}")
+    if "\0" in source.path or not Path(source.path).is_absolute():
+        raise ValueError(f"{source.path!a} is no absolute path")
+    if asking.api not in APIS or asking.samples < 1:
+        raise ValueError(f"{asking.samples} samples by {asking.api} can't be asked for")
+    if not 0 < index.rows <= index.items <= MAX_ITEMS or index.items != index.rows * asking.samples:
+        raise ValueError(f"{index.items:,} items can't be {index.rows:,} rows of {asking.samples} samples")
 
 
 def check_name(name: str) -> None:
@@ -183,7 +204,10 @@ def create(root: Path, name: str) -> Folder:
         OSError: the folder can't be made.
     """
     folder = check_free(root, name)
-    folder.path.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:  # below /proc, for one
+        raise UsageError(f"{folder.path} can't be made: {error.strerror}", hint="name another folder") from error
     return folder
 
 

@@ -23,6 +23,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from nexus_tasks.core.text import suit_terminals
@@ -99,6 +100,18 @@ def refuse_empty(argv: Sequence[str]) -> None:
             )
 
 
+def _require_working_folder() -> None:
+    """Stop where the working folder was removed: nothing that is named relative to it can be found.
+
+    Raises:
+        UsageError: it is gone.
+    """
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise UsageError("the working folder was removed", hint="cd into one that is there") from error
+
+
 class Main(Protocol):
     """A command: the arguments after its name, or None for those of the process; gives the exit status."""
 
@@ -121,6 +134,7 @@ def command_line(main: Callable[[Sequence[str] | None], int], *, usage_status: i
         suit_terminals()
         try:
             refuse_empty(sys.argv[1:] if argv is None else argv)
+            _require_working_folder()
             return main(argv)
         except NexusError as error:
             sys.stdout.flush()

@@ -12,9 +12,11 @@ from __future__ import annotations
 import codecs
 import io
 import math
+import os
 import sys
 from collections.abc import Sequence
 from datetime import datetime
+from typing import TextIO
 
 MISSING = "\N{EN DASH}"
 SPACE = "\N{NO-BREAK SPACE}"  # between a number and its unit
@@ -29,11 +31,61 @@ STAND_INS = {
 
 
 def suit_terminals() -> None:
-    """Have what this process prints be readable whatever encoding its terminal or pipe has: none raises an error."""
+    """Have what this process prints be readable whatever encoding its terminal or pipe has: none raises an error.
+
+    A stream that was closed before the process began takes everything and shows nothing, and so does that of errors and
+    progress when nobody reads it any more.
+    """
     codecs.register_error("stand-ins", _stand_ins)
+    sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # not what a test or a notebook put in its place
             stream.reconfigure(errors="stand-ins")
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr = Unbroken(sys.stderr)
+
+
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 - as long as the process
+
+
+class Unbroken(io.TextIOBase):
+    """A stream for progress: once nobody reads it any more, it takes everything and shows nothing.
+
+    What is written beside the work must not end the work, as when a terminal is closed, or a pipe to ``head``.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # typeshed has it writable
+        """That of the stream."""
+        return self._stream.encoding
+
+    def isatty(self) -> bool:
+        """True for a terminal."""
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        """The descriptor of the stream."""
+        return self._stream.fileno()
+
+    def write(self, text: str) -> int:
+        """Write a text."""
+        try:
+            return self._stream.write(text)
+        except OSError:
+            self._stream = _nowhere()
+            return len(text)
+
+    def flush(self) -> None:
+        """Have it shown."""
+        try:
+            self._stream.flush()
+        except OSError:
+            self._stream = _nowhere()
 
 
 def _stand_ins(error: UnicodeError) -> tuple[str, int]:

@@ -12,7 +12,7 @@ from nexus_tasks.batches.asking import Asking
 from nexus_tasks.batches.index import NO_KEY
 from nexus_tasks.batches.inputs import Input
 from nexus_tasks.batches.items import KEY_BYTES
-from nexus_tasks.core.errors import UsageError
+from nexus_tasks.core.errors import BatchError, UsageError
 
 
 def given(folder: Path, text: str, name: str = "a.jsonl", samples: int = 1) -> Input:
@@ -73,6 +73,13 @@ def test_a_file_that_is_still_written_is_refused(tmp_path: Path, monkeypatch: py
 
     with pytest.raises(UsageError, match="changed while it was read"):
         index.write(source, tmp_path / "rows.index", append)
+
+
+def test_an_index_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    source = tmp_path / "prompts.txt"
+    source.write_text("Why?\n")
+    with pytest.raises(BatchError, match=r"gone/rows\.index can't be written: No such file or directory"):
+        index.write(Input(sources.find(source)), tmp_path / "gone/rows.index")
 
 
 def test_progress_is_told_by_the_number_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

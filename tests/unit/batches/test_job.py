@@ -41,6 +41,35 @@ def test_a_damaged_declaration_is_one_line(tmp_path: Path, content: bytes) -> No
         folder.load()
 
 
+@pytest.mark.parametrize(
+    ("was", "edited"),
+    [
+        ('"format": "jsonl"', '"format": "xml"'),
+        ('"path": "/data/prompts.jsonl"', '"path": "prompts.jsonl"'),
+        ('"path": "/data/prompts.jsonl"', '"path": "/data/\\u0000"'),
+        ('"rows": 3', '"rows": -3'),
+        ('"items": 3', '"items": 2'),
+        ('"items": 3', '"items": 1000000000000000'),
+        ('"parameters": {', '"samples": -3, "parameters": {'),
+        ('"parameters": {', '"api": "poetry", "parameters": {'),
+    ],
+    ids=["format", "relative", "nul", "rows", "items", "huge", "samples", "api"],
+)
+def test_values_that_no_declaration_has_are_refused(tmp_path: Path, was: str, edited: str) -> None:
+    folder = declared(tmp_path)
+    text = folder.declaration.read_text()
+    assert was in text
+    folder.declaration.write_text(text.replace(was, edited))
+    with pytest.raises(BatchError, match=r"job\.json is not the declaration of a job: ") as error:
+        folder.load()
+    assert error.value.message.isprintable()
+
+
+def test_a_folder_that_cannot_be_made_is_named() -> None:
+    with pytest.raises(UsageError, match="/proc/nothing/night can't be made: No such file or directory"):
+        job.create(Path("/proc/nothing"), "night")
+
+
 def test_a_declaration_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     folder = declared(tmp_path)
     folder.declaration.write_bytes(folder.declaration.read_bytes().replace(b'"schema": 1', b'"schema": 2'))

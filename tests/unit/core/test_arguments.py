@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from nexus_tasks import benchmark, compare, export, monitor, report
+from nexus_tasks import benchmark, compare, export, models, monitor, report
 from nexus_tasks.core import arguments
 
 ROOT = Path(arguments.__file__).parents[1]
-PARSERS = {
-    "benchmark": benchmark._parser, "compare": compare.parser, "export": export._parser, "monitor": monitor._parser,
-    "report": report._parser,
+PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
+    "benchmark": benchmark._parser, "compare": compare.parser, "export": export._parser,
+    "models": lambda: models._parser("list"), "monitor": monitor._parser, "report": report._parser,
 }  # fmt: skip
 OPTIONS = {
     "benchmark": ["--requests", "4"], "compare": ["--results", "r"], "export": ["--format", "csv"],
-    "monitor": ["--once"], "report": ["--force"],
+    "models": ["--json"], "monitor": ["--once"], "report": ["--force"],
 }  # fmt: skip
 
 
@@ -57,6 +59,9 @@ def test_what_nobody_knows_is_refused_with_the_whole_usage(command: str, capsys:
 
 def test_every_command_that_takes_names_is_parsed_so() -> None:
     taking = [path for path in ROOT.glob("*.py") if 'nargs="*"' in path.read_text(encoding="utf-8")]
-    assert {path.stem for path in taking} == set(PARSERS)
+    # Those of batch can't be asked for without a name that is needed.
+    assert {path.stem for path in taking} == {*PARSERS, "batch"}
     for path in taking:
-        assert ".parse_args(" not in path.read_text(encoding="utf-8"), path
+        # What stands behind an action is parsed by the action.
+        text = path.read_text(encoding="utf-8").replace("_actions().parse_args(argv)", "")
+        assert ".parse_args(" not in text, path

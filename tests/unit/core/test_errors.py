@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -101,3 +102,45 @@ def test_a_command_prints_in_whatever_encoding_a_terminal_has(encoding: str) -> 
         assert "a ... b" in out
         assert "<= 5 +- 1 ms -> ? ?" in out
         assert err == "error: no >= here\n hint: ??\n"
+
+
+LINES = """
+import sys
+from nexus_tasks.core.errors import command_line
+
+@command_line
+def main(argv=None):
+    for _ in range(200):
+        print("a line of progress", file=sys.stderr, flush=True)
+    print("a result")
+    return 7
+
+sys.exit(main([]))
+"""
+
+
+def test_progress_that_nobody_reads_any_more_does_not_end_the_work() -> None:
+    process = subprocess.Popen([sys.executable, "-c", LINES], stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stderr is not None
+    process.stderr.close()
+    assert process.stdout is not None
+    with process.stdout as stdout:
+        assert stdout.read() == b"a result\n"
+    assert process.wait() == 7
+
+
+@pytest.mark.parametrize("closed", ["1>&-", "2>&-", "1>&- 2>&-"])
+def test_a_command_works_with_streams_that_are_closed(closed: str) -> None:
+    shell = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", LINES]
+    assert subprocess.run(shell, check=False, capture_output=True).returncode == 7
+
+
+def test_a_working_folder_that_was_removed_is_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert fails_with(DeployError("never reached", hint="")) == 1
+    assert capsys.readouterr().err.startswith("error: the working folder was removed\n hint: ")
