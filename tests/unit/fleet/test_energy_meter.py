@@ -83,7 +83,6 @@ def test_without_gpus_nothing_is_sampled_and_nothing_is_told() -> None:
         assert nothing.stop() is None
 
 
-@pytest.mark.soak
 def test_an_exporter_that_falls_silent_is_named_and_what_came_before_counts() -> None:
     with FakeExporter() as lives:
         with FakeExporter() as dies:
