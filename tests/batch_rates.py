@@ -128,16 +128,22 @@ def syllables(seed: int) -> str:
 
 
 def _batched_bench(binary: Path, model: Path, prompt_tokens: int, rounds: int) -> tuple[float, float]:
-    """The mean step in milliseconds, and tokens per second, at the batch's sizes; the first round is warm-up."""
+    """The mean step in milliseconds, and tokens per second, at the batch's sizes.
+
+    The first round is warm-up. The tool's log is written by a thread, and ends on a busy machine before its last line:
+    one round more than is counted.
+    """
     done = subprocess.run(
         [binary, "-m", model, "-c", "4096", "-t", "1", "-tb", "1", "-npp", str(prompt_tokens),
-         "-ntg", str(OUTPUT_TOKENS), "-npl", ",".join([str(SLOTS)] * (1 + rounds)), "--output-format", "jsonl"],
+         "-ntg", str(OUTPUT_TOKENS), "-npl", ",".join([str(SLOTS)] * (2 + rounds)), "--output-format", "jsonl"],
         check=True, capture_output=True, text=True,
     )  # fmt: skip
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    counted = lines[1 : 1 + rounds]
+    assert counted, done.stdout[-2000:] + done.stderr[-2000:]
     return (
-        median(1000 * line["t_tg"] / OUTPUT_TOKENS for line in lines[1:]),
-        median(line["speed"] for line in lines[1:]),
+        median(1000 * line["t_tg"] / OUTPUT_TOKENS for line in counted),
+        median(line["speed"] for line in counted),
     )
 
 

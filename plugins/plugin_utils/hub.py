@@ -14,11 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # it is read once, by the next line
-
-import huggingface_hub
-from huggingface_hub import constants, errors
-
 from ..module_utils.gguf_model.errors import ModelError, one_line
 from ..module_utils.gguf_model.hub_token import token_problem
 from ..module_utils.gguf_model.origins import nearest_first
@@ -40,10 +35,16 @@ class Hub:
     """A repository at a revision. Raises ModelError where the token can't be sent."""
 
     def __init__(self, repo: str, revision: str, endpoint: str | None, token: str | None) -> None:
+        # Ansible loads all filters of a collection together: those who have no model from the hub need no library.
+        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # it is read once, by the next line
+        import huggingface_hub
+        import huggingface_hub.errors
+
+        self._lib: Any = huggingface_hub
         self._repo, self._revision, self._token = repo, revision, token or None
         if problem := token_problem(self._token):
             raise ModelError(problem)
-        self.endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
+        self.endpoint = (endpoint or huggingface_hub.constants.ENDPOINT).rstrip("/")
         """The address of the hub, or of the mirror."""
 
     def look_up(self, wanted: Sequence[Mapping[str, str]]) -> list[HubFile]:
@@ -67,15 +68,16 @@ class Hub:
             raise ModelError(
                 f"wrong sha256: {self._repo}/{file} has {told}, {wanted} is wanted; correct sha256, or revision"
             )
-        at = huggingface_hub.hf_hub_url(
+        at = self._lib.hf_hub_url(
             self._repo, file, revision=metadata.commit_hash or self._revision, endpoint=self.endpoint
         )
         return HubFile(at.removeprefix(self.endpoint), metadata.size or None, wanted)
 
     def _metadata(self, file: str) -> Any:
+        errors = self._lib.errors
         try:
-            return huggingface_hub.get_hf_file_metadata(
-                huggingface_hub.hf_hub_url(self._repo, file, revision=self._revision, endpoint=self.endpoint),
+            return self._lib.get_hf_file_metadata(
+                self._lib.hf_hub_url(self._repo, file, revision=self._revision, endpoint=self.endpoint),
                 token=self._token or False,
                 endpoint=self.endpoint,
             )
@@ -122,7 +124,7 @@ class Hub:
 
     def _files(self, like: str) -> list[str]:
         """The repository's models, those first whose names are nearest."""
-        api = huggingface_hub.HfApi(endpoint=self.endpoint, token=self._token or False)
+        api = self._lib.HfApi(endpoint=self.endpoint, token=self._token or False)
         names = api.list_repo_files(self._repo, revision=self._revision)
         return nearest_first(like, [name for name in names if name.endswith(".gguf")])
 
