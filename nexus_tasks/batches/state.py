@@ -25,7 +25,6 @@ NAMES = ("new", "begun", "answered", "set_aside")
 NO_OFFSET = 2**64 - 1
 NO_REASON = len(KINDS)
 _KIND_PLACES = {kind: place for place, kind in enumerate(KINDS)}
-_MAX_COUNT = 255  # of a counter of one byte
 _BEGUN_TO_NEW = bytes([NEW, NEW, ANSWERED, SET_ASIDE]).ljust(256, b"\0")
 
 
@@ -106,7 +105,7 @@ class State:
     """The journal's entries, reduced: a few bytes for each of ``total`` items.
 
     ``of`` has the state of each item; ``offsets`` the place of the entry in the journal that answered it or set it
-    aside; ``attempts`` how often it was sent since it was new or reopened (it stops at 255); ``reasons`` the index in
+    aside; ``reasons`` the index in
     KINDS of what it was set aside for; ``answered_by`` the index in ``answerers`` of who answered it.
     """
 
@@ -114,7 +113,6 @@ class State:
         self.total = total
         self.of = bytearray(total)
         self.offsets = array("Q", [NO_OFFSET]) * total
-        self.attempts = bytearray(total)
         self.reasons = bytearray([NO_REASON]) * total
         self.answered_by = array("H", [0]) * total
         self.answerers: list[Answerer] = []
@@ -227,7 +225,6 @@ class State:
     def _begin(self, item: int) -> None:
         if item < self.total and self.of[item] in (NEW, BEGUN):
             self.of[item] = BEGUN
-            self.attempts[item] = min(self.attempts[item] + 1, _MAX_COUNT)
 
     def _answer(self, answered: _Answered, offset: int) -> None:
         item, usage = answered.item, answered.usage
@@ -254,7 +251,6 @@ class State:
     def _reopen(self, item: int) -> None:
         if item < self.total:
             self.of[item], self.offsets[item], self.reasons[item] = NEW, NO_OFFSET, NO_REASON
-            self.attempts[item] = 0
 
     def _session(self, at: float, ended: str | None) -> None:
         if ended is None:

@@ -6,6 +6,8 @@ jamba.cpp, mamba.cpp, mamba2.cpp.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from nexus_tasks.hostlib.model_shape import ModelShape
 
 from ..graph import tensors as t
@@ -125,13 +127,23 @@ def jamba(building: Building) -> None:
 
 def mamba_model(building: Building) -> None:
     """Record the graph of Mamba."""
+    _stacked(building, mamba)
+
+
+def mamba2_model(building: Building) -> None:
+    """Record the graph of Mamba 2."""
+    _stacked(building, mamba2)
+
+
+def _stacked(building: Building, mixer: Callable[..., Tensor]) -> None:
+    """Record a graph whose layers are a mixer and nothing else."""
     net, shape, sizes = building.net, building.shape, building.state_sizes()
     x = net.token_embeddings()
     states, ids = state_inputs(net), net.output_ids()
     for layer in range(shape.n_layer):
         block, residual = f"blk.{layer}", x
         x = net.norm(x, f"{block}.attn_norm", layer)
-        x = mamba(net, states, building.states[layer], block, x, sizes, layer)
+        x = mixer(net, states, building.states[layer], block, x, sizes, layer)
         x, residual = building.skip_others(layer, ids, x, residual)
         x = t.add(x, residual)
     building.head(x)
@@ -207,17 +219,3 @@ def _squared(building: Building, x: Tensor, layer: int) -> Tensor:
     if net.w(f"{name}_latent_up"):
         out = net.linear(out, f"{name}_latent_up")
     return t.add(out, net.feed_forward(x, name, suffix="_shexp", squared=True))
-
-
-def mamba2_model(building: Building) -> None:
-    """Record the graph of Mamba 2."""
-    net, shape, sizes = building.net, building.shape, building.state_sizes()
-    x = net.token_embeddings()
-    states, ids = state_inputs(net), net.output_ids()
-    for layer in range(shape.n_layer):
-        block, residual = f"blk.{layer}", x
-        x = net.norm(x, f"{block}.attn_norm", layer)
-        x = mamba2(net, states, building.states[layer], block, x, sizes, layer)
-        x, residual = building.skip_others(layer, ids, x, residual)
-        x = t.add(x, residual)
-    building.head(x)
