@@ -1,0 +1,1 @@
+"""The gateway on its host: HAProxy asked and told while it runs."""
