@@ -4,9 +4,9 @@
     python -m nexus_tasks.plan models/m.gguf --gpus 24576 --json -ngl 20 --n-cpu-moe 12
     python -m nexus_tasks.plan -l gpu-hosts        # all that the inventory declares
 
-MODEL is a path, an http(s) address, REPO:FILE of the Hugging Face hub, or a profile of the catalogue. ``--gpus`` has
-the free MiB of each GPU; without it everything is planned for the host. All other options are llama-server's own.
-docs/memory.md says what the figures are.
+MODEL is a path, an http(s) address, REPO:FILE of the Hugging Face hub, or a profile of the catalogue, which brings its
+recommended options. ``--gpus`` has the free MiB of each GPU; without it everything is planned for the host. All other
+options are llama-server's own. docs/memory.md says what the figures are.
 """
 
 from __future__ import annotations
@@ -15,17 +15,19 @@ import argparse
 import functools
 import json
 import sys
+import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 
 from nexus_tasks.core.errors import UsageError, command_line
-from nexus_tasks.fleet import planned
+from nexus_tasks.fleet import plan_records, planned
 from nexus_tasks.model_store import plan_text
-from nexus_tasks.model_store.memory import DOES_NOT_FIT, Gpu, MemoryPlan, plan_memory
+from nexus_tasks.model_store.memory import Gpu
 from nexus_tasks.model_store.model_sources import catalogue_of, open_model
-from nexus_tasks.model_store.remedies import remedies
-from nexus_tasks.model_store.server_options import parse_options
+from nexus_tasks.model_store.planning import Planning
+from nexus_tasks.records import store
 
 MAX_GPUS = 64
 
@@ -60,8 +62,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-l", "--limit", metavar="PATTERN", help="hosts of the inventory, for all that they declare")
     parser.add_argument("--gpus", type=free_memory, default=[], metavar="MIB,…", help="free MiB of each GPU")
     parser.add_argument("--host-memory", type=mebibytes, metavar="MIB", help="free MiB of the host")
+    parser.add_argument("--ask", action="store_true", help="with -l: ask hosts for their memory again")
     parser.add_argument("--engine", choices=["analytic"], default="analytic", help="where the figures come from")
     parser.add_argument("--json", action="store_true", help="write JSON, for programs")
+    parser.add_argument("--tag", metavar="TEXT", help="a name for the record; that of a MODEL is written only with it")
+    parser.add_argument(
+        "--results", type=Path, default=store.ROOT, metavar="DIR", help="where the records go (default: %(default)s)"
+    )
     return parser
 
 
@@ -73,22 +80,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _of_inventory(given, words)
     if given.model is None:
         raise UsageError("there is no model to plan", hint="name a MODEL, or hosts with -l PATTERN")
+    if given.ask:
+        raise UsageError("--ask is about hosts of the inventory", hint="name them with -l PATTERN")
     return _of_model(given, words)
 
 
 def _of_inventory(given: argparse.Namespace, words: Sequence[str]) -> int:
     if given.model is not None or given.gpus or given.host_memory or words:
         raise UsageError("-l plans what the inventory declares", hint="leave MODEL and the other options out")
-    declared, lost = planned.declared_models(given.limit)
-    rows = planned.plan_all(declared, functools.cache(lambda name, profiles: open_model(name, json.loads(profiles))))
+    began = time.monotonic()
+    fleet = planned.declared_models(given.limit, given.results, ask_again=given.ask)
+    rows = planned.plan_all(
+        fleet.models, functools.cache(lambda name, profiles: open_model(name, json.loads(profiles)))
+    )
+    path = plan_records.of_fleet(given.limit, fleet, rows, results=given.results, began=began, tag=given.tag)
     if given.json:
         sys.stdout.write(json.dumps(planned.as_json(rows), indent=2) + "\n")
     else:
         _console().print(planned.table(rows))
     problems = {row.declared.server: row.problem for row in rows if row.problem}
-    for name, why in {**problems, **lost}.items():
+    for name, why in {**problems, **fleet.lost}.items():
         sys.stderr.write(f"{name}: {why}\n")
-    return 1 if problems or lost else 0
+    sys.stderr.write(f"record: {path}\n")
+    return 1 if problems or fleet.lost else 0
 
 
 def _console() -> Console:
@@ -96,26 +110,23 @@ def _console() -> Console:
 
 
 def _of_model(given: argparse.Namespace, words: Sequence[str]) -> int:
-    options, others = parse_options(words)
-    catalogue = catalogue_of()
-    shape = open_model(given.model, catalogue)
-    draft = open_model(options.model_draft, catalogue) if options.model_draft else None
-    projector = open_model(options.mmproj, catalogue) if options.mmproj else None
-
-    def plan_with(more: Sequence[str]) -> MemoryPlan:
-        return plan_memory(
-            shape, parse_options(more)[0], given.gpus,
-            host_free_mib=given.host_memory, draft=draft, projector=projector,
-        )  # fmt: skip
-
-    plan = plan_with(words)
-    found = remedies(plan, words, plan_with) if plan.verdict == DOES_NOT_FIT else []
+    began = time.monotonic()
+    asked = Planning.of(
+        given.model, words, given.gpus, catalogue=catalogue_of(), host_free_mib=given.host_memory
+    )  # fmt: skip
+    plan = asked.plan(asked.words)
+    found = asked.remedies(plan)
+    if given.tag:
+        path = plan_records.of_model(asked, plan, found, results=given.results, began=began, tag=given.tag)
+        sys.stderr.write(f"record: {path}\n")
     if given.json:
-        sys.stdout.write(json.dumps(plan_text.as_json(plan, found, others), indent=2) + "\n")
+        sys.stdout.write(json.dumps(plan_text.as_json(plan, found, asked.without_effect), indent=2) + "\n")
         return 0
     out = _console()
     first, *below = plan_text.lines(plan, found)
     out.print(first)
+    if asked.recommended:
+        out.print(f"recommended by the profile: {' '.join(asked.recommended)}")
     out.print(plan_text.table(plan))
     for line in below:
         out.print(line)

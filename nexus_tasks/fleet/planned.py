@@ -1,10 +1,10 @@
 """The memory that what the inventory declares will take, before any of it is there.
 
-    declared, lost = declared_models("gpu-hosts")
-    rows = plan_all(declared, open_model)
+    fleet = declared_models("gpu-hosts", Path("results"))
+    rows = plan_all(fleet.models, open_model)
     rows[0].plan.verdict, rows[0].verdict       that of the model alone, and with the others of its host
 
-A plan is made once for all hosts that are alike.
+A model is read once, and a plan made once for all hosts that are alike.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -20,7 +21,8 @@ from rich.table import Table
 
 from nexus_tasks.core.errors import UsageError
 from nexus_tasks.core.text import MISSING
-from nexus_tasks.fleet import inventory
+from nexus_tasks.fleet import hardware, inventory
+from nexus_tasks.fleet.hardware import Hardware
 from nexus_tasks.hostlib.model_shape import ModelShape
 from nexus_tasks.model_store import plan_text
 from nexus_tasks.model_store.memory import (
@@ -36,7 +38,7 @@ from nexus_tasks.model_store.memory import (
 from nexus_tasks.model_store.server_options import parse_options
 
 OpenModel = Callable[[str, str], ModelShape]
-"""A model by its profile's name, and the host's profiles as JSON."""
+"""A model by its profile's name, and the profiles as JSON."""
 WORSE = (FITS, IS_TIGHT, DOES_NOT_FIT)  # one after the other
 
 
@@ -49,9 +51,11 @@ class Declared:
     model: str
     argv: tuple[str, ...]
     profiles: str
-    """Those that the host's instances need, as JSON."""
+    """Those that the command line names, as JSON."""
     gpus: tuple[tuple[int, float], ...]
     """Number and MiB of each that the instance may use."""
+    memory_mib: float | None = None
+    """The host's own; None where it is not known."""
 
     @property
     def server(self) -> str:
@@ -70,25 +74,46 @@ class Row:
     """With all else that the host serves."""
 
 
-def declared_models(pattern: str) -> tuple[list[Declared], dict[str, str]]:
-    """Models that the hosts of a pattern declare, and by host why they are not known.
+@dataclass(frozen=True)
+class Fleet:
+    """Models and memory of the hosts of a pattern; ``lost`` says by host why something of it is not known."""
+
+    models: Sequence[Declared]
+    hardware: Mapping[str, Hardware]
+    lost: Mapping[str, str]
+
+
+def declared_models(pattern: str, results: Path, *, ask_again: bool = False) -> Fleet:
+    """Models that the hosts of a pattern declare, on the memory that those have.
+
+    Args:
+        results: where records are: what hosts said of their memory is in those of plans.
+        ask_again: whether hosts are asked for their memory whatever they said before.
 
     Raises DeployError and UsageError as :func:`nexus_tasks.fleet.inventory.answer` does.
     """
     hosts, lost = inventory.answer(pattern or inventory.default_pattern(), "playbooks/planned.yml", "planned_file")
-    return [one for host in hosts for one in _of_host(host)], lost
+    found = hardware.of_hosts(hosts, results, ask_again=ask_again)
+    models = [one for host in hosts for one in _of_host(host, found.known.get(host["host"]))]
+    return Fleet(models, found.known, {**found.problems, **lost})
 
 
-def _of_host(host: Mapping[str, Any]) -> Iterator[Declared]:
-    profiles = json.dumps(host["declared"]["profiles"])
+def _of_host(host: Mapping[str, Any], known: Hardware | None) -> Iterator[Declared]:
     for one in host["declared"]["models"]:
-        gpus = _gpus(host["gpu_memory"], one["gpus"])
-        yield Declared(host["host"], one["instance"], one["model"], tuple(one["argv"]), profiles, gpus)
+        profiles = _needed_profiles(host["declared"]["profiles"], [one["model"], *one["argv"]])
+        gpus = _gpus(known.gpus_mib if known else (), one["gpus"])
+        memory = known.memory_mib if known else None
+        yield Declared(host["host"], one["instance"], one["model"], tuple(one["argv"]), profiles, gpus, memory)
 
 
-def _gpus(memory: Sequence[Any], chosen: Sequence[Any] | None) -> tuple[tuple[int, float], ...]:
+def _needed_profiles(profiles: Mapping[str, Any], words: Sequence[str]) -> str:
+    """The profiles that a command line names: the same text for the same models, whatever else a host serves."""
+    return json.dumps({name: profiles[name] for name in sorted(set(words) & set(profiles))}, sort_keys=True)
+
+
+def _gpus(memory: Sequence[float], chosen: Sequence[Any] | None) -> tuple[tuple[int, float], ...]:
     """The GPUs that an instance may use; those named by UUID are taken for all of them."""
-    there = [(number, float(mib)) for number, mib in enumerate(memory) if str(mib).strip().replace(".", "").isdigit()]
+    there = list(enumerate(memory))
     numbers = [int(one) for one in chosen or () if str(one).isdigit()]
     return tuple(gpu for number in numbers for gpu in there if gpu[0] == number) if numbers else tuple(there)
 
@@ -101,7 +126,7 @@ def plan_all(declared: Sequence[Declared], open_model: OpenModel) -> list[Row]:
     made: dict[tuple[object, ...], tuple[MemoryPlan | None, str]] = {}
     rows = []
     for one in declared:
-        key = (one.model, one.argv, one.profiles, one.gpus)
+        key = (one.model, one.argv, one.profiles, one.gpus, one.memory_mib)
         if key not in made:
             made[key] = _plan(one, open_model)
         rows.append(Row(one, *made[key]))
@@ -117,20 +142,27 @@ def _plan(one: Declared, open_model: OpenModel) -> tuple[MemoryPlan | None, str]
         draft = open_model(options.model_draft, one.profiles) if options.model_draft else None
         projector = open_model(options.mmproj, one.profiles) if options.mmproj else None
         gpus = [Gpu(f"CUDA{number}", mib) for number, (_, mib) in enumerate(one.gpus)]
-        return plan_memory(open_model(one.model, one.profiles), options, gpus, draft=draft, projector=projector), ""
+        shape = open_model(one.model, one.profiles)
+        made = plan_memory(shape, options, gpus, host_free_mib=one.memory_mib, draft=draft, projector=projector)
+        return made, ""
     except UsageError as error:
         return None, error.message
 
 
 def _together(row: Row, others: Sequence[Row]) -> str:
-    """The verdict of a model's fullest GPU with what every model of the host takes of it."""
-    if row.plan is None or not row.declared.gpus:
+    """The verdict of a model's fullest device with what every model of the host takes of it."""
+    one = row.declared
+    if row.plan is None or not (one.gpus or one.memory_mib):
         return UNKNOWN
     taken: dict[int, float] = defaultdict(float)
     for other in others:
         for number, mib in needed(other):
             taken[number] += mib
-    return max((verdict_of(taken[number], mib) for number, mib in row.declared.gpus), key=WORSE.index)
+    verdicts = [verdict_of(taken[number], mib) for number, mib in one.gpus]
+    if one.memory_mib is not None:
+        in_ram = sum(other.plan.devices[-1].total_mib for other in others if other.plan is not None)
+        verdicts.append(verdict_of(in_ram, one.memory_mib))
+    return max(verdicts, key=WORSE.index)
 
 
 def needed(row: Row) -> list[tuple[int, float]]:
@@ -171,6 +203,7 @@ def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
         {
             "host": row.declared.host, "instance": row.declared.instance, "model": row.declared.model,
             "verdict": row.verdict, "problem": row.problem or None,
+            "gpus_mib": [mib for _, mib in row.declared.gpus], "host_memory_mib": row.declared.memory_mib,
             "plan": None if row.plan is None else plan_text.as_json(row.plan, [], []),
         }
         for row in rows

@@ -1,11 +1,12 @@
-"""Changes of options that would make a model fit, each found by planning with it.
+"""Changes that would make a model fit, each found by planning with it: of options, or another quantisation by name.
 
-remedies(shape, ["-c", "131072"], gpus, host_free_mib=None)      [Remedy("-c", "65536", ...)]
+remedies(plan, ["-c", "131072"], planner)                        [Remedy("a smaller context", ("-c", "65536")), ...]
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from nexus_tasks.core.errors import UsageError
@@ -26,16 +27,33 @@ class Remedy:
 Planner = Callable[[Sequence[str]], MemoryPlan]
 
 
-def remedies(plan: MemoryPlan, words: Sequence[str], planner: Planner) -> list[Remedy]:
-    """Changes of one option each that would make it fit.
+def remedies(
+    plan: MemoryPlan, words: Sequence[str], planner: Planner, others: Mapping[str, Planner] | None = None
+) -> list[Remedy]:
+    """Changes of one thing each that would make it fit.
 
     Args:
         words: the options of the plan.
         planner: plans with other options.
+        others: by the names of profiles that hold the model otherwise quantised, what plans those.
     """
     tries = (_context, _experts, _cache_types, _slots)
     found = [remedy for attempt in tries if (remedy := attempt(plan, words, planner))]
-    return [*found, *_smaller_weights(plan)]
+    return [*found, *_quantisations(plan, words, others or {}), *_smaller_weights(plan)]
+
+
+def _quantisations(plan: MemoryPlan, words: Sequence[str], others: Mapping[str, Planner]) -> list[Remedy]:
+    """Profiles of the same model that fit, the largest first."""
+    fitting = {}
+    for name, planner in others.items():
+        with contextlib.suppress(UsageError):  # as where the hub is out of reach
+            made = planner(words)
+            if made.verdict != DOES_NOT_FIT and made.shape.size_bytes < plan.shape.size_bytes:
+                fitting[name] = made.shape.size_bytes / (1 << 30)
+    return [
+        Remedy(f"the profile {name}, the same model in {size:.1f} GiB", ())
+        for name, size in sorted(fitting.items(), key=lambda one: -one[1])
+    ]
 
 
 def _fits(planner: Planner, words: Sequence[str], more: Sequence[str]) -> bool:

@@ -229,6 +229,23 @@ UNCOVERED = frozenset({
 })  # fmt: skip
 
 
+def field_of(flag: str) -> str:
+    """The field that a flag sets, in whatever spelling; the flag itself where memory does not depend on it."""
+    if flag in SWITCHES:
+        return SWITCHES[flag][0]
+    if flag in LOAD_MODE:
+        return "mmap"
+    if flag in FIELDS:
+        return FIELDS[flag][0]
+    groups = (OVERRIDES, FIRST_EXPERTS, ALL_EXPERTS)
+    return next((f"{group[flag]} {place}" for place, group in enumerate(groups) if flag in group), flag)
+
+
+def is_known(flag: str) -> bool:
+    """True where memory depends on a flag, in ways that the rules cover."""
+    return field_of(flag) != flag
+
+
 def parse_options(words: Sequence[str]) -> tuple[ServerOptions, list[str]]:
     """Options, and the flags that memory does not depend on.
 

@@ -21,8 +21,9 @@ from nexus_tasks.records import schema
 from nexus_tasks.records.batch_rows import BatchRow, BatchSummary
 from nexus_tasks.records.benchmark_rows import BenchmarkSummary, RequestRow, SampleRow, StageRow
 from nexus_tasks.records.deployment_rows import DeploymentSummary, HostRow, ReleaseRow
+from nexus_tasks.records.plan_rows import CurveRow, MachineRow, ModelRow, PlanRow, PlanSummary, ServerRow
 
-Kind = Literal["benchmark", "deployment", "batch"]
+Kind = Literal["benchmark", "deployment", "batch", "plan"]
 Row = dict[str, Any]
 """A row as JSON has it."""
 
@@ -31,8 +32,9 @@ _DECODERS: dict[Kind, msgspec.json.Decoder[Any]] = {
     "benchmark": msgspec.json.Decoder(RequestRow | SampleRow | StageRow | BenchmarkSummary),
     "deployment": msgspec.json.Decoder(HostRow | ReleaseRow | DeploymentSummary),
     "batch": msgspec.json.Decoder(BatchRow | BatchSummary),
+    "plan": msgspec.json.Decoder(ModelRow | CurveRow | PlanRow | MachineRow | ServerRow | PlanSummary),
 }
-_SUMMARIES = (BenchmarkSummary, DeploymentSummary, BatchSummary)
+_SUMMARIES = (BenchmarkSummary, DeploymentSummary, BatchSummary, PlanSummary)
 
 
 def read(path: Path, kind: Kind) -> tuple[Any, list[Any], Any]:

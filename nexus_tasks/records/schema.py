@@ -13,12 +13,12 @@ from typing import Any
 
 import msgspec
 
-from nexus_tasks.records import batch_rows, benchmark_rows, deployment_rows
+from nexus_tasks.records import batch_rows, benchmark_rows, deployment_rows, plan_rows
 
 Row = dict[str, Any]
 """A row as JSON has it."""
 
-NEWEST = {"benchmark": 2, "deployment": 1, "batch": 1}
+NEWEST = {"benchmark": 2, "deployment": 1, "batch": 1, "plan": 1}
 
 ROWS: dict[str, dict[str, type[benchmark_rows.Part]]] = {
     "benchmark": {
@@ -35,6 +35,11 @@ ROWS: dict[str, dict[str, type[benchmark_rows.Part]]] = {
         "session": batch_rows.SessionRow, "failure": batch_rows.FailureRow, "server": batch_rows.ServerRow,
         "schema": batch_rows.SchemaRow, "request": batch_rows.RequestRow, "answer": batch_rows.AnswerRow,
         "summary": batch_rows.BatchSummary,
+    },
+    "plan": {
+        "header": plan_rows.PlanHeader, "model": plan_rows.ModelRow, "curve": plan_rows.CurveRow,
+        "plan": plan_rows.PlanRow, "host": plan_rows.MachineRow, "server": plan_rows.ServerRow,
+        "summary": plan_rows.PlanSummary,
     },
 }  # fmt: skip
 """By kind and type the rows that its records have."""

@@ -18,7 +18,7 @@ measured. Each row has a ``type``:
 ``sample``   telemetry at one moment.
 ``host``     what a deployment did to one host. A later row of the same host replaces an earlier one.
 ``release``  the release of llama.cpp that a deployment found or left on one host. The last one of a host counts, too.
-``endpoint`` and others of a batch: batch_rows.py.
+``endpoint`` and others of a batch: batch_rows.py; ``model`` and others of a plan: plan_rows.py.
 ``summary``  last row: ``finished_at`` and the verdict on the run. A record without one was interrupted.
 """
 
@@ -40,7 +40,7 @@ import msgspec
 
 from nexus_tasks.core import json_text
 from nexus_tasks.core.errors import RecordError
-from nexus_tasks.records import batch_rows, reading, schema
+from nexus_tasks.records import batch_rows, plan_rows, reading, schema
 from nexus_tasks.records.batch_rows import (
     AnswerRow,
     BatchHeader,
@@ -62,12 +62,14 @@ from nexus_tasks.records.benchmark_rows import (
     StageRow,
 )
 from nexus_tasks.records.deployment_rows import DeploymentHeader, DeploymentSummary, HostRow, ReleaseRow
+from nexus_tasks.records.plan_rows import PlanHeader, PlanSummary
 from nexus_tasks.records.reading import Kind
 
 MADE_BY = {
     "benchmark": "measure something first: nox -s benchmark",
     "deployment": "deploy something first: ansible-playbook deploy.yml -l gpu-hosts",
     "batch": "run a batch first: nox -s batch -- FILE",
+    "plan": "plan something first: nox -s plan -- -l gpu-hosts",
 }
 KINDS = tuple(MADE_BY)
 ROOT = Path(os.environ.get("NEXUS_RESULTS") or "results")
@@ -129,6 +131,23 @@ class BatchRecord(Record):
     summary: BatchSummary | None = None
 
 
+@dataclass(frozen=True)
+class PlanRecord(Record):
+    """A memory plan, read back."""
+
+    header: PlanHeader
+    models: list[plan_rows.ModelRow] = field(default_factory=list)
+    curves: list[plan_rows.CurveRow] = field(default_factory=list)
+    plans: list[plan_rows.PlanRow] = field(default_factory=list)
+    hosts: list[plan_rows.MachineRow] = field(default_factory=list)
+    servers: list[plan_rows.ServerRow] = field(default_factory=list)
+    summary: PlanSummary | None = None
+
+
+_PLAN_ROWS: dict[str, type[Any]] = {
+    "models": plan_rows.ModelRow, "curves": plan_rows.CurveRow, "plans": plan_rows.PlanRow,
+    "hosts": plan_rows.MachineRow, "servers": plan_rows.ServerRow,
+}  # fmt: skip
 _BATCH_ROWS: dict[str, type[Any]] = {
     "endpoints": EndpointRow, "intervals": IntervalRow, "sessions": SessionRow, "failures": FailureRow,
     "servers": ServerRow, "schemas": SchemaRow, "requests": batch_rows.RequestRow, "answers": AnswerRow,
@@ -162,7 +181,7 @@ class Writer:
                 hint="the rows before it are kept; make room on the disk and run it again",
             ) from error
 
-    def finish(self, summary: BenchmarkSummary | DeploymentSummary | BatchSummary) -> None:
+    def finish(self, summary: BenchmarkSummary | DeploymentSummary | BatchSummary | PlanSummary) -> None:
         """Write the trailer, with the present moment: the run is complete, whatever its verdict."""
         self.append(msgspec.structs.replace(summary, finished_at=utc_now()))
 
@@ -188,9 +207,12 @@ def new_run_id(target: str) -> str:
 
 
 def create(
-    header: BenchmarkHeader | DeploymentHeader | BatchHeader, *, root: Path = ROOT, run_id: str | None = None,
+    header: BenchmarkHeader | DeploymentHeader | BatchHeader | PlanHeader,
+    *,
+    root: Path = ROOT,
+    run_id: str | None = None,
     started_at: str | None = None,
-) -> Writer:  # fmt: skip
+) -> Writer:
     """Start a record in the folder of its kind below ``root``, and write its header.
 
     Args:
@@ -237,7 +259,9 @@ def load(path: Path, kind: Literal["benchmark"] = "benchmark") -> BenchmarkRecor
 def load(path: Path, kind: Literal["deployment"]) -> DeploymentRecord: ...
 @overload
 def load(path: Path, kind: Literal["batch"]) -> BatchRecord: ...
-def load(path: Path, kind: Kind = "benchmark") -> BenchmarkRecord | DeploymentRecord | BatchRecord:
+@overload
+def load(path: Path, kind: Literal["plan"]) -> PlanRecord: ...
+def load(path: Path, kind: Kind = "benchmark") -> BenchmarkRecord | DeploymentRecord | BatchRecord | PlanRecord:
     """Read one record.
 
     Raises:
@@ -259,6 +283,10 @@ def load(path: Path, kind: Kind = "benchmark") -> BenchmarkRecord | DeploymentRe
         case "batch":
             return BatchRecord(
                 path, header, summary=summary, **{name: _of(kind, rows) for name, kind in _BATCH_ROWS.items()}
+            )
+        case "plan":
+            return PlanRecord(
+                path, header, summary=summary, **{name: _of(kind, rows) for name, kind in _PLAN_ROWS.items()}
             )
 
 
@@ -301,9 +329,13 @@ def readable(
 def readable(
     found: Iterable[Path], unread: Callable[[RecordError], object], kind: Literal["batch"]
 ) -> Iterator[BatchRecord]: ...
+@overload
+def readable(
+    found: Iterable[Path], unread: Callable[[RecordError], object], kind: Literal["plan"]
+) -> Iterator[PlanRecord]: ...
 def readable(
     found: Iterable[Path], unread: Callable[[RecordError], object], kind: Kind = "benchmark"
-) -> Iterator[BenchmarkRecord] | Iterator[DeploymentRecord] | Iterator[BatchRecord]:
+) -> Iterator[BenchmarkRecord] | Iterator[DeploymentRecord] | Iterator[BatchRecord] | Iterator[PlanRecord]:
     """The records of some files, but for those that can't be read: one that is damaged never keeps the others back.
 
     Args:

@@ -13,13 +13,14 @@ from nexus_tasks import plan
 from nexus_tasks.fleet import inventory, planned
 from nexus_tasks.model_store.memory import DOES_NOT_FIT, FITS, UNKNOWN
 from nexus_tasks.model_store.model_sources import open_model
+from nexus_tasks.records import store
 from tests.memory_model_list import MODELS
 from tests.memory_models import write
 
 Models = dict[str, dict[str, Any]]
 
 
-def host(name: str, model: Path, memory: list[Any], instances: Models) -> dict[str, Any]:
+def host(name: str, model: Path, memory: list[Any] | None, instances: Models, ram: int | None = None) -> dict[str, Any]:
     """A host as playbooks/planned.yml describes it; instances are by name ``words`` and ``gpus``."""
     models = [
         {"instance": one, "model": "m", "argv": ["--model", "m", *given.get("words", [])], "gpus": given.get("gpus")}
@@ -28,6 +29,7 @@ def host(name: str, model: Path, memory: list[Any], instances: Models) -> dict[s
     return {
         "host": name,
         "gpu_memory": memory,
+        "host_memory": ram,
         "declared": {"models": models, "profiles": {"m": {"path": str(model)}}},
     }
 
@@ -50,7 +52,7 @@ def rows(opened: list[str] | None = None) -> list[planned.Row]:
         (opened if opened is not None else []).append(name)
         return open_model(name, json.loads(profiles))
 
-    return planned.plan_all(planned.declared_models("all")[0], opens)
+    return planned.plan_all(planned.declared_models("all", Path("none")).models, opens)
 
 
 SMALL = {"words": ["-c", "8192", "-np", "1"]}
@@ -84,6 +86,14 @@ def test_hosts_that_are_alike_are_planned_once(hosts: list[dict[str, Any]], mode
     assert opened == ["m"]
 
 
+def test_a_model_is_read_once_whatever_else_its_hosts_serve(hosts: list[dict[str, Any]], model: Path) -> None:
+    hosts.append(host("one", model, [24576], {"main": SMALL}))
+    hosts.append(host("two", model, [16384], {"main": SMALL}))
+    hosts[1]["declared"]["profiles"]["other"] = {"path": "/elsewhere.gguf"}
+    declared = planned.declared_models("all", Path("none")).models
+    assert declared[0].profiles == declared[1].profiles
+
+
 def test_without_known_gpus_there_is_no_verdict(hosts: list[dict[str, Any]], model: Path) -> None:
     hosts.append(host("rig", model, ["No devices were found"], {"main": SMALL}))
     (row,) = rows()
@@ -91,22 +101,63 @@ def test_without_known_gpus_there_is_no_verdict(hosts: list[dict[str, Any]], mod
     assert row.verdict == UNKNOWN
 
 
+def test_the_hosts_own_memory_counts_with_all_that_it_serves(hosts: list[dict[str, Any]], model: Path) -> None:
+    small = {"words": [*SMALL["words"], "--cache-ram", "1024"]}
+    hosts.append(host("rig", model, [24576], {"one": small, "two": small}, ram=3000))
+    hosts.append(host("other", model, [24576], {"one": small}, ram=3000))
+    made = rows()
+    assert made[0].plan is not None
+    assert 1424 < made[0].plan.devices[-1].total_mib < 2000
+    assert [row.verdict for row in made] == [DOES_NOT_FIT, DOES_NOT_FIT, FITS]
+
+
+def test_hosts_of_which_nothing_is_known_are_asked_and_named_where_they_are_gone(
+    hosts: list[dict[str, Any]], model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    hosts.extend(host(name, model, None, {"main": SMALL}) for name in ("rig", "gone"))
+    asked = []
+
+    def answer(pattern: str, play: str, variable: str) -> Any:
+        if play == "playbooks/planned.yml":
+            return hosts, {}
+        asked.append(pattern)
+        told = [{"host": "rig", "gpu_memory": ["24576"], "host_memory": 64000}]
+        return [one for one in told if "rig" in pattern], {"gone": "no route to host"}
+
+    monkeypatch.setattr(inventory, "answer", answer)
+    words = ["-l", "all", "--results", str(tmp_path), "--json"]
+    assert plan.main(words) == 1
+    shown = capsys.readouterr()
+    assert "gone: its memory is not known, no route to host: declare llama_server_gpu_memory" in shown.err
+    assert [row["verdict"] for row in json.loads(shown.out)] == [FITS, UNKNOWN]
+    plan.main(words)
+    assert asked == ["rig,gone", "gone"]
+    plan.main([*words, "--ask"])
+    assert asked[2:] == ["rig,gone"]
+
+
 def test_the_command_shows_all_and_names_what_can_not_be_planned(
-    hosts: list[dict[str, Any]], model: Path, capsys: pytest.CaptureFixture[str]
+    hosts: list[dict[str, Any]], model: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     hosts.append(host("rig", model, [24576], {"main": SMALL, "adapted": {"words": ["--lora", "x"]}}))
-    assert plan.main(["-l", "rig"]) == 1
+    assert plan.main(["-l", "rig", "--results", str(tmp_path)]) == 1
     shown = capsys.readouterr()
     assert "rig/main" in shown.out
     assert "rig/adapted: the memory plan doesn't cover --lora" in shown.err
-    assert plan.main(["-l", "rig", "--json"]) == 1
+    (record,) = (store.load(path, "plan") for path in store.paths("plan", tmp_path))
+    assert [(row.instance, row.verdict, row.plan) for row in record.servers] == [
+        ("main", FITS, 0),
+        ("adapted", UNKNOWN, None),
+    ]
+    assert plan.main(["-l", "rig", "--json", "--results", str(tmp_path)]) == 1
     first, second = json.loads(capsys.readouterr().out)
     assert (first["verdict"], first["problem"]) == (FITS, None)
     assert first["plan"]["devices"][0]["name"] == "CUDA0"
     assert second["plan"] is None
 
 
-@pytest.mark.parametrize("words", [["-l", "rig", "m.gguf"], ["-l", "rig", "-c", "4096"], []])
+@pytest.mark.parametrize("words", [["-l", "rig", "m.gguf"], ["-l", "rig", "-c", "4096"], ["m", "--ask"], []])
 def test_a_model_or_hosts_are_planned_and_not_both(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert plan.main(words) == 1
     assert "hint:" in capsys.readouterr().err

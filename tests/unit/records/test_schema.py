@@ -84,6 +84,8 @@ def test_a_record_of_each_schema_is_read_as_one_of_today(path: Path) -> None:
         kept = [*record.requests, *record.samples, *record.stages]
     elif isinstance(record, store.DeploymentRecord):
         kept = [*record.hosts, *record.releases]
+    elif isinstance(record, store.PlanRecord):
+        kept = [*record.models, *record.curves, *record.plans, *record.hosts, *record.servers]
     else:
         kept = [
             *record.endpoints,

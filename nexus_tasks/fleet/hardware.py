@@ -1,0 +1,103 @@
+"""Memory of hosts and of their GPUs: as it is declared, as they said when they were last asked, or as they say now.
+
+    found = of_hosts(described, Path("results"), ask_again=False)
+    found.known["rig-1"].gpus_mib, found.known["rig-1"].source
+    found.problems["rig-2"]                                 why its memory is not known
+
+What hosts said stands in the records of plans, the newest of which that has a host counts.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from nexus_tasks.core.errors import DeployError
+from nexus_tasks.fleet import inventory
+from nexus_tasks.records import store
+
+DECLARED, ASKED, REMEMBERED, NOT_KNOWN = "declared", "asked", "remembered", "unknown"
+OLDEST_LOOKED_AT = 200  # records of plans
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Memory of a host, in MiB, and where that is known from; ``asked_at`` is when it said so, in UTC."""
+
+    gpus_mib: tuple[float, ...]
+    memory_mib: float | None
+    source: str
+    asked_at: str | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is known of hosts, by name, and why nothing is of the others."""
+
+    known: Mapping[str, Hardware]
+    problems: Mapping[str, str] = field(default_factory=dict)
+
+
+def of_hosts(described: Sequence[Mapping[str, Any]], results: Path, *, ask_again: bool) -> Found:
+    """The memory of hosts as playbooks/planned.yml describes them.
+
+    Args:
+        described: each with ``host``, ``gpu_memory`` and ``host_memory``, None where they are not declared.
+        results: where records are.
+        ask_again: whether hosts are asked whatever they said before.
+    """
+    declared = {host["host"]: _declared(host) for host in described if host["gpu_memory"] is not None}
+    others = [host["host"] for host in described if host["host"] not in declared]
+    known = {} if ask_again else _remembered(others, results)
+    unknown = [name for name in others if name not in known]
+    asked, problems = _ask(unknown) if unknown else ({}, {})
+    memory = {host["host"]: _number(host["host_memory"]) for host in described}
+    found = {**declared, **known, **asked}
+    return Found(
+        {name: one if memory[name] is None else replace(one, memory_mib=memory[name]) for name, one in found.items()},
+        problems,
+    )
+
+
+def _declared(host: Mapping[str, Any]) -> Hardware:
+    sizes = host["gpu_memory"] if isinstance(host["gpu_memory"], list) else []
+    return Hardware(_sizes(sizes), None, DECLARED)
+
+
+def _sizes(cells: Iterable[Any]) -> tuple[float, ...]:
+    """MiB of GPUs; of one that tells none (shared with the host) there is no number to plan with."""
+    return tuple(size for cell in cells if (size := _number(cell)) is not None)
+
+
+def _number(cell: Any) -> float | None:
+    return float(cell) if re.fullmatch(r"\d{1,9}(\.\d+)?", str(cell).strip()) else None
+
+
+def _remembered(hosts: Collection[str], results: Path) -> dict[str, Hardware]:
+    """What hosts said when they were last asked."""
+    found: dict[str, Hardware] = {}
+    newest_first = reversed(store.paths("plan", results, required=False)[-OLDEST_LOOKED_AT:]) if hosts else ()
+    for record in store.readable(newest_first, lambda error: None, "plan"):
+        for row in record.hosts:
+            if row.host in hosts and row.host not in found and row.source in (ASKED, REMEMBERED):
+                found[row.host] = Hardware(tuple(row.gpus_mib), row.memory_mib, REMEMBERED, row.asked_at)
+        if len(found) == len(hosts):
+            break
+    return found
+
+
+def _ask(hosts: Sequence[str]) -> tuple[dict[str, Hardware], dict[str, str]]:
+    """What hosts say now, and why others don't."""
+    sys.stderr.write(f"asking {', '.join(hosts[:4])}{', …' if len(hosts) > 4 else ''} for the memory of their GPUs\n")
+    try:
+        told, failures = inventory.answer(",".join(hosts), "playbooks/hardware.yml", "hardware_file")
+    except DeployError as error:
+        told, failures = [], dict.fromkeys(hosts, error.message.splitlines()[0])
+    now = store.utc_now()
+    found = {one["host"]: Hardware(_sizes(one["gpu_memory"]), _number(one["host_memory"]), ASKED, now) for one in told}
+    hint = "declare llama_server_gpu_memory, or mend the way to it"
+    return found, {name: f"its memory is not known, {why}: {hint}" for name, why in failures.items()}
