@@ -36,7 +36,7 @@ class Hardware:
 
 @dataclass(frozen=True)
 class Found:
-    """What is known of hosts, by name, and why nothing is of the others."""
+    """Memory of hosts by name, and why it is not known of the others."""
 
     known: Mapping[str, Hardware]
     problems: Mapping[str, str] = field(default_factory=dict)
@@ -78,7 +78,7 @@ def _number(cell: Any) -> float | None:
 
 
 def _remembered(hosts: Collection[str], results: Path) -> dict[str, Hardware]:
-    """What hosts said when they were last asked."""
+    """The answers of hosts when they were last asked."""
     found: dict[str, Hardware] = {}
     newest_first = reversed(store.paths("plan", results, required=False)[-OLDEST_LOOKED_AT:]) if hosts else ()
     for record in store.readable(newest_first, lambda error: None, "plan"):
@@ -91,7 +91,7 @@ def _remembered(hosts: Collection[str], results: Path) -> dict[str, Hardware]:
 
 
 def _ask(hosts: Sequence[str]) -> tuple[dict[str, Hardware], dict[str, str]]:
-    """What hosts say now, and why others don't."""
+    """The answers of hosts now, and why others give none."""
     sys.stderr.write(f"asking {', '.join(hosts[:4])}{', …' if len(hosts) > 4 else ''} for the memory of their GPUs\n")
     try:
         told, failures = inventory.answer(",".join(hosts), "playbooks/hardware.yml", "hardware_file")

@@ -1,4 +1,4 @@
-"""How the memory of a plan grows with its context.
+"""Curves of memory against context, of a plan with other contexts.
 
 for point in curve(plan):
     point.n_ctx, point.weights, point.kv, point.compute         bytes of one GPU with room for all

@@ -66,7 +66,7 @@ class Planning:
         )  # fmt: skip
 
     def remedies(self, plan: MemoryPlan) -> list[Remedy]:
-        """What would make it fit; nothing where it does."""
+        """Changes that would make it fit; none where it does."""
         if plan.verdict != DOES_NOT_FIT:
             return []
         others = {

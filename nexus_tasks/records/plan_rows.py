@@ -84,7 +84,7 @@ class PlannedDevice(Part, kw_only=True):
 
 
 class PlannedRemedy(Part, kw_only=True):
-    """What would make it fit, and the options of it."""
+    """A change that would make it fit, and its options."""
 
     what: str
     options: list[str]
@@ -107,7 +107,7 @@ class PlanRow(Part, kw_only=True, tag_field="type", tag="plan"):
 
 
 class MachineRow(Part, kw_only=True, tag_field="type", tag="host"):
-    """What a host has. ``source`` is where that is known from: declared, asked, remembered or unknown."""
+    """The memory of a host. ``source`` is where that is known from: declared, asked, remembered or unknown."""
 
     host: str
     gpus_mib: list[float]
