@@ -194,6 +194,15 @@ def models(session: nox.Session) -> None:
 
 
 @session(default=False)
+def registry(session: nox.Session) -> None:
+    """Keep what is known of models, and tell where they can run.
+
+    ``nox -s registry -- add MODEL``, or list, show, rate, recommend, export, import.
+    """
+    task(session, "registry", *session.posargs)
+
+
+@session(default=False)
 def compare(session: nox.Session) -> None:
     """Tell whether one benchmark is better than another."""
     task(session, "compare", *session.posargs)

@@ -9,6 +9,7 @@
     │   └── NotOpenAI           it answers, but not as an OpenAI-compatible server does
     ├── BatchError              a job of a batch whose files are damaged or can't be written
     ├── RecordError             a run record that is missing, damaged or of an unknown schema
+    ├── DatabaseError           a database of the user's that is damaged, newer, or can't be written
     └── ReportError             a notebook that cannot be rendered
 
 Library code raises these and never exits; ``main`` functions are wrapped in :func:`command_line`.
@@ -80,6 +81,10 @@ class RecordError(NexusError):
     """A run record that is missing, damaged or of a schema this version does not know."""
 
 
+class DatabaseError(NexusError):
+    """A database of the user's that is damaged, of a later version, or can't be read or written."""
+
+
 class ReportError(NexusError):
     """A notebook that cannot be rendered into a report."""
 
@@ -135,7 +140,9 @@ def command_line(main: Callable[[Sequence[str] | None], int], *, usage_status: i
         try:
             refuse_empty(sys.argv[1:] if argv is None else argv)
             _require_working_folder()
-            return main(argv)
+            status = main(argv)
+            sys.stdout.flush()  # here, where a pipe that was closed is not Python's own to tell
+            return status
         except NexusError as error:
             sys.stdout.flush()
             sys.stderr.write(plain(f"error: {error.message}\n hint: {error.hint}\n"))

@@ -42,6 +42,17 @@ class Found:
     problems: Mapping[str, str] = field(default_factory=dict)
 
 
+def of_pattern(pattern: str | None, results: Path) -> Found:
+    """The memory of the hosts of a pattern, by default of the fleet.
+
+    Raises DeployError and UsageError as :func:`nexus_tasks.fleet.inventory.answer` does.
+    """
+    chosen = pattern or inventory.default_pattern()
+    described, lost = inventory.answer(chosen, "playbooks/planned.yml", "planned_file")
+    found = of_hosts(described, results, ask_again=False)
+    return replace(found, problems={**lost, **found.problems})
+
+
 def of_hosts(described: Sequence[Mapping[str, Any]], results: Path, *, ask_again: bool) -> Found:
     """The memory of hosts as playbooks/planned.yml describes them.
 

@@ -79,7 +79,7 @@ def open_model(text: str, catalogue: Mapping[str, Mapping[str, Any]]) -> ModelSh
         return _of_profile(text, catalogue)
     on_hub = ON_HUB.fullmatch(text)
     if on_hub:
-        return _of_hub(on_hub["repo"], on_hub["file"], "main")
+        return open_hub_file(on_hub["repo"], on_hub["file"], "main")
     near = difflib.get_close_matches(text, catalogue, n=3, cutoff=0.4)
     known = f"profiles are {', '.join(near or sorted(catalogue)[:6])}, …" if catalogue else "there is no catalogue here"
     raise UsageError(
@@ -90,23 +90,24 @@ def open_model(text: str, catalogue: Mapping[str, Mapping[str, Any]]) -> ModelSh
 
 def _of_profile(name: str, catalogue: Mapping[str, Mapping[str, Any]]) -> ModelShape:
     profile = catalogue[name]
-    file = _first(profile, "file", "files")
+    file = first_file(profile, "file", "files")
     if "repo" in profile and file:
-        return _of_hub(str(profile["repo"]), file, str(profile.get("revision", "main")))
-    source = _first(profile, "url", "urls") or profile.get("path")
+        return open_hub_file(str(profile["repo"]), file, str(profile.get("revision", "main")))
+    source = first_file(profile, "url", "urls") or profile.get("path")
     if not source:
         raise UsageError(f"the profile {name} has no file that can be read here", hint="name its file instead")
     return open_model(str(source), {})
 
 
-def _first(profile: Mapping[str, Any], one: str, several: str) -> str:
-    """The first of a profile's files; nothing where it names none."""
+def first_file(profile: Mapping[str, Any], one: str = "file", several: str = "files") -> str:
+    """The first of a profile's files, or of what else it lists; nothing where it names none."""
     listed = profile.get(several)
     first = listed[0] if isinstance(listed, list) and listed else profile.get(one)
     return str(first.get(one, "") if isinstance(first, dict) else first or "")
 
 
-def _of_hub(repo: str, file: str, revision: str) -> ModelShape:
+def open_hub_file(repo: str, file: str, revision: str) -> ModelShape:
+    """The shape of a model of the hub, of one in several files by the first. Raises UsageError."""
     url = huggingface_hub.hf_hub_url(repo, file, revision=revision, endpoint=os.environ.get("HF_ENDPOINT") or None)
     token = os.environ.get("HF_TOKEN", "")
     return _shape(url, _Remote(url, f"Bearer {token}" if token.isprintable() and token else None))

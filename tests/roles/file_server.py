@@ -139,7 +139,8 @@ class Handler(BaseHTTPRequestHandler):
                 return
         found = re.fullmatch(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)", self.path)
         listed = re.match(r"/api/models/(?P<repo>[^/]+/[^/]+)/tree/main", self.path)
-        match = found or listed
+        described = re.match(r"/api/models/(?P<repo>[^/]+/[^/]+)/revision/(?P<revision>[^/?]+)", self.path)
+        match = found or listed or described
         if match is None or match["repo"] not in hosted.repositories:
             self.answer(401, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Invalid credentials"})
         elif match["repo"] in hosted.gated and self.headers["Authorization"] != "Bearer hf_right":
@@ -150,6 +151,8 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, {"Content-Type": "application/json"}, json.dumps(rows).encode())
         elif match["revision"] not in ("main", COMMIT):
             self.answer(404, {"X-Error-Code": "RevisionNotFound"})
+        elif described:
+            self.answer(200, {"Content-Type": "application/json"}, self.description(match["repo"]))
         elif match["file"] not in hosted.repositories[match["repo"]]:
             self.answer(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
         else:
@@ -167,6 +170,20 @@ class Handler(BaseHTTPRequestHandler):
             if self.path in hosted.relays:
                 del headers["Location"]
             self.answer(302 if "Location" in headers else 200, headers)
+
+    def description(self, repo: str) -> bytes:
+        """The page of a repository, as the hub's API has it, with its files."""
+        files = [
+            {"rfilename": name, "size": len(content),
+             "lfs": {"size": len(content), "sha256": hashlib.sha256(content).hexdigest(), "pointerSize": 134}}
+            for name, content in self.server.hosted.repositories[repo].items()
+        ]  # fmt: skip
+        about = {
+            "id": repo, "sha": COMMIT, "lastModified": "2026-11-01T12:00:00.000Z", "gated": False,
+            "pipeline_tag": "text-generation", "tags": ["gguf"], "siblings": files,
+            "cardData": {"license": "apache-2.0", "base_model": ["someone/base"]},
+        }  # fmt: skip
+        return json.dumps(about).encode()
 
 
 @contextlib.contextmanager
