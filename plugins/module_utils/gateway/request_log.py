@@ -38,7 +38,7 @@ SNAPSHOT_TRIES = 5
 
 @dataclass
 class Place:
-    """How far the log was moved: up to ``offset`` of the file ``inode``; ``sizes`` are of the days' files then."""
+    """Progress of the mover: it is at ``offset`` of the file ``inode``; ``sizes`` are of the days' files then."""
 
     inode: int = 0
     offset: int = 0
