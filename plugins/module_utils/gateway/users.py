@@ -26,7 +26,7 @@ Maps = Mapping[str, Mapping[str, str]]
 
 @dataclass
 class Changes:
-    """Differences from what is declared: ``files``, maps in memory (``live``), and files that others could read (``mended``)."""
+    """Differences from what is declared: ``files``, maps in memory (``live``), files open to others (``mended``)."""
 
     files: list[str] = field(default_factory=list)
     live: list[str] = field(default_factory=list)
