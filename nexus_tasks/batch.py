@@ -41,6 +41,7 @@ from nexus_tasks.records import store
 from nexus_tasks.servers import route
 
 UNKNOWN = Index(0, 0, {}, "")  # of an input that is not read yet
+AUTO, SHARD_ROWS = "auto", 10_000
 TARGETS = (
     "a pattern, HOST/INSTANCE, @NAME of llama_endpoints, or a base URL (http://...) whose key is in "
     f"{route.KEY_VARIABLE}"
@@ -88,8 +89,11 @@ def _begin(argv: Sequence[str]) -> int:
     _add_engine(parser.add_argument_group("beyond one machine"))
     command_options.add_to(parser)
     given = arguments.parse(parser, argv)
+    _check_engine(given)
     if given.engine == "ray":
         return _in_shards(given, Console(stderr=True))
+    if given.file == "-":
+        raise UsageError("standard input can't be read twice, which a job does", hint="write it to a file first")
     given.file = Path(given.file)
     if str(given.file) in COMMANDS and not given.file.exists():
         raise UsageError(f"{given.file} must be the first word", hint=f"nox -s batch -- {given.file} JOB")
@@ -111,15 +115,35 @@ def _add_engine(group: argparse._ArgumentGroup) -> None:
         "--out", metavar="ADDRESS", help="with ray: the folder for the answers, as Parquet; FILE is an address, too"
     )
     group.add_argument(
-        "--address", metavar="CLUSTER", default="auto",
+        "--address", metavar="CLUSTER", default=AUTO,
         help=f"with ray: of the cluster; auto finds that of this machine, {ray_engine.LOCAL} runs one for the batch "
         "(default: %(default)s)",
     )  # fmt: skip
     group.add_argument(
-        "--shard-rows", metavar="N", type=numbers.whole, default=10_000,
+        "--shard-rows", metavar="N", type=numbers.whole, default=SHARD_ROWS,
         help="with ray: rows of a shard (default: %(default)s)",
     )  # fmt: skip
     group.add_argument("--allow-change", action="store_true", help="with ray: as for the command resume")
+
+
+def _check_engine(given: argparse.Namespace) -> None:
+    """Refuse options that the engine knows nothing of, rather than pass them over."""
+    if given.engine == "ray":
+        away = [f"--{name}" for name in ("name", "format") if getattr(given, name) is not None]
+        if away:
+            raise UsageError(f"{away[0]} says nothing with --engine ray", hint="leave it out; see docs/batches.md")
+        if given.shard_rows < 1:
+            raise UsageError(
+                f"--shard-rows must be 1 or more, not {given.shard_rows}", hint="leave it out, or say more"
+            )
+        return
+    if given.out is not None:
+        raise UsageError("--out needs --engine ray", hint="nox -s batch -- export JOB --out FILE writes the answers")
+    ray_s = {"--address": given.address != AUTO, "--shard-rows": given.shard_rows != SHARD_ROWS}
+    for name, is_given in {**ray_s, "--allow-change": given.allow_change}.items():
+        if is_given:
+            hint = "the command resume takes it" if name == "--allow-change" else "leave it out, or say --engine ray"
+            raise UsageError(f"{name} needs --engine ray", hint=hint)
 
 
 def _in_shards(given: argparse.Namespace, console: Console) -> int:
@@ -187,10 +211,10 @@ def _resuming(folder: Folder) -> str:
 
 def _cancel(argv: Sequence[str]) -> int:
     given = arguments.parse(_parser("cancel", "End the process that works on a job, and mark the job."), argv)
-    pid = job.cancel(job.find(given.jobs, given.job))
-    Console().print(
-        f"{given.job}: cancelled" + (f", process {pid} ended" if pid else ""), markup=False, highlight=False
-    )
+    done = job.cancel(job.find(given.jobs, given.job))
+    told = f"{given.job}: {'cancelled' if done.is_cancelled else 'is complete, there was nothing to cancel'}"
+    told += f", process {done.pid} ended" if done.pid else ""
+    Console().print(told, markup=False, highlight=False)
     return 0
 
 
@@ -268,5 +292,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what comes before and after the requests, too
+    for stopping in (signal.SIGTERM, signal.SIGHUP):  # before and after the requests, too
+        if signal.getsignal(stopping) is not signal.SIG_IGN:  # as nohup wants it
+            signal.signal(stopping, signal.default_int_handler)
     sys.exit(main())

@@ -17,6 +17,7 @@ import msgspec
 from nexus_tasks.batches import parameters as parameters_module
 from nexus_tasks.batches import schemas, templates
 from nexus_tasks.batches.columns import Columns, given, parsed
+from nexus_tasks.batches.formats import MAX_ROW_BYTES
 from nexus_tasks.batches.items import KEY_BYTES, CannotAsk, Request, Row
 from nexus_tasks.batches.parameters import Parameters
 
@@ -125,7 +126,7 @@ def request(
     """A request with its key; ``body`` is all of it but model and stream.
 
     Raises:
-        CannotAsk: a text of it can't be sent.
+        CannotAsk: a text of it can't be sent, or there is too much of it.
     """
     stream = path in STREAMED
     if stream:
@@ -134,6 +135,8 @@ def request(
         encoded = _encode(body)
     except UnicodeEncodeError as error:
         raise CannotAsk("malformed", f"it has half a surrogate pair: {error.reason}") from error
+    if len(encoded) > MAX_ROW_BYTES:
+        raise CannotAsk("too_large", f"the request has more than {MAX_ROW_BYTES >> 20} MiB")
     return Request(path, encoded, digest(path.encode() + b"\0" + encoded), stream, schema, prefix)
 
 

@@ -83,7 +83,8 @@ def parsed(fields: Fields, name: str | None, kind: type[list[Any]] | type[dict[s
         try:
             value = msgspec.json.decode(value)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-            raise CannotAsk("malformed", f"its {name} is not JSON: {error}") from error
+            why = str(error).removeprefix("JSON is malformed: ")
+            raise CannotAsk("malformed", f"its {name} is not JSON: {why}") from error
     if value is None or isinstance(value, kind):
         return value
     what = "a list" if kind is list else "an object"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,9 @@ RUNNING: Mapping[str, tuple[str, Any, str, str]] = {
     "concurrency": ("concurrency", whole, "N", "requests at a time of a server that doesn't tell its slots"),
 }
 """Options of the execution: the field of Options, type, stand-in for the value, help."""
+MAX_SAMPLES = 10_000
 _HELP = "see nox -s batch -- --help"
+_SURROGATE = re.compile("[\ud800-\udfff]")  # bytes that are no UTF-8, as Python has them
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
@@ -76,6 +79,7 @@ def asking(given: argparse.Namespace, before: Asking) -> Asking:
         UsageError: a value makes no sense, or a file can't be read.
     """
     options = vars(given)
+    _check_texts(options)
     values = before.parameters | _preset(options) | _of_files(options)
     values |= {name: options[name] for name in PARAMETERS if name in options}
     if "stop" in options:
@@ -87,8 +91,8 @@ def asking(given: argparse.Namespace, before: Asking) -> Asking:
     )
     if made.template is not None:
         templates.parse(made.template)
-    if made.samples < 1:
-        raise UsageError(f"--samples must be 1 or more, not {made.samples}", hint=_HELP)
+    if not 1 <= made.samples <= MAX_SAMPLES:
+        raise UsageError(f"--samples must be from 1 to {MAX_SAMPLES:,}, not {made.samples:,}", hint=_HELP)
     return made
 
 
@@ -106,6 +110,14 @@ def running(given: argparse.Namespace, before: Options) -> Options:
     if "dedupe" in options:
         values["dedupe"] = options["dedupe"]
     return dataclasses.replace(before, **values)
+
+
+def _check_texts(options: Mapping[str, Any]) -> None:
+    """Refuse an argument that is no UTF-8: it can neither be sent nor written to a job's declaration."""
+    for name, value in options.items():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and _SURROGATE.search(text):
+                raise UsageError(f"{_flag(name)}: {text!a} is not UTF-8", hint="give it as UTF-8, or in a file")
 
 
 def _add_asked(group: argparse._ArgumentGroup) -> None:
@@ -187,6 +199,8 @@ def _of_files(options: Mapping[str, Any]) -> dict[str, Any]:
         if name in options:
             text = _content(options[name])
             values[name] = text if name == "grammar" else _json(options[name], text)
+            if values[name] is None:
+                raise UsageError(f"{options[name]} is null", hint=f"leave {_flag(name)} out, or mend the file")
     return values
 
 
@@ -204,16 +218,21 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
 
 def _text(value: str) -> str:
     """A text of the command line, or of the file that it names with ``@``."""
+    if value == "@":
+        raise UsageError("@ names no file", hint="write @FILE, or the text itself")
     return _content(Path(value[1:])).removesuffix("\n") if value.startswith("@") else value
 
 
 def _content(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UsageError(f"{path} can't be read: {error.strerror}", hint="check the path") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8", hint="save it as UTF-8") from error
+    if not text.strip():
+        raise UsageError(f"{path} is empty", hint="write something into it, or leave the option out")
+    return text
 
 
 def _json(path: Path, text: str) -> Any:

@@ -21,9 +21,12 @@ from nexus_tasks.batches import inputs, sources
 from nexus_tasks.batches.inputs import Input
 from nexus_tasks.batches.items import KEY_BYTES, Item
 from nexus_tasks.core.errors import BatchError, UsageError
+from nexus_tasks.hostlib.terminal_text import shortened
 
 NO_KEY = bytes(KEY_BYTES)
 """The key of an item that can't be asked."""
+MAX_ITEMS = 10**9
+"""Items that a job can have: their state takes some bytes of memory for each."""
 _PROGRESS_ROWS = 10_000
 
 Progress = Callable[[int], None]
@@ -56,19 +59,31 @@ def write(given: Input, path: Path, progress: Progress = lambda rows: None) -> I
     ids = array("q")
     misfits: dict[str, int] = {}
     items, first = 0, None
+    unseen = given.columns.named()
     try:
         with partial.open("wb", buffering=1 << 20) as stream:
             for item in inputs.items(given):
                 stream.write(item.request.key if item.request else NO_KEY)
                 items += 1
+                if items > MAX_ITEMS:
+                    raise UsageError(
+                        f"{given.source.path} has more than {MAX_ITEMS:,} requests", hint="make several files of it"
+                    )
                 if item.misfit:
                     first = first or item
                     misfits[item.misfit.kind] = misfits.get(item.misfit.kind, 0) + 1
+                if unseen:
+                    unseen -= item.row.fields.keys()
                 if item.sample == 0:
-                    ids.append(hash(item.row.id))
+                    ids.append(hash(item.row.id if _is_read(item) else (item.row.number,)))
                     if len(ids) % _PROGRESS_ROWS == 0:
                         progress(len(ids))
         _check_asked(given, items, first if sum(misfits.values()) == items else None)
+        if unseen:
+            raise UsageError(
+                f"no row of {given.source.path} has {', '.join(sorted(unseen))}",
+                hint="see to the options that name columns",
+            )
         _check_ids(given, np.frombuffer(ids, dtype=np.int64))
         if _state(given.source.file) != state:
             raise UsageError(f"{given.source.path} changed while it was read", hint="start again when it is written")
@@ -117,8 +132,9 @@ def _check_ids(given: Input, hashes: np.ndarray[tuple[int], np.dtype[np.int64]])
     lines: dict[str, int] = {}
     for item_id, line in _ids(given, numbers):
         if item_id in lines:
+            both = f"{place(given, lines[item_id])} and {place(given, line)}"
             raise UsageError(
-                f"{given.source.path}, {place(given, lines[item_id])} and {place(given, line)} have one id, {item_id}",
+                f"{given.source.path}, {both} have one id, {shortened(item_id, 60)}",
                 hint="make ids unique, name their column with --id-column, or go by lines with --no-ids",
             )
         lines[item_id] = line
@@ -128,4 +144,10 @@ def _ids(given: Input, numbers: set[int]) -> Iterator[tuple[str, int]]:
     """Ids and lines of some rows, by their numbers."""
     samples = given.asking.samples
     for item in inputs.items(given, lambda index: index % samples == 0 and index // samples + 1 in numbers):
-        yield item.row.id, item.row.line
+        if _is_read(item):
+            yield item.row.id, item.row.line
+
+
+def _is_read(item: Item) -> bool:
+    """False for a row that is damaged: its line stands for its id, which may be that of another row."""
+    return bool(item.row.fields) or item.misfit is None

@@ -109,12 +109,16 @@ def _of_row(given: Input, number: int, raw: RawRow, first: int, indices: list[in
     read = Row(number, raw[0], str(raw[0]), {})
     try:
         read = row(given, number, raw)
-        requests = [_request(given, read, index - first) for index in indices]
     except CannotAsk as unfit:
         yield from (Item(index, read, index - first, misfit=unfit.misfit) for index in indices)
         return
-    for index, request in zip(indices, requests, strict=True):
-        yield Item(index, read, index - first, request)
+    for index in indices:
+        try:
+            request = _request(given, read, index - first)
+        except CannotAsk as unfit:
+            yield Item(index, read, index - first, misfit=unfit.misfit)
+        else:
+            yield Item(index, read, index - first, request)
 
 
 def _request(given: Input, read: Row, sample: int) -> Request:

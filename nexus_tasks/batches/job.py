@@ -23,16 +23,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from nexus_tasks.batches import journal, sources
 from nexus_tasks.batches.asking import APIS
 from nexus_tasks.batches.entries import Session
-from nexus_tasks.batches.index import Index
+from nexus_tasks.batches.index import MAX_ITEMS, Index
 from nexus_tasks.batches.inputs import Input
 from nexus_tasks.batches.items import KEY_BYTES
-from nexus_tasks.batches.options import COMPLETE, Options
+from nexus_tasks.batches.options import Options
 from nexus_tasks.core.errors import BatchError, UsageError
 from nexus_tasks.hostlib import files, locks
 from nexus_tasks.hostlib.locks import Holder
@@ -43,8 +44,6 @@ SCHEMA = 1
 NAME_BYTES = 200  # file systems take names of 255
 CANCELLED = "cancelled"
 CANCEL_SECONDS = 60.0
-MAX_ITEMS = 10**9
-"""Items that a job can have: their state takes some bytes of memory for each."""
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -261,11 +260,19 @@ def folders(root: Path) -> list[Folder]:
     return sorted(there, key=lambda folder: (folder.declaration.stat().st_mtime, folder.name))
 
 
-def cancel(folder: Folder) -> int | None:
-    """End the process that works on a job, if one does, and mark the job as cancelled.
+class Cancelled(NamedTuple):
+    """Outcome of a cancellation: a job that is complete stays so.
 
-    Returns:
-        The process that was ended; None where none worked on it.
+    Args:
+        pid: the process that was ended; None where none worked on it.
+    """
+
+    pid: int | None
+    is_cancelled: bool
+
+
+def cancel(folder: Folder) -> Cancelled:
+    """End the process that works on a job, if one does, and mark the job as cancelled unless it is complete.
 
     Raises:
         UsageError: the process is on another machine, or does not end.
@@ -275,9 +282,10 @@ def cancel(folder: Folder) -> int | None:
     if holder:
         _terminate(folder, holder)
     with folder.held("cancels it", wait_s=CANCEL_SECONDS), journal.opened(folder.journal, job.index.items) as log:
-        if log.state.ended != COMPLETE:
+        is_open = log.state.done < log.state.total
+        if is_open:
             log.write([Session(time.time(), ended=CANCELLED)])
-    return pid
+    return Cancelled(pid, is_open)
 
 
 def _terminate(folder: Folder, holder: Holder) -> None:

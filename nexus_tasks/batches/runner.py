@@ -6,7 +6,8 @@
 
 ``items`` are taken as they are needed, a bounded number ahead; those that are finished may be left out of them. The
 journal gets :class:`Session` first and last, :class:`Begun` before requests are sent, and their results before those
-count. Ctrl-C and SIGTERM stop at once: what is under way stays begun, and is asked again by the next run.
+count. Ctrl-C, SIGTERM and SIGHUP (a terminal that is closed) stop at once: what is under way stays begun, and is asked
+again by the next run.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from nexus_tasks.core.errors import BatchError
 from nexus_tasks.fleet.energy_meter import Meter
 
 TICK_S = 0.1
-STOPPING = (signal.SIGINT, signal.SIGTERM)
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 READ_AT_ONCE = 256
 """Rows that are read between two looks at the endpoints."""
 
@@ -120,6 +121,8 @@ async def _supervised(
     loop = asyncio.get_running_loop()
     run_ = _Run(loop, items, endpoints, journal, options, ledger, progress)
     for number in STOPPING:
+        if signal.getsignal(number) is signal.SIG_IGN:  # as nohup wants it
+            continue
         with contextlib.suppress(ValueError, RuntimeError):  # outside the main thread nobody interrupts
             loop.add_signal_handler(number, run_.interrupt)
     try:

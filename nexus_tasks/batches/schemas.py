@@ -12,14 +12,16 @@ import contextlib
 import re
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jsonschema
 import msgspec
 import referencing
 import referencing.exceptions
 import referencing.jsonschema
-from jsonschema.protocols import Validator
+
+if TYPE_CHECKING:  # its import takes a second, which commands that check nothing do without
+    from jsonschema.exceptions import ValidationError
+    from jsonschema.protocols import Validator
 
 Schema = dict[str, Any] | bool
 NOT_JSON, FENCED, EMPTY = "not JSON", "not JSON alone: it is in a code fence", "empty"
@@ -53,9 +55,11 @@ def check_answer(schema: Schema, text: str | None) -> tuple[bool, str | None]:
         return False, OUT_OF_RANGE
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return False, FENCED if text.lstrip().startswith("```") else NOT_JSON
+    from jsonschema.exceptions import best_match
+
     try:
         with _limits():
-            error = jsonschema.exceptions.best_match(_validator(msgspec.json.encode(schema)).iter_errors(value))
+            error = best_match(_validator(msgspec.json.encode(schema)).iter_errors(value))
     except ValueError as problem:
         return False, str(problem)
     return error is None, None if error is None else _reason(error)
@@ -84,6 +88,8 @@ def _validator(encoded: bytes) -> Validator:
     Raises:
         ValueError: it is no schema.
     """
+    import jsonschema
+
     schema = msgspec.json.decode(encoded)
     if not isinstance(schema, dict | bool):
         raise ValueError("no JSON Schema: it must be an object")
@@ -124,7 +130,7 @@ def _references(schema: Any) -> Iterator[str]:
             yield from _references(value)
 
 
-def _reason(error: jsonschema.exceptions.ValidationError) -> str:
+def _reason(error: ValidationError) -> str:
     message = error.message.removeprefix(f"{error.instance!r} ")
     text = f"at {_place(error.absolute_path)}: {' '.join(message.split())}"
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"

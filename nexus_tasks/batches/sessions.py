@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from rich.text import Text
 
 from nexus_tasks.batches import changes, endpoint, index, inputs, job, journal, record, runner
 from nexus_tasks.batches.endpoint import Reached
+from nexus_tasks.batches.entries import Session
 from nexus_tasks.batches.index import Index
 from nexus_tasks.batches.inputs import Input
 from nexus_tasks.batches.items import KEY_BYTES
@@ -104,10 +106,21 @@ def resume(
             if retry_failed:
                 log.write(changes.reopened(log.state.items(SET_ASIDE), log.state, "retry-failed"))
             if log.state.done == log.state.total and not allow_change:
-                return Done(folder, now, log.state, Outcome(log.state.total, log.state.done, ended=COMPLETE))
+                return _nothing_left(folder, now, log, place)
             with _reached(now) as endpoints:
                 _accept_servers(now, log, endpoints, allow_change=allow_change)
                 return _run(folder, now, log, endpoints, place)
+
+
+def _nothing_left(folder: Folder, asked: Job, log: Journal, place: Place) -> Done:
+    """The end of a job whose last process was killed when each item had its result, or which ended before."""
+    if log.state.ended != COMPLETE:
+        log.write([Session(log.state.last_at or time.time(), ended=COMPLETE)])
+        keys: list[str | None] = []
+        with contextlib.suppress(NexusError):
+            keys = [target.api_key for target in targets.find(asked.targets)]
+        _record(folder, asked, log.state, keys, place)
+    return Done(folder, asked, log.state, Outcome(log.state.total, log.state.done, ended=COMPLETE))
 
 
 def _run(folder: Folder, asked: Job, log: Journal, endpoints: Sequence[Reached], place: Place) -> Done:
@@ -157,7 +170,7 @@ def _reached(asked: Job) -> contextlib.AbstractContextManager[list[Reached]]:
 def _new_folder(root: Path, name: str) -> Iterator[Folder]:
     """The folder of a new job, held; nothing stays of one that is not declared."""
     folder = job.create(root, name)
-    with folder.held("reads its input"):
+    with folder.held("asks its rows"):
         try:
             yield folder
         finally:

@@ -13,6 +13,7 @@ import codecs
 import contextlib
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,10 +39,16 @@ ENDINGS = {
 }  # fmt: skip
 OPENAI_KEYS = {"custom_id", "method", "url", "body"}
 _COLUMNS = {"csv": csv_table.columns, "parquet": parquet_table.columns}
-_UTF16_32 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
+_MARKS = {  # that of UTF-32 begins as that of UTF-16
+    codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32", codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}  # fmt: skip
+_ZEROS = {(2, 3): "UTF-32LE", (0, 1): "UTF-32BE", (1, 3): "UTF-16LE", (0, 2): "UTF-16BE"}
+"""Which of four bytes are zeros where letters are Latin, and of UTF-32 nearly always."""
 _PARQUET = b"PAR1"
 _HEAD_BYTES = 1 << 16
 _FIRST_ROWS = 100  # are looked at for one that is whole
+_CR_ALONE = re.compile(rb"\r(?![\r\n])")
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -134,29 +141,65 @@ def _check_text(path: Path, named: str, head: bytes) -> None:
         raise UsageError(f"{path} is {what}", hint=f"say --format {say}")
     if parquet:
         return
-    # Of Latin letters, every other byte is a zero in UTF-16.
-    zeros = head.count(0) > len(head) // 4
-    if head.startswith(_UTF16_32) or zeros:
-        raise UsageError(f"{path} is UTF-16 or UTF-32", hint=f"save it as UTF-8: iconv -f UTF-16 -t UTF-8 {path}")
-    if READERS[named] in (lines.txt, lines.jsonl) and b"\n" not in head and re.search(rb"\r[^\r\n]", head):
-        raise UsageError(f"{path} ends its lines with CR alone", hint=f"give it line feeds: tr '\\r' '\\n' < {path}")
+    quoted = shlex.quote(str(path))
+    if not head.strip(b"\0"):
+        raise UsageError(f"{path} has nothing but zero bytes", hint="write it anew, or choose another file")
+    encoding = _encoding(head)
+    if encoding is not None:
+        raise UsageError(f"{path} is {encoding}", hint=f"save it as UTF-8: iconv -f {encoding} -t UTF-8 {quoted} > NEW")
+    alone = len(_CR_ALONE.findall(head.rstrip(b"\r")))
+    if READERS[named] in (lines.txt, lines.jsonl) and alone and alone >= head.count(b"\n"):
+        raise UsageError(
+            f"{path} ends its lines with CR alone", hint=f"give it line feeds: tr '\\r' '\\n' < {quoted} > NEW"
+        )
+
+
+def _encoding(head: bytes) -> str | None:
+    """The encoding of a text, as iconv calls it, where that is neither UTF-8 nor one of single bytes."""
+    for mark, name in _MARKS.items():
+        if head.startswith(mark):
+            return name
+    quarter = max(1, len(head) // 4)
+    zeros = [head[place::4].count(0) > quarter // 2 for place in range(4)]
+    for (one, other), name in _ZEROS.items():
+        if zeros[one] and zeros[other]:
+            return name
+    # Of other letters only line ends have zeros; what is UTF-8 is taken for that, whatever zeros it has.
+    ends = head.count(b"\n")
+    for found, name in ((head.count(b"\n\0"), "UTF-16LE"), (head.count(b"\0\n"), "UTF-16BE")):
+        if ends and found > ends // 2 and not _is_utf8(head):
+            return name
+    return None
+
+
+def _is_utf8(head: bytes) -> bool:
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)  # which may end within a letter
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _check_json(path: Path, named: str, head: bytes) -> None:
     """Refuse JSON of the other form than is said: it is damaged in every line, or in its second."""
     text = head.removeprefix(codecs.BOM_UTF8).lstrip()
     first, line_end, rest = text.partition(b"\n")
-    if named in ("jsonl", "openai") and text.startswith(b"[") and (not line_end or first.strip() == b"["):
-        raise UsageError(f"{path} is a JSON array, and no JSONL", hint="name it .json, or say --format json")
-    if named == "json" and text.startswith(b"{") and rest.lstrip().startswith(b"{") and _is_object(first):
+    if named in ("jsonl", "openai"):
+        if text.startswith(b"[") and (not line_end or not _is_json(first)):
+            raise UsageError(f"{path} is a JSON array, and no JSONL", hint="name it .json, or say --format json")
+        if first.strip() == b"{":
+            hint = f"write each row in one line: jq -c . {shlex.quote(str(path))} > NEW"
+            raise UsageError(f"{path} has rows that go over several lines, and is no JSONL", hint=hint)
+    if named == "json" and text.startswith(b"{") and rest.lstrip().startswith(b"{") and _is_json(first):
         raise UsageError(f"{path} has a JSON object in each line", hint="name it .jsonl, or say --format jsonl")
 
 
-def _is_object(text: bytes) -> bool:
+def _is_json(text: bytes) -> bool:
     try:
-        return isinstance(msgspec.json.decode(text), dict)
+        msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return False
+    return True
 
 
 def _is_openai(path: Path) -> bool:

@@ -113,6 +113,8 @@ def state_of(state: State, holder: Holder | None) -> str:
     """The state of a job in a word, as :class:`Summary` has it."""
     if holder:
         return "running"
+    if state.total and state.done == state.total:  # whatever became of the process that did the last
+        return COMPLETE
     if state.began_at is None:
         return CANCELLED if state.ended == CANCELLED else "new"
     if state.ended in (COMPLETE, INTERRUPTED, CANCELLED):

@@ -33,7 +33,7 @@ from nexus_tasks.batches.entries import (
 from nexus_tasks.batches.intervals import Intervals, WorkClock
 from nexus_tasks.batches.state import State
 from nexus_tasks.hostlib import masking
-from nexus_tasks.records.batch_rows import RequestRow, SessionRow
+from nexus_tasks.records.batch_rows import CANCELLED, RequestRow, SessionRow
 
 SAMPLED_REQUESTS = 2000
 SAMPLED_ANSWERS = 12
@@ -203,6 +203,8 @@ class Tally:
                 endpoint.session()
             self._close_session(t_s)
             self.sessions.append(SessionRow(t_s=t_s, started_at=_utc(at), seconds=0.0, ended=None))
+        elif ended == CANCELLED:  # by a process that does not work: the time until then is nobody's
+            self._close_session(self.clock.session(at), ended)
         else:
             self._close_session(self.clock.moment(at), self._told(ended))
 

@@ -150,7 +150,12 @@ def test_a_batch_is_begun_looked_at_and_exported_in_every_format(bench: Bench) -
     assert [one["response"]["body"]["choices"][0]["message"]["content"] for one in responses] == columns["answer"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "term"])
+STOPPING = pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=["ctrl-c", "term", "closed terminal"]
+)
+
+
+@STOPPING
 def test_an_interrupted_batch_is_130_and_goes_on(bench: Bench, number: signal.Signals) -> None:
     bench.prompts(20)
     with bench.started(*bench.begin()) as process:
@@ -167,7 +172,7 @@ def test_an_interrupted_batch_is_130_and_goes_on(bench: Bench, number: signal.Si
     assert answered(bench.entries()) == dict.fromkeys(range(20), 1)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "term"])
+@STOPPING
 def test_a_batch_that_is_stopped_before_it_asks_is_130_and_leaves_nothing(bench: Bench, number: signal.Signals) -> None:
     bench.prompts(3)
     with socket.create_server(("127.0.0.1", 0)) as silent:

@@ -86,7 +86,7 @@ def _bounded(path: Path, stream: TextIO) -> Iterator[str]:
 
 def _names(path: Path, table: _csv.Reader) -> tuple[str, ...]:
     try:
-        given = [name.strip() for name in next(table, [])]
+        given = [name.replace("\ufeff", "").strip() for name in next(table, [])]
     except csv.Error as error:
         raise UsageError(
             f"{path}, line 1: {error}", hint="the first line of a CSV file has the names of its columns"

@@ -47,6 +47,7 @@ class _Array:
         self._path, self._stream = path, stream
         self._held, self._begin, self._at = b"", 0, 0
         self._rows = 0
+        self._is_open = False  # whether there was a bracket at all
         self._key = self._text = b""
 
     def elements(self) -> Iterator[bytes]:
@@ -80,15 +81,13 @@ class _Array:
                 self._key = b""
             elif token in (b"[", b"{"):
                 depth += 1
+                self._is_open = True
                 if token == b"[" and (depth == 1 or (depth == 2 and self._key == _KEY)):
                     return depth
             elif token in (b"]", b"}"):
                 depth -= 1
             if depth == 0:
-                raise UsageError(
-                    f"{self._path} is neither an array of rows nor an object with such an array as its items",
-                    hint="write [ROW, ROW] or one row a line, and name that .jsonl",
-                )
+                raise self._no_array()
 
     def _next(self) -> bytes:
         """The next token, behind which the place is then."""
@@ -103,6 +102,8 @@ class _Array:
         # Parts grow with a long text, whose end is looked for from its begin each time.
         part = self._stream.read(max(_PART_BYTES, len(self._held) - self._begin))
         after = f"{self._path} after row {self._rows}"
+        if not part and not self._is_open:
+            raise self._no_array()
         if not part:
             raise UsageError(f"{after}: a quote or bracket is never closed", hint="is the file cut? write it anew")
         if len(self._held) - self._begin > MAX_ROW_BYTES:
@@ -110,6 +111,12 @@ class _Array:
                 f"{after}: the next has more than {MAX_ROW_BYTES >> 20} MiB", hint="is a quote or bracket not closed?"
             )
         self._held, self._at, self._begin = self._held[self._begin :] + part, at - self._begin, 0
+
+    def _no_array(self) -> UsageError:
+        return UsageError(
+            f"{self._path} is neither an array of rows nor an object with such an array as its items",
+            hint="write [ROW, ROW] or one row a line, and name that .jsonl",
+        )
 
     def _end(self, depth: int) -> None:
         """Refuse rows behind the array; of an object, what it has beside its items is nobody's matter."""

@@ -4,12 +4,14 @@
         fields()
 
 Lines end with LF or CRLF; empty ones are no rows. Each line stands for itself: one that is damaged, or no UTF-8, is set
-aside, and the others are read.
+aside, and the others are read. A byte order mark is no part of a line: files that were joined have one in the middle.
 """
 
 from __future__ import annotations
 
 import codecs
+import contextlib
+import json
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -50,7 +52,7 @@ def fields_of(data: bytes) -> Fields:
         decoded(data)  # knows the byte's place in the row
         raise
     except msgspec.DecodeError as error:
-        raise CannotAsk("malformed", _json_problem(str(error))) from error
+        raise CannotAsk("malformed", _json_problem(str(error), data)) from error
     except RecursionError as error:
         raise CannotAsk("malformed", "not JSON that can be read: it is nested too deeply") from error
     if isinstance(value, str):
@@ -78,7 +80,7 @@ def not_utf8(place: str, byte: int) -> CannotAsk:
 
 
 def _text_of(line: bytes | None) -> Fields:
-    return {TEXT: decoded(_small(line).removesuffix(b"\n").removesuffix(b"\r"))}
+    return {TEXT: decoded(_small(line).removesuffix(b"\n").rstrip(b"\r"))}
 
 
 def _value_of(line: bytes | None) -> Fields:
@@ -94,14 +96,14 @@ def _small(line: bytes | None) -> bytes:
 def _lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
     """Lines with their numbers; None stands for one that is too large to be held."""
     with path.open("rb", buffering=_BUFFER) as stream:
-        if stream.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
-            stream.seek(0)
         number = 0
         while line := stream.readline(MAX_ROW_BYTES):
             number += 1
             whole = len(line) < MAX_ROW_BYTES or line.endswith(b"\n")
             if not whole:
                 _skip_line(stream)
+            while line.startswith(codecs.BOM_UTF8):
+                line = line.removeprefix(codecs.BOM_UTF8)
             yield number, line if whole else None
 
 
@@ -110,8 +112,12 @@ def _skip_line(stream: BinaryIO) -> None:
         pass
 
 
-def _json_problem(message: str) -> str:
+def _json_problem(message: str, data: bytes) -> str:
     """msgspec's words for what is no JSON; it calls half a surrogate pair at the end of a text truncated input."""
+    with contextlib.suppress(ValueError, RecursionError):
+        json.loads(data)  # which takes halves
+        if b"\\ud" in data.lower():
+            return "it has half a surrogate pair (\\ud800 to \\udfff), which is no letter"
     return f"not JSON: {message.removeprefix('JSON is malformed: ')}"
 
 

@@ -52,14 +52,18 @@ def columns(path: Path) -> tuple[str, ...]:
     """The names of a Parquet file's columns.
 
     Raises:
-        UsageError: it is damaged.
+        UsageError: it is damaged, or two columns have one name.
     """
     try:
-        return tuple(parquet.read_schema(path).names)
+        names = tuple(parquet.read_schema(path).names)
     except (pa.ArrowException, OSError) as error:
         if getattr(error, "errno", None):  # of the system's; Arrow's own have none
             raise
         raise _damaged(path, 0, error) from error
+    twice = next((name for place, name in enumerate(names) if name in names[:place]), None)
+    if twice is not None:
+        raise UsageError(f"{path}: two columns are named {twice}", hint="rename one of them")
+    return names
 
 
 def _rows_at_once(metadata: Any) -> int:

@@ -143,3 +143,11 @@ def test_requests_share_a_prefix_where_they_begin_alike() -> None:
     first, second = ask({"x": "1"}, template="Long head {{ x }}"), ask({"x": "2"}, template="Long head {{ x }}")
     assert first.prefix == second.prefix != shared
     assert ask({"x": "1"}, template="{{ x }} tail").prefix is None
+
+
+def test_a_request_of_more_than_64_mib_is_none_that_a_server_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nexus_tasks.batches.asking.MAX_ROW_BYTES", 1 << 20)
+    ask({"prompt": "x" * 1_000_000})
+    with pytest.raises(CannotAsk) as unfit:
+        ask({"prompt": "x" * (1 << 20)})
+    assert unfit.value.misfit.kind == "too_large"

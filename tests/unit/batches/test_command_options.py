@@ -88,3 +88,30 @@ def test_what_is_not_said_again_stays_as_it_was() -> None:
     made = asking("--max-tokens", "9", before=before)
     expected: dict[str, Any] = {"max_tokens": 9, "seed": 1}
     assert (made.system, made.samples, made.columns, made.parameters) == ("S", 2, Columns(prompt="q"), expected)
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--system", "a\udcffb"], r"--system: 'a\\udcffb' is not UTF-8"),
+        (["--stop", "x", "--stop", "\udcff"], "--stop: .* is not UTF-8"),
+        (["--template", "@FILE"], "is empty"),
+        (["--grammar", "FILE"], "is empty"),
+        (["--system", "@"], "@ names no file"),
+        (["--samples", "10001"], "--samples must be from 1 to 10,000, not 10,001"),
+        (["--samples", "1000000000"], "--samples must be from 1 to 10,000"),
+    ],
+    ids=["system", "stop", "template", "grammar", "no file", "samples", "many samples"],
+)
+def test_what_cannot_be_asked_is_refused(tmp_path: Path, words: list[str], why: str) -> None:
+    path = tmp_path / "empty"
+    path.write_text("\n")
+    with pytest.raises(UsageError, match=why):
+        asking(*(word.replace("FILE", str(path)) for word in words))
+
+
+def test_a_schema_that_is_null_is_not_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "schema.json"
+    path.write_text("null")
+    with pytest.raises(UsageError, match=r"schema\.json is null"):
+        asking("--json-schema", str(path))

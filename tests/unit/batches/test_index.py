@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from nexus_tasks.batches import index, inputs, sources
 from nexus_tasks.batches.asking import Asking
+from nexus_tasks.batches.columns import Columns
 from nexus_tasks.batches.index import NO_KEY
 from nexus_tasks.batches.inputs import Input
 from nexus_tasks.batches.items import KEY_BYTES
@@ -48,6 +50,34 @@ def test_two_rows_with_one_id_are_refused_with_both_their_places(
     with pytest.raises(UsageError, match=places):
         index.write(given(tmp_path, text, name, samples=2), tmp_path / "rows.index")
     assert not (tmp_path / "rows.index").exists()
+
+
+def test_a_row_that_cannot_be_read_does_not_take_the_id_of_another(tmp_path: Path) -> None:
+    text = 'id,prompt\n1,"a"b\n2,b\n'  # the damaged row is on line 2
+    assert index.write(given(tmp_path, text, "a.csv"), tmp_path / "rows.index").misfits == {"malformed": 1}
+    with pytest.raises(UsageError, match="line 3 and line 4 have one id, 2"):
+        index.write(given(tmp_path, text + "2,c\n", "a.csv"), tmp_path / "rows.index")
+
+
+def test_of_a_long_id_that_is_there_twice_the_beginning_is_shown(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as refused:
+        index.write(given(tmp_path, f'{{"id": "{"x" * 9999}", "prompt": "a"}}\n' * 2), tmp_path / "rows.index")
+    assert len(refused.value.message) < 300
+
+
+def test_more_requests_than_a_job_can_have_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "MAX_ITEMS", 5)
+    assert index.write(given(tmp_path, '"a"\n' * 5), tmp_path / "rows.index").items == 5
+    with pytest.raises(UsageError, match="has more than 5 requests"):
+        index.write(given(tmp_path, '"a"\n' * 2, samples=3), tmp_path / "rows.index")
+
+
+def test_a_column_that_is_named_and_that_no_row_has_is_refused(tmp_path: Path) -> None:
+    source = given(tmp_path, '{"prompt": "a"}\n{"prompt": "b", "limit": 3}\n')
+    for column, why in (("limit", None), ("limits", "no row of .* has limits")):
+        asking = Asking(columns=Columns(single={"max_tokens": column}))
+        with pytest.raises(UsageError, match=why) if why else contextlib.nullcontext():
+            index.write(Input(source.source, asking), tmp_path / "rows.index")
 
 
 def test_ids_that_only_share_a_hash_are_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from nexus_tasks.batches.options import Options
 from nexus_tasks.batches.summary import summary_of
 from nexus_tasks.core.errors import BatchError, UsageError
 from tests.conftest import ROOT, wait_for
-from tests.unit.batches.jobs import declared, told
+from tests.unit.batches.jobs import answered, declared, told
 
 NOW = datetime(2026, 11, 30, 12, 34, 56, tzinfo=UTC)
 
@@ -153,17 +153,17 @@ def test_the_second_process_on_a_job_is_refused_with_the_first(tmp_path: Path) -
 def test_a_stopped_job_is_marked_as_cancelled_and_a_complete_one_is_not(tmp_path: Path) -> None:
     folder = declared(tmp_path)
     told(folder, Session(1.0), Session(2.0, "interrupted"))
-    assert job.cancel(folder) is None
+    assert job.cancel(folder) == (None, True)
     assert summary_of(folder).state == "cancelled"
-    told(folder, Session(3.0), Session(4.0, "complete"))
-    job.cancel(folder)
+    told(folder, Session(3.0), *(answered(item, "Hi") for item in range(3)))
+    assert job.cancel(folder) == (None, False)
     assert summary_of(folder).state == "complete"
 
 
 def test_cancel_ends_the_process_that_works_on_the_job(tmp_path: Path) -> None:
     folder = declared(tmp_path)
     with holding(folder) as first:
-        assert job.cancel(folder) == first.pid
+        assert job.cancel(folder) == (first.pid, True)
         assert first.wait() == -signal.SIGTERM
     assert summary_of(folder).state == "cancelled"
 

@@ -18,6 +18,7 @@ from nexus_tasks.batches.job import Job
 from nexus_tasks.batches.options import COMPLETE, Options
 from nexus_tasks.batches.sessions import Done, Place
 from nexus_tasks.batches.state import ANSWERED
+from nexus_tasks.batches.summary import summary_of
 from nexus_tasks.core.errors import EndpointError, UsageError
 from nexus_tasks.records import store
 from tests.support.batch_server import BatchServer, Request
@@ -201,3 +202,19 @@ def test_a_record_that_cannot_be_written_costs_no_answer(bench: Bench) -> None:
     stream = bench.place.console.file
     assert isinstance(stream, io.StringIO)
     assert "no record was written" in stream.getvalue()
+
+
+def test_a_job_that_was_killed_when_all_was_answered_is_complete_and_gets_its_record(bench: Bench) -> None:
+    folder = bench.begin().folder
+    lines = folder.journal.read_bytes().splitlines(keepends=True)
+    folder.journal.write_bytes(b"".join(lines[:-1]))
+    assert summary_of(folder).state == COMPLETE
+    for path in (bench.folder / "results").rglob("*.jsonl"):
+        path.unlink()
+    bench.server.prompts.clear()
+    for _ in range(2):  # once it has its end, there is nothing to write
+        assert bench.resume().outcome.ended == COMPLETE
+        [record] = (bench.folder / "results").rglob("*.jsonl")
+        assert msgspec.to_builtins(store.load(record, "batch").summary)["outcome"] == COMPLETE
+    assert bench.asked == []
+    assert summary_of(folder).ended == COMPLETE

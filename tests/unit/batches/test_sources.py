@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pyarrow as pa
@@ -67,27 +68,52 @@ def test_an_empty_file_is_refused(tmp_path: Path, data: bytes) -> None:
         sources.find(write(tmp_path, "a.jsonl", data))
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("text", ["id,prompt\r\n1,Why?\r\n", "提示\n你好世界\n再见世界\n"], ids=["latin", "chinese"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["no mark", "mark"])
+@pytest.mark.parametrize("encoding", ["UTF-16LE", "UTF-16BE", "UTF-32LE", "UTF-32BE"])
 def test_another_encoding_of_all_the_file_is_refused_with_the_command_that_mends_it(
-    tmp_path: Path, encoding: str
+    tmp_path: Path, encoding: str, mark: str, text: str
 ) -> None:
-    with pytest.raises(UsageError, match="is UTF-16 or UTF-32") as refused:
-        sources.find(write(tmp_path, "a.csv", "id,prompt\r\n1,Why?\r\n".encode(encoding)))
-    assert "iconv" in refused.value.hint
+    path = write(tmp_path, "it's.csv", (mark + text).encode(encoding))
+    with pytest.raises(UsageError, match="is UTF-") as refused:
+        sources.find(path)
+    command = refused.value.hint.removeprefix("save it as UTF-8: ").replace("NEW", str(tmp_path / "new.csv"))
+    subprocess.run(["bash", "-c", command], check=True)
+    assert (tmp_path / "new.csv").read_bytes().removeprefix(b"\xef\xbb\xbf") == text.encode()
 
 
-def test_lines_that_end_as_no_reader_of_lines_knows_them_are_refused(tmp_path: Path) -> None:
+def test_zeros_within_a_text_of_utf_8_do_not_make_it_another_encoding(tmp_path: Path) -> None:
+    assert sources.find(write(tmp_path, "a.txt", "Größe\0\nÄrger\0\n".encode())).format == "txt"
+    with pytest.raises(UsageError, match="has nothing but zero bytes"):
+        sources.find(write(tmp_path, "b.txt", b"\0" * 100))
+
+
+@pytest.mark.parametrize("data", [b"one\rtwo\r", b"one\rtwo\rthree\n", b"\r\rone"])
+def test_lines_that_end_as_no_reader_of_lines_knows_them_are_refused(tmp_path: Path, data: bytes) -> None:
     with pytest.raises(UsageError, match="ends its lines with CR alone"):
-        sources.find(write(tmp_path, "a.txt", b"one\rtwo\r"))
+        sources.find(write(tmp_path, "a.txt", data))
+
+
+def test_a_table_may_end_its_lines_with_cr_alone_and_a_text_have_one_within(tmp_path: Path) -> None:
     table = sources.find(write(tmp_path, "a.csv", b"prompt\rone\rtwo\r"))
     assert [(line, fields()) for line, fields in table.rows()] == [(2, {"prompt": "one"}), (3, {"prompt": "two"})]
+    assert sources.find(write(tmp_path, "a.txt", b"one\rmore\ntwo\nthree\r\n")).format == "txt"
 
 
-def test_json_of_the_other_form_is_refused_with_the_right_format(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is a JSON array, and no JSONL"):
-        sources.find(write(tmp_path, "a.jsonl", b'[\n{"prompt": "a"}\n]'))
-    with pytest.raises(UsageError, match="has a JSON object in each line"):
-        sources.find(write(tmp_path, "a.json", b'{"prompt": "a"}\n{"prompt": "b"}\n'))
+@pytest.mark.parametrize(
+    ("name", "data", "why"),
+    [
+        ("a.jsonl", b'[\n{"prompt": "a"}\n]', "is a JSON array, and no JSONL"),
+        ("a.jsonl", b'[{"prompt": "a"},\n{"prompt": "b"}]', "is a JSON array, and no JSONL"),
+        ("a.jsonl", b'{\n "prompt": "a"\n}\n', "has rows that go over several lines"),
+        ("a.json", b'{"prompt": "a"}\n{"prompt": "b"}\n', "has a JSON object in each line"),
+    ],
+)
+def test_json_of_the_other_form_is_refused_with_the_right_format(
+    tmp_path: Path, name: str, data: bytes, why: str
+) -> None:
+    with pytest.raises(UsageError, match=why):
+        sources.find(write(tmp_path, name, data))
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:

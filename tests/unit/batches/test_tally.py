@@ -185,3 +185,9 @@ def test_any_answer_has_a_text(answer: Answer, text: str) -> None:
 def test_a_kind_that_is_not_known_is_counted_like_the_others() -> None:
     assert "unheard_of" not in KINDS
     assert counted([SetAside(0, 0.0, "unheard_of", "why not")], 1).failures["unheard_of"].final == 1
+
+
+def test_the_time_from_a_kill_until_the_job_is_cancelled_is_no_work() -> None:
+    tally = counted([Session(0.0), Begun([0], RIG, 1.0), answered(0, 3.0), Session(1800.0, "cancelled")], 2)
+    assert tally.clock.seconds == 3.0
+    assert [(one.seconds, one.ended) for one in tally.sessions] == [(3.0, "cancelled")]

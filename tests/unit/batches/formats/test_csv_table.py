@@ -95,3 +95,7 @@ def test_names_that_are_none_are_refused(tmp_path: Path, head: bytes, why: str) 
 
 def test_columns_without_names_are_called_by_their_places(tmp_path: Path) -> None:
     assert csv_table.columns(write(tmp_path, b",prompt,\n")) == ("column 1", "prompt", "column 3")
+
+
+def test_a_second_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
+    assert csv_table.columns(write(tmp_path, b"\xef\xbb\xbf\xef\xbb\xbfid,prompt\n1,a\n")) == ("id", "prompt")

@@ -55,11 +55,14 @@ def test_an_element_that_is_damaged_inside_is_set_aside_alone(tmp_path: Path) ->
     [
         ('["a", {"prompt": "b"', "after row 1: a quote or bracket is never closed"),
         ('["a", "b', "after row 1: a quote or bracket"),
+        ("5", "neither an array"),
+        ("null\n", "neither an array"),
+        ('"[a]"', "neither an array"),
         ('{"rows": ["a"]}', "neither an array of rows nor an object with such an array as its items"),
         ('{"items": 5, "x": "items"}', "neither an array"),
         ('["a"] ["b"]', "goes on behind its array"),
     ],
-    ids=["cut", "cut in a text", "no items", "items of another kind", "two arrays"],
+    ids=["cut", "cut in a text", "number", "null", "text", "no items", "items of another kind", "two arrays"],
 )
 def test_rows_that_cannot_be_told_apart_are_refused(tmp_path: Path, text: str, why: str) -> None:
     with pytest.raises(UsageError, match=why):

@@ -25,6 +25,15 @@ def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path: Path, reader: f
     assert [fields["prompt"].strip('"') for fields in read(reader, path).values()] == ["a", "b"]
 
 
+@pytest.mark.parametrize("reader", [lines.txt, lines.jsonl], ids=["txt", "jsonl"])
+def test_marks_where_files_were_joined_and_line_ends_that_were_translated_twice_are_no_part_of_a_row(
+    tmp_path: Path, reader: formats.Reader
+) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b'\xef\xbb\xbf\xef\xbb\xbf"a"\r\r\n\xef\xbb\xbf"b"\r\r\n\xef\xbb\xbf\r\n')
+    assert [fields["prompt"] for fields in read(reader, path).values()] in (["a", "b"], ['"a"', '"b"'])
+
+
 def test_a_line_of_jsonl_is_an_object_or_a_text(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"prompt": "a\\u0000b", "n": 12345678901234567890123}\n\n"only a text"\n')
@@ -40,13 +49,14 @@ def test_a_line_of_jsonl_is_an_object_or_a_text(tmp_path: Path) -> None:
         (b'{"prompt": "a"', "not JSON"),
         (b'{"prompt": NaN}', "not JSON: invalid character"),
         (b'{"prompt": "a\0b"}', "not JSON: invalid character"),
-        (b'{"prompt": "\\ud83d"}', "not JSON"),
+        (b'{"prompt": "\\ud83d"}', "it has half a surrogate pair"),
+        (b'{"prompt": "\\uDC00b", "n": 1}', "it has half a surrogate pair"),
         (b'{"prompt": "' + b"J\xfcrgen".join([b"", b'"}']), "byte 14 (0xfc) is not UTF-8"),
         (b"[1]", "it is a list instead of an object or a text"),
         (b"null", "it is null"),
         (b"[" * 5000 + b"]" * 5000, "nested too deeply"),
     ],
-    ids=["cut", "nan", "nul", "surrogate", "latin-1", "list", "null", "deep"],
+    ids=["cut", "nan", "nul", "first half", "second half", "latin-1", "list", "null", "deep"],
 )
 def test_a_damaged_line_is_told_with_its_reason_and_leaves_the_others_alone(
     tmp_path: Path, line: bytes, why: str

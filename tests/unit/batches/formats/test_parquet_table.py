@@ -83,3 +83,10 @@ def test_a_damaged_file_is_refused_with_the_row_that_it_was_read_to(tmp_path: Pa
     path.write_bytes(data[:100])
     with pytest.raises(UsageError, match=r"a\.parquet is damaged"):
         parquet_table.columns(path)
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pa.table([pa.array(["a"]), pa.array(["b"])], names=["prompt", "prompt"]), path)
+    with pytest.raises(UsageError, match="two columns are named prompt"):
+        parquet_table.columns(path)
