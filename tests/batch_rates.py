@@ -27,7 +27,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 
 import psutil
 
@@ -38,11 +38,12 @@ from nexus_tasks.load.selfcheck.mock_server import mock_server
 from nexus_tasks.model_store import tiny_model
 from tests.conftest import cache_folder, run_server, wait_for
 from tests.support import batch_jobs
-from tests.support.batch_servers import SAMPLE_S, Steady, steady, watched
+from tests.support.batch_servers import Served, Steady, steady, watched
 
 MOCK_MODEL, MOCK_BUILD = "gpt-oss-20b-mxfp4", "b9870-0fbbb3ec6"
 SLOTS = 4
-PROMPT_SYLLABLES, OUTPUT_TOKENS = 24, 32
+LOOK_S = 0.05
+PROMPT_SYLLABLES = 24
 LARGE = tiny_model.Shape(n_layer=8, n_embd=1024, n_head=16, n_head_kv=4, n_ff=4096)
 """A step of four slots takes more than 20 ms with one thread."""
 
@@ -94,7 +95,14 @@ class Split:
 # --- a real llama-server
 
 
-def throughput(folder: Path, rows: int, rounds: int = 3, shape: tiny_model.Shape = LARGE) -> Throughput:
+def throughput(
+    folder: Path,
+    rows: int,
+    rounds: int = 3,
+    shape: tiny_model.Shape = LARGE,
+    max_tokens: int = 96,
+    every_s: float = 1.0,
+) -> Throughput:
     """llama-batched-bench, a batch, and the OpenAI client in turns, ``rounds`` times; medians."""
     binaries = cache_folder() / "current" / "bin"
     model = folder / "large.gguf"
@@ -105,13 +113,18 @@ def throughput(folder: Path, rows: int, rounds: int = 3, shape: tiny_model.Shape
         binaries / "llama-server", model, folder / "server.log", "--parallel", str(SLOTS), "--metrics"
     ) as server:
         for turn in range(rounds):
-            with watched(server.base_url) as samples:
-                _run_batch(folder / f"turn-{turn}", prompts, server.base_url, "--max-tokens", str(OUTPUT_TOKENS))
-            batches.append(steady(samples, SLOTS))
-            with watched(server.base_url) as samples:
-                prompt_tokens = asyncio.run(_openai_loop(server.base_url, prompts))
-            loops.append(steady(samples, SLOTS))
-            benches.append(_batched_bench(binaries / "llama-batched-bench", model, prompt_tokens, rounds))
+            jobs = folder / f"turn-{turn}"
+            with watched(server.base_url, every_s=every_s) as samples:
+                _run_batch(jobs, prompts, server.base_url, "--max-tokens", str(max_tokens))
+            served = _served(jobs)
+            batches.append(steady(samples, served, SLOTS))
+            with watched(server.base_url, every_s=every_s) as samples:
+                loops.append(steady(samples, asyncio.run(_openai_loop(server.base_url, prompts, max_tokens)), SLOTS))
+            prompt_tokens = round(fmean(request.prompt_tokens for request in served))
+            output_tokens = round(fmean(request.output_tokens for request in served))
+            benches.append(
+                _batched_bench(binaries / "llama-batched-bench", model, prompt_tokens, output_tokens, rounds)
+            )
     middle: Callable[[Steady], float] = lambda found: found.tokens_per_s  # noqa: E731 - a key, used twice
     return Throughput(
         step_ms=median(step for step, _ in benches),
@@ -127,7 +140,9 @@ def syllables(seed: int) -> str:
     return "".join(f" {draws.choice('bcdfghjk')}{draws.choice('aeiou')}" for _ in range(PROMPT_SYLLABLES))
 
 
-def _batched_bench(binary: Path, model: Path, prompt_tokens: int, rounds: int) -> tuple[float, float]:
+def _batched_bench(
+    binary: Path, model: Path, prompt_tokens: int, output_tokens: int, rounds: int
+) -> tuple[float, float]:
     """The mean step in milliseconds, and tokens per second, at the batch's sizes.
 
     The first round is warm-up. The tool's log is written by a thread, and ends on a busy machine before its last line:
@@ -135,35 +150,51 @@ def _batched_bench(binary: Path, model: Path, prompt_tokens: int, rounds: int) -
     """
     done = subprocess.run(
         [binary, "-m", model, "-c", "4096", "-t", "1", "-tb", "1", "-npp", str(prompt_tokens),
-         "-ntg", str(OUTPUT_TOKENS), "-npl", ",".join([str(SLOTS)] * (2 + rounds)), "--output-format", "jsonl"],
+         "-ntg", str(output_tokens), "-npl", ",".join([str(SLOTS)] * (2 + rounds)), "--output-format", "jsonl"],
         check=True, capture_output=True, text=True,
     )  # fmt: skip
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     counted = lines[1 : 1 + rounds]
     assert counted, done.stdout[-2000:] + done.stderr[-2000:]
     return (
-        median(1000 * line["t_tg"] / OUTPUT_TOKENS for line in counted),
+        median(1000 * line["t_tg"] / output_tokens for line in counted),
         median(line["speed"] for line in counted),
     )
 
 
-async def _openai_loop(base_url: str, prompts: Sequence[str]) -> int:
-    """What one writes without a batch: the OpenAI client and a semaphore. Returns the tokens of a prompt."""
+def _served(jobs: Path) -> list[Served]:
+    """The requests of a batch, by its journal."""
+    return [
+        Served(
+            entry.at,
+            (entry.usage.prompt_tokens or 0) - (entry.usage.cached_tokens or 0),
+            entry.usage.output_tokens or 0,
+        )
+        for entry in batch_jobs.entries_of(jobs)
+        if isinstance(entry, Answered)
+    ]
+
+
+async def _openai_loop(base_url: str, prompts: Sequence[str], max_tokens: int) -> list[Served]:
+    """What one writes without a batch: the OpenAI client and a semaphore."""
     from openai import AsyncOpenAI
 
     client = AsyncOpenAI(base_url=f"{base_url}/v1", api_key="none", max_retries=2)
     free = asyncio.Semaphore(SLOTS)
 
-    async def one(prompt: str) -> int:
+    async def one(prompt: str) -> Served:
         async with free:
             answer = await client.chat.completions.create(
-                model="tiny", messages=[{"role": "user", "content": prompt}], max_tokens=OUTPUT_TOKENS
+                model="tiny", messages=[{"role": "user", "content": prompt}], max_tokens=max_tokens
             )
-        assert answer.usage
-        return answer.usage.prompt_tokens
+        usage = answer.usage
+        assert usage
+        details = usage.prompt_tokens_details
+        cached = (details.cached_tokens if details else 0) or 0
+        return Served(time.time(), usage.prompt_tokens - cached, usage.completion_tokens)
 
     async with client:
-        return round(median(await asyncio.gather(*map(one, prompts))))
+        return await asyncio.gather(*map(one, prompts))
 
 
 # --- the server with a known schedule
@@ -286,7 +317,7 @@ def _run_batch(jobs: Path, prompts: Sequence[str], *words: str) -> Rows:
             status = Path(f"/proc/{process.pid}/status").read_text()
             rss_kib = max(rss_kib, int(status.split("VmHWM:")[1].split()[0]))
             cpu_s = sum(psutil.Process(process.pid).cpu_times()[:2])
-        time.sleep(SAMPLE_S)
+        time.sleep(LOOK_S)
     seconds = time.perf_counter() - began
     assert process.returncode == 0, batch_jobs.said(jobs)[-3000:]
     return Rows(len(prompts) / seconds, rss_kib / 1024, cpu_s)
@@ -307,7 +338,7 @@ def main(words: Sequence[str]) -> None:
 
 
 TRIALS: dict[str, Callable[[Path, float], object]] = {
-    "throughput": lambda folder, size: throughput(folder, round(200 * size)),
+    "throughput": lambda folder, size: throughput(folder, round(60 * size)),
     "split": lambda folder, size: split(folder, round(2000 * size)),
     "half_dies": lambda folder, size: half_dies(folder, round(2000 * size)),
     "rows": lambda folder, size: short_rows(folder, round(1_000_000 * size)),

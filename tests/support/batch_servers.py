@@ -1,14 +1,13 @@
-"""Servers under a batch, watched: how many slots of a real llama-server were busy, and how many tokens it made.
+"""Servers under a batch, watched: how many slots of a real llama-server were busy, and how many tokens it served.
 
-with watched(server.base_url) as samples:
+with watched(server.base_url, every_s=1.0) as samples:
     ...
-steady(samples, slots=4)            # Steady(busy=0.99, tokens_per_s=41.0, seconds=62.1)
+steady(samples, served, slots=4)            # Steady(busy=0.99, tokens_per_s=41.0, seconds=62.1)
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import re
 import threading
 import time
@@ -17,48 +16,48 @@ from dataclasses import dataclass
 
 import httpx
 
-SAMPLE_S = 0.05
 COUNTER = re.compile(r"^llamacpp:(\w+) (\S+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A server at a moment of ``time.monotonic``: slots that are busy, and totals so far.
-
-    ``tokens`` are those of prompts and answers, ``decodes`` steps of the model, ``busy_decodes`` the busy slots of all
-    of them.
-    """
+    """A server at a moment of ``time.time``: steps of the model so far, and the busy slots of all of them."""
 
     moment: float
-    busy: int
-    tokens: float
     decodes: float
     busy_decodes: float
 
 
 @dataclass(frozen=True)
-class Steady:
-    """The time from the first moment at which all slots are busy to the last.
+class Served:
+    """A request that was answered: the moment of ``time.time`` at which it ended; the tokens of prompt and answer.
 
-    ``busy`` is the share of slots that are busy in a step of the model, ``busy_between`` between two of them, where one
-    that was freed may be free for an instant though a request waits for it.
+    Tokens of the prompt that the server had in its cache are not counted: nothing was computed for them.
     """
 
+    moment: float
+    prompt_tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True)
+class Steady:
+    """The time in which requests wait for each slot; ``busy`` is the share of slots that are busy in a step."""
+
     busy: float
-    busy_between: float
     tokens_per_s: float
     seconds: float
 
 
 @contextlib.contextmanager
-def watched(base_url: str) -> Iterator[list[Sample]]:
-    """Samples of a server that runs with ``--metrics``, until the block ends."""
+def watched(base_url: str, *, every_s: float) -> Iterator[list[Sample]]:
+    """Samples of a server that runs with ``--metrics``, until the block ends. It answers between two steps."""
     samples: list[Sample] = []
     over = threading.Event()
 
     def watch() -> None:
         with httpx.Client(base_url=base_url, timeout=60) as client:
-            while not over.wait(SAMPLE_S):
+            while not over.wait(every_s):
                 samples.append(_sample(client))
 
     thread = threading.Thread(target=watch, name="watch")
@@ -70,22 +69,24 @@ def watched(base_url: str) -> Iterator[list[Sample]]:
         thread.join()
 
 
-def steady(samples: Sequence[Sample], slots: int) -> Steady:
-    """The steady phase of a run; AssertionError where the slots were never all busy."""
-    full = [place for place, sample in enumerate(samples) if sample.busy >= slots]
-    assert len(full) > 1, "the slots were never all busy"
-    phase = samples[full[0] : full[-1] + 1]
-    first, last = phase[0], phase[-1]
-    seconds = last.moment - first.moment
-    # Each sample stands for the time since the one before.
-    between = sum(now.busy * (now.moment - before.moment) for before, now in itertools.pairwise(phase))
-    busy = (last.busy_decodes - first.busy_decodes) / (last.decodes - first.decodes)
-    return Steady(busy / slots, between / (slots * seconds), (last.tokens - first.tokens) / seconds, seconds)
+def steady(samples: Sequence[Sample], served: Sequence[Served], slots: int) -> Steady:
+    """The steady phase: from the end of the first request of each slot to that of the last but one.
+
+    Both edges are moments at which requests ended, so that a whole number of requests lies between them. The server's
+    own totals of tokens can't tell it: they grow when a slot is freed, by the tokens of seconds at once.
+    """
+    ends = sorted(served, key=lambda request: request.moment)
+    counted = ends[slots:-slots]
+    assert counted, f"{len(ends)} requests are too few for {slots} slots"
+    first, last = ends[slots - 1].moment, counted[-1].moment
+    within = [sample for sample in samples if first <= sample.moment <= last]
+    assert len(within) > 1, "the steady phase is shorter than the time between two samples"
+    busy = (within[-1].busy_decodes - within[0].busy_decodes) / (within[-1].decodes - within[0].decodes)
+    tokens = sum(request.prompt_tokens + request.output_tokens for request in counted)
+    return Steady(busy / slots, tokens / (last - first), last - first)
 
 
 def _sample(client: httpx.Client) -> Sample:
     counters = {name: float(value) for name, value in COUNTER.findall(client.get("/metrics").text)}
-    tokens = counters["prompt_tokens_total"] + counters["tokens_predicted_total"]
     decodes = counters["n_decode_total"]
-    busy_decodes = counters["n_busy_slots_per_decode"] * decodes
-    return Sample(time.monotonic(), int(counters["requests_processing"]), tokens, decodes, busy_decodes)
+    return Sample(time.time(), decodes, counters["n_busy_slots_per_decode"] * decodes)
