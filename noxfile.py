@@ -186,7 +186,7 @@ def batch(session: nox.Session) -> None:
 
 @session(default=False)
 def models(session: nox.Session) -> None:
-    """Look after models on hosts: list, fetch, verify, remove.
+    """Look after models on hosts: list, fetch, verify, remove, bundle.
 
     As in ``nox -s models -- list -l gpu-hosts``.
     """

@@ -1,9 +1,10 @@
-"""Look after the models on the hosts: what lies there, fetch, verify again, remove.
+"""Look after the models on the hosts: what lies there, fetch, verify again, remove; bundle for those without a network.
 
     python -m nexus_tasks.models list -l gpu-hosts
     python -m nexus_tasks.models fetch qwen3-8b -l rig-1
     python -m nexus_tasks.models verify -l rig-1 --json
     python -m nexus_tasks.models remove --unused -l rig-1
+    python -m nexus_tasks.models bundle rig.bundle -l rig-1
 
 Names are those of profiles (docs/models.md). A model that an instance serves or may go back to, or that a process has
 open, is never touched.
@@ -14,21 +15,26 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 
 from nexus_tasks.core.arguments import parse
 from nexus_tasks.core.errors import DeployError, UsageError, command_line
-from nexus_tasks.fleet import inventory, stored_models, terminal
+from nexus_tasks.core.text import memory
+from nexus_tasks.fleet import bundle, bundling, inventory, stored_models, terminal
 from nexus_tasks.fleet.inventory import FLEET, HERE
 from nexus_tasks.fleet.stored_models import Found
 
+LINE_S = 2.0
 ACTIONS = {
     "list": "Show the models on the hosts, what they take of the disk, and who uses them.",
     "fetch": "Have models on the hosts: those named, or those that their instances need.",
     "verify": "Read the models again, and compare each file's sha256 with the recorded one.",
     "remove": "Remove models that nothing uses.",
+    "bundle": "Write all that the hosts are deployed from to one file, for a controller without a network.",
 }
 
 USAGE = {
@@ -36,6 +42,7 @@ USAGE = {
     "fetch": "[MODEL ...] [-l PATTERN]",
     "verify": "[MODEL ...] [-l PATTERN] [--json]",
     "remove": "MODEL ... | --unused -l PATTERN [--json]",
+    "bundle": "FILE -l PATTERN [--check]",
 }
 
 
@@ -69,6 +76,8 @@ def _parser(action: str) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     begun = _actions().parse_args(argv)
     defaults = argparse.Namespace(all=False, unused=False, json=False)
+    if begun.action == "bundle":
+        return _bundle(parse(_bundle_parser(), begun.arguments))
     given = parse(_parser(begun.action), begun.arguments, defaults)
     if begun.action == "remove" and bool(given.names) == given.unused:
         raise UsageError("remove needs names of models, or --unused", hint="nox -s models -- list shows what there is")
@@ -86,6 +95,44 @@ def main(argv: Sequence[str] | None = None) -> int:
         done, pattern, given.names, unused=given.unused, catalogue=given.all, console=None if given.json else console
     )
     return _shown(found, console, as_json=given.json)
+
+
+def _bundle_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="nox -s models -- bundle", description=ACTIONS["bundle"])
+    parser.add_argument("file", metavar="FILE", type=Path, help="what is written")
+    parser.add_argument("-l", "--limit", metavar="PATTERN", dest="pattern", required=True, help="inventory pattern")
+    parser.add_argument("--check", action="store_true", help="only tell what it would hold")
+    return parser
+
+
+def _bundle(given: argparse.Namespace) -> int:
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    bundle.require_place(given.file)
+    collected = bundling.collect(given.pattern, check=given.check, console=console)
+    if collected.failures:
+        problems = [f"{host}: {message}" for host, message in collected.failures.items()]
+        raise DeployError("\n".join(problems), hint="mend it and run it again: what was fetched is kept")
+    if given.check:
+        console.print(bundling.text(collected))
+        return 0
+    size = bundling.pack(given.file, collected, Lines())
+    console.print(
+        f"{given.file}: {memory(size / (1 << 20))}; ansible-playbook deploy.yml -l HOSTS -e bundle={given.file}"
+    )
+    return 0
+
+
+class Lines:
+    """Lines on stderr that tell how far it is, one in a few seconds."""
+
+    def __init__(self) -> None:
+        self._at = time.monotonic()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Tell it, where it is time to."""
+        if time.monotonic() - self._at >= LINE_S:
+            self._at = time.monotonic()
+            sys.stderr.write(f"{memory(done / (1 << 20))} of {memory(total / (1 << 20))}, {what}\n")
 
 
 def _shown(found: Found, console: Console, *, as_json: bool) -> int:

@@ -13,7 +13,7 @@ import hashlib
 import json
 import shlex
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -115,12 +115,16 @@ def answer(
     variables: Mapping[str, Any] | None = None,
     *,
     console: Console | None = None,
+    options: Sequence[str] = (),
+    hint: str = "nox -s status shows how its servers are",
 ) -> tuple[Any, dict[str, str]]:
     """The JSON that a playbook writes to the file that ``variable`` names, and by host why it has no part in it.
 
     Args:
         variables: what else the playbook gets.
         console: where people see what goes on, while it does.
+        options: further ones for ansible-playbook.
+        hint: that of the error where no host has a part in it.
 
     Raises:
         DeployError: there is no host that has.
@@ -129,14 +133,14 @@ def answer(
     with tempfile.TemporaryDirectory(prefix="llama-nexus-") as folder:
         file = Path(folder) / "answer.json"
         given = json.dumps({**(variables or {}), variable: str(file)})
-        outcome = playbook.run_on(pattern, play, "--extra-vars", given, console=console, narrate=False)
+        outcome = playbook.run_on(pattern, play, "--extra-vars", given, *options, console=console, narrate=False)
         try:
             written = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             problem = outcome.problem() or f"{play} did not write what it found out: {error}"
-            raise DeployError(problem, hint="nox -s status shows how its servers are") from error
+            raise DeployError(problem, hint=hint) from error
         if outcome.status != 0 and not outcome.failures:
-            raise DeployError(outcome.problem(), hint="nox -s status shows how its servers are")
+            raise DeployError(outcome.problem(), hint=hint)
         return written, dict(outcome.failures)
 
 

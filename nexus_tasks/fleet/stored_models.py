@@ -79,7 +79,12 @@ def run(
         UsageError: no host matches the pattern.
     """
     variables = {"models_action": action, "models_names": list(names), "models_unused": unused}
-    answer, failures = inventory.answer(pattern, "playbooks/models.yml", "models_file", variables, console=console)
+    hint = "nox -s models -- list shows what lies on the hosts"
+    if action == "listed":
+        hint = "nox -s models -- list --all shows the catalogue, too" if names else "mend it and run it again"
+    answer, failures = inventory.answer(
+        pattern, "playbooks/models.yml", "models_file", variables, console=console, hint=hint
+    )
     hosts = [_of_host(host, all_plain(told), catalogue=catalogue) for host, told in sorted(answer.items())]
     return Found(tuple(hosts), failures)
 

@@ -6,6 +6,7 @@ profile | gguf_model_source                             the part of it that role
 probes | gguf_model_states(catalogue)                   what a host has and lacks, by model
 states | gguf_model_leads(host)                         by model that it lacks the host that it has it from
 states | gguf_model_served(host)                        the models that other hosts have from this one
+names | gguf_model_fetched(catalogue)                   those that cross the uplink
 model | gguf_model_file_list                            the files of one of gguf_model_files, for another host to fetch
 model | gguf_model_paths                                their paths
 """
@@ -29,6 +30,7 @@ class FilterModule:
             "gguf_model_states": model_sharing.states_of,
             "gguf_model_leads": model_sharing.leads,
             "gguf_model_served": model_sharing.served,
+            "gguf_model_fetched": model_sharing.fetched,
             "gguf_model_file_list": model_sharing.files_of,
             "gguf_model_paths": model_sharing.paths_of,
         }

@@ -19,6 +19,9 @@ options:
     description: Requirements files by name, each the text of one with hashes.
     type: dict
     required: true
+  wheels:
+    description: A folder with the sets' wheels; no package index is asked then.
+    type: path
 author: Llama Nexus
 """
 EXAMPLES = r"""
@@ -81,21 +84,26 @@ def make_environment(path: str) -> None:
     )
 
 
-def install(path: str, name: str, requirements: str) -> None:
+def install(path: str, name: str, requirements: str, wheels: str | None) -> None:
     """Install one set of requirements into the environment, and look whether they are there."""
+    origin = ["--no-index", "--find-links", wheels] if wheels else []
     python = os.path.join(path, "bin", "python")
     with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as listing:
         listing.write(requirements)
         listing.flush()
         done = run(
             [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--quiet", "--no-cache-dir",
-             "--require-hashes", "--only-binary=:all:", "-r", listing.name],  # what builds from source has no hashes
+             "--require-hashes", "--only-binary=:all:", *origin,  # what builds from source has no hashes
+             "-r", listing.name],
             timeout=INSTALL_SECONDS, env=installer_environment(python),
         )  # fmt: skip
     if done.status != 0:
+        remedy = (
+            "see that the bundle was made for a host with this Python and processor"
+            if wheels else "check that this host reaches a package index (pip config list)"
+        )  # fmt: skip
         raise ToolsError(
-            f"pip could not install the {name} tools into {path}: check that this host reaches a package "
-            f"index (pip config list). It said: {last_lines(done.output)}"
+            f"pip could not install the {name} tools into {path}: {remedy}. It said: {last_lines(done.output)}"
         )
     lacking = (missing(python, {name: requirements}) or {name: ["pip"]})[name]
     if lacking:
@@ -111,6 +119,7 @@ def main() -> None:
         argument_spec={
             "path": {"type": "path", "required": True},
             "sets": {"type": "dict", "required": True},
+            "wheels": {"type": "path"},
         },
         supports_check_mode=True,
     )
@@ -133,7 +142,7 @@ def main() -> None:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             make_environment(path)
         for name, requirements, stamp, wanted in due:
-            install(path, name, requirements)
+            install(path, name, requirements, module.params["wheels"])
             write_file(stamp, wanted)
     except OSError as error:
         module.fail_json(msg=reason_of(error))

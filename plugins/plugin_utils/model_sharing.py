@@ -19,6 +19,11 @@ States = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """By host and model: ``source``, as its profile has it, and whether it is ``present``."""
 
 
+def fetched(names: Sequence[str], catalogue: Mapping[str, Any]) -> list[str]:
+    """The names of models whose files cross the uplink."""
+    return [name for name in names if any(kind in catalogue.get(name, {}) for kind in FETCHED)]
+
+
 def states_of(results: Sequence[Mapping[str, Any]], catalogue: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The state of each model of a host, of the results of probes in a loop over ``__gguf_model_name``."""
     return {

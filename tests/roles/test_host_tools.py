@@ -62,6 +62,17 @@ def test_check_mode_says_what_would_be_installed_and_makes_nothing(tmp_path: Pat
     assert not (tmp_path / "prefix").exists()
 
 
+def test_wheels_that_are_brought_need_no_index(tmp_path: Path, one: str) -> None:
+    wanted = one.splitlines()[-1] + "\n"
+    arguments = {"path": str(tmp_path / "tools"), "sets": {"probe": wanted}, "wheels": str(tmp_path)}
+    nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9", "PIP_RETRIES": "0"}
+    result = modules.call(MODULE, arguments, **nowhere)
+    assert result["changed"], result
+    assert version(result) == "1.0"
+    lacking = {**arguments, "sets": {"probe": wanted.replace("1.0", "3.0")}}
+    assert "see that the bundle was made for a host with this Python" in modules.call(MODULE, lacking, **nowhere)["msg"]
+
+
 def test_a_set_is_installed_once_and_again_when_it_changes(tools: Path, tmp_path: Path, one: str) -> None:
     first = module(tools, {"probe": one, "empty": ""})
     assert (first["changed"], first["installed"], version(first)) == (True, ["empty", "probe"], "1.0")

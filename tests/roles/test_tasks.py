@@ -45,7 +45,7 @@ def test_a_jobs_file_lies_in_a_folder_of_its_own_and_its_follower_is_told_where(
                 assert re.fullmatch(r"\{\{ \w+_jobs \}\}", task["vars"]["ansible_async_dir"]), path
             if "llama.nexus.follow" in task:
                 followers.append(task["llama.nexus.follow"]["job"].strip("{} "))
-    assert len(jobs) == 8
+    assert len(jobs) == 9
     assert sorted(jobs) == sorted(followers)
 
 

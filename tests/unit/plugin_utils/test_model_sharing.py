@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from plugins.plugin_utils.model_sharing import files_of, leads, paths_of, served, states_of
+from plugins.plugin_utils.model_sharing import fetched, files_of, leads, paths_of, served, states_of
 
 HUB = {"repo": "some/repo", "file": "a.gguf"}
 
@@ -52,3 +52,8 @@ def test_all_files_of_a_model_are_taken_under_their_names() -> None:
         {"path": "/m-1.gguf", "size_bytes": 1, "sha256": "a"}, {"path": "/m-2.gguf", "size_bytes": 2, "sha256": "b"},
     ]  # fmt: skip
     assert paths_of(model) == ["/x/m-1.gguf", "/x/m-2.gguf"]
+
+
+def test_what_lies_on_the_host_or_is_made_here_crosses_no_uplink() -> None:
+    catalogue = {"a": {"path": "/x"}, "b": {"generator": "tiny"}, "c": {"repo": "x/y"}, "d": {"urls": []}}
+    assert fetched(["a", "b", "c", "d", "nosuch"], catalogue) == ["c", "d"]
