@@ -34,6 +34,7 @@ author: Llama Nexus
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGURATION = ROOT / "ansible.cfg"
 GROUPS = ("gpu-hosts", "local")
+GATEWAYS = "gateways"
 CALLBACKS = {"llama.nexus.deployment_record", "llama.nexus.home_folder"}
 
 
@@ -91,11 +92,12 @@ def problems(groups: Mapping[str, Any], pattern: str) -> Iterator[str]:
             variable = str(origin).removeprefix("env: ")
             name, do = (variable, f"unset {variable}") if variable != origin else (need.setting, f"see {origin}")
             yield f"{name} is {shown}, and must be {need.wants}; {do}"
-    if pattern == ":".join(GROUPS) and not any(groups.get(name) for name in GROUPS):
+    named = pattern.split(":")
+    if set(GROUPS) <= set(named) and not any(groups.get(name) for name in named):
         sources = ", ".join(map(str, constants.config.get_config_value("DEFAULT_HOST_LIST")))
         # nexus_tasks hands over the inventory in the second, whoever named it.
-        named = [name for name in ("NEXUS_INVENTORY", "ANSIBLE_INVENTORY") if os.environ.get(name)]
-        do = f"unset {named[0]}" if named else f"see {ROOT / 'inventory'}"
+        by = [name for name in ("NEXUS_INVENTORY", "ANSIBLE_INVENTORY") if os.environ.get(name)]
+        do = f"unset {by[0]}" if by else f"see {ROOT / 'inventory'}"
         yield f"the inventory {sources} has no host in {' or '.join(GROUPS)}: name another one, or {do}"
 
 
@@ -115,7 +117,9 @@ class LookupModule(LookupBase):
     def run(self, terms: list[str], variables: Mapping[str, Any] | None = None, **kwargs: Any) -> list[str]:
         """The pattern; AnsibleError with the first problem where there is one."""
         (pattern,) = terms
-        problem = next(problems((variables or {}).get("groups", {}), pattern), None)
+        groups = (variables or {}).get("groups", {})
+        problem = next(problems(groups, pattern), None)
         if problem:
             raise AnsibleError(problem)
-        return [pattern]
+        # Ansible warns of a group that is not there, and not every inventory has gateways.
+        return [":".join(name for name in pattern.split(":") if name != GATEWAYS or name in groups)]

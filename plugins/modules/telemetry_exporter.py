@@ -75,7 +75,7 @@ url:
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.hostlib.environment import begin
-from ..module_utils.telemetry.errors import ExporterError
+from ..module_utils.service.errors import ServiceError
 from ..module_utils.telemetry.exporter import absent, present
 
 
@@ -102,7 +102,7 @@ def main() -> None:
             if module.params["state"] == "present"
             else absent(module.params["root"], check_mode=module.check_mode)
         )
-    except (ExporterError, OSError) as error:
+    except (ServiceError, OSError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(**result)
 

@@ -166,6 +166,8 @@ class ProofRecord(Stored):
     """The best of this model on this host."""
     n_ctx: int | None = None
     slots: int | None = None
+    slots_by_model: Mapping[str, int] = field(default_factory=dict)
+    """A router's, by the names of its models; of one that was not loaded, those of an earlier proof."""
     offloaded: tuple[int, int] | None = None
     buffers_mib: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     placements: Mapping[str, Placement] = field(default_factory=dict)

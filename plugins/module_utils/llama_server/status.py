@@ -8,7 +8,7 @@ import os
 import re
 
 from ..hostlib.argv import is_flag
-from ..hostlib.instances import Instance
+from ..hostlib.instances import Instance, ProofRecord
 from .client import LOOK_SECONDS, Server, Unanswered
 from .errors import HostError
 from .folder import Folder
@@ -39,7 +39,7 @@ def status(host: Host, folder: Folder) -> Row:
                 "switching": folder.is_locked(), "last_error": note.error}  # fmt: skip
     if config is None:
         return row
-    shown = ("argv", "host", "port", "local_url", "model", "models", "side_models", "release")
+    shown = ("argv", "host", "port", "local_url", "model", "models", "side_models", "release", "mode")
     whole = config.as_json()
     row["config"] = {key: whole[key] for key in shown if key in whole}
     row["flags"] = flags_of(config)
@@ -53,12 +53,19 @@ def status(host: Host, folder: Folder) -> Row:
         "release": config.release.name, "generation": config.id, "state": seen.state,
         "log": log, "tokens_per_second": last.tokens_per_second,
         "buffers_mib": last.buffers_mib, "offloaded": last.offloaded and list(last.offloaded), "n_ctx": last.n_ctx,
-        "slots": last.slots, "busy": None, "health": None,
+        "slots": last.slots, "slots_by_model": _slots(config, last), "busy": None, "health": None,
         "previous": previous and previous.id,
     }  # fmt: skip
     if seen.state == "running":
         row |= _answers(Server(config, seen.pid), config)
     return row
+
+
+def _slots(config: Instance, last: ProofRecord) -> dict[str, int]:
+    """The slots that were proven, by the name by which requests ask for a model."""
+    if config.model is None:
+        return dict(last.slots_by_model)
+    return {config.model.name: last.slots} if last.slots else {}
 
 
 def _answers(server: Server, config: Instance) -> Row:

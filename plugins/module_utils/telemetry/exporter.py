@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import http.client
 import json
 import os
 import re
 import shutil
-import socket
 import time
 import urllib.request
 from collections.abc import Mapping
 from typing import Any
 
-from ..hostlib import systemd
 from ..hostlib.files import read_text, write_file
 from ..hostlib.http_client import open_address
 from ..hostlib.programs import last_lines
-from . import pids
-from .errors import ExporterError
-from .runtimes import Runtime, Supervisor, Systemd
+from ..service import pids
+from ..service.errors import ServiceError
+from ..service.ports import is_taken, reached
+from ..service.runtimes import Service, Supervisor, Systemd, choose
 
 START_SECONDS = 20
 # NVML takes seconds a GPU to begin with where nothing keeps the driver's state.
@@ -32,7 +30,8 @@ ANSWER_SECONDS = 30
 def present(params: Mapping[str, Any], *, check_mode: bool) -> dict[str, Any]:
     """Have it run as declared; in check mode, say what that takes."""
     root, host, port = params["root"], params["host"], params["port"]
-    chosen, other = _chosen(params)
+    service = _service(root, params["python"])
+    chosen, other = choose(service, params["unit"], params["runtime"], variable="telemetry_exporter_runtime")
     chosen.refuse()
 
     decides = [
@@ -62,9 +61,7 @@ def present(params: Mapping[str, Any], *, check_mode: bool) -> dict[str, Any]:
         reasons.append("the exporter does not start with the host")
     if other.there():
         reasons.append(f"{other.name} runs one, too")
-    # One of ours that is about to be replaced may have it.
-    if not pids.exporters(root, "--port", str(port)) and is_taken(host, port):
-        raise ExporterError(f"port {port} of {host} is taken: set telemetry_exporter_port to another")
+    _refuse_taken(service, host, port)
     url = url_of(host, port)
     result: dict[str, Any] = {"changed": bool(reasons), "reasons": reasons, "runtime": chosen.name, "url": url}
     place, text = chosen.place(), texts[chosen.place()]
@@ -83,28 +80,31 @@ def present(params: Mapping[str, Any], *, check_mode: bool) -> dict[str, Any]:
     deadline = time.monotonic() + START_SECONDS
     while running_configuration(host, port) != configuration or not chosen.runs():
         if time.monotonic() > deadline:
-            raise ExporterError(
+            raise ServiceError(
                 f"the exporter does not answer at {url}. It said: {last_lines(chosen.log()) or 'nothing'}"
             )
         time.sleep(0.2)
     return result
 
 
-def _chosen(params: Mapping[str, Any]) -> tuple[Runtime, Runtime]:
-    """The runtime that is to run it, and the one that is not to."""
-    by_unit, by_supervisor = Systemd(params["root"], params["unit"]), Supervisor(params["root"], params["python"])
-    can_have_unit = systemd.is_pid_1() and os.geteuid() == 0
-    wanted = params["runtime"]
-    if wanted == "systemd" and not can_have_unit:
-        raise ExporterError("systemd does not run here, or not for this user: set telemetry_exporter_runtime to auto")
-    if wanted == "systemd" or (wanted == "auto" and can_have_unit):
-        return by_unit, by_supervisor
-    return by_supervisor, by_unit
+def _service(root: str, python: str) -> Service:
+    return Service(
+        "telemetry", "exporter", root, python, log="exporter.log", mark=os.path.join(root, "exporter.py")
+    )  # fmt: skip
+
+
+def _refuse_taken(service: Service, host: str, port: int) -> None:
+    """Stop where something else has the port; one of ours that is about to be replaced may have it."""
+    if not pids.with_argument(service.mark, "--port", str(port)) and is_taken(
+        host, port, variable="telemetry_exporter_host"
+    ):
+        raise ServiceError(f"port {port} of {host} is taken: set telemetry_exporter_port to another")
 
 
 def absent(root: str, *, check_mode: bool) -> dict[str, Any]:
     """Have nothing of it left."""
-    runtimes: list[Runtime] = [Systemd(root, ""), Supervisor(root, os.path.join(root, "env", "bin", "python"))]
+    service = _service(root, os.path.join(root, "env", "bin", "python"))
+    runtimes = (Systemd(service, ""), Supervisor(service))
     reasons = [f"{runtime.name} runs an exporter" for runtime in runtimes if runtime.there()]
     if os.path.isdir(root):
         reasons.append(f"{root} is there")
@@ -131,21 +131,5 @@ def running_configuration(host: str, port: int) -> str | None:
 
 def url_of(host: str, port: int) -> str:
     """The address of the exporter on its own host."""
-    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
-    return f"http://[{reached}]:{port}/metrics" if ":" in reached else f"http://{reached}:{port}/metrics"
-
-
-def is_taken(host: str, port: int) -> bool:
-    """True where something listens on the port."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                return True
-            raise ExporterError(
-                f"telemetry_exporter_host {host} can't be listened on ({error.strerror}): name an address of this host"
-            ) from error
-    return False
+    address = reached(host)
+    return f"http://[{address}]:{port}/metrics" if ":" in address else f"http://{address}:{port}/metrics"

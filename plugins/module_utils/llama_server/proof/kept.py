@@ -17,9 +17,12 @@ def keep(row: dict[str, Any], folder: Folder) -> None:
     speed, best = row["tokens_per_second"], row["tokens_per_second"]
     if (last.model and last.model.sha256) == (row["model"] or {}).get("sha256"):
         best = max(best or 0, last.best_tokens_per_second or 0) or None
+    slots = row["slots_by_model"]
     if last.generation == row["generation"]:
         speed = speed or last.tokens_per_second
-    folder.keep_proof(ProofRecord.from_json({**row, "tokens_per_second": speed, "best_tokens_per_second": best}))
+        slots = {**last.slots_by_model, **slots}
+    kept = {"tokens_per_second": speed, "best_tokens_per_second": best, "slots_by_model": slots}
+    folder.keep_proof(ProofRecord.from_json({**row, **kept}))
 
 
 def keep_life(row: dict[str, Any], folder: Folder) -> None:

@@ -41,7 +41,16 @@ def prove_router(subject: Subject, *, load: bool) -> None:
         if code == 200:
             served[name] = models_of(server, key, REQUEST_SECONDS)[name]["args"]
             prove_child_keys(subject, name, served[name])
+            _count_slots(subject, name)
             if model.mode == "completion":
                 prove_prompt(subject, name)
     loaded = {name for name, state in models_of(server, key, REQUEST_SECONDS).items() if state.get("value") == "loaded"}
     prove_router_placement(subject, served, loaded)
+
+
+def _count_slots(subject: Subject, name: str) -> None:
+    """Note how many slots a model has, which decides how many requests a gateway sends."""
+    code, props = subject.server.ask(f"/props?model={quote(name)}&autoload=false", key=subject.key)
+    slots = props.get("total_slots") if code == 200 and isinstance(props, dict) else None
+    if isinstance(slots, int):
+        subject.row["slots_by_model"][name] = slots
