@@ -76,7 +76,7 @@ def test_hosts_that_it_does_not_stand_before_are_left_out() -> None:
     assert (plan["models"], plan["problems"]) == ([], [])
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[list[dict[str, Any]], dict[str, Any], str]] = {
     "loopback elsewhere": (
         [row("rig-1", instance("main", "tiny", listens="127.0.0.1"))], {},
         "rig-1/main listens on 127.0.0.1, where the gateway on front does not reach it",
