@@ -167,7 +167,7 @@ def models_of(settings: Settings, offers: list[dict[str, Any]]) -> list[dict[str
 
 
 def _affinity(settings: Settings, name: str, offers: list[dict[str, Any]]) -> bool:
-    """Whether conversations go back to their server: only where there is a choice, and a prefix that is kept."""
+    """True where conversations go back to their server: that is wanted, there is a choice, and a prefix is kept."""
     options = settings["models"].get(name) or {}
     wanted = options.get("affinity")
     return (
