@@ -76,7 +76,7 @@ class Reader:
             broken = broken or Problem("disconnected", "the connection was closed before any answer")
         elif http.status != _OK:
             body = b"".join(self._pieces)
-            broken = of_http(http.status, body, retry_after_s(http.headers.get("retry-after")), coding=http.coding)
+            broken = of_http(http.status, body, retry_after_s(http.headers), coding=http.coding)
         elif http.coding:
             broken = Problem("protocol", f"the answer is in {http.coding}, which nobody asked for")
         complete = broken is None and (http.complete or http.until_closed)

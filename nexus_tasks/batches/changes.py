@@ -20,18 +20,19 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from nexus_tasks.batches import index
+from nexus_tasks.batches import index, journal
 from nexus_tasks.batches.asking import Asking
-from nexus_tasks.batches.entries import Entry, Reopened
+from nexus_tasks.batches.entries import Answered, Entry, Reopened, SetAside
 from nexus_tasks.batches.inputs import Input
 from nexus_tasks.batches.items import KEY_BYTES
 from nexus_tasks.batches.state import ANSWERED, SET_ASIDE, Answerer, State
-from nexus_tasks.core.errors import UsageError
+from nexus_tasks.core.errors import BatchError, UsageError
 from nexus_tasks.core.text import plural
 
 Items = npt.NDArray[np.intp]
 ALLOW = "--allow-change"
 _ITEMS_AT_ONCE = 10_000  # in one line of the journal
+_LOOKED_AT = 100
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,11 @@ class Requests:
         """Items whose results, where they have any, are no longer those of the input."""
         return np.concatenate([self.differing, self.gone_items])
 
+    @property
+    def are_any(self) -> bool:
+        """True where there is a difference at all."""
+        return bool(self.rows or self.added or self.gone)
+
     def __str__(self) -> str:
         parts = [
             f"{_rows(self.rows, 'differs', 'differ')}, the first on {self.first}" if self.rows else "",
@@ -77,6 +83,56 @@ def of_requests(given: Input, before: Path, now: Path) -> Requests:
         differing, _place(given, int(rows[0])) if len(rows) else "", len(rows),
         added=(len(new) - both) // samples, gone=(len(old) - both) // samples, gone_items=np.arange(both, len(old)),
     )  # fmt: skip
+
+
+def keys_of_answers(path: Path, items: int, now: Path) -> bytes:
+    """The index of an input before, where that is lost: an answer of the journal has its request's key.
+
+    What is unfinished counts as not changed, as it is asked anyway, and what was set aside as changed.
+
+    Args:
+        path: of the journal.
+        items: of the input as it was.
+        now: the index of the input as it is.
+
+    Raises:
+        BatchError: the journal is damaged.
+        OSError: an index can't be read.
+    """
+    unknown = b"\xff" * KEY_BYTES
+    keys = bytearray(now.read_bytes()[: items * KEY_BYTES])
+    keys += unknown * (items - len(keys) // KEY_BYTES)
+    for _, entry in journal.entries(path) if path.exists() else ():
+        if isinstance(entry, Answered | SetAside) and entry.item < items:
+            key = bytes.fromhex(entry.key) if isinstance(entry, Answered) else unknown
+            keys[entry.item * KEY_BYTES : (entry.item + 1) * KEY_BYTES] = key
+    return bytes(keys)
+
+
+def check_journal(path: Path, index_path: Path, state: State) -> None:
+    """Refuse a journal whose answers are those of other requests, as one that was taken from another job.
+
+    A few answers that are spread over it are looked at.
+
+    Args:
+        path: of the journal.
+        index_path: of the index that its job has; where that is missing or cut, nothing can be said.
+
+    Raises:
+        BatchError: one of them has another key than its item, or was damaged.
+    """
+    answered = state.items(ANSWERED)
+    if not len(answered) or not index_path.exists() or index_path.stat().st_size != state.total * KEY_BYTES:
+        return
+    keys = np.memmap(index_path, np.uint8, "r").reshape(-1, KEY_BYTES)
+    with journal.Results(path) as results:
+        for item in answered[:: -(-len(answered) // _LOOKED_AT)]:
+            entry = results.at(state.offsets[item])
+            if isinstance(entry, Answered) and entry.key != keys[item].tobytes().hex():
+                raise BatchError(
+                    f"{path} is the journal of other requests: item {item} was another one's",
+                    hint="bring the job's own journal back, or begin another job",
+                )
 
 
 def of_asking(before: Asking, now: Asking) -> list[str]:

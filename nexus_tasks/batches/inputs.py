@@ -24,10 +24,14 @@ from nexus_tasks.core.errors import UsageError
 
 
 class Input(msgspec.Struct, frozen=True):
-    """A source, and how its rows become requests. Written and read as JSON, it asks the same."""
+    """A source, and how its rows become requests. Written and read as JSON, it asks the same.
+
+    ``model`` is the one that rows of OpenAI's format are to name; None where they may name any.
+    """
 
     source: Source
     asking: Asking = Asking()
+    model: str | None = None
 
     @property
     def columns(self) -> Columns:
@@ -123,5 +127,5 @@ def _of_row(given: Input, number: int, raw: RawRow, first: int, indices: list[in
 
 def _request(given: Input, read: Row, sample: int) -> Request:
     if given.source.format == "openai":
-        return openai_rows.request_of(read.fields)
+        return openai_rows.request_of(read.fields, given.model)
     return given.asking.request(read, sample)

@@ -166,6 +166,7 @@ def _check_values(job: Job) -> None:
         raise ValueError(f"{source.path!a} is no absolute path")
     if asking.api not in APIS or asking.samples < 1:
         raise ValueError(f"{asking.samples} samples by {asking.api} can't be asked for")
+    datetime.fromisoformat(job.created_at)
     if not 0 <= index.rows <= index.items <= MAX_ITEMS or index.items != index.rows * asking.samples:
         raise ValueError(f"{index.items:,} items can't be {index.rows:,} rows of {asking.samples} samples")
 

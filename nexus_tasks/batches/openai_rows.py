@@ -2,26 +2,44 @@
 
     {"custom_id": "q-1", "method": "POST", "url": "/v1/chat/completions", "body": {"model": "m", "messages": [...]}}
 
-The body is taken as it is, but for ``stream`` and ``model``: answers come as streams, and the server is a given one.
-What can't be kept as one answer (``n``, several inputs) is set aside.
+The body is taken as it is, but for ``stream`` and ``model``: answers come as streams, and a batch is answered by one
+model. As in that API, all rows of a file are to name the same one. What can't be kept as one answer (``n``, several
+inputs) is set aside.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from nexus_tasks.batches.asking import PATHS, check_schema, prefix_of, request
 from nexus_tasks.batches.columns import Columns
-from nexus_tasks.batches.formats import Fields
+from nexus_tasks.batches.formats import Fields, RawRow
 from nexus_tasks.batches.items import CannotAsk, Request
 
 COLUMNS = Columns(id="custom_id", prompt="body", messages="url", system="method", parameters=None)
 """What is no metadata."""
+_FIRST_ROWS = 1000
 _ASKED = {PATHS["chat"]: "messages", PATHS["completion"]: "prompt", PATHS["embeddings"]: "input"}
 
 
-def request_of(fields: Fields) -> Request:
+def model_of(rows: Iterable[RawRow]) -> str | None:
+    """The model that the first row asks for of which that can be told; None where none of the first does."""
+    for _, (_, fields) in zip(range(_FIRST_ROWS), rows, strict=False):
+        try:
+            body = fields().get("body")
+        except CannotAsk:
+            continue
+        if isinstance(body, dict) and isinstance(body.get("model"), str) and body["model"]:
+            return str(body["model"])
+    return None
+
+
+def request_of(fields: Fields, model: str | None = None) -> Request:
     """The request of a row.
+
+    Args:
+        model: the one that all rows are to name; None lets them name any.
 
     Raises:
         CannotAsk: it lacks something, or asks for what can't be done.
@@ -33,6 +51,10 @@ def request_of(fields: Fields) -> Request:
         raise CannotAsk(
             "parameter", f"it asks for {fields.get('method')} {path}: POST {', '.join(_ASKED)} can be asked"
         )
+    if model is not None and body.get("model", model) not in (model, None):
+        other = f"{body['model']!r:.60}"
+        message = f"it asks for the model {other}, and others for {model!r:.60}: make a file of each, or say --model"
+        raise CannotAsk("parameter", message)
     _check(path, body)
     schema = _schema_of(body)
     rest = {name: value for name, value in body.items() if name not in ("model", "stream", "stream_options")}

@@ -21,12 +21,11 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from nexus_tasks.batches import changes, endpoint, index, inputs, job, journal, record, runner
+from nexus_tasks.batches import changes, endpoint, index, inputs, job, journal, openai_rows, record, runner
 from nexus_tasks.batches.endpoint import Reached
 from nexus_tasks.batches.entries import Session
 from nexus_tasks.batches.index import Index
 from nexus_tasks.batches.inputs import Input
-from nexus_tasks.batches.items import KEY_BYTES
 from nexus_tasks.batches.job import Folder, Job
 from nexus_tasks.batches.journal import Journal
 from nexus_tasks.batches.metering import metered
@@ -76,7 +75,10 @@ def begin(root: Path, asked: Job, place: Place) -> Done:
     """
     job.check_free(root, asked.name)
     inputs.check(asked.input)
-    with _reached(asked) as endpoints, _new_folder(root, asked.name) as folder:
+    if asked.input.source.format == "openai" and asked.model is None:
+        named = openai_rows.model_of(asked.input.source.rows())
+        asked = msgspec.structs.replace(asked, input=msgspec.structs.replace(asked.input, model=named), model=named)
+    with _reached_at_first(asked, place) as (asked, endpoints), _new_folder(root, asked.name) as folder:
         found = _indexed(asked.input, folder.rows_index, place)
         declared = msgspec.structs.replace(asked, index=found, created_at=store.utc_now())
         folder.declare(declared)
@@ -103,6 +105,7 @@ def resume(
         before = folder.load()
         now = _with_input(folder, before, change(before), place, allow_change=allow_change)
         with journal.opened(folder.journal, now.index.items, place.say) as log:
+            changes.check_journal(folder.journal, folder.rows_index, log.state)
             if retry_failed:
                 log.write(changes.reopened(log.state.items(SET_ASIDE), log.state, "retry-failed"))
             if log.state.done == log.state.total and not allow_change:
@@ -167,6 +170,25 @@ def _reached(asked: Job) -> contextlib.AbstractContextManager[list[Reached]]:
 
 
 @contextlib.contextmanager
+def _reached_at_first(asked: Job, place: Place) -> Iterator[tuple[Job, list[Reached]]]:
+    """The endpoints of a new job, and the job with the model that they are asked for: the one that rows of OpenAI's
+    format name, where the targets have it, and else the one that answers there, which is told.
+    """
+    named = asked.input.model
+    with contextlib.ExitStack() as stack:
+        try:
+            endpoints = stack.enter_context(_reached(asked))
+        except UsageError:
+            if named is None:
+                raise
+            asked = msgspec.structs.replace(asked, model=None)
+            endpoints = stack.enter_context(_reached(asked))
+            served = next(one.server.model for one in endpoints if one.server)
+            place.say(f"the rows ask for the model {named}, which the targets don't serve: {served} answers them")
+        yield asked, endpoints
+
+
+@contextlib.contextmanager
 def _new_folder(root: Path, name: str) -> Iterator[Folder]:
     """The folder of a new job, held; nothing stays of one that is not declared."""
     folder = job.create(root, name)
@@ -215,8 +237,12 @@ def _accept_requests(
     """Refuse other requests than those that were asked before, or have them asked anew."""
     totals = (before.index.items, now.index.items)
     if not any(map(folder.has_index, totals)):  # the one of a resume that was killed in between counts, too
-        folder.rows_index.write_bytes(b"\xff" * (totals[0] * KEY_BYTES))  # lost in a power cut: nothing is known
+        folder.rows_index.write_bytes(
+            changes.keys_of_answers(folder.journal, totals[0], renewed)
+        )  # lost in a power cut
     requests = changes.of_requests(now.input, folder.rows_index, renewed)
+    if not told and not requests.are_any:  # other ids, for one
+        return
     if not allow_change:
         asked = changes.of_asking(before.input.asking, now.input.asking)
         raise changes.refusal(before.name, [*told, *asked, str(requests)])

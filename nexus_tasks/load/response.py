@@ -92,7 +92,7 @@ class Answer:
             reading.failure = broken or StreamError("disconnected", "the connection was closed before any answer")
         elif head.status != _OK:
             shown = f"an answer in {head.coding}" if head.coding else answers.excerpt(bytes(self._body))
-            retry_s = retry_after_s(head.headers.get("retry-after"))
+            retry_s = retry_after_s(head.headers)
             reading.failure = StreamError("http_status", f"HTTP {head.status}: {shown}", retry_s)
         elif not self._is_stream():
             self._read_document(reading, broken, complete=complete)

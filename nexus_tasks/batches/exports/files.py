@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from nexus_tasks.batches import journal
+from nexus_tasks.batches import changes, journal
 from nexus_tasks.batches.exports import json_rows, openai, rows, tables
 from nexus_tasks.batches.exports.rows import ExportRow
 from nexus_tasks.batches.inputs import Input
@@ -63,6 +63,7 @@ def write(folder: Folder, kind: str, out: Path | None) -> list[Path]:
     for path in _paths(kind, out):
         _check_free(path, folder, job.input)
     state = journal.read(folder.journal, job.index.items)
+    changes.check_journal(folder.journal, folder.rows_index, state)
     if kind == "parquet" and out is None and sys.stdout.isatty():
         raise UsageError("Parquet is nothing for a terminal", hint="name a file with --out, or pipe it on")
     with contextlib.ExitStack() as stack:

@@ -135,7 +135,7 @@ class Connection(asyncio.Protocol):
         """The pause that the server asks for, in seconds."""
         if self.answer.status not in (429, 503):
             return 0.0
-        return retry_after_s(self.answer.headers.get("retry-after")) or 0.0
+        return retry_after_s(self.answer.headers) or 0.0
 
     def check_end(self) -> None:
         """Read what came since the last look, where nothing called for it: an end may come in pieces, or never."""

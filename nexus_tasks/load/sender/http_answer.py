@@ -10,7 +10,10 @@ bodies.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 
 import httptools
 
@@ -141,10 +144,31 @@ class HttpAnswer:
             self.complete = True
 
 
-def retry_after_s(value: str | None) -> float | None:
-    """The seconds of a Retry-After header; None where it is missing or a date, which would need a right clock."""
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """The seconds that a Retry-After header asks to wait; None where it is missing, or neither seconds nor a date.
+
+    A date is held against the ``Date`` of the same answer, and where there is none against this machine's clock, which
+    may tell another time.
+
+    Args:
+        headers: of the answer, by their names in small letters.
+    """
+    value = headers.get("retry-after", "")
     try:
-        seconds = float(value or "")
+        seconds = float(value)
     except ValueError:
-        return None
+        until = _moment(value)
+        if until is None:
+            return None
+        sent = _moment(headers.get("date", ""))
+        seconds = max(0.0, until - (time.time() if sent is None else sent))
     return seconds if 0 <= seconds < float("inf") else None
+
+
+def _moment(date: str) -> float | None:
+    """A date as HTTP has it, in seconds since 1970; None where it is none."""
+    try:
+        found = parsedate_to_datetime(date)
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from nexus_tasks.batches import changes, index, sources
+from nexus_tasks.batches import changes, index, journal, sources
 from nexus_tasks.batches.asking import Asking
 from nexus_tasks.batches.changes import Requests
 from nexus_tasks.batches.columns import Columns
 from nexus_tasks.batches.entries import Answer, Answered, Reopened, Server, SetAside, Usage
 from nexus_tasks.batches.inputs import Input
 from nexus_tasks.batches.state import ANSWERED, NEW, SET_ASIDE, Answerer, State
+from nexus_tasks.core.errors import BatchError
 from tests.unit.batches.test_state import state_after
 
 ROWS = ["one", "two", "three", "four"]
@@ -113,3 +115,38 @@ def test_the_refusal_says_what_changed_and_what_allows_it() -> None:
         "the job night can't simply go on: rows.txt changed since it was begun; 2 rows differ, the first on line 3"
     )
     assert "--allow-change" in error.hint
+
+
+def test_of_an_index_that_is_lost_the_keys_of_answers_are_those_of_the_journal(tmp_path: Path) -> None:
+    found = compared(tmp_path, ROWS, ["one", "2", "3", "4", "five"])  # of four rows, three differ
+    assert found.reopened.tolist() == [1, 2, 3]
+    keys = (tmp_path / "before").read_bytes()
+    with journal.opened(tmp_path / "journal.jsonl", 4) as log:
+        log.write([ANSWER, msgspec.structs.replace(ANSWER, item=1), SetAside(2, 1.0, "refused", "no")])
+        for item in (0, 1):
+            log.write(
+                [Reopened([item], 2.0, "test"), msgspec.structs.replace(ANSWER, item=item, key=key_of(keys, item))]
+            )
+    (tmp_path / "before").write_bytes(changes.keys_of_answers(tmp_path / "journal.jsonl", 4, tmp_path / "now"))
+    given = Input(sources.Source(str(tmp_path / "rows.txt"), "txt"))
+    # The fourth was not asked: whether it differs makes no difference.
+    assert changes.of_requests(given, tmp_path / "before", tmp_path / "now").reopened.tolist() == [1, 2]
+
+
+def test_a_journal_of_other_requests_is_refused(tmp_path: Path) -> None:
+    compared(tmp_path, ROWS, ["one", "2"])
+    keys = (tmp_path / "before").read_bytes()
+    with journal.opened(tmp_path / "journal.jsonl", 4) as log:
+        log.write([msgspec.structs.replace(ANSWER, item=item, key=key_of(keys, item)) for item in range(3)])
+        changes.check_journal(log.path, tmp_path / "before", log.state)
+        log.write([msgspec.structs.replace(ANSWER, item=3, key=key_of(keys, 0))])
+        with pytest.raises(BatchError, match=r"journal\.jsonl is the journal of other requests: item 3"):
+            changes.check_journal(log.path, tmp_path / "before", log.state)
+        changes.check_journal(log.path, tmp_path / "gone", log.state)
+
+
+ANSWER = Answered(0, "00" * 16, "gpu1/main", "qwen", "b1", 1.0, 9.0, Answer(text="Hi"), Usage(3, 5))
+
+
+def key_of(keys: bytes, item: int) -> str:
+    return keys[item * 16 : item * 16 + 16].hex()

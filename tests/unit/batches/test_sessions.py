@@ -12,6 +12,7 @@ from rich.console import Console
 
 from nexus_tasks.batches import job, sessions, sources
 from nexus_tasks.batches.asking import Asking
+from nexus_tasks.batches.columns import Columns
 from nexus_tasks.batches.index import Index
 from nexus_tasks.batches.inputs import Input
 from nexus_tasks.batches.job import Job
@@ -19,7 +20,7 @@ from nexus_tasks.batches.options import COMPLETE, Options
 from nexus_tasks.batches.sessions import Done, Place
 from nexus_tasks.batches.state import ANSWERED
 from nexus_tasks.batches.summary import summary_of
-from nexus_tasks.core.errors import EndpointError, UsageError
+from nexus_tasks.core.errors import BatchError, EndpointError, UsageError
 from nexus_tasks.records import store
 from tests.support.batch_server import BatchServer, Request
 
@@ -41,6 +42,12 @@ class Bench:
         self.place = Place(Console(file=io.StringIO()), folder / "results")
         self.file = folder / "prompts.txt"
         self.write(ROWS)
+
+    @property
+    def said(self) -> str:
+        """All that was printed."""
+        assert isinstance(self.place.console.file, io.StringIO)
+        return self.place.console.file.getvalue()
 
     def write(self, rows: list[str]) -> None:
         self.file.write_text("".join(f"{row}\n" for row in rows))
@@ -129,16 +136,6 @@ def test_an_index_that_a_power_cut_took_is_made_again_and_costs_no_answer(bench:
     assert bench.asked == sorted(ROWS)
 
 
-def test_a_changed_input_without_the_former_index_is_asked_anew(bench: Bench) -> None:
-    folder = bench.begin().folder
-    bench.write(["one", "2", "three"])
-    folder.rows_index.unlink()
-    with pytest.raises(UsageError, match="3 rows differ"):
-        bench.resume()
-    bench.resume(allow_change=True)
-    assert bench.asked == sorted([*ROWS, "one", "2", "three"])
-
-
 def test_a_kill_between_the_index_and_the_declaration_costs_no_answer(bench: Bench) -> None:
     folder = bench.begin().folder
     declaration = folder.declaration.read_bytes()
@@ -218,3 +215,58 @@ def test_a_job_that_was_killed_when_all_was_answered_is_complete_and_gets_its_re
         assert msgspec.to_builtins(store.load(record, "batch").summary)["outcome"] == COMPLETE
     assert bench.asked == []
     assert summary_of(folder).ended == COMPLETE
+
+
+def test_other_ids_are_no_change_of_what_is_asked(bench: Bench) -> None:
+    bench.begin_and_fall()
+    assert (
+        bench.resume(input=Input(sources.find(bench.file), Asking(columns=Columns(id=None)))).outcome.ended == COMPLETE
+    )
+
+
+def test_answers_stay_though_the_index_is_lost_and_a_row_changed(bench: Bench) -> None:
+    folder = bench.begin().folder
+    folder.rows_index.unlink()
+    bench.write(["one", "2", "three"])
+    bench.server.prompts.clear()
+    with pytest.raises(UsageError, match="1 row differs, the first on line 2"):
+        bench.resume()
+    assert bench.resume(allow_change=True).outcome.ended == COMPLETE
+    assert bench.asked == ["2"]
+
+
+def test_the_journal_of_another_job_is_refused(bench: Bench) -> None:
+    journal = bench.begin().folder.journal.read_bytes()
+    job.find(bench.folder / "jobs", "night").path.rename(bench.folder / "jobs" / "day")
+    bench.write(["other", "prompts", "here"])
+    bench.begin().folder.journal.write_bytes(journal)
+    with pytest.raises(BatchError, match="is the journal of other requests"):
+        bench.resume()
+
+
+@pytest.mark.parametrize(
+    ("models", "said", "answered"),
+    [
+        (["tiny", "tiny", None], "", 3),
+        (["gpt-x", "gpt-x", None], "the rows ask for the model gpt-x, which the targets don't serve: tiny answers", 3),
+        (["tiny", "gpt-x", "tiny"], "", 2),
+    ],
+    ids=["served", "another", "several"],
+)
+def test_rows_of_openai_s_format_are_answered_by_the_model_that_they_name_or_it_is_told(
+    bench: Bench, models: list[str | None], said: str, answered: int
+) -> None:
+    bench.file = bench.folder / "rows.jsonl"
+    rows: list[dict[str, object]] = [
+        {"custom_id": str(number), "method": "POST", "url": "/v1/chat/completions",
+         "body": {"messages": [{"role": "user", "content": "Hi"}], **({"model": model} if model else {})}}
+        for number, model in enumerate(models)
+    ]  # fmt: skip
+    bench.file.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
+    done = bench.begin()
+    assert done.state.count(ANSWERED) == answered
+    assert said in bench.said
+    assert ("which the targets don't serve" in bench.said) == bool(said)
+    if answered < len(rows):
+        assert "make a file of each" in summary_of(done.folder).examples["parameter"].message
+    assert bench.resume().outcome.ended == COMPLETE

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import random
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from email.utils import formatdate
 
 import h11
 import pytest
@@ -181,7 +183,20 @@ def test_a_coding_that_nobody_asked_for_is_named(header: bytes, coding: str | No
 
 @pytest.mark.parametrize(
     ("value", "seconds"),
-    [("3", 3.0), ("0.5", 0.5), (None, None), ("-1", None), ("Wed, 21 Oct 2026", None), ("inf", None), ("nan", None)],
-)
-def test_retry_after_is_taken_in_seconds_and_never_as_a_date(value: str | None, seconds: float | None) -> None:
-    assert retry_after_s(value) == seconds
+    [
+        ("3", 3.0), ("0.5", 0.5), (None, None), ("-1", None), ("inf", None), ("nan", None), ("", None), ("soon", None),
+        ("Wed, 21 Oct 2026 07:28:30 GMT", 30.0), ("Wednesday, 21-Oct-26 07:29:00 GMT", 60.0),
+        ("Wed Oct 21 07:28:05 2026", 5.0), ("Wed, 21 Oct 2026 07:27:00 GMT", 0.0),
+        ("Wed, 99 Oct 2026 07:28:30 GMT", None),
+    ],
+)  # fmt: skip
+def test_retry_after_is_taken_in_seconds_or_as_a_date_by_the_server_s_clock(
+    value: str | None, seconds: float | None
+) -> None:
+    sent = {"date": "Wed, 21 Oct 2026 07:28:00 GMT"}
+    assert retry_after_s(sent if value is None else {**sent, "retry-after": value}) == seconds
+
+
+def test_a_date_to_retry_after_of_an_answer_without_one_is_held_against_this_machine_s_clock() -> None:
+    soon = formatdate(time.time() + 100, usegmt=True)
+    assert 90 < (retry_after_s({"retry-after": soon}) or 0) <= 100
