@@ -47,6 +47,7 @@ class Haproxy:
 def running_haproxy(folder: Path, sections: str, globals_: str = "") -> Iterator[Haproxy]:
     """Run HAProxy with ``sections``, which go on with its frontend ``gateway``; ``globals_`` are lines of global."""
     port, socket, config = free_port(), folder / "admin.sock", folder / "haproxy.cfg"
+    socket.unlink(missing_ok=True)  # of one that ran here before
     config.write_text(BEGINNING.format(socket=socket, port=port, globals_=globals_, sections=sections))
     with (folder / "haproxy.log").open("wb") as log:
         process = subprocess.Popen(["haproxy", "-db", "-f", config], stdout=log, stderr=log)

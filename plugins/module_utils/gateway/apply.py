@@ -25,6 +25,7 @@ from ..service.runtimes import Runtime, Service, Supervisor, Systemd, choose
 from . import haproxy
 from .errors import GatewayError
 from .runtime_api import RuntimeApi
+from .states import kept_out
 
 START_SECONDS = 20
 REACH_SECONDS = 3
@@ -99,7 +100,8 @@ def present(params: Mapping[str, Any], *, check_mode: bool) -> dict[str, Any]:
         _have_folders(root)
         try:
             _write(root, texts, before, differs, gone)
-            _run(chosen, runs and place not in differs and not other.there(), root, configuration)
+            with kept_out(root, params["servers"]):
+                _run(chosen, runs and place not in differs and not other.there(), root, configuration)
         except (GatewayError, OSError):
             _restore(before, chosen, runs)
             raise
@@ -155,7 +157,8 @@ def _refuse_invalid(program: str, params: Mapping[str, Any], root: str) -> None:
     draft = f"{root}.draft"
     remove_tree(draft)
     try:
-        for name, text in _filled({**params["files"], **params["secrets"]}, draft, "draft").items():
+        made = {**params["files"], **params["secrets"], "run/hold.map": ""}
+        for name, text in _filled(made, draft, "draft").items():
             path = os.path.join(draft, name)
             os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
             write_file(path, text, mode=0o600, durable=False)
@@ -170,8 +173,8 @@ def _have_folders(root: str) -> None:
     os.makedirs(root, mode=0o755, exist_ok=True)
     for name in FOLDERS:
         os.makedirs(os.path.join(root, name), mode=0o700, exist_ok=True)
-    log = os.path.join(root, "log", "requests.jsonl")
-    os.close(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
+    for name in ("log/requests.jsonl", "run/hold.map"):
+        os.close(os.open(os.path.join(root, name), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
 
 
 def _write(

@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .errors import GatewayError
+from .errors import GatewayDown, GatewayError
 
 TIMEOUT_S = 10.0
 READ_BYTES = 65536
@@ -107,6 +107,8 @@ class RuntimeApi:
                     answer += part
         except socket.timeout as error:
             raise GatewayError(f"HAProxy at {self.path} did not answer within {self.timeout_s:g} s") from error
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            raise GatewayDown(f"HAProxy does not run: {self.path}: {error.strerror}") from error
         except OSError as error:
             raise GatewayError(f"HAProxy can't be asked at {self.path}: {error.strerror or error}") from error
 
@@ -183,12 +185,17 @@ class RuntimeApi:
             self.command(f"del map {_word(path)} {_word(key)}")
 
 
-def _states(text: str) -> dict[tuple[str, str], dict[str, str]]:
-    """By backend and server the columns of ``show servers state``: a version, a header after ``#``, a line a server."""
+def state_rows(text: str) -> list[dict[str, str]]:
+    """The rows of ``show servers state``, a server each: a version, a header after ``#``, and then a line a server."""
     lines = text.splitlines()
     header = next((line[1:].split() for line in lines if line.startswith("#")), [])
     rows = [dict(zip(header, line.split())) for line in lines if len(line.split()) >= len(header) > 0]
-    return {(row["be_name"], row["srv_name"]): row for row in rows if "be_name" in row and row["be_id"].isdigit()}
+    return [row for row in rows if row["be_id"].isdigit()]
+
+
+def _states(text: str) -> dict[tuple[str, str], dict[str, str]]:
+    """The rows of ``show servers state`` by backend and server."""
+    return {(row["be_name"], row["srv_name"]): row for row in state_rows(text)}
 
 
 def _word(text: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from plugins.module_utils.gateway.errors import GatewayError
+from plugins.module_utils.gateway.errors import GatewayDown, GatewayError
 from plugins.module_utils.gateway.runtime_api import RuntimeApi
 from tests.conftest import free_port, wait_for
 from tests.support.haproxy import Haproxy, needs_haproxy, running_haproxy
@@ -121,8 +121,11 @@ def test_what_is_refused_is_one_line(api: RuntimeApi) -> None:
 
 
 def test_a_gateway_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(GatewayError, match=r"can't be asked at .*gone.sock: No such file"):
+    with pytest.raises(GatewayDown, match=r"does not run: .*gone.sock: No such file"):
         RuntimeApi(str(tmp_path / "gone.sock")).servers()
+    (tmp_path / "file").touch()
+    with pytest.raises(GatewayError, match=r"can't be asked at .*: Not a directory"):
+        RuntimeApi(str(tmp_path / "file" / "socket")).servers()
 
 
 def test_a_gateway_that_says_nothing_is_given_up(tmp_path: Path) -> None:
