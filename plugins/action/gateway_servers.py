@@ -79,9 +79,8 @@ def remarks(gateway: str, result: dict[str, Any]) -> list[str]:
             f"gateway {gateway} is down, nothing gets through it: nox -s deploy -- -l {gateway} ({result['why']})"
         )
     if not result.get("done", True):
-        lines.append(
-            f"gateway {gateway}: {result['open_requests']} requests were still open when llama_server_drain_timeout was up"
-        )
+        left = result["open_requests"]
+        lines.append(f"gateway {gateway}: {left} requests were still open when llama_server_drain_timeout was up")
     for backend, seconds in sorted(result.get("waited_s", {}).items()):
         lines.append(f"gateway {gateway}: requests for {backend} waited up to {seconds} s, it had no other server")
     return lines

@@ -17,6 +17,15 @@ options:
     type: list
     elements: str
     required: true
+  ahead:
+    description: Whether to do only what can be done while the old servers serve, trials included.
+    type: bool
+    default: false
+  tried:
+    description: Generations that a run with C(ahead) has tried; they are not tried again.
+    type: list
+    elements: str
+    default: []
   progress:
     description: A file that gets one line about what is happening.
     type: path
@@ -44,6 +53,10 @@ instances:
     where the old server was restored, C(restored).
   returned: always
   type: list
+tried:
+  description: The generations that were proven beside the old servers, with C(ahead).
+  returned: always
+  type: list
 releases:
   description: The folders of the releases that an instance of this host may start or go back to.
   returned: always
@@ -61,7 +74,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ..module_utils.hostlib.environment import begin
 from ..module_utils.hostlib.files import write_line
 from ..module_utils.hostlib.terminal_text import all_plain, plain
-from ..module_utils.llama_server.converge import converge
+from ..module_utils.llama_server.converge import converge, prepare_ahead
 from ..module_utils.llama_server.errors import HostError
 from ..module_utils.llama_server.failures import failure_message
 from ..module_utils.llama_server.folder import used_releases
@@ -74,6 +87,8 @@ def main() -> None:
         argument_spec={
             **ARGUMENTS,
             "names": {"type": "list", "elements": "str", "required": True},
+            "ahead": {"type": "bool", "default": False},
+            "tried": {"type": "list", "elements": "str", "default": []},
             "progress": {"type": "path", "required": True},
         }
     )
@@ -89,15 +104,17 @@ def main() -> None:
         for folder in (root, module.params["logs"]):
             os.makedirs(folder, mode=0o755, exist_ok=True)
         progress("beginning, or waiting for another run")  # not the last line of the run before
-        rows = all_plain(converge(host_of(module.params, progress), module.params["names"]))
+        work = prepare_ahead if module.params["ahead"] else converge
+        rows = all_plain(work(host_of(module.params, progress), module.params["names"]))
     except HostError as error:
         module.fail_json(msg=plain(str(error)))
     except OSError as error:
         module.fail_json(msg=f"{error.strerror}: {error.filename}; what served before serves on")
     module.exit_json(
         changed=any(row["changed"] for row in rows),
-        instances=rows,
+        instances=[row for row in rows if row["state"] != "tried"],
         wrong=failure_message(rows),
+        tried=[row["generation"] for row in rows if row["state"] == "tried"],
         releases=used_releases(root),
     )
 

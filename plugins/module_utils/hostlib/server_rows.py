@@ -68,7 +68,19 @@ def trouble(row: Row) -> str | None:
     sentence = words.get(condition(row))
     if sentence is None and row["state"] == "running" and phase == "stopped":
         return f"it was stopped and runs all the same: stop it, or start {name}"
-    return sentence
+    return sentence or _kept_from_users(row)
+
+
+def _kept_from_users(row: Row) -> str | None:
+    """The trouble of a server that answers, and gets no requests from a gateway; None where all send it some."""
+    if row["state"] != "running":
+        return None
+    words = {
+        "maintenance": "sends it nothing: nox -s start proves it, and has it taken back",
+        "down": f"finds it down: is port {str(row.get('url')).rpartition(':')[2]} open for it?",
+    }
+    gateways = (row.get("gateways") or {}).items()
+    return "; ".join(f"gateway {name} {words[state]}" for name, state in gateways if state in words) or None
 
 
 def remark(row: Row) -> str | None:

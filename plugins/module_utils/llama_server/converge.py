@@ -1,6 +1,9 @@
 """Converge instances to their declarations, one after the other; idempotent: what is as declared goes on running.
 
 rows = converge(host, ["main"])   # trial → drain → stop → start → prove → keep, or restore and prove the old one
+
+With a gateway before the host, what can be done while the old ones serve is done first, by ``prepare_ahead``: a server
+is then out of reach for no longer than it takes to replace it.
 """
 
 from __future__ import annotations
@@ -49,6 +52,50 @@ def converge(host: Host, names: list[str]) -> list[Row]:
     return rows
 
 
+def prepare_ahead(host: Host, names: list[str]) -> list[Row]:
+    """Prepare the switch of these instances, and try their new servers beside the old ones where memory has room.
+
+    A row for each that was tried: its state is ``tried``, or that of an instance whose trial failed.
+    Nothing that serves is touched. Ends with the first that fails.
+    """
+    own = salt(host.root, create=True)
+    rows: list[Row] = []
+    for name in names:
+        folder, declaration = host.folder(name), host.declared[name]
+        try:
+            with host.locked(folder, "deployment"):
+                rows += _prepared(host, folder, declaration, own)
+        except (HostError, OSError) as error:
+            rows.append(_untouched(name, error))
+        if rows and rows[-1]["error"]:
+            return rows
+    return rows
+
+
+def _prepared(host: Host, folder: Folder, declaration: Declaration, own: bytes) -> list[Row]:
+    identity, verified = declaration.identity(own), folder.linked("verified")
+    config, owner = _written(host, folder, declaration, identity)
+    row: Row = {"name": folder.name, "state": "tried", "changed": False, "checks": [], "error": None}
+    is_tried = verified is not None and verified.id != identity and _can_be_tried(host, folder, config)
+    if verified and is_tried:
+        refused = try_beside(host, folder, declaration, own, owner)
+        if refused:
+            return [_refused(host, folder, verified, declaration, identity, refused)]
+        folder.note("verified", generation=verified.id)
+    host.runtime(config).prepare(config)  # an image may have to be built
+    return [{**row, "generation": identity}] if is_tried else []
+
+
+def _written(
+    host: Host, folder: Folder, declaration: Declaration, identity: str
+) -> tuple[Instance, tuple[int, int] | None]:
+    """The generation of a declaration, whole on the host, and its owner."""
+    owner = host.runtime(declaration.config).owner()
+    if folder.differs(declaration, identity):
+        return folder.write(declaration, identity, owner), owner
+    return declaration.placed(folder.generation(identity), identity), owner
+
+
 def _untouched(name: str, error: Exception) -> Row:
     what = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else str(error)
     return {"name": name, "state": "failed", "changed": False, "checks": [], "error": what}
@@ -70,13 +117,10 @@ def _switched(host: Host, folder: Folder, declaration: Declaration, own: bytes) 
             return {**row, "changed": False, "state": "verified"}
         if not row["restart"]:
             return {**row, "changed": False, "state": "failed"}
-    owner = host.runtime(declaration.config).owner()
-    if folder.differs(declaration, identity):
-        config = folder.write(declaration, identity, owner)
-    else:
-        config = declaration.placed(folder.generation(identity), identity)
-    is_tried = verified is not None and verified.id != identity and _can_be_tried(host, folder, config)
-    if verified and is_tried:
+    config, owner = _written(host, folder, declaration, identity)
+    was_tried = identity in host.tried
+    is_tried = was_tried or (verified is not None and verified.id != identity and _can_be_tried(host, folder, config))
+    if verified and is_tried and not was_tried:
         refused = try_beside(host, folder, declaration, own, owner)
         if refused:
             return _refused(host, folder, verified, declaration, identity, refused)

@@ -48,6 +48,7 @@ class Host:
     settings: Settings
     declared: dict[str, Declaration]
     trial: str = "auto"  # auto, always or never
+    tried: frozenset[str] = frozenset()  # generations that were proven beside the old servers a moment ago
     prune: bool = False
     drain_timeout: int = 0  # of what is no longer declared; the others have their own
     unit: str = ""  # text of systemd's unit, the same for all
@@ -144,6 +145,7 @@ def host_of(params: dict[str, Any], progress: Callable[[str], None] = lambda lin
         settings,
         declared,
         trial=params.get("trial", "never"),
+        tried=frozenset(params.get("tried", ())),
         prune=params.get("prune", False),
         drain_timeout=params.get("drain_timeout", 0),
         unit=params.get("unit", ""),
