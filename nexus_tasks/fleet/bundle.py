@@ -87,8 +87,12 @@ def require_place(file: Path) -> None:
         raise UsageError(f"there is no folder {file.parent}", hint="make it, or name another FILE")
     if file.is_dir():
         raise UsageError(f"{file} is a folder", hint="name a file in it")
-    if not os.access(file.parent, os.W_OK):
-        raise UsageError(f"nothing may be written to {file.parent}", hint="name another FILE")
+    trial = file.with_name(f".{file.name}.{os.getpid()}.try")
+    try:
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        raise UsageError(f"{file} can't be written: {error.strerror}", hint="name another FILE") from error
 
 
 def write(

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from nexus_tasks.fleet import bundle, bundling
 from tests import pin
 from tests.bed import Bed, Host, inventory
 from tests.conftest import ROOT, ansible, changed, said
@@ -79,7 +80,7 @@ def airgap(bed: Bed, release: Path, small_model: Path, tmp_path_factory: pytest.
             "XDG_CACHE_HOME": str(folder / "cache"), "COLUMNS": "120", "TERM": "dumb",
         }  # fmt: skip
 
-        def bundle(*options: str) -> str:
+        def run(*options: str) -> str:
             command = ["bundle", str(folder / "rig.bundle"), "-l", "lonely", *options]
             done = subprocess.run(
                 [sys.executable, "-m", "nexus_tasks.models", *command],
@@ -88,12 +89,12 @@ def airgap(bed: Bed, release: Path, small_model: Path, tmp_path_factory: pytest.
             assert done.returncode == 0, done.stdout + done.stderr
             return done.stdout
 
-        checked = bundle("--check")
+        checked = run("--check")
         assert not (folder / "rig.bundle").exists()
         assert not list((folder / "cache").rglob("*.gguf"))
-        made = bundle()
+        made = run()
         asked = len(hub.asked)
-        bundle()  # what was fetched is there
+        run()  # what was fetched is there
         assert len(hub.asked) == asked
         hub.repositories.clear()
         shutil.rmtree(folder / "cache")
@@ -129,3 +130,33 @@ def test_a_bundle_that_is_damaged_or_of_another_fleet_is_refused_in_one_line(air
                       "llama_server_instances": {"main": {"model": "own", "port": 8600}}})  # fmt: skip
     assert "the bundle lacks own, which lonely needs: it has far" in said(airgap.deploy("-e", own, check=False))
     assert "this host needs the release" in said(airgap.deploy("-e", "llama_cpp_ref=b1", check=False))
+
+
+IMAGE_PLAY = [
+    {
+        "hosts": "crates", "gather_facts": False,
+        "tasks": [{"ansible.builtin.include_role": {"name": "llama_server", "tasks_from": "base_image"}}],
+    }
+]  # fmt: skip
+
+
+def test_the_base_image_of_containers_is_brought_along(bed: Bed, tmp_path: Path) -> None:
+    tag = bed.image("base")
+    packed = bundling._image(tmp_path, tag)
+    file = tmp_path / "rig.bundle"
+    about = bundle.About(made_at="", hosts=["crates"], models=[], releases=[], image=tag)
+    bundle.write(file, about, [packed])
+    folder, _ = bundle.open_(file, tmp_path / "opened")
+    with bed.host("engine", "crates") as host:
+        assert host.exec("docker", "image", "inspect", tag, check=False).returncode != 0
+        variables = {
+            "llama_server_docker_image": {"base": tag}, "llama_nexus_prefix": "/srv",
+            "llama_server_docker_base_archive": str(folder / f"images/{bundle.image_file(tag)}"),
+        }  # fmt: skip
+        (tmp_path / "hosts.json").write_text(json.dumps(host.inventory(**variables)))
+        (tmp_path / "play.yml").write_text(json.dumps(IMAGE_PLAY))
+        counts = [changed(ansible(tmp_path / "play.yml", "-i", tmp_path / "hosts.json").stdout) for _ in range(2)]
+        assert counts[0] > 0
+        assert counts[1] == 0
+        host.exec("docker", "image", "inspect", tag)
+        assert host.exec("find", "/srv", "-name", ".base-image*").stdout == ""

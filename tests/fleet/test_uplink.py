@@ -46,7 +46,7 @@ def uplink(hosts: list[Host], tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield server, folder
 
 
-@pytest.mark.parametrize("way", ["shared", "pushed"])
+@pytest.mark.parametrize("way", ["shared", pytest.param("pushed", marks=pytest.mark.soak)])
 def test_a_model_crosses_the_uplink_once_and_three_hosts_have_it(
     hosts: list[Host], uplink: tuple[Nginx, Path], tmp_path: Path, way: str
 ) -> None:

@@ -159,9 +159,9 @@ def test_what_ends_the_packing_leaves_the_former_bundle(
     assert [path.name for path in tmp_path.glob(".rig*")] == []
 
 
-@pytest.mark.parametrize("place", ["nowhere/x.bundle", "."])
+@pytest.mark.parametrize("place", ["nowhere/x.bundle", ".", "/proc/x.bundle"])
 def test_a_place_where_no_file_can_be_is_refused(tmp_path: Path, place: str) -> None:
-    with pytest.raises(UsageError, match=r"there is no folder|is a folder"):
+    with pytest.raises(UsageError, match=r"there is no folder|is a folder|can't be written"):
         bundle.write(tmp_path / place, ABOUT, [])
 
 
