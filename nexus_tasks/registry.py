@@ -29,7 +29,7 @@ from nexus_tasks.model_store import advice, lookup, registry_text
 from nexus_tasks.model_store.advice import Host
 from nexus_tasks.model_store.model_sources import catalogue_of
 from nexus_tasks.model_store.overview import Entry, entry_of, overview
-from nexus_tasks.model_store.registry import RATINGS, Rating, Registry
+from nexus_tasks.model_store.registry import RATINGS, Rating, Registry, read_record
 from nexus_tasks.records import store
 from nexus_tasks.views.model_uses import Use, uses_of
 
@@ -42,6 +42,8 @@ ACTIONS = {
     "export": ("[--out FILE]", "Write models and ratings as JSON; usage is in the records."),
     "import": ("FILE", "Take what an export has."),
 }
+KINDS = ("deployment", "benchmark", "batch")
+"""Kinds of records that tell of the use of models."""
 QUIET_S = 2.0  # after which progress is shown
 USUAL_CTX = 8192
 
@@ -221,12 +223,13 @@ def _known(results: Path) -> list[Entry]:
 
         return uses
 
+    kinds = {path: kind for kind in KINDS for path in store.paths(kind, root, required=False)}
     with Registry.opened() as registry:
-        problems = [
-            line
-            for kind in ("deployment", "benchmark", "batch")
-            for line in registry.read_records(root / kind, store.paths(kind, root, required=False), read(kind))
-        ]
+        changed = registry.changed_records(kinds)
+    # Not in a transaction: thousands take a while, in which other commands work.
+    told = [read_record(path, read(kinds[path])) for path in changed]
+    with Registry.opened() as registry:
+        problems = registry.remember(told, root, kinds)
         entries = overview(registry.models(), registry.uses(root), registry.ratings(), catalogue_of())
     for line in problems:
         sys.stderr.write(f"{line}\n")

@@ -2,7 +2,7 @@
 
     with Registry.opened() as registry:
         registry.put(model)                     # looked up by hub_listing and variants
-        registry.read_records(paths, read)      # uses, of those records that are new or changed
+        registry.changed_records(paths)         # to be read, with read_record(), and remembered
         registry.models(), registry.uses(), registry.ratings()
 
 What hub and records say can be looked up again. Ratings and notes can't: :meth:`Registry.export` has them.
@@ -14,6 +14,7 @@ import contextlib
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,34 @@ class Export(Part, kw_only=True):
     ratings: list[Rating]
 
 
+@dataclass(frozen=True)
+class RecordUses:
+    """The uses that a record told of; ``problem`` is why it can't be read."""
+
+    path: Path
+    seen: tuple[int, int]
+    """Size and modification time, before it was read."""
+    uses: Sequence[Use] = ()
+    problem: str | None = None
+
+
+def read_record(path: Path, read: Callable[[Path], Sequence[Use]]) -> RecordUses:
+    """The uses that a record tells of; a NexusError of ``read`` costs that record only."""
+    seen = _seen(path)
+    try:
+        return RecordUses(path, seen, read(path))
+    except NexusError as error:
+        return RecordUses(path, seen, problem=error.message)
+
+
+def _seen(path: Path) -> tuple[int, int]:
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return 0, 0
+    return stat.st_size, stat.st_mtime_ns
+
+
 class Registry:
     """The registry, in one transaction."""
 
@@ -154,44 +183,34 @@ class Registry:
 
     # ---- Records
 
-    def read_records(self, root: Path, paths: Iterable[Path], read: Callable[[Path], Sequence[Use]]) -> list[str]:
-        """Bring the uses up to date with the records of a folder, of which only new and changed ones are read.
-
-        Args:
-            root: the folder; what is known of records that are not in it any more is forgotten.
-            read: the uses that a record tells of. A NexusError costs that record only.
-
-        Returns a line for each record that can't be read.
-        """
+    def changed_records(self, paths: Iterable[Path]) -> list[Path]:
+        """Those records that are new, or not as they were when they were read."""
         known = {
             path: (size, mtime)
             for path, size, mtime in self._rows.execute("SELECT path, size_bytes, mtime_ns FROM record")
-            if Path(path).is_relative_to(root)
         }
-        there: set[str] = set()
-        for path in paths:
-            try:
-                stat = path.stat()
-            except FileNotFoundError:
-                continue
-            there.add(str(path))
-            if known.get(str(path)) != (stat.st_size, stat.st_mtime_ns):
-                self._read(path, (stat.st_size, stat.st_mtime_ns), read)
-        for path_text in known.keys() - there:
-            self._rows.execute("DELETE FROM record WHERE path = ?", (path_text,))
-        problems = self._rows.execute("SELECT path, problem FROM record WHERE problem NOT NULL ORDER BY path")
-        return [problem for path, problem in problems if path in there]
+        return [path for path in paths if known.get(str(path)) != _seen(path)]
 
-    def _read(self, path: Path, seen: tuple[int, int], read: Callable[[Path], Sequence[Use]]) -> None:
-        uses: Sequence[Use] = ()
-        problem = None
-        try:
-            uses = read(path)
-        except NexusError as error:
-            problem = error.message
-        self._rows.execute("DELETE FROM record WHERE path = ?", (str(path),))
-        self._rows.execute("INSERT INTO record VALUES (?, ?, ?, ?)", (str(path), *seen, problem))
-        self._rows.executemany("INSERT INTO model_use VALUES (?, ?)", [(str(path), _packed(use)) for use in uses])
+    def remember(self, read: Iterable[RecordUses], root: Path, paths: Iterable[Path]) -> list[str]:
+        """Keep the uses of records that were read, and forget those of records that are gone.
+
+        Args:
+            root: the folder of records; of other folders nothing is forgotten.
+            paths: all that there are in it.
+
+        Returns a line for each record that can't be read.
+        """
+        for one in read:
+            path = str(one.path)
+            self._rows.execute("DELETE FROM record WHERE path = ?", (path,))
+            self._rows.execute("INSERT INTO record VALUES (?, ?, ?, ?)", (path, *one.seen, one.problem))
+            self._rows.executemany("INSERT INTO model_use VALUES (?, ?)", [(path, _packed(use)) for use in one.uses])
+        there = set(map(str, paths))
+        known = self._rows.execute("SELECT path, problem FROM record ORDER BY path").fetchall()
+        for path, _ in known:
+            if path not in there and Path(path).is_relative_to(root):
+                self._rows.execute("DELETE FROM record WHERE path = ?", (path,))
+        return [problem for path, problem in known if problem and path in there]
 
     def uses(self, root: Path) -> list[Use]:
         """The uses that the records of a folder tell of."""

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from nexus_tasks.core.errors import DatabaseError, RecordError, UsageError
-from nexus_tasks.model_store.registry import KnownModel, ModelFile, Rating, Registry, Variant
+from nexus_tasks.model_store.registry import KnownModel, ModelFile, Rating, Registry, Variant, read_record
 from nexus_tasks.views.model_uses import Use
 from tests.support.known_models import use
 
@@ -71,19 +71,24 @@ def test_records_are_read_once_again_when_they_grow_and_forgotten_when_they_go(t
             raise RecordError(f"{path} is damaged", hint="move it")
         return [use(requests=len(path.read_text()))]
 
+    def sync(there: list[Path]) -> tuple[list[str], list[int]]:
+        with Registry.opened(tmp_path / "r") as registry:
+            told = [read_record(path, uses) for path in registry.changed_records(there)]
+            return registry.remember(told, results, there), sorted(one.requests for one in registry.uses(results))
+
+    assert sync(paths) == ([], [2, 2])
+    paths[0].write_text("1\n2\n")
+    assert sync(paths) == ([], [2, 4])
+    assert read == ["a.jsonl", "b.jsonl", "a.jsonl"]
+    paths[1].write_text("bad")
+    for _ in range(2):  # told each time, and read once
+        assert sync(paths) == ([f"{paths[1]} is damaged"], [4])
+    assert read[3:] == ["b.jsonl"]
+    assert sync(paths[:1]) == ([], [4])
     with Registry.opened(tmp_path / "r") as registry:
-        assert registry.read_records(results, paths, uses) == []
-        paths[0].write_text("1\n2\n")
-        registry.read_records(results, paths, uses)
-        assert read == ["a.jsonl", "b.jsonl", "a.jsonl"]
-        assert sorted(one.requests for one in registry.uses(results)) == [2, 4]
-        paths[1].write_text("bad")
-        assert registry.read_records(results, paths, uses) == [f"{paths[1]} is damaged"]
-        assert registry.read_records(results, paths, uses) == [f"{paths[1]} is damaged"]  # and not read again
-        assert read[3:] == ["b.jsonl"]
-        registry.read_records(results, paths[:1], uses)
-        assert [one.requests for one in registry.uses(results)] == [4]
         assert registry.uses(tmp_path / "elsewhere") == []
+        registry.remember([], tmp_path / "elsewhere", [])  # of another folder nothing is forgotten
+        assert len(registry.uses(results)) == 1
 
 
 def test_a_row_that_is_no_row_is_told_as_damage(tmp_path: Path) -> None:
