@@ -174,8 +174,10 @@ def _recommend(given: argparse.Namespace) -> int:
         sys.stdout.write(json.dumps(registry_text.advice_as_json(found, unknown), indent=2) + "\n")
     elif found.offers:
         sys.stdout.write(registry_text.advice(found, terminal.width(Console())) + "\n")
-    else:
+    elif hosts:
         sys.stdout.write(f"no variant of {entry.name} fits on any of these hosts\n")
+    else:
+        sys.stdout.write("of none of these hosts the GPUs are known\n")
     for name, why in {**unknown, **found.unplanned}.items():
         sys.stderr.write(f"{name}: {why}\n")
     return 0 if found.offers else 1
