@@ -168,3 +168,17 @@ def test_a_place_where_no_file_can_be_is_refused(tmp_path: Path, place: str) -> 
 def test_no_bundle_is_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no bundle"):
         bundle.open_(tmp_path / "none", tmp_path / "opened")
+
+
+def test_two_that_write_the_same_bundle_do_not_mix(contents: list[Content], tmp_path: Path) -> None:
+    file, refused = tmp_path / "rig.bundle", []
+
+    def second(what: str, done: int, total: int) -> None:
+        if not refused:
+            with pytest.raises(DeployError, match="is being written") as error:
+                bundle.write(file, ABOUT, contents)
+            refused.append(error.value.message)
+
+    bundle.write(file, ABOUT, contents, second)
+    assert len(refused) == 1
+    assert bundle.open_(file, tmp_path / "opened")[1].models == ["m"]
