@@ -171,7 +171,8 @@ def test_no_bundle_is_told(tmp_path: Path) -> None:
 
 
 def test_two_that_write_the_same_bundle_do_not_mix(contents: list[Content], tmp_path: Path) -> None:
-    file, refused = tmp_path / "rig.bundle", []
+    file = tmp_path / "rig.bundle"
+    refused: list[str] = []
 
     def second(what: str, done: int, total: int) -> None:
         if not refused:
