@@ -38,6 +38,7 @@ ELSEWHERE = {
     "runtime": OWN,
     "min_decode_tps": OWN,
     "max_regression": OWN,
+    "allow_overcommit": OWN,
     "extra_args": "what it holds",
 }
 

@@ -62,6 +62,16 @@ class Placement(Part, kw_only=True):
     projector: str | None = None
 
 
+class MemoryPart(Part, kw_only=True):
+    """A part of a server's memory, as it was planned and as its log has it; ``model`` is one of a router's."""
+
+    device: str
+    part: str
+    plan_mib: float | None = None
+    measured_mib: float | None = None
+    model: str | None = None
+
+
 class ProofRow(Part, kw_only=True):
     """The findings of a server's proof."""
 
@@ -82,6 +92,7 @@ class ProofRow(Part, kw_only=True):
     buffers_mib: BuffersMib | None = None
     gpu_processes_mib: dict[str, float | None] | None = None
     placements: dict[str, Placement] | None = None
+    memory: list[MemoryPart] | None = None
     load_seconds: float | None = None
     log_tail: list[str] | None = None
     log: str | None = None

@@ -90,6 +90,7 @@ def main() -> None:
             "ahead": {"type": "bool", "default": False},
             "tried": {"type": "list", "elements": "str", "default": []},
             "progress": {"type": "path", "required": True},
+            "plans": {"type": "dict", "default": {}},
         }
     )
     shown = [""]

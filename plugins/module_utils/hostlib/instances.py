@@ -155,6 +155,21 @@ class Placement(Stored):
 
 
 @dataclass(frozen=True)
+class MemoryPart(Stored):
+    """A part of a server's memory, as it was planned and as its log has it, in MiB."""
+
+    device: str = ""
+    """As the log names it, or ``host`` for all of the processor's."""
+    part: str = ""
+    """weights, KV or compute."""
+    plan_mib: float | None = None
+    measured_mib: float | None = None
+    """None of a router's model that was not loaded."""
+    model: str = ""
+    """Of a router, the name of the model."""
+
+
+@dataclass(frozen=True)
 class ProofRecord(Stored):
     """The last good proof, as far as later ones and a status go by it; the rest of its row is in ``other``."""
 
@@ -173,4 +188,9 @@ class ProofRecord(Stored):
     placements: Mapping[str, Placement] = field(default_factory=dict)
     """By life of a process: its generation, the runtime's name of that life and, of a router's model, name and port."""
 
-    PARTS: ClassVar = {"model": one(ModelFile), "offloaded": words, "placements": named(Placement)}
+    memory: tuple[MemoryPart, ...] = ()
+    """The plan beside it, where there was one."""
+
+    PARTS: ClassVar = {
+        "model": one(ModelFile), "offloaded": words, "placements": named(Placement), "memory": many(MemoryPart),
+    }  # fmt: skip

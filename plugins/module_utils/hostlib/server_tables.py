@@ -21,6 +21,7 @@ from .terminal_text import columns, first_line, listed, shortened, wrapped
 
 WIDTH = 72
 LEAST_ROOM = 12  # for the name of a model
+ROOM_FOR_FIGURES = 40  # beside a device's name, in the table of memory
 GIB = 1024.0  # in MiB
 SHA256 = re.compile(r"[0-9a-f]{64}")
 DEVICE_KINDS = {"model": "weights", "kv": "caches", "compute": "compute"}
@@ -244,7 +245,22 @@ def measured_lines(row: Row, width: int) -> list[str]:
         cut_off(row),
         offload(row),
     ]
-    return listed(parts, 2, width) + listed(memory(row.get("buffers_mib"), kinds=True), 2, width)
+    return listed(parts, 2, width) + (
+        memory_lines(row, width) or listed(memory(row.get("buffers_mib"), kinds=True), 2, width)
+    )
+
+
+def memory_lines(row: Row, width: int) -> list[str]:
+    """The table of its memory: what was planned of each part, and what it takes; nothing where there is no plan."""
+    table, last = [], ""
+    for part in row.get("memory") or ():
+        figures = [part.get("plan_mib"), part.get("measured_mib")]
+        if any(figures):
+            where = " ".join(filter(None, (part.get("model"), part["device"])))
+            cells = ("-" if mib is None else f"{mib:,.2f}" for mib in figures)
+            table.append([shortened(where, width - ROOM_FOR_FIGURES) if where != last else "", part["part"], *cells])
+            last = where
+    return columns([["memory, MiB", "", "planned", "measured"], *table], indent=2, right=(2, 3)) if table else []
 
 
 def text(rows: Sequence[Row], action: str) -> str:

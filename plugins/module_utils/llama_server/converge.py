@@ -132,7 +132,10 @@ def _can_be_tried(host: Host, folder: Folder, config: Instance) -> bool:
     """True where a canary may be proven beside the old server, which serves."""
     if not (folder.is_steady() and host.pids(folder)):
         return False
-    return host.trial == "always" or (host.trial == "auto" and has_room_for_both(config, folder))
+    if host.trial != "auto":
+        return host.trial == "always"
+    needs = (host.declared[folder.name].proof.get("plan") or {}).get("needs")
+    return has_room_for_both(config, folder, needs)
 
 
 def _refused(

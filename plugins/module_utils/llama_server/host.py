@@ -137,7 +137,10 @@ def host_of(params: dict[str, Any], progress: Callable[[str], None] = lambda lin
     )
     declared = {
         name: Declaration(
-            Instance.from_json(entry["config"]), entry["files"], params["keys"].get(name, {}), entry["proof"]
+            Instance.from_json(entry["config"]),
+            entry["files"],
+            params["keys"].get(name, {}),
+            {**entry["proof"], "plan": params.get("plans", {}).get(name)},
         )
         for name, entry in params.get("instances", {}).items()
     }

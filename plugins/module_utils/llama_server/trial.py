@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
+from ..hostlib.buffers import is_host
 from ..hostlib.instances import Instance
 from .desired_state import TRIAL, Declaration
 from .errors import HostError
 from .folder import Folder
-from .gpus import MIB, free_memory
+from .gpus import free_memory
 from .host import Host, Row
+from .memory import available_mib
 from .proof.prove import prove
 from .sockets import free_port
 
 # Checks that fail where there is too little memory; a router's have the model's name before them.
 CROWDED = ("layers on the GPU", "weights in host memory", "caches in host memory", "context per slot")
+BESIDE_MIB = 600.0  # of a GPU or of the host, that a process takes beside its buffers
 OUT_OF_MEMORY = re.compile(r"out of memory|failed to allocate|unable to allocate|cannot allocate memory", re.IGNORECASE)
 
 
@@ -52,21 +57,29 @@ def try_beside(
     return row if row["error"] and not starved else None
 
 
-def has_room_for_both(config: Instance, folder: Folder) -> bool:
+def has_room_for_both(config: Instance, folder: Folder, needs: Mapping[str, Any] | None) -> bool:
     """True where memory has room for a second server, by what is free now.
 
-    It needs what the present one was measured to hold, where that is the same model, and at any rate its weights and a
-    third for caches.
+    Args:
+        needs: by its plan ``gpus``, MiB by UUID or index, and ``host``. None where it could not be planned: then what
+            the present one was measured to hold counts, where that is the same model, and else nobody knows.
     """
-    need = sum(model.size_bytes or 0 for model in config.model_files()) / MIB * 1.33 + 1024
-    last = folder.last_proof()
-    if last.model == config.model:
-        need = max(need, sum(sum(sizes.values()) for sizes in last.buffers_mib.values()))
-    with open("/proc/meminfo", encoding="ascii") as stream:
-        available = next(int(line.split()[1]) / 1024 for line in stream if line.startswith("MemAvailable"))
-    if available < need:
-        return False
-    if not config.uses_gpu:
-        return True
-    free = free_memory(config.gpus)
-    return free is not None and free >= need
+    if needs is None:
+        measured = folder.last_proof()
+        if measured.model is None or measured.model != config.model:
+            return False
+        return _has(_total(measured.buffers_mib, host=True)) and (
+            not config.uses_gpu or (free_memory(config.gpus) or 0.0) >= _total(measured.buffers_mib, host=False)
+        )
+    return _has(needs["host"]) and all((free_memory([gpu]) or 0.0) >= mib for gpu, mib in needs["gpus"].items())
+
+
+def _has(mib: float) -> bool:
+    """True where so much of this host's memory can be had without swapping."""
+    return available_mib() >= mib
+
+
+def _total(buffers_mib: Mapping[str, Mapping[str, float]], *, host: bool) -> float:
+    """MiB of buffers in the host's memory, or on GPUs, with what a process takes beside them."""
+    of_those = [sum(sizes.values()) for device, sizes in buffers_mib.items() if is_host(device) == host]
+    return sum(of_those) + BESIDE_MIB * max(len(of_those), 1)

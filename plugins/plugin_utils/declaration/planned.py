@@ -18,11 +18,14 @@ from .options import parsed
 from .profiles import model_names
 from .rules import Settings, instance_spec, router_model_spec
 
+ROUTER_MODELS = 4  # models that a router holds at a time, where nobody says how many
+
 
 def planned(instances: Any, settings: Settings) -> dict[str, Any]:
     """``models``: ``instance``, ``model``, ``argv`` and ``gpus`` of each that is served, a router's own among them.
 
-    ``profiles`` are those that they need. What is malformed is left out, host_problems tells of it.
+    ``profiles`` are those that they need, ``servers`` by instance ``may_overcommit`` and ``at_once``, how many models
+    one holds at a time. What is malformed is left out, host_problems tells of it.
     """
     names = model_names(instances)
     files = {name: {"path": name, "size_bytes": 0, "sha256": ""} for name in names}
@@ -37,7 +40,22 @@ def planned(instances: Any, settings: Settings) -> dict[str, Any]:
         if "model" in values
     ]
     catalogue = well_formed(settings["models"])
-    return {"models": models, "profiles": {name: source(catalogue[name]) for name in names if name in catalogue}}
+    return {
+        "models": models,
+        "profiles": {name: source(catalogue[name]) for name in names if name in catalogue},
+        "servers": {name: _server(options, settings) for name, options in well_formed(instances).items()},
+    }
+
+
+def _server(options: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    values, _ = parsed(options, instance_spec())
+    models = values.get("models")
+    served = len(models) if isinstance(models, Mapping) else 1
+    most = values.get("models_max", ROUTER_MODELS)
+    return {
+        "may_overcommit": bool(values.get("allow_overcommit", settings["allow_overcommit"])),
+        "at_once": min(served, most) if most > 0 else served,
+    }
 
 
 def _served(instances: Any) -> Iterator[tuple[str, dict[str, Any], Any]]:

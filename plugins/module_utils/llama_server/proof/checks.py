@@ -22,6 +22,10 @@ class Checks:
         """Something declared that its reader should see, although it is no failure."""
         self.rows.append({"check": check, "expected": found, "found": found, "ok": True, "cause": cause})
 
+    def differ(self, check: str, expected: object, found: object, cause: str) -> None:
+        """A difference that its reader should see, although it is no failure."""
+        self.rows.append({"check": check, "expected": expected, "found": found, "ok": True, "cause": cause})
+
     def failures(self) -> list[str]:
         return [
             f"{row['check']}: expected {row['expected']}, found {row['found']} ({row['cause']})"

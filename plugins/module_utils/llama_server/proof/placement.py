@@ -13,6 +13,7 @@ from ..processes import family
 from .checks import Checks
 from .input_tensors import input_mib
 from .memory_log import loads_in, placement
+from .planned_memory import compare_with_plan
 from .subject import Subject
 
 # Arguments that put weights or caches into host memory on purpose, in every spelling: a router
@@ -38,6 +39,7 @@ def prove_placement(subject: Subject) -> None:
     placed = _placed(subject, f"{config.id} {status.life}", lambda: subject.runtime.log(config.name))
     stored = placed.as_json()
     row["offloaded"], row["buffers_mib"] = stored["offloaded"], stored["buffers_mib"]
+    compare_with_plan(subject, {"": placed.buffers_mib})
     if config.uses_gpu and config.model:
         path, side = config.model.path, config.side_models
         _prove_layers(path, side, config.n_gpu_layers, config.argv, placed, subject.checks)
@@ -53,10 +55,12 @@ def prove_router_placement(subject: Subject, served: dict[str, list[str]], loade
     """
     config, status, row = subject.config, subject.status, subject.row
     logs = _router_logs(subject) if served else ()
+    loads = {}
     for name, argv in sorted(served.items()):
         port = argv[argv.index("--port") + 1]
         lines = next(filter(None, (_of_model(log, name, port) for log in logs)), [])
         placed = _placed(subject, f"{config.id} {status.life} {name} {port}", functools.partial(list, lines))
+        loads[name] = placed.buffers_mib
         for device, sizes in placed.buffers_mib.items() if name in loaded else ():
             whole = row["buffers_mib"].setdefault(device, {})
             for kind, size in sizes.items():
@@ -64,6 +68,7 @@ def prove_router_placement(subject: Subject, served: dict[str, list[str]], loade
         model = config.models[name]
         if model.uses_gpu:
             _prove_layers(model.path, model.side_models, model.n_gpu_layers, argv, placed, subject.checks, f"{name} ")
+    compare_with_plan(subject, loads)
     if config.uses_gpu:
         _prove_process(subject)
 

@@ -96,9 +96,8 @@ def _empty_row(config: Instance, checks: Checks) -> dict[str, Any]:
         "name": config.name, "generation": config.id, "runtime": config.runtime, "url": config.local_url,
         "release": config.release.name, "model": config.model_as_json(), "checks": checks.rows, "error": None,
         "tokens_per_second": None, "n_ctx": None, "slots": None, "slots_by_model": {}, "pid": None,
-        "offloaded": None, "buffers_mib": {},
-        "gpu_processes_mib": None, "placements": {}, "load_seconds": None, "build": None, "answered": None,
-        "restart": False,
+        "offloaded": None, "buffers_mib": {}, "gpu_processes_mib": None, "placements": {}, "memory": [],
+        "load_seconds": None, "build": None, "answered": None, "restart": False,
     }  # fmt: skip
 
 
