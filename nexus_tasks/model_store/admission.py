@@ -169,7 +169,7 @@ class _Planned:
         return replace(made, devices=(*made.devices[:-1], own))
 
     def _needs(self, plans: Sequence[MemoryPlan]) -> list[_Need]:
-        """What is needed of each GPU and of the host: of a router by the largest models that it holds at a time."""
+        """Needs of each GPU and of the host: of a router those of the largest models that it holds at a time."""
         needs = []
         for number, gpu in enumerate(self.server.gpus):
             found = [device for plan in plans for device in plan.devices if device.name == f"CUDA{number}"]
@@ -205,13 +205,13 @@ class _Planned:
     # ---- What is said
 
     def fits(self) -> str:
-        """What it takes of what is there."""
+        """Memory that it takes, of what is there."""
         known = [need for need in self.needs if need.free_mib != float("inf")]
         taken = (f"{_mib(need.total_mib)} of {_mib(need.free_mib)} MiB of {_device(need)}" for need in known)
         return f"fits: {', '.join(taken)}"
 
     def does_not_fit(self, before: Sequence[str], in_words: InWords) -> str:
-        """What is short by how much, and what would make it fit; empty where nothing is."""
+        """Line about what is short by how much, and what would make it fit; empty where nothing is."""
         short = [need for need in self.needs if need.lacks_mib > 0]
         if not short:
             return ""
@@ -222,14 +222,14 @@ class _Planned:
         return f"does not fit{beside}: {', and '.join(lines)}; {way_out}"
 
     def _remedies(self) -> Iterator[Remedy]:
-        """What makes a server of one model fit. A router's models are for its owner to choose among."""
+        """Changes that make a server of one model fit. A router's models are for its owner to choose among."""
         if self.server.models[0].id:
             return
         model, plan = self.server.models[0], self.plans[0]
         yield from remedies(plan, model.argv, lambda words: self.plan(model, words))
 
     def adjusted(self) -> str:
-        """What --fit would do so that it fits after all, a context that nobody declared shrinks; else empty."""
+        """Line about --fit, where that shrinks a context that nobody declared until it fits; else empty."""
         sizes = []
         for model in self.server.models:
             options, _ = parse_options(model.argv)
@@ -244,7 +244,7 @@ class _Planned:
         return "since no ctx_size is declared, --fit will shrink its context to what fits"
 
     def warnings(self) -> Iterator[str]:
-        """What fits and will not stay as declared: --fit keeps more free than the server needs."""
+        """Lines about what fits and will not stay as declared: --fit keeps more free than the server needs."""
         for need in self.needs[:-1]:
             left = need.free_mib - need.total_mib + need.of("overhead_mib")
             options = [parse_options(model.argv)[0] for model in self.server.models]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,12 +127,28 @@ def test_a_trial_needs_room_on_the_gpus_that_the_instance_may_use(
     monkeypatch.setenv("PATH", gpus.environment["PATH"])
     folder = machine.declaring().folder("main")
 
-    def room(*chosen: str) -> bool:
-        config = on_gpus(machine, gpus, gpus=list(chosen) or None)["config"]
-        return has_room_for_both(Instance.from_json(config), folder)
+    def room(gpus_mib: dict[str, float], host_mib: float = 100.0) -> bool:
+        needs = {"gpus": gpus_mib, "host": host_mib}
+        return has_room_for_both(Instance.from_json(on_gpus(machine, gpus)["config"]), folder, needs)
 
-    assert (room(), room("1"), room(gpus.uuids[1])) == (True, True, True)
-    assert (room("0"), room(gpus.uuids[0])) == (False, False)
+    first, second = gpus.uuids
+    assert (room({second: 23000.0}), room({"1": 23000.0}), room({first: 90.0, second: 23000.0})) == (True, True, True)
+    # What is free on one of them is of no use to the other.
+    assert (room({first: 733.0}), room({"0": 733.0}), room({second: 24100.0})) == (False, False, False)
+    assert not room({second: 100.0}, host_mib=1e9)
+
+
+def test_where_nothing_could_be_planned_a_trial_needs_what_the_same_model_was_measured_to_hold(
+    machine: Machine, gpus: FakeGpus
+) -> None:
+    instance = on_gpus(machine, gpus, "--ctx-size", "512")
+    config, host = Instance.from_json(instance["config"]), machine.declaring(instance)
+    assert not has_room_for_both(config, host.folder("main"), None)
+    [row] = deploy(host)
+    assert row["error"] is None
+    assert has_room_for_both(config, host.folder("main"), None)
+    other = replace(config, model=replace(config.model, sha256="0")) if config.model else config
+    assert not has_room_for_both(other, host.folder("main"), None)
 
 
 def test_a_gpu_that_is_declared_away_is_not_asked_for(machine: Machine, gpus: FakeGpus) -> None:

@@ -67,6 +67,24 @@ def test_a_check_is_a_line_and_what_was_measured_stands_below() -> None:
     )
 
 
+def test_a_proof_shows_what_was_planned_of_memory_beside_what_it_takes() -> None:
+    named = ("device", "part", "plan_mib", "measured_mib")
+    figures = [
+        ("CUDA0", "weights", 10694.15, 10694.15), ("CUDA0", "KV", 3018.0, 3018.0), ("CUDA0", "compute", 404.0, 398.02),
+        ("host", "weights", 379.71, 379.71), ("host", "KV", 0.0, 0.0), ("host", "compute", 10.0, None),
+    ]  # fmt: skip
+    parts = [dict(zip(named, row, strict=True)) for row in figures]
+    text = proof_table([proven(check("slots", 4, 4), memory=parts)])
+    head, rest = below(text, "memory, MiB")
+    assert head.split() == ["memory,", "MiB", "planned", "measured"]
+    assert [line.split() for line in rest] == [
+        ["CUDA0", "weights", "10,694.15", "10,694.15"], ["KV", "3,018.00", "3,018.00"], ["compute", "404.00", "398.02"],
+        ["host", "weights", "379.71", "379.71"], ["compute", "10.00", "-"],
+    ]  # fmt: skip
+    routed = proof_table([proven(check("slots", 4, 4), memory=[{**part, "model": "m" * 90} for part in parts])])
+    assert max(map(len, [*text.splitlines(), *routed.splitlines()])) <= 72
+
+
 def test_a_failed_check_has_its_cause_below_and_a_note_too() -> None:
     note = {**check("weights in host memory", "2048 MiB", "2048 MiB"), "cause": "declared by --n-cpu-moe: slower"}
     failed = check("slots", 4, 1, "the server chose another number")

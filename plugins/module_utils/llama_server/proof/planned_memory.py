@@ -1,4 +1,4 @@
-"""What a server's log says of its memory, beside its plan, buffer by buffer."""
+"""Memory of a server as its log says it, beside its plan, buffer by buffer."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _plan_of(subject: Subject) -> list[MemoryPart]:
 
 
 def _unplanned(planned: Iterable[MemoryPart], loads: Mapping[str, Buffers]) -> list[MemoryPart]:
-    """What lies on devices of which the plan says nothing: 0 was planned there."""
+    """Parts on devices of which the plan says nothing: 0 was planned there."""
     known = {(part.model, part.device) for part in planned}
     found = {(model, _device(buffer)) for model, buffers in loads.items() for buffer in buffers}
     return [

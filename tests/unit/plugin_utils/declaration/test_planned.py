@@ -9,7 +9,7 @@ CATALOGUE = {
     "small": {"path": "/small.gguf"},
     "unused": {"path": "/unused.gguf"},
 }
-SETTINGS = {"models": CATALOGUE, "sampling_presets": {}}
+SETTINGS = {"models": CATALOGUE, "sampling_presets": {}, "allow_overcommit": False}
 
 
 def test_each_instance_has_the_words_of_its_command_line_with_profiles_for_paths() -> None:
@@ -38,3 +38,18 @@ def test_keys_stay_where_they_are_and_what_is_malformed_is_left_out() -> None:
     made = planned({"main": keyed, "broken": 7, "without": {"port": 8601}}, SETTINGS)
     assert [one["instance"] for one in made["models"]] == ["main"]
     assert "very-secret" not in str(made)
+
+
+def test_servers_say_how_many_models_they_hold_and_whether_they_may_overcommit() -> None:
+    models = {name: {"model": "small"} for name in "abcdef"}
+    instances = {
+        "one": {"model": "small", "port": 8600, "allow_overcommit": True},
+        "four": {"port": 8601, "models": models},
+        "two": {"port": 8602, "models": models, "models_max": 2},
+        "all": {"port": 8603, "models": models, "models_max": 0},
+    }
+    servers = planned(instances, SETTINGS)["servers"]
+    assert {name: server["at_once"] for name, server in servers.items()} == {"one": 1, "four": 4, "two": 2, "all": 6}
+    assert [name for name, server in servers.items() if server["may_overcommit"]] == ["one"]
+    servers = planned({"one": {**instances["one"], "allow_overcommit": False}}, {**SETTINGS, "allow_overcommit": True})
+    assert not servers["servers"]["one"]["may_overcommit"]
