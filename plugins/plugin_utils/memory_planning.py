@@ -34,6 +34,8 @@ class Question:
     """The result of module llama_server_memory."""
     gpu_memory: Sequence[float] | None = None
     """MiB of each GPU, where they are declared."""
+    host_memory: float | None = None
+    """MiB of the host's own, where that is declared."""
     mirror: str = ""
     cache: str = ""
     """The controller's folder of models."""
@@ -92,7 +94,8 @@ def plan_host(question: Question) -> dict[str, Any]:
             unplanned[name] = f"{error.message}; {error.hint}"
     found = question.found
     given_back = sum(server["host_mib"] for server in found["servers"].values() if server["ends"])
-    answer = admission.admit(servers, found["available_mib"] + given_back, in_words)
+    declared = [] if question.host_memory is None else [question.host_memory]
+    answer = admission.admit(servers, min([found["available_mib"] + given_back, *declared]), in_words)
     unplanned |= answer.unplanned
     later = [name for name in unplanned if _is_awaited(name, question)]
     written = [name for name in later if _is_awaited(name, question, _is_written)]

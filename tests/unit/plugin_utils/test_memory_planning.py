@@ -96,6 +96,8 @@ def test_declared_memory_counts_where_it_is_less_and_where_nobody_tells(headers:
         answer = plan_host(question({"main": {}}, tells, gpu_memory=[8000.0]))
         assert bool(answer["fitting"]) == fits
         assert "8,000" in answer["fitting"][0] if fits else answer["refused"]
+    answer = plan_host(question({"main": {}}, found(24_000.0, headers=headers), host_memory=300.0))
+    assert "the host's memory is short by " in answer["refused"][0]
 
 
 @pytest.mark.parametrize(
