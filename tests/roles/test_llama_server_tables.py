@@ -45,7 +45,7 @@ def test_every_option_has_a_flag_or_a_meaning_of_its_own() -> None:
     flags, options = rules().flags, rules().specs["instance"]
     assert set(options) - set(flags) == {
         "model", "gpus", "sampling_preset", "environment", "runtime", "min_decode_tps", "max_regression",
-            "allow_overcommit", "extra_args",
+        "allow_overcommit", "extra_args",
     }  # fmt: skip
     assert set(flags) <= set(options)
     booleans = {name for name, spec in options.items() if spec["type"] == "bool"}
