@@ -7,6 +7,7 @@
     rows | gateway_merged(newer)                      the rows of all hosts, of one host the newer one
     settings | gateway_plan(rows)                     models, servers and problems
     plan | gateway_files(settings)                    the files beside its configuration
+    settings | gateway_tls(pair, kept)                its certificate, and what is wrong with one that is given
     plan | gateway_secrets                            those with keys in them
 
 The rules are in plugins/plugin_utils/gateway/.
@@ -17,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..plugin_utils.gateway import answers, found, plan, settings
+from ..plugin_utils.gateway import answers, certificates, found, plan, settings
 
 
 class FilterModule:
@@ -32,5 +33,6 @@ class FilterModule:
             "gateway_merged": found.merged,
             "gateway_plan": plan.gateway_plan,
             "gateway_files": answers.gateway_files,
+            "gateway_tls": certificates.gateway_tls,
             "gateway_secrets": answers.gateway_secrets,
         }

@@ -28,6 +28,10 @@ rows:
   description: A row for each host, as the filter gateway_served makes them.
   returned: always
   type: list
+certificates:
+  description: The files of its certificate and of its own authority, by their place below C(root).
+  returned: always
+  type: dict
 haproxy:
   description: The path of HAProxy; empty where it is not installed.
   returned: always
@@ -46,7 +50,7 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.gateway.apply import known_rows
+from ..module_utils.gateway.apply import known_certificates, known_rows
 from ..module_utils.gateway.haproxy import find
 from ..module_utils.hostlib import systemd
 from ..module_utils.hostlib.environment import begin
@@ -58,11 +62,12 @@ def main() -> None:
     is_root = os.geteuid() == 0
     chosen = "systemd" if is_root and systemd.is_pid_1() else "supervisor"
     try:
-        rows = known_rows(module.params["root"])
+        rows, certificates = known_rows(module.params["root"]), known_certificates(module.params["root"])
     except OSError as error:
         module.fail_json(msg=f"{error.filename}: {error.strerror}")
     module.exit_json(
         rows=rows,
+        certificates=certificates,
         haproxy=find() or "",
         is_root=is_root,
         runtimes={"auto": chosen, "systemd": "systemd", "supervisor": "supervisor"},

@@ -22,6 +22,7 @@ Row = Mapping[str, Any]
 KEY_OF_GATEWAY = "gateway"  # the name in an instance's api_keys
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where what listens there is asked from its own host
 MODEL_NAME = re.compile(r"[!-~]+")  # a key of a map ends at white space
+ADDRESS = re.compile(r"[A-Za-z0-9.:_%-]+")
 MAX_WEIGHT = 256  # HAProxy's
 
 
@@ -61,6 +62,9 @@ def gateway_plan(settings: Settings, rows: Iterable[Row]) -> dict[str, Any]:
 def setting_problems(settings: Settings) -> Iterator[str]:
     """Problems of where the gateway listens, and for whom."""
     name, host = settings["name"], settings["host"]
+    if not ADDRESS.fullmatch(host):
+        yield f"gateway_host '{host}' of {name} is not one address: use an address of it, 0.0.0.0 or ::, without a port"
+        return
     if not 1 <= settings["port"] <= 65535:
         yield f"gateway_port {settings['port']} of {name} is none: use a number from 1 to 65535"
     if not is_loopback(host) and not settings["users"]:
