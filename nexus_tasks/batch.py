@@ -156,7 +156,13 @@ def _in_shards(given: argparse.Namespace, console: Console) -> int:
         command_options.running(given, Options()), given.model, given.allow_change,
     )  # fmt: skip
     shards = plan.planned(batch.address, given.shard_rows)
-    return shard_screens.follow(ray_engine.run(batch, shards, given.address), shards, batch.out, console)
+    try:
+        status = shard_screens.follow(ray_engine.run(batch, shards, given.address), shards, batch.out, console)
+    except (BatchError, KeyboardInterrupt):
+        shard_screens.tell_record(batch, shards, given.results, console)
+        raise
+    shard_screens.tell_record(batch, shards, given.results, console)
+    return status
 
 
 def _go_on(argv: Sequence[str], *, retry_failed: bool) -> int:

@@ -183,13 +183,16 @@ def read(path: Path, total: int) -> State:
     return _replay(path, total)[0] if path.exists() else State(total)
 
 
-def entries(path: Path) -> Iterator[tuple[int, Entry]]:
+def entries(path: Path, buffer_bytes: int = BUFFER_BYTES) -> Iterator[tuple[int, Entry]]:
     """All entries of a journal in order, whole, one at a time, each with the place where it begins.
+
+    Args:
+        buffer_bytes: of the file that are held at a time, and at least a line.
 
     Raises:
         BatchError: a line is damaged or was edited, by its number.
     """
-    for number, offset, encoded in _lines(path):
+    for number, offset, encoded in _lines(path, buffer_bytes):
         try:
             yield offset, _decode(encoded)
         except msgspec.MsgspecError as error:
@@ -248,10 +251,10 @@ def _replay(path: Path, total: int) -> tuple[State, int]:
     return state, end
 
 
-def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
+def _lines(path: Path, buffer_bytes: int = BUFFER_BYTES) -> Iterator[tuple[int, int, bytes]]:
     """The whole lines of a journal: number, offset and JSON of each. A rest that was cut off is left out."""
     offset = 0
-    with path.open("rb", buffering=BUFFER_BYTES) as stream:
+    with path.open("rb", buffering=buffer_bytes) as stream:
         for number, line in enumerate(stream, start=1):
             encoded = json_of(line)
             if encoded is None:

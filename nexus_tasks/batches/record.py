@@ -70,13 +70,13 @@ def origins_in(items: Iterable[Item], wanted: Collection[int]) -> dict[int, Orig
 
 
 def write(
-    job: Job, folder: Path, state: State, entries: Iterable[tuple[int, Entry]], *, origins: Origins,
+    job: Job, folder: Path | str, state: State, entries: Iterable[tuple[int, Entry]], *, origins: Origins,
     secrets: Sequence[str] = (), root: Path = store.ROOT,
 ) -> Path:  # fmt: skip
     """Write the record of a job so far, and return its path.
 
     Args:
-        folder: of the job.
+        folder: of the job, or its address.
         state: what its journal amounts to.
         entries: of the journal, each with the place where it begins.
         origins: gives lines, ids and prompts of the few items that the record shows.
@@ -98,7 +98,7 @@ def write(
     return record.path
 
 
-def _header(job: Job, folder: Path, counted: Tally) -> BatchHeader:
+def _header(job: Job, folder: Path | str, counted: Tally) -> BatchHeader:
     source, index = job.input.source, job.index
     return BatchHeader(
         target=job.name,

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import msgspec
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
@@ -19,6 +20,7 @@ from nexus_tasks.batches import journal
 from nexus_tasks.batches.entries import Answered
 from nexus_tasks.batches.job import Folder
 from nexus_tasks.batches.state import ANSWERED
+from nexus_tasks.records import store
 from tests.conftest import cache_folder, run_server, wait_for
 from tests.support import ray_packages
 from tests.support.batch_jobs import MARK
@@ -58,7 +60,8 @@ def write_input(path: Path) -> None:
 def begin(folder: Path, base_url: str, environment: Mapping[str, str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "nexus_tasks.batch", folder / "rows.parquet", base_url, "--engine", "ray",
-         "--address", "local", "--out", folder / "out", "--shard-rows", str(SHARD_ROWS), "--max-tokens", "48"],
+         "--address", "local", "--out", folder / "out", "--shard-rows", str(SHARD_ROWS), "--max-tokens", "48",
+         "--results", folder / "results"],
         env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 
@@ -84,6 +87,10 @@ def test_a_shard_whose_worker_is_killed_goes_on_from_its_journal(
         said, _ = process.communicate(timeout=300)
     assert process.returncode == 1, said
     assert "35 of 36 answered, set aside: no_prompt 1" in said
+    [path] = (tmp_path / "results" / "batch").iterdir()
+    summary = msgspec.to_builtins(store.load(path, "batch").summary)
+    assert (summary["answered"], summary["set_aside"], summary["left"]) == (35, 1, 0)
+    assert (summary["outcome"], f"record: {path}" in said) == ("complete", True)
     sent_again = {int(found[1]) - SHARD_ROWS for one in proxy.sent[before:] if (found := MARK.search(one.body))}
     assert known & sent_again == set()
     results = Counter(entry.item for _, entry in journal.entries(shard.journal) if isinstance(entry, Answered))

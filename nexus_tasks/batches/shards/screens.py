@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 from rich.console import Console
 
+from nexus_tasks.batches.shards import record
 from nexus_tasks.batches.shards.plan import Plan
-from nexus_tasks.batches.shards.work import Done
-from nexus_tasks.core.errors import BatchError
+from nexus_tasks.batches.shards.work import Batch, Done
+from nexus_tasks.core.errors import BatchError, NexusError
 from nexus_tasks.core.text import plural
 
 
@@ -38,6 +40,17 @@ def follow(ended: Iterator[Done], plan: Plan, out: str, console: Console) -> int
             f"{failed[0].error}", hint=f"{failed[0].hint}; then run the same command again",
         )  # fmt: skip
     return 0 if answered == total else 1
+
+
+def tell_record(batch: Batch, plan: Plan, root: Path, console: Console) -> None:
+    """Write the record of all shards, and tell where; the batch is what it is without one."""
+    try:
+        path = record.write(batch, plan, root)
+    except NexusError as error:
+        console.print(f"no record was written: {error.message}", highlight=False, markup=False, soft_wrap=True)
+    else:
+        if path is not None:
+            console.print(f"record: {path}", highlight=False, markup=False, soft_wrap=True)
 
 
 def told(shard: Done) -> str:
