@@ -84,7 +84,7 @@ def _connected(cluster: str) -> Iterator[None]:
     options = {"include_dashboard": False} if cluster == LOCAL else {"runtime_env": {"py_modules": [package]}}
     try:
         ray.init(address=cluster, log_to_driver=False, logging_level=logging.ERROR, **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # of a cluster that doesn't come up, Ray raises nothing more particular
         raise _no_cluster(cluster, error) from error
     try:
         yield
