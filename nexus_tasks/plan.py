@@ -22,11 +22,13 @@ from pathlib import Path
 from rich.console import Console
 
 from nexus_tasks.core.errors import UsageError, command_line
-from nexus_tasks.fleet import plan_records, planned
+from nexus_tasks.fleet import fit_tools, plan_records, planned
 from nexus_tasks.model_store import plan_text
-from nexus_tasks.model_store.memory import Gpu
+from nexus_tasks.model_store.cross_check import Checked, cross_check
+from nexus_tasks.model_store.memory import Gpu, MemoryPlan
 from nexus_tasks.model_store.model_sources import catalogue_of, open_model
 from nexus_tasks.model_store.planning import Planning
+from nexus_tasks.model_store.remedies import Remedy
 from nexus_tasks.records import store
 
 MAX_GPUS = 64
@@ -52,7 +54,8 @@ def mebibytes(text: str) -> float:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nox -s plan --",
-        usage="%(prog)s MODEL|-l PATTERN [--gpus MIB,…] [--host-memory MIB] [--json] [options of llama-server]",
+        usage="%(prog)s MODEL|-l PATTERN [--gpus MIB,…] [--host-memory MIB] [--engine ENGINE] [--on HOST] [--json]\n"
+        "       [options of llama-server]",
         description="Tell what a llama-server will take of each GPU and of the host, from its model's header.",
         allow_abbrev=False,  # -m and the like are llama-server's
     )
@@ -63,7 +66,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--gpus", type=free_memory, default=[], metavar="MIB,…", help="free MiB of each GPU")
     parser.add_argument("--host-memory", type=mebibytes, metavar="MIB", help="free MiB of the host")
     parser.add_argument("--ask", action="store_true", help="with -l: ask hosts for their memory again")
-    parser.add_argument("--engine", choices=["analytic"], default="analytic", help="where the figures come from")
+    parser.add_argument(
+        "--engine", choices=["analytic", "llama.cpp"], default="analytic",
+        help="the project's rules, or llama.cpp's own program, which is held against them (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--on", metavar="HOST", help="ask llama.cpp on a host of the inventory, for its GPUs")
+    parser.add_argument("--release", type=Path, metavar="DIR", help="ask that of a release on this machine")
     parser.add_argument("--json", action="store_true", help="write JSON, for programs")
     parser.add_argument("--tag", metavar="TEXT", help="a name for the record; that of a MODEL is written only with it")
     parser.add_argument(
@@ -82,12 +90,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UsageError("there is no model to plan", hint="name a MODEL, or hosts with -l PATTERN")
     if given.ask:
         raise UsageError("--ask is about hosts of the inventory", hint="name them with -l PATTERN")
+    if given.engine == "analytic" and (given.on or given.release):
+        raise UsageError("--on and --release are about llama.cpp's own program", hint="add --engine llama.cpp")
+    if given.on and given.release:
+        raise UsageError("--release names a folder on this machine, --on another one", hint="leave one of them out")
     return _of_model(given, words)
 
 
 def _of_inventory(given: argparse.Namespace, words: Sequence[str]) -> int:
-    if given.model is not None or given.gpus or given.host_memory or words:
+    if given.model is not None or given.gpus or given.host_memory is not None or words:
         raise UsageError("-l plans what the inventory declares", hint="leave MODEL and the other options out")
+    if given.engine != "analytic" or given.on or given.release:
+        raise UsageError("-l plans by the rules", hint="--engine llama.cpp takes one MODEL, and --on HOST")
     began = time.monotonic()
     fleet = planned.declared_models(given.limit, given.results, ask_again=given.ask)
     rows = planned.plan_all(
@@ -114,23 +128,38 @@ def _of_model(given: argparse.Namespace, words: Sequence[str]) -> int:
     asked = Planning.of(
         given.model, words, given.gpus, catalogue=catalogue_of(), host_free_mib=given.host_memory
     )  # fmt: skip
-    plan = asked.plan(asked.words)
-    found = asked.remedies(plan)
+    checked = None
+    if given.engine == "llama.cpp":
+        answer = fit_tools.on_host(asked, given.on) if given.on else fit_tools.here(asked, given.release)
+        checked = cross_check(asked, answer)
+        asked = checked.asked
+    plan = checked.plan if checked else asked.plan(asked.words)
+    found = asked.remedies(plan) if not checked or checked.analytic else []
     if given.tag:
         path = plan_records.of_model(asked, plan, found, results=given.results, began=began, tag=given.tag)
         sys.stderr.write(f"record: {path}\n")
     if given.json:
-        sys.stdout.write(json.dumps(plan_text.as_json(plan, found, asked.without_effect), indent=2) + "\n")
-        return 0
+        told = plan_text.as_json(plan, found, asked.without_effect)
+        told |= plan_text.comparison(checked.analytic, checked.differences) if checked else {}
+        sys.stdout.write(json.dumps(told, indent=2) + "\n")
+    else:
+        _show(asked, plan, found, checked)
+    return 0
+
+
+def _show(asked: Planning, plan: MemoryPlan, found: Sequence[Remedy], checked: Checked | None) -> None:
     out = _console()
     first, *below = plan_text.lines(plan, found)
     out.print(first)
     if asked.recommended:
         out.print(f"recommended by the profile: {' '.join(asked.recommended)}")
     out.print(plan_text.table(plan))
+    if checked and checked.analytic:
+        out.print("by the rules:")
+        out.print(plan_text.table(checked.analytic))
+        below = [*(f"differs: {one}" for one in checked.differences or ["nothing in weights and KV"]), *below]
     for line in below:
         out.print(line)
-    return 0
 
 
 if __name__ == "__main__":

@@ -83,7 +83,11 @@ class _Plans:
         """The number of a plan's row."""
         # By the object itself: two models may have one name, and one of each is read once.
         model = self.models.of(id(plan.shape), lambda number: _model(number, plan.shape, profile, quantization))
-        curve_ = self.curves.of((model, *words), functools.partial(_curve, model, plan, words))
+        # llama.cpp itself is asked about one context.
+        curve_ = (
+            self.curves.of((model, *words), functools.partial(_curve, model, plan, words))
+            if plan.engine == "analytic" else None
+        )  # fmt: skip
         return self.plans.of(id(plan), lambda number: _plan(number, model, curve_, plan, words, found))
 
 
@@ -114,7 +118,7 @@ def of_model(
     asked: Planning, plan: MemoryPlan, found: Sequence[Remedy], *, results: Path, began: float, tag: str
 ) -> Path:
     """Write the record of one model's plan. Raises RecordError where it can't be written."""
-    with store.create(_header(asked.model, asked.words, tag), root=results) as record:
+    with store.create(_header(asked.model, asked.words, tag, plan.engine), root=results) as record:
         profile = asked.catalogue.get(asked.model)
         quantization = profile.get("quantization") if profile else None
         _Plans.of(record).add(plan, asked.words, asked.model if profile else None, quantization, found)
@@ -122,9 +126,9 @@ def of_model(
     return record.path
 
 
-def _header(target: str, words: Sequence[str], tag: str | None) -> PlanHeader:
+def _header(target: str, words: Sequence[str], tag: str | None, engine: str = "analytic") -> PlanHeader:
     return PlanHeader(
-        target=target, git=header.git(), engine="analytic", options=list(words), tag=tag,
+        target=target, git=header.git(), engine=engine, options=list(words), tag=tag,
         client=msgspec.convert(provenance.client(), Machine),
     )  # fmt: skip
 
@@ -175,7 +179,7 @@ def _curve(model: int, plan: MemoryPlan, words: Sequence[str], number: int) -> C
 
 
 def _plan(
-    number: int, model: int, curve_: int, plan: MemoryPlan, words: Sequence[str], found: Sequence[Remedy]
+    number: int, model: int, curve_: int | None, plan: MemoryPlan, words: Sequence[str], found: Sequence[Remedy]
 ) -> PlanRow:
     told = plan_text.as_json(plan, found, [])
     kept = ("engine", "context", "layers_on_gpus", "devices", "verdict", "remedies", "notes")

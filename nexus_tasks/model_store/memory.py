@@ -99,6 +99,7 @@ class MemoryPlan:
     devices: tuple[DevicePlan, ...]
     notes: tuple[str, ...] = ()
     """What is not in it, each in a line."""
+    engine: str = "analytic"
 
     @property
     def verdict(self) -> str:

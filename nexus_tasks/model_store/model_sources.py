@@ -8,13 +8,14 @@ counts; the token of HF_TOKEN goes to the hub alone, not where it redirects to.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import http.client
 import os
 import re
 import urllib.error
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +71,39 @@ def open_model(text: str, catalogue: Mapping[str, Mapping[str, Any]]) -> ModelSh
 
     Raises UsageError where there is no such model, or where it is damaged.
     """
+    with _told():
+        return _shape(*_found(text, catalogue))
+
+
+def copy_headers(text: str, catalogue: Mapping[str, Mapping[str, Any]], folder: Path) -> list[tuple[str, int]]:
+    """Write the headers of a model into a folder, and nothing of its tensors: name and whole size of each file.
+
+    Names are those by which llama.cpp finds the files of one model; the rest is as in :func:`open_model`.
+    """
+    with _told():
+        name, remote = _found(text, catalogue)
+        files = _files(name, remote)
+        sizes = []
+        for number, header in enumerate(files, start=1):
+            part = f"-{number:05}-of-{len(files):05}" if len(files) > 1 else ""
+            content = remote.beginning(number - 1, header.data_start) if remote else _beginning(header)
+            (folder / f"model{part}.gguf").write_bytes(content)
+            sizes.append((f"model{part}.gguf", header.size_bytes))
+        return sizes
+
+
+def _beginning(header: gguf.Header) -> bytes:
+    with Path(header.name).open("rb") as stream:
+        return stream.read(header.data_start)
+
+
+def _found(text: str, catalogue: Mapping[str, Mapping[str, Any]]) -> tuple[str, _Remote | None]:
+    """The path of a file here, or what reads it elsewhere."""
     if re.match(r"https?://", text):
-        return _shape(text, _Remote(text, basic_authorization(text)))
+        return text, _Remote(text, basic_authorization(text))
     path = Path(text).expanduser()
     if path.is_file():
-        return _shape(str(path), None)
+        return str(path), None
     if text in catalogue:
         return _of_profile(text, catalogue)
     on_hub = ON_HUB.fullmatch(text)
@@ -88,15 +117,15 @@ def open_model(text: str, catalogue: Mapping[str, Mapping[str, Any]]) -> ModelSh
     )
 
 
-def _of_profile(name: str, catalogue: Mapping[str, Mapping[str, Any]]) -> ModelShape:
+def _of_profile(name: str, catalogue: Mapping[str, Mapping[str, Any]]) -> tuple[str, _Remote | None]:
     profile = catalogue[name]
     file = first_file(profile, "file", "files")
     if "repo" in profile and file:
-        return open_hub_file(str(profile["repo"]), file, str(profile.get("revision", "main")))
+        return _of_hub(str(profile["repo"]), file, str(profile.get("revision", "main")))
     source = first_file(profile, "url", "urls") or profile.get("path")
     if not source:
         raise UsageError(f"the profile {name} has no file that can be read here", hint="name its file instead")
-    return open_model(str(source), {})
+    return _found(str(source), {})
 
 
 def first_file(profile: Mapping[str, Any], one: str = "file", several: str = "files") -> str:
@@ -108,9 +137,14 @@ def first_file(profile: Mapping[str, Any], one: str = "file", several: str = "fi
 
 def open_hub_file(repo: str, file: str, revision: str) -> ModelShape:
     """The shape of a model of the hub, of one in several files by the first. Raises UsageError."""
+    with _told():
+        return _shape(*_of_hub(repo, file, revision))
+
+
+def _of_hub(repo: str, file: str, revision: str) -> tuple[str, _Remote | None]:
     url = huggingface_hub.hf_hub_url(repo, file, revision=revision, endpoint=os.environ.get("HF_ENDPOINT") or None)
     token = os.environ.get("HF_TOKEN", "")
-    return _shape(url, _Remote(url, f"Bearer {token}" if token.isprintable() and token else None))
+    return url, _Remote(url, f"Bearer {token}" if token.isprintable() and token else None)
 
 
 class _Remote:
@@ -118,13 +152,19 @@ class _Remote:
 
     def __init__(self, first: str, authorization: str | None) -> None:
         self._first, self._authorization = without_user(first), authorization
+        self._addresses: list[str] = []
 
     def header(self, path: str) -> gguf.Header:
         """The header of a file by the path in its address; query and origin are those of the first."""
         parts = urllib.parse.urlsplit(self._first)
         url = urllib.parse.urlunsplit(parts._replace(path=urllib.parse.quote(path)))
+        self._addresses.append(url)
         _, size = self._range(url, 0, len(gguf.MAGIC))
         return gguf.parse_header(lambda offset, length: self._range(url, offset, length)[0], size, _shown(url))
+
+    def beginning(self, number: int, length: int) -> bytes:
+        """The first bytes of one of the files whose headers were read."""
+        return self._range(self._addresses[number], 0, length)[0]
 
     @property
     def path(self) -> str:
@@ -166,12 +206,23 @@ def _shown(url: str) -> str:
     return url.partition("?")[0]
 
 
+def _files(name: str, remote: _Remote | None) -> tuple[gguf.Header, ...]:
+    return gguf.read_model(remote.path, remote.header) if remote else gguf.read_model(name)
+
+
 def _shape(name: str, remote: _Remote | None) -> ModelShape:
+    return shape_of(_files(name, remote))
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Have what is wrong with a model told as an error of the user's."""
     try:
-        files = gguf.read_model(remote.path, remote.header) if remote else gguf.read_model(name)
-        return shape_of(files)
+        yield
     except gguf.GgufError as error:
         what, _, hint = str(error).rpartition("; ")
         raise UsageError(what or hint, hint=hint if what else "take another file") from error
     except OSError as error:
-        raise UsageError(f"{name} can't be read: {error.strerror}", hint="name a file that you may read") from error
+        raise UsageError(
+            f"{error.filename or 'the model'} can't be read: {error.strerror}", hint="name a file that you may read"
+        ) from error

@@ -21,7 +21,7 @@ def as_json(plan: MemoryPlan, found: Sequence[Remedy], others: Sequence[str]) ->
     shape, context = plan.shape, plan.context
     return {
         "schema": 1,
-        "engine": "analytic",
+        "engine": plan.engine,
         "model": {
             "name": shape.name,
             "file": shape.files[0].name,
@@ -46,6 +46,12 @@ def as_json(plan: MemoryPlan, found: Sequence[Remedy], others: Sequence[str]) ->
         "notes": list(plan.notes),
         "options_without_effect": list(others),
     }
+
+
+def comparison(analytic: MemoryPlan | None, differences: Sequence[str]) -> dict[str, Any]:
+    """More keys of a plan of engine llama.cpp: what the rules say, where they cover the model."""
+    devices = None if analytic is None else [_device(device) for device in analytic.devices]
+    return {"analytic": devices, "differences": list(differences)}
 
 
 def _device(device: DevicePlan) -> dict[str, Any]:

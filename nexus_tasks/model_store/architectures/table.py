@@ -181,16 +181,20 @@ ARCHITECTURES: dict[str, Rules] = {
 }  # fmt: skip
 
 
+class NotCovered(UsageError):
+    """A model that there are no rules for."""
+
+
 def rules_of(shape: ModelShape) -> Rules:
     """The rules of a model.
 
-    Raises UsageError where its architecture, or this model of it, is not covered.
+    Raises NotCovered where its architecture, or this model of it, is not covered.
     """
     rules = ARCHITECTURES.get(shape.architecture)
     why = f"architecture {shape.architecture}" if rules is None else rules.supported(shape) if rules.supported else ""
     if rules is None or why:
-        raise UsageError(
+        raise NotCovered(
             f"the memory plan's rules don't cover {why} ({shape.files[0].name})",
-            hint="docs/memory.md lists those that they cover",
+            hint="docs/memory.md lists those that they cover; --engine llama.cpp asks llama.cpp itself",
         )
     return rules

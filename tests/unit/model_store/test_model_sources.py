@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from nexus_tasks.core.errors import UsageError
-from nexus_tasks.model_store.model_sources import catalogue_of, open_model
+from nexus_tasks.model_store.model_sources import catalogue_of, copy_headers, open_model
 from tests.memory_model_list import MODELS
 from tests.memory_models import write
 
@@ -152,3 +152,14 @@ def test_the_catalogue_is_the_projects_and_the_users_own(tmp_path: Path) -> None
     (tmp_path / "broken.yml").write_text("llama_models: [")
     with pytest.raises(UsageError, match=r"broken\.yml can't be read"):
         catalogue_of(tmp_path)
+
+
+def test_headers_alone_are_copied_from_a_file_and_from_an_address(files: type[Files], tmp_path: Path) -> None:
+    model = write(tmp_path / "m.gguf", MODELS["qwen3moe"])
+    with model.open("rb") as stream:  # most of it is hole
+        header = stream.read(open_model(str(model), {}).files[0].data_start)
+    for number, source in enumerate((str(model), f"{files.address}/m.gguf")):  # type: ignore[attr-defined] # set by the fixture
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        assert copy_headers(source, {}, folder) == [("model.gguf", model.stat().st_size)]
+        assert (folder / "model.gguf").read_bytes() == header
