@@ -108,7 +108,7 @@ def _found(text: str, catalogue: Mapping[str, Mapping[str, Any]]) -> tuple[str, 
         return _of_profile(text, catalogue)
     on_hub = ON_HUB.fullmatch(text)
     if on_hub:
-        return open_hub_file(on_hub["repo"], on_hub["file"], "main")
+        return _of_hub(on_hub["repo"], on_hub["file"], "main")
     near = difflib.get_close_matches(text, catalogue, n=3, cutoff=0.4)
     known = f"profiles are {', '.join(near or sorted(catalogue)[:6])}, …" if catalogue else "there is no catalogue here"
     raise UsageError(
