@@ -20,7 +20,7 @@ from pathlib import Path
 
 from nexus_tasks.core.errors import RecordError, ReportError
 from nexus_tasks.core.text import MISSING, minute, number
-from nexus_tasks.fleet import builds, deployments
+from nexus_tasks.fleet import builds, capacity, deployments
 from nexus_tasks.records import store
 from nexus_tasks.records.store import BatchRecord, BenchmarkRecord
 from nexus_tasks.reports import markup, sparklines
@@ -172,9 +172,9 @@ def _batches(results_dir: Path, reports_dir: Path) -> str:
 
 
 def _fleet_summaries(results_dir: Path, reports_dir: Path) -> list[Summary]:
-    """The pages of all deployments, of those that there are."""
+    """The pages of all deployments and of all plans, of those that there are."""
     notes = []
-    for name in ("fleet", "builds"):
+    for name in ("fleet", "builds", "capacity"):
         page = reports_dir / name / f"{name}.html"
         if not page.is_file():
             continue
@@ -182,9 +182,12 @@ def _fleet_summaries(results_dir: Path, reports_dir: Path) -> list[Summary]:
             if name == "fleet":
                 state = deployments.read(results_dir)
                 tone, sentences = "good" if state.well else "bad", deployments.sentences(state)
-            else:
+            elif name == "builds":
                 made = builds.read(results_dir)
                 tone, sentences = builds.tone(made), builds.sentences(made)
+            else:
+                planned = capacity.read(results_dir)
+                tone, sentences = capacity.tone(planned), capacity.sentences(planned)
         except RecordError:
             continue
         notes.append(Summary(name.capitalize(), link(page, reports_dir), tone, sentences))

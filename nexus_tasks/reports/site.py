@@ -6,7 +6,8 @@
 
 A record ``results/<kind>/<run id>.jsonl`` becomes ``reports/<kind>/<run id>.html`` with the executed notebook
 beside it, of batches the last record of each job, which tells all of it. All deployment records together become
-``reports/fleet/fleet.html`` and ``reports/builds/builds.html``, and those of a target with more than one run
+``reports/fleet/fleet.html`` and ``reports/builds/builds.html``, all plans of memory
+``reports/capacity/capacity.html`` (with what deployments measured), and those of a target with more than one run
 ``reports/history/<target>.html``. ``reports/index.html`` lists the pages.
 Everything in a report comes from records, so ``reports/`` may be deleted at any time. A run's page shows history up to
 that run only, so a new record never changes it. A page of chosen records carries their names, so it is rendered again
@@ -35,8 +36,9 @@ from nexus_tasks.views import batch_runs, runs
 NOTEBOOKS = ROOT / "notebooks"
 REPORTS = Path("reports")
 
-DEPLOYMENT, BATCH = "deployment", "batch"
+DEPLOYMENT, BATCH, PLAN = "deployment", "batch", "plan"
 TOGETHER = ("fleet", "builds")  # the pages that show all records of deployments
+CAPACITY = "capacity"  # the page of all plans of memory
 HISTORY = "history"
 LATEST_SHOWN = 5
 
@@ -82,6 +84,7 @@ def update(
     found = store.readable(paths_of.get(comparable.KIND, ()), unread.append)
     benchmarks = [_without_rows(record) for record in found]
     batches = batch_runs.newest(store.readable(paths_of.get(BATCH, ()), unread.append, "batch"))
+    plans = sum(1 for _ in store.readable(paths_of.get(PLAN, ()), unread.append, "plan"))
     for error in unread:
         options.warn(_skipped(error))
     unreadable = len(unread)
@@ -91,6 +94,9 @@ def update(
         pages += _compared_before(benchmarks, folders)
     if deployments:
         pages += [_of_all(name, paths_of[DEPLOYMENT], folders) for name in TOGETHER]
+    if plans:
+        measured = store.paths(DEPLOYMENT, folders.results, required=False)
+        pages.append(_of_all(CAPACITY, [*paths_of[PLAN], *measured], folders))
     rendered, failed = rendering.bring_up_to_date(pages, options)
     options.say(_tally(len(pages) + unreadable, rendered, unreadable + failed))
     listed = benchmarks if run is None and comparable.KIND in paths_of else None
@@ -173,13 +179,14 @@ def _record_paths(kinds: Sequence[str], run: str | None, results_dir: Path) -> d
         store.paths(kinds[0], results_dir)  # says so
     if run is None:
         return {kind: paths for kind, paths in paths_of.items() if paths}
-    single = [(kind, path) for kind, paths in paths_of.items() if kind != DEPLOYMENT for path in paths]
+    single = [(kind, path) for kind, paths in paths_of.items() if kind not in (DEPLOYMENT, PLAN) for path in paths]
     chosen = {kind: [path] for kind, path in single if path.stem == run}
     if not chosen:
         latest = sorted((path.stem for _, path in single), reverse=True)[:LATEST_SHOWN]
         hint = f"the latest are {', '.join(latest)}"
-        if any(path.stem == run for path in paths_of.get(DEPLOYMENT, ())):
-            hint = "deployments are reported on together: nox -s report -- deployment"
+        for kind in (DEPLOYMENT, PLAN):
+            if any(path.stem == run for path in paths_of.get(kind, ())):
+                hint = f"{kind}s are reported on together: nox -s report -- {kind}"
         raise UsageError(f"no run {run!r} in {results_dir}", hint=hint)
     return chosen
 

@@ -12,7 +12,7 @@ import pytest
 
 from nexus_tasks.reports import index, markup
 from nexus_tasks.reports.markup import Cell, Column
-from tests import deployment_records, report_records
+from tests import deployment_records, plan_records, report_records
 from tests.batch_runs import recorded, unequal
 from tests.nasty_records import NASTY, harms, shown, spoil
 from tests.report_pages import SIZES
@@ -49,7 +49,14 @@ def pages(root: Path) -> dict[str, str]:
         releases=[deployed.release("b1-cuda-1", "gpu-01", "built"), deployed.release("b2-cpu-3", "gpu-02", "failed")],
     )  # fmt: skip
     batch = recorded(root, unequal().entries, 400).path
-    for path in [*runs, *(root / "deployment").glob("*.jsonl"), batch]:
+    planned = [
+        plan_records.machine("gpu-01", [24576], "asked", None, memory_mib=65536), plan_records.model(0),
+        plan_records.curve(0), plan_records.plan(0, [plan_records.card("CUDA0", 1, 1, 1), plan_records.own(1, 1)]),
+        plan_records.server("gpu-01", "main", 0, "fits"),
+        plan_records.server("gpu-01", "other", None, "unknown", problem="why"),
+    ]  # fmt: skip
+    plan = plan_records.write_record(root, planned, "1-a")
+    for path in [*runs, *(root / "deployment").glob("*.jsonl"), batch, plan]:
         spoil(path)
     sides, one = [[str(path)] for path in runs], {"record_path": str(runs[1]), "results_dir": str(root)}
     return {
@@ -59,6 +66,7 @@ def pages(root: Path) -> dict[str, str]:
         "history": shown("history", record_paths=[str(path) for path in runs]),
         "fleet": shown("fleet", results_dir=str(root)),
         "builds": shown("builds", results_dir=str(root)),
+        "capacity": shown("capacity", results_dir=str(root)),
         **{name: shown(name, sides=sides) for name in ("compare", "models", "tuning")},
     }
 

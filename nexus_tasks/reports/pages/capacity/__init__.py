@@ -1,0 +1,1 @@
+"""Page of the fleet's memory: as it was planned, and as deployments measured it."""
