@@ -37,7 +37,7 @@ MAX_GPUS = 64
 def free_memory(text: str) -> list[Gpu]:
     """GPUs from the free MiB of each: ``24576,16384``."""
     try:
-        free = [float(part) for part in text.split(",") if part.strip()]
+        free = [float(part) for part in text.split(",")] if text.strip() else []
     except ValueError:
         free = [-1.0]
     if len(free) > MAX_GPUS or not all(0 <= one < float("inf") for one in free):
@@ -47,8 +47,13 @@ def free_memory(text: str) -> list[Gpu]:
 
 def mebibytes(text: str) -> float:
     """A number of MiB."""
-    (gpu,) = free_memory(text) or [Gpu("", 0)]
-    return gpu.free_mib
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number of MiB, as in 65536, not {text!r}")
+    return value
 
 
 def _parser() -> argparse.ArgumentParser:

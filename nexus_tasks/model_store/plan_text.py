@@ -68,7 +68,7 @@ def _device(device: DevicePlan) -> dict[str, Any]:
 
 def table(plan: MemoryPlan) -> Table:
     """One row a device."""
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1), collapse_padding=True)
     made.add_column("MiB", no_wrap=True)
     for column in ("weights", "KV", "compute", "other", "total", "free", "left"):
         made.add_column(column, justify="right", no_wrap=True)

@@ -16,6 +16,7 @@ from nexus_tasks.hostlib.model_shape import ModelShape
 
 from .memory import DOES_NOT_FIT, Gpu, MemoryPlan, plan_memory
 from .model_sources import open_model
+from .other_flags import check_known
 from .profiles import other_quantisations, recommended_words
 from .remedies import Remedy, remedies
 from .server_options import parse_options
@@ -45,7 +46,8 @@ class Planning:
     ) -> Planning:  # fmt: skip
         """Read what is needed. Raises UsageError for options, and for models that can't be read."""
         recommended = tuple(recommended_words(catalogue.get(model, {}), words))
-        options, _ = parse_options([*recommended, *words])
+        options, others = parse_options([*recommended, *words])
+        check_known(others)
         return cls(
             model, (*recommended, *words), recommended, tuple(gpus), host_free_mib, catalogue,
             open_model(model, catalogue),

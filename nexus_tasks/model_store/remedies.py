@@ -14,6 +14,7 @@ from nexus_tasks.core.errors import UsageError
 from .memory import DOES_NOT_FIT, MemoryPlan
 
 CONTEXT_STEP = 1024
+PROMPT_STEP = 256  # MiB
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def remedies(
         planner: plans with other options.
         others: by the names of profiles that hold the model otherwise quantised, what plans those.
     """
-    tries = (_context, _experts, _cache_types, _slots)
+    tries = (_context, _experts, _cache_types, _slots, _checkpoints, _prompt_cache)
     found = [remedy for attempt in tries if (remedy := attempt(plan, words, planner))]
     return [*found, *_quantisations(plan, words, others or {}), *_smaller_weights(plan)]
 
@@ -114,6 +115,30 @@ def _slots(plan: MemoryPlan, words: Sequence[str], planner: Planner) -> Remedy |
     return None
 
 
+def _checkpoints(plan: MemoryPlan, words: Sequence[str], planner: Planner) -> Remedy | None:
+    """As many states of earlier positions as the host has room for."""
+    if not plan.devices[-1].checkpoints_mib or plan.devices[-1].verdict != DOES_NOT_FIT:
+        return None
+
+    def more(count: int) -> tuple[str, str]:
+        return "--ctx-checkpoints", str(count)
+
+    if not _fits(planner, words, more(0)):
+        return None
+    most = _largest(lambda count: _fits(planner, words, more(count)), plan.options.ctx_checkpoints)
+    return Remedy("fewer checkpoints", more(most))
+
+
+def _prompt_cache(plan: MemoryPlan, words: Sequence[str], planner: Planner) -> Remedy | None:
+    """As large a cache of prompts as the host has room for, to 256 MiB."""
+    host = plan.devices[-1]
+    if host.left_mib is None or host.left_mib >= 0 or host.prompt_cache_mib + host.left_mib < 0:
+        return None
+    room = int((host.prompt_cache_mib + host.left_mib) // PROMPT_STEP) * PROMPT_STEP
+    more = ("--cache-ram", str(room))
+    return Remedy("a smaller cache of prompts", more) if _fits(planner, words, more) else None
+
+
 def _smaller_weights(plan: MemoryPlan) -> list[Remedy]:
     """The size of a quantisation that would fit, all else being equal."""
     gpus = plan.devices[:-1]
@@ -124,6 +149,8 @@ def _smaller_weights(plan: MemoryPlan) -> list[Remedy]:
     weights = sum(gpu.weights_mib for gpu in gpus)
     if free <= others or weights <= 0:
         return []
-    share = min((free - others) / weights, 1)
+    share = (free - others) / weights
+    if share >= 1:  # it is not for the weights
+        return []
     size = plan.shape.size_bytes / (1 << 30)
     return [Remedy(f"another quantisation of the model, of {share * size:.1f} GiB or less ({size:.1f} now)", ())]

@@ -212,10 +212,12 @@ FIRST_EXPERTS = {
     "--n-cpu-moe-draft": "draft_overrides", "--spec-draft-n-cpu-moe": "draft_overrides",
     "--spec-draft-ncmoe": "draft_overrides",
 }  # fmt: skip
+FIRST_DENSE = {"-ncffn": "tensor_overrides", "--n-cpu-ffn": "tensor_overrides"}  # likewise of layers without experts
 ALL_EXPERTS = {
     "-cmoe": "tensor_overrides", "--cpu-moe": "tensor_overrides", "-cmoed": "draft_overrides",
     "--cpu-moe-draft": "draft_overrides", "--spec-draft-cpu-moe": "draft_overrides",
 }  # fmt: skip
+DENSE = r"\.ffn_(up|down|gate)\."
 EXPERTS = r"\.ffn_(up|down|gate|gate_up)_(ch|)exps"  # LLM_FFN_EXPS_REGEX of common.h
 LOAD_MODE = ("-lm", "--load-mode")
 LOAD_MODES = {
@@ -229,6 +231,12 @@ UNCOVERED = frozenset({
 })  # fmt: skip
 
 
+def known_flags() -> list[str]:
+    """Every flag that this module reads, or refuses."""
+    groups = (FIELDS, SWITCHES, OVERRIDES, FIRST_EXPERTS, FIRST_DENSE, ALL_EXPERTS, LOAD_MODE, UNCOVERED)
+    return [flag for group in groups for flag in group]
+
+
 def field_of(flag: str) -> str:
     """The field that a flag sets, in whatever spelling; the flag itself where memory does not depend on it."""
     if flag in SWITCHES:
@@ -237,7 +245,7 @@ def field_of(flag: str) -> str:
         return "mmap"
     if flag in FIELDS:
         return FIELDS[flag][0]
-    groups = (OVERRIDES, FIRST_EXPERTS, ALL_EXPERTS)
+    groups = (OVERRIDES, FIRST_EXPERTS, FIRST_DENSE, ALL_EXPERTS)
     return next((f"{group[flag]} {place}" for place, group in enumerate(groups) if flag in group), flag)
 
 
@@ -269,9 +277,10 @@ def parse_options(words: Sequence[str]) -> tuple[ServerOptions, list[str]]:
         elif flag in OVERRIDES:
             parts = _value(flag, option.values).split(",")
             overrides[OVERRIDES[flag]].extend(_override(flag, part) for part in parts)
-        elif flag in FIRST_EXPERTS:
+        elif flag in FIRST_EXPERTS or flag in FIRST_DENSE:
             layers = min(_natural(flag, _value(flag, option.values)), MAX_LAYERS)
-            overrides[FIRST_EXPERTS[flag]].extend((rf"blk\.{layer}{EXPERTS}", "CPU") for layer in range(layers))
+            field, part = (FIRST_EXPERTS[flag], EXPERTS) if flag in FIRST_EXPERTS else (FIRST_DENSE[flag], DENSE)
+            overrides[field].extend((rf"blk\.{layer}{part}", "CPU") for layer in range(layers))
         elif flag in ALL_EXPERTS:
             overrides[ALL_EXPERTS[flag]].append((EXPERTS, "CPU"))
         elif flag in LOAD_MODE:

@@ -42,6 +42,8 @@ def test_options_may_stand_before_the_model(model: str, capsys: pytest.CaptureFi
 
 
 REFUSED = {
+    "--bogus": "llama-server has no option --bogus",
+    "--ctxsize 5": "did you mean --ctx-size?",
     "-c many": "-c many is no whole number",
     "-sm row": "doesn't cover --split-mode row",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,15 @@ def test_the_table_has_whole_words_at_eighty_columns(plan: MemoryPlan) -> None:
     assert "…" not in shown
     for word in ("weights", "compute", "CUDA0", "10,694", "host", "fits"):
         assert word in shown
+
+
+def test_a_table_of_large_figures_fits_eighty_columns_too(plan: MemoryPlan) -> None:
+    large = replace(plan.devices[0], weights_mib=23456.0, kv_mib=19876.0, compute_mib=4567.0, prompt_cache_mib=45678.0)
+    out = Console(width=80, file=io.StringIO())
+    out.print(plan_text.table(replace(plan, devices=(large, replace(large, name="host")))))
+    assert isinstance(out.file, io.StringIO)
+    assert "…" not in out.file.getvalue()
+    assert "does not fit" in out.file.getvalue()
 
 
 def test_lines_tell_the_model_the_verdict_and_what_would_help(plan: MemoryPlan) -> None:

@@ -62,3 +62,21 @@ def test_nothing_is_named_where_nothing_helps(tmp_path: Path) -> None:
 def test_fewer_slots_keep_what_each_has(tmp_path: Path, line: str) -> None:
     options = found(planner(tmp_path, "qwen3moe", 4600), line).get("fewer slots")
     assert options is None or int(options[3]) == 16384 * int(options[1])
+
+
+def test_where_only_the_host_is_full_its_caches_give_way(tmp_path: Path) -> None:
+    shape = shape_of(gguf.read_model(str(write(tmp_path / "m.gguf", MODELS["gemma-3-27b-Q4_K_M"]))))
+
+    def plan(words: Sequence[str], host: float = 65536) -> MemoryPlan:
+        return plan_memory(shape, parse_options(words)[0], [Gpu("CUDA0", 98304)], host_free_mib=host)
+
+    options = found(plan, "-c 32768 -np 4")
+    words = ["-c", "32768", "-np", "4"]
+    fewer = options["fewer checkpoints"]
+    assert plan([*words, *fewer]).verdict != DOES_NOT_FIT
+    assert plan([*words, fewer[0], str(int(fewer[1]) + 1)]).verdict == DOES_NOT_FIT
+    assert not any("quantisation" in what for what in options)
+    smaller = found(lambda words: plan(words, 9000), "-c 32768 -np 4 --ctx-checkpoints 0")
+    assert (
+        plan([*words, "--ctx-checkpoints", "0", *smaller["a smaller cache of prompts"]], 9000).verdict != DOES_NOT_FIT
+    )

@@ -5,13 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from nexus_tasks.fleet import capacity
+from nexus_tasks.records.benchmark_rows import Part
 from nexus_tasks.reports.pages.capacity import figures
 from tests.plan_records import card, curve, machine, model, own, plan, server, write_record
 from tests.report_pages import check_ids
 
 
 def test_the_fullest_device_comes_first_and_others_are_counted(tmp_path: Path) -> None:
-    rows = [machine("large", [81920], "declared", None), machine("small", [16384], "declared", None, memory_mib=2048)]
+    rows: list[Part] = [
+        machine("large", [81920], "declared", None),
+        machine("small", [16384], "declared", None, memory_mib=2048),
+    ]
     rows += [model(0), curve(0), plan(0, [card("CUDA0", 10000, 3018, 324), own(380, 24)])]
     rows += [server("large", "main", 0, "fits"), server("small", "main", 0, "tight")]
     write_record(tmp_path, rows, "1-a")

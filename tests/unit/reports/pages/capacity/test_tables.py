@@ -8,18 +8,22 @@ import pytest
 
 from nexus_tasks.fleet import capacity
 from nexus_tasks.fleet.capacity import Capacity
+from nexus_tasks.records.benchmark_rows import Part
 from nexus_tasks.reports.pages.capacity import tables
 from tests.deployment_records import NOON, host, instance, write
 from tests.plan_records import card, curve, machine, model, own, plan, server, write_record
 from tests.report_pages import joined_words
 
-LOGGED = {"CUDA0": {"model": 10000.0, "kv": 3018.0, "compute": 900.0}}
+LOGGED = {
+    "CUDA0": {"model": 10000.0, "kv": 3018.0, "compute": 900.0},
+    "CPU_Mapped": {"model": 380.0, "kv": None, "compute": 24.0},
+}
 
 
 @pytest.fixture
 def state(tmp_path: Path) -> Capacity:
     """Five hosts of which four are alike, and one that serves what does not fit and what can't be planned."""
-    rows = [machine(f"rig-{number}", [24576], "declared", None) for number in range(4)]
+    rows: list[Part] = [machine(f"rig-{number}", [24576], "declared", None) for number in range(4)]
     rows += [machine("old", [8192], "asked", None)]
     served = [server(f"rig-{number}", "main", 0, "fits") for number in range(4)]
     served += [
