@@ -22,7 +22,6 @@ from pathlib import Path
 from rich.console import Console
 
 from nexus_tasks.core.errors import UsageError, command_line
-from nexus_tasks.fleet import fit_tools, plan_records, planned
 from nexus_tasks.model_store import plan_text
 from nexus_tasks.model_store.cross_check import Checked, cross_check
 from nexus_tasks.model_store.memory import Gpu, MemoryPlan
@@ -107,6 +106,8 @@ def _of_inventory(given: argparse.Namespace, words: Sequence[str]) -> int:
         raise UsageError("-l plans what the inventory declares", hint="leave MODEL and the other options out")
     if given.engine != "analytic" or given.on or given.release:
         raise UsageError("-l plans by the rules", hint="--engine llama.cpp takes one MODEL, and --on HOST")
+    from nexus_tasks.fleet import plan_records, planned  # Ansible's runner: of a MODEL nothing is asked of hosts
+
     began = time.monotonic()
     fleet = planned.declared_models(given.limit, given.results, ask_again=given.ask)
     rows = planned.plan_all(
@@ -135,12 +136,16 @@ def _of_model(given: argparse.Namespace, words: Sequence[str]) -> int:
     )  # fmt: skip
     checked = None
     if given.engine == "llama.cpp":
+        from nexus_tasks.fleet import fit_tools
+
         answer = fit_tools.on_host(asked, given.on) if given.on else fit_tools.here(asked, given.release)
         checked = cross_check(asked, answer)
         asked = checked.asked
     plan = checked.plan if checked else asked.plan(asked.words)
     found = asked.remedies(plan) if not checked or checked.analytic else []
     if given.tag:
+        from nexus_tasks.fleet import plan_records
+
         path = plan_records.of_model(asked, plan, found, results=given.results, began=began, tag=given.tag)
         sys.stderr.write(f"record: {path}\n")
     if given.json:
