@@ -213,9 +213,9 @@ def _extent(state: Capacity) -> str:
     if not state.hosts:
         return f"{plural(len(state.models), 'model')} were planned, and no host yet."
     counts = Counter(server.row.verdict for server in state.servers)
-    words = ((FITS, "fit"), (IS_TIGHT, "are tight"), (DOES_NOT_FIT, "do not fit"))
-    told = [f"{counts[verdict]:,} {word}" for verdict, word in words if counts[verdict]]
-    rest = len(state.servers) - sum(counts[verdict] for verdict, _ in words)
+    words = {FITS: ("fits", "fit"), IS_TIGHT: ("is tight", "are tight"), DOES_NOT_FIT: ("does not fit", "do not fit")}
+    told = [f"{counts[one]:,} {said[counts[one] != 1]}" for one, said in words.items() if counts[one]]
+    rest = len(state.servers) - sum(counts[verdict] for verdict in words)
     told += [f"{rest:,} can't be told"] if rest else []
     what = f"The plan of {plural(len(state.hosts), 'host')} has {plural(len(state.servers), 'model')}"
     return f"{what}: {', '.join(told)}." if told else f"{what}."

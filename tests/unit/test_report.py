@@ -11,7 +11,7 @@ import pytest
 from nexus_tasks import report
 from nexus_tasks.records import store
 from nexus_tasks.reports import index, rendering, site
-from tests import deployment_records
+from tests import deployment_records, plan_records
 from tests.batch_runs import Run, Server, recorded
 from tests.damaged_records import DAMAGES, damage
 from tests.report_pages import pretend_all_rendered, pretend_rendered
@@ -178,6 +178,20 @@ def test_of_a_job_its_last_record_is_rendered_and_any_that_is_asked_for(
     damaged.write_text(first.read_text().replace('"latency_ms":', '"latency":', 1))
     assert _main(tmp_path, "batch") == 1
     assert f"warning: {damaged}, line " in capsys.readouterr().err
+
+
+def test_plans_are_shown_together_with_what_deployments_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown: list[rendering.Page] = []
+    monkeypatch.setattr(rendering, "render", shown.append)
+    plan = plan_records.write_record(tmp_path / "results", [], "1-a")
+    deployed = deployment_records.write(tmp_path / "results")
+    assert _main(tmp_path, "plan") == 0
+    (page,) = shown
+    assert (page.path, page.records) == (tmp_path / "reports/capacity/capacity.html", (plan, deployed))
+    assert _main(tmp_path, "--run", "1-a") == 1
+    assert "plans are reported on together: nox -s report -- plan" in capsys.readouterr().err
 
 
 def test_a_parameter_goes_to_the_notebook_that_has_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
