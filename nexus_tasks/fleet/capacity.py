@@ -127,7 +127,7 @@ def parts(device: PlannedDevice) -> dict[str, float]:
 
 
 def read(results: Path) -> Capacity:
-    """What the records of a results folder tell.
+    """The memory that the records of a results folder tell of.
 
     Raises RecordError where there is no plan, or the folder can't be listed.
     """
