@@ -109,6 +109,7 @@ def status_table(rows: Sequence[Row], width: int = WIDTH) -> str:
     for row, line in zip(rows, lines[1:]):
         table_lines += [named(row), line] if tall else [line]
         what = [row.get("url"), row.get("release"), row.get("runtime"), offload(row), *memory(row.get("buffers_mib"))]
+        what += [f"{state} at {gateway}" for gateway, state in (row.get("gateways") or {}).items()]
         table_lines += listed(what, 4, width)
         for text in (row.get("trouble", trouble(row)), row.get("remark", remark(row))):
             table_lines += wrapped(first_line(text), 4, width)
