@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from nexus_tasks.fleet import deployments
 from nexus_tasks.hostlib.buffers import is_host
 from nexus_tasks.model_store.memory import DOES_NOT_FIT, FITS, HOST, IS_TIGHT
 from nexus_tasks.records import store
-from nexus_tasks.records.deployment_rows import ProofRow
+from nexus_tasks.records.deployment_rows import MemoryPart, ProofRow
 from nexus_tasks.records.plan_rows import CurvePoint, CurveRow, MachineRow, ModelRow, PlannedDevice, PlanRow, ServerRow
 from nexus_tasks.records.store import PlanRecord
 
@@ -168,14 +168,26 @@ def _hosts(record: PlanRecord) -> Iterator[Host]:
 
 
 def _measured(results: Path, hosts: dict[str, Host]) -> Iterator[Measured]:
-    """The plan of each server beside what its log said when it was last proven; of a router's models nothing."""
+    """The plan of each server beside what its log said when it was last proven.
+
+    It is the plan that it was deployed with, of one without such a plan the newest of its host.
+    """
     if not store.paths("deployment", results, required=False):
         return
     planned = {server.name: server for host in hosts.values() for server in host.servers}
     for instance in deployments.read(results).instances:
-        server = planned.get(instance.label)
-        if server is not None and instance.serving.buffers_mib:
-            yield from _compared(server, instance.serving)
+        server, proof = planned.get(instance.label), instance.serving
+        if proof.memory:
+            yield from _deployed(instance.label, proof.memory)
+        elif server is not None and proof.buffers_mib:
+            yield from _compared(server, proof)
+
+
+def _deployed(label: str, memory: Sequence[MemoryPart]) -> Iterator[Measured]:
+    for one in memory:
+        if one.plan_mib is not None and one.measured_mib is not None and (one.plan_mib or one.measured_mib):
+            name = f"{label}:{one.model}" if one.model else label
+            yield Measured(name, one.device, one.part.lower(), one.plan_mib, one.measured_mib)
 
 
 def _compared(server: Server, proof: ProofRow) -> Iterator[Measured]:

@@ -78,6 +78,21 @@ def test_a_plan_stands_beside_what_the_servers_log_said(tmp_path: Path) -> None:
     assert "Deployments measured 5 buffers of 1 server: off by 0.0 % at the median" in capacity.sentences(state)[2]
 
 
+def test_the_plan_that_a_server_was_deployed_with_counts_more(tmp_path: Path) -> None:
+    planned(tmp_path)
+    memory = [
+        {"device": "CUDA0", "part": "KV", "plan_mib": 100.0, "measured_mib": 101.0},
+        {"device": "host", "part": "weights", "plan_mib": 5.0, "measured_mib": 5.0, "model": "small"},
+        {"device": "CUDA0", "part": "compute", "plan_mib": 7.0, "measured_mib": None},
+        {"device": "CUDA1", "part": "weights", "plan_mib": 0.0, "measured_mib": 0.0},
+    ]
+    write(tmp_path, NOON, host("rig-1", instance(buffers_mib=LOGGED, memory=memory)))
+    found = [
+        (one.server, one.device, one.part, one.plan_mib, one.measured_mib) for one in capacity.read(tmp_path).measured
+    ]
+    assert found == [("rig-1/main", "CUDA0", "kv", 100, 101), ("rig-1/main:small", "host", "weights", 5, 5)]
+
+
 def test_without_a_plan_there_is_nothing_to_tell(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="no plan records"):
         capacity.read(tmp_path)
