@@ -11,6 +11,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from cryptography import x509
@@ -39,8 +40,20 @@ def gateway_tls(settings: Mapping[str, Any], pair: Mapping[str, str], kept: Mapp
         return {"files": {}, "problems": []}
     if not pair:
         return {"files": own_files(kept, settings["certificate_names"], now), "problems": []}
-    problems = [f"{problem} (gateway {settings['name']})" for problem in pair_problems(**pair, now=now)]
+    found = [*mode_problems(settings["key_file"], pair["key"]), *pair_problems(**pair, now=now)]
+    problems = [f"{problem} (gateway {settings['name']})" for problem in found]
     return {"files": {PAIR: "\n".join([pair["certificate"], pair["key"], ""])}, "problems": problems}
+
+
+def mode_problems(path: str, key: str) -> Iterator[str]:
+    """Problems of who may read the key's file on the controller; one that ansible-vault encrypted may be read."""
+    try:
+        status = Path(path).stat()
+        is_plain = Path(path).read_text(encoding="utf-8", errors="replace").strip() == key.strip()
+    except OSError:
+        return  # found by Ansible elsewhere, below a folder of files
+    if is_plain and status.st_mode & 0o077:
+        yield f"gateway_key_file {path} can be read by others: chmod 600 {path}"
 
 
 def pair_problems(certificate: str, key: str, now: datetime.datetime) -> Iterator[str]:

@@ -61,6 +61,9 @@ def gateway_settings(variables: Variables, name: str, groups: Mapping[str, Itera
     result = ArgumentSpecValidator(specs).validate(given)
     values = {key.removeprefix(PREFIX): value for key, value in result.validated_parameters.items() if key in specs}
     values["hosts"] = values["hosts"] or [*groups.get(FLEET, ()), *([] if name in groups.get(FLEET, ()) else [name])]
+    unknown = sorted(set(map(str, values["hosts"])) - set(groups.get("all", values["hosts"])))
+    problems = [" ".join(str(message).split()) for message in result.error_messages]
+    problems += [f"gateway_hosts names {', '.join(unknown)}, which the inventory lacks"] if unknown else []
     address = str(variables.get("ansible_host") or name)
     return {
         **values,
@@ -68,7 +71,7 @@ def gateway_settings(variables: Variables, name: str, groups: Mapping[str, Itera
         "certificate_names": list(dict.fromkeys([name, address, "localhost", "127.0.0.1", *values["tls_names"]])),
         "root": f"{prefix}/gateway",
         "is_here": is_local(variables.get("ansible_connection")),
-        "problems": [f"{' '.join(str(message).split())} (gateway {name})" for message in result.error_messages],
+        "problems": [f"{problem} (gateway {name})" for problem in problems],
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -81,3 +82,25 @@ def test_half_a_pair_is_refused_and_without_tls_there_is_nothing() -> None:
     [problem] = gateway_tls(settings, {}, {})["problems"]
     assert problem == "gateway_certificate_file and gateway_key_file go together: set both"
     assert gateway_tls({**settings, "tls": False, "certificate_file": ""}, {}, {}) == {"files": {}, "problems": []}
+
+
+def test_a_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    now = datetime.datetime.now(datetime.UTC)
+    certificate, key = parts(own_files({}, NAMES, now))
+    file = tmp_path / "gateway.key"
+    file.write_text(key)
+    settings = {
+        "tls": True, "certificate_file": "/c.pem", "key_file": str(file), "certificate_names": NAMES, "name": "front",
+    }  # fmt: skip
+    pair = {"certificate": certificate, "key": key}
+    file.chmod(0o644)
+    assert gateway_tls(settings, pair, {})["problems"] == [
+        f"gateway_key_file {file} can be read by others: chmod 600 {file} (gateway front)"
+    ]
+    file.chmod(0o600)
+    made = gateway_tls(settings, pair, {})
+    assert made["problems"] == []
+    assert made["files"][PAIR].count("-----BEGIN PRIVATE KEY-----") == 1
+    file.write_text("$ANSIBLE_VAULT;1.1;AES256")
+    file.chmod(0o644)
+    assert gateway_tls(settings, pair, {})["problems"] == []

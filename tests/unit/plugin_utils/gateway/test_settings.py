@@ -39,3 +39,10 @@ def test_a_value_of_the_wrong_kind_is_one_line_that_names_it(variable: str, valu
     [problem] = gateway_settings({**HOSTVARS["front"], variable: value}, "front", GROUPS)["problems"]
     assert variable in problem
     assert problem.endswith("(gateway front)")
+
+
+def test_a_host_that_the_inventory_lacks_is_named() -> None:
+    variables = {**HOSTVARS["front"], "gateway_hosts": ["rig-1", "rig-9"]}
+    groups = {**GROUPS, "all": ["front", "off", "localhost", "rig-1"]}
+    [problem] = gateway_settings(variables, "front", groups)["problems"]
+    assert problem == "gateway_hosts names rig-9, which the inventory lacks (gateway front)"
