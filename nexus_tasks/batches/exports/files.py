@@ -103,6 +103,8 @@ def _check_free(path: Path, folder: Folder, given: Input) -> None:
     place = path.resolve()
     if place == given.source.file.resolve() or place.parent == folder.path.resolve():
         raise UsageError(f"{path} belongs to the job {folder.name}", hint="name another file with --out")
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder", hint="name a file in it with --out")
     if not path.parent.is_dir():
         raise UsageError(f"{path.parent}, where {path.name} would go, is no folder", hint="make it, or name another")
 
@@ -136,7 +138,10 @@ def _opened(path: Path | None, *, keep_empty: bool = True) -> Iterator[BinaryIO]
             yield stream
         return
     path = path.resolve()  # a link stays one
-    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
+    try:
+        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
+    except FileNotFoundError as error:  # below /proc, for one
+        raise UsageError(f"{path} can't be made: {error.strerror}", hint="name another folder") from error
     try:
         with os.fdopen(handle, "wb", buffering=1 << 20) as stream:
             yield stream

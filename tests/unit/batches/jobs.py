@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
+
 from nexus_tasks.batches import index, job, journal, sources
 from nexus_tasks.batches.asking import Asking
 from nexus_tasks.batches.entries import Answer, Answered, Entry, SetAside, Usage
 from nexus_tasks.batches.index import Index
 from nexus_tasks.batches.inputs import Input
+from nexus_tasks.batches.items import KEY_BYTES
 from nexus_tasks.batches.job import Folder, Job
 from nexus_tasks.batches.options import Options
 from nexus_tasks.batches.sources import Source
@@ -25,14 +28,21 @@ def declared(root: Path, name: str = "night", items: int = 3) -> Folder:
 
 
 def of_file(root: Path, source: Path, asking: Asking = Asking(), *entries: Entry, name: str = "night") -> Folder:  # noqa: B008 - it is frozen
-    """A job about a file, worked on as far as some entries say."""
+    """A job about a file, worked on as far as some entries say; answers get the keys of their requests."""
     folder = job.create(root, name)
     given = Input(sources.find(source), asking)
     found = index.write(given, folder.rows_index)
     folder.declare(Job(name, "2026-11-30T12:34:56+00:00", given, found, ["gpu-hosts"], Options()))
+    keys = folder.rows_index.read_bytes()
     with journal.opened(folder.journal, found.items) as log:
-        log.write(entries)
+        log.write([_with_key(entry, keys) for entry in entries])
     return folder
+
+
+def _with_key(entry: Entry, keys: bytes) -> Entry:
+    if not isinstance(entry, Answered):
+        return entry
+    return msgspec.structs.replace(entry, key=keys[entry.item * KEY_BYTES :][:KEY_BYTES].hex())
 
 
 def told(folder: Folder, *entries: Entry) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,12 +60,15 @@ class Bench:
 
     def begin_and_fall(self) -> None:
         """Begin the job; the server falls at the second row, is given up, and is back then."""
+        answered = threading.Event()
 
         def script(request: Request) -> None:
             if request.prompt == "two":
+                answered.wait(30)  # it comes while the first is still under way
                 self.server.die()
             else:
                 request.answer()
+                answered.set()
 
         self.server.slots, self.server.script = 1, script
         assert "no endpoint could be used any more" in self.begin().outcome.ended

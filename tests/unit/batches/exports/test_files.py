@@ -235,6 +235,14 @@ def test_what_the_job_is_made_of_is_never_written_over(folder: Folder, tmp_path:
     assert len((tmp_path / "prompts.jsonl").read_text().splitlines()) == 3
 
 
+@pytest.mark.parametrize(
+    ("out", "why"), [("", "is a folder"), ("none/out.jsonl", "is no folder"), ("/proc/out.jsonl", "can't be made")]
+)
+def test_a_place_where_no_file_can_be_is_refused(folder: Folder, tmp_path: Path, out: str, why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        files.write(folder, "jsonl", tmp_path / out)
+
+
 def test_an_errors_file_is_not_the_input_either(tmp_path: Path) -> None:
     source = tmp_path / "rows.errors.jsonl"
     source.write_text('{"prompt": "One"}\n')
