@@ -185,6 +185,15 @@ def batch(session: nox.Session) -> None:
 
 
 @session(default=False)
+def usage(session: nox.Session) -> None:
+    """Tell who used what through the gateways: requests and tokens by user, model and time.
+
+    As in ``nox -s usage -- --since 7d --by user,model``.
+    """
+    task(session, "usage", *session.posargs)
+
+
+@session(default=False)
 def models(session: nox.Session) -> None:
     """Look after models on hosts: list, fetch, verify, remove, bundle.
 

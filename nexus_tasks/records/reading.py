@@ -22,8 +22,9 @@ from nexus_tasks.records.batch_rows import BatchRow, BatchSummary
 from nexus_tasks.records.benchmark_rows import BenchmarkSummary, RequestRow, SampleRow, StageRow
 from nexus_tasks.records.deployment_rows import DeploymentSummary, HostRow, ReleaseRow
 from nexus_tasks.records.plan_rows import CurveRow, MachineRow, ModelRow, PlanRow, PlanSummary, ServerRow
+from nexus_tasks.records.usage_rows import UsageRow, UsageSummary
 
-Kind = Literal["benchmark", "deployment", "batch", "plan"]
+Kind = Literal["benchmark", "deployment", "batch", "plan", "usage"]
 Row = dict[str, Any]
 """A row as JSON has it."""
 
@@ -33,8 +34,9 @@ _DECODERS: dict[Kind, msgspec.json.Decoder[Any]] = {
     "deployment": msgspec.json.Decoder(HostRow | ReleaseRow | DeploymentSummary),
     "batch": msgspec.json.Decoder(BatchRow | BatchSummary),
     "plan": msgspec.json.Decoder(ModelRow | CurveRow | PlanRow | MachineRow | ServerRow | PlanSummary),
+    "usage": msgspec.json.Decoder(UsageRow | UsageSummary),
 }
-_SUMMARIES = (BenchmarkSummary, DeploymentSummary, BatchSummary, PlanSummary)
+_SUMMARIES = (BenchmarkSummary, DeploymentSummary, BatchSummary, PlanSummary, UsageSummary)
 
 
 def read(path: Path, kind: Kind) -> tuple[Any, list[Any], Any]:

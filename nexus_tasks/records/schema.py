@@ -13,12 +13,12 @@ from typing import Any
 
 import msgspec
 
-from nexus_tasks.records import batch_rows, benchmark_rows, deployment_rows, plan_rows
+from nexus_tasks.records import batch_rows, benchmark_rows, deployment_rows, plan_rows, usage_rows
 
 Row = dict[str, Any]
 """A row as JSON has it."""
 
-NEWEST = {"benchmark": 2, "deployment": 1, "batch": 1, "plan": 1}
+NEWEST = {"benchmark": 2, "deployment": 1, "batch": 1, "plan": 1, "usage": 1}
 
 ROWS: dict[str, dict[str, type[benchmark_rows.Part]]] = {
     "benchmark": {
@@ -40,6 +40,9 @@ ROWS: dict[str, dict[str, type[benchmark_rows.Part]]] = {
         "header": plan_rows.PlanHeader, "model": plan_rows.ModelRow, "curve": plan_rows.CurveRow,
         "plan": plan_rows.PlanRow, "host": plan_rows.MachineRow, "server": plan_rows.ServerRow,
         "summary": plan_rows.PlanSummary,
+    },
+    "usage": {
+        "header": usage_rows.UsageHeader, "usage": usage_rows.UsageRow, "summary": usage_rows.UsageSummary,
     },
 }  # fmt: skip
 """By kind and type the rows that its records have."""

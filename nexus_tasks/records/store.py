@@ -18,7 +18,8 @@ measured. Each row has a ``type``:
 ``sample``   telemetry at one moment.
 ``host``     what a deployment did to one host. A later row of the same host replaces an earlier one.
 ``release``  the release of llama.cpp that a deployment found or left on one host. The last one of a host counts, too.
-``endpoint`` and others of a batch: batch_rows.py; ``model`` and others of a plan: plan_rows.py.
+``endpoint`` and others of a batch: batch_rows.py; ``model`` and others of a plan: plan_rows.py;
+             ``usage``: usage_rows.py.
 ``summary``  last row: ``finished_at`` and the verdict on the run. A record without one was interrupted.
 """
 
@@ -64,12 +65,14 @@ from nexus_tasks.records.benchmark_rows import (
 from nexus_tasks.records.deployment_rows import DeploymentHeader, DeploymentSummary, HostRow, ReleaseRow
 from nexus_tasks.records.plan_rows import PlanHeader, PlanSummary
 from nexus_tasks.records.reading import Kind
+from nexus_tasks.records.usage_rows import UsageHeader, UsageRow, UsageSummary
 
 MADE_BY = {
     "benchmark": "measure something first: nox -s benchmark",
     "deployment": "deploy something first: ansible-playbook deploy.yml -l gpu-hosts",
     "batch": "run a batch first: nox -s batch -- FILE",
     "plan": "plan something first: nox -s plan -- -l gpu-hosts",
+    "usage": "add up what was used: nox -s usage",
 }
 KINDS = tuple(MADE_BY)
 ROOT = Path(os.environ.get("NEXUS_RESULTS") or "results")
@@ -144,6 +147,15 @@ class PlanRecord(Record):
     summary: PlanSummary | None = None
 
 
+@dataclass(frozen=True)
+class UsageRecord(Record):
+    """Usage of some time, read back. ``summary`` is None where the record could not be written whole."""
+
+    header: UsageHeader
+    rows: list[UsageRow] = field(default_factory=list)
+    summary: UsageSummary | None = None
+
+
 _PLAN_ROWS: dict[str, type[Any]] = {
     "models": plan_rows.ModelRow, "curves": plan_rows.CurveRow, "plans": plan_rows.PlanRow,
     "hosts": plan_rows.MachineRow, "servers": plan_rows.ServerRow,
@@ -181,7 +193,7 @@ class Writer:
                 hint="the rows before it are kept; make room on the disk and run it again",
             ) from error
 
-    def finish(self, summary: BenchmarkSummary | DeploymentSummary | BatchSummary | PlanSummary) -> None:
+    def finish(self, summary: BenchmarkSummary | DeploymentSummary | BatchSummary | PlanSummary | UsageSummary) -> None:
         """Write the trailer, with the present moment: the run is complete, whatever its verdict."""
         self.append(msgspec.structs.replace(summary, finished_at=utc_now()))
 
@@ -207,7 +219,7 @@ def new_run_id(target: str) -> str:
 
 
 def create(
-    header: BenchmarkHeader | DeploymentHeader | BatchHeader | PlanHeader,
+    header: BenchmarkHeader | DeploymentHeader | BatchHeader | PlanHeader | UsageHeader,
     *,
     root: Path = ROOT,
     run_id: str | None = None,
@@ -261,7 +273,11 @@ def load(path: Path, kind: Literal["deployment"]) -> DeploymentRecord: ...
 def load(path: Path, kind: Literal["batch"]) -> BatchRecord: ...
 @overload
 def load(path: Path, kind: Literal["plan"]) -> PlanRecord: ...
-def load(path: Path, kind: Kind = "benchmark") -> BenchmarkRecord | DeploymentRecord | BatchRecord | PlanRecord:
+@overload
+def load(path: Path, kind: Literal["usage"]) -> UsageRecord: ...
+def load(
+    path: Path, kind: Kind = "benchmark"
+) -> BenchmarkRecord | DeploymentRecord | BatchRecord | PlanRecord | UsageRecord:
     """Read one record.
 
     Raises:
@@ -288,6 +304,8 @@ def load(path: Path, kind: Kind = "benchmark") -> BenchmarkRecord | DeploymentRe
             return PlanRecord(
                 path, header, summary=summary, **{name: _of(kind, rows) for name, kind in _PLAN_ROWS.items()}
             )
+        case "usage":
+            return UsageRecord(path, header, summary=summary, rows=_of(UsageRow, rows))
 
 
 _Part = TypeVar("_Part", bound=Part)
@@ -333,9 +351,19 @@ def readable(
 def readable(
     found: Iterable[Path], unread: Callable[[RecordError], object], kind: Literal["plan"]
 ) -> Iterator[PlanRecord]: ...
+@overload
+def readable(
+    found: Iterable[Path], unread: Callable[[RecordError], object], kind: Literal["usage"]
+) -> Iterator[UsageRecord]: ...
 def readable(
     found: Iterable[Path], unread: Callable[[RecordError], object], kind: Kind = "benchmark"
-) -> Iterator[BenchmarkRecord] | Iterator[DeploymentRecord] | Iterator[BatchRecord] | Iterator[PlanRecord]:
+) -> (
+    Iterator[BenchmarkRecord]
+    | Iterator[DeploymentRecord]
+    | Iterator[BatchRecord]
+    | Iterator[PlanRecord]
+    | Iterator[UsageRecord]
+):
     """The records of some files, but for those that can't be read: one that is damaged never keeps the others back.
 
     Args:

@@ -16,13 +16,14 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from nexus_tasks.core.errors import RecordError, ReportError
 from nexus_tasks.core.text import MISSING, minute, number
 from nexus_tasks.fleet import builds, capacity, deployments
 from nexus_tasks.records import store
-from nexus_tasks.records.store import BatchRecord, BenchmarkRecord
+from nexus_tasks.records.store import BatchRecord, BenchmarkRecord, UsageRecord
 from nexus_tasks.reports import markup, sparklines
 from nexus_tasks.reports.markup import Cell, Column, Rows
 from nexus_tasks.stats.metrics import DECODE, OUTPUT, REQUESTS, TTFT
@@ -95,6 +96,7 @@ def write(results_dir: Path, reports_dir: Path, records: Iterable[BenchmarkRecor
         targets=_targets(shown, reports_dir),
         chosen=_chosen(reports_dir),
         batches=_batches(results_dir, reports_dir),
+        usage=_usage(results_dir, reports_dir),
         table=_runs(shown, reports_dir),
         count=len(shown),
     ).html
@@ -139,7 +141,7 @@ def _records(results_dir: Path) -> Iterable[BenchmarkRecord]:
     return store.readable(found, lambda error: None)  # who renders it hears of it; a list isn't the place
 
 
-def _page(record: BenchmarkRecord | BatchRecord, reports_dir: Path) -> Path:
+def _page(record: BenchmarkRecord | BatchRecord | UsageRecord, reports_dir: Path) -> Path:
     return reports_dir / record.header.kind / f"{record.path.stem}.html"
 
 
@@ -166,6 +168,31 @@ def _batches(results_dir: Path, reports_dir: Path) -> str:
                 f"{record.header.input.items:,}",
                 number(summary.output_tps if summary else None),
                 Cell(batch_runs.badge(record), batch_runs.verdict(record)[0]),
+            ]
+        )
+    return markup.table(columns, rows).html if rows else ""
+
+
+def _usage(results_dir: Path, reports_dir: Path) -> str:
+    """A row for each record of usage that has a page, newest first."""
+    found = sorted((results_dir / "usage").glob("*.jsonl"), reverse=True)
+    listed = [path for path in found if (reports_dir / "usage" / f"{path.stem}.html").is_file()]
+    columns = [
+        Column("When", "UTC", numeric=False), Column("Gateways", numeric=False), Column("Since", "UTC", numeric=False),
+        Column("Requests"), Column("Answered"), Column("Prompt", "tokens"), Column("Answers", "tokens"),
+    ]  # fmt: skip
+    rows: Rows = []
+    for record in store.readable(listed, lambda error: None, "usage"):
+        summary = record.summary
+        figures = (
+            [summary.requests, summary.answered, summary.prompt_tokens, summary.completion_tokens] if summary else []
+        )
+        rows.append(
+            [
+                Cell(minute(record.started_at), "when", link(_page(record, reports_dir), reports_dir)),
+                ", ".join(record.header.gateways),
+                minute(datetime.fromisoformat(record.header.since)),
+                *([f"{figure:,}" for figure in figures] or [MISSING] * 4),
             ]
         )
     return markup.table(columns, rows).html if rows else ""

@@ -28,7 +28,7 @@ from nexus_tasks.core.errors import RecordError, UsageError
 from nexus_tasks.core.provenance import ROOT
 from nexus_tasks.core.text import minute, moment, plural
 from nexus_tasks.records import store
-from nexus_tasks.records.store import BatchRecord, BenchmarkRecord
+from nexus_tasks.records.store import BatchRecord, BenchmarkRecord, UsageRecord
 from nexus_tasks.reports import index, rendering
 from nexus_tasks.reports.rendering import Options, Page
 from nexus_tasks.views import batch_runs, runs
@@ -36,7 +36,7 @@ from nexus_tasks.views import batch_runs, runs
 NOTEBOOKS = ROOT / "notebooks"
 REPORTS = Path("reports")
 
-DEPLOYMENT, BATCH, PLAN = "deployment", "batch", "plan"
+DEPLOYMENT, BATCH, PLAN, USAGE = "deployment", "batch", "plan", "usage"
 TOGETHER = ("fleet", "builds")  # the pages that show all records of deployments
 CAPACITY = "capacity"  # the page of all plans of memory
 HISTORY = "history"
@@ -85,10 +85,12 @@ def update(
     benchmarks = [_without_rows(record) for record in found]
     batches = batch_runs.newest(store.readable(paths_of.get(BATCH, ()), unread.append, "batch"))
     plans = sum(1 for _ in store.readable(paths_of.get(PLAN, ()), unread.append, "plan"))
+    used = list(store.readable(paths_of.get(USAGE, ()), unread.append, "usage"))
     for error in unread:
         options.warn(_skipped(error))
     unreadable = len(unread)
     pages = [*(_of_run(record, folders) for record in benchmarks), *(_of_run(record, folders) for record in batches)]
+    pages += [_of_run(record, folders) for record in used]
     if run is None:
         pages += _of_targets(benchmarks, folders)
         pages += _compared_before(benchmarks, folders)
@@ -222,7 +224,7 @@ def _by_target(records: Iterable[BenchmarkRecord]) -> dict[str, list[Path]]:
     return paths_of
 
 
-def _of_run(record: BenchmarkRecord | BatchRecord, folders: Folders) -> Page:
+def _of_run(record: BenchmarkRecord | BatchRecord | UsageRecord, folders: Folders) -> Page:
     kind = record.header.kind
     name = "sweep" if isinstance(record, BenchmarkRecord) and runs.swept(record) else kind
     return Page(

@@ -53,7 +53,7 @@ def test_an_unknown_kind_is_an_error_that_lists_the_kinds(tmp_path: Path, capsys
     assert _main(tmp_path, "benchmrk") == 1
     assert capsys.readouterr().err == (
         "error: unknown kind of record 'benchmrk'\n"
-        " hint: there is benchmark, deployment, batch, plan, compare, tuning, models, history\n"
+        " hint: there is benchmark, deployment, batch, plan, usage, compare, tuning, models, history\n"
     )
 
 

@@ -1,0 +1,1 @@
+"""Accounting: who used what, of the logs of the fleet's gateways."""

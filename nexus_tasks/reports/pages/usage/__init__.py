@@ -1,0 +1,1 @@
+"""Page about the usage of the fleet's gateways."""
