@@ -9,6 +9,8 @@
     plan | gateway_files(settings)                    the files beside its configuration
     settings | gateway_tls(pair, kept)                its certificate, and what is wrong with one that is given
     plan | gateway_secrets                            those with keys in them
+    users | gateway_user_maps                         the maps of its users
+    users | gateway_token_limits                      the tokens that they have a day
 
 The rules are in plugins/plugin_utils/gateway/.
 """
@@ -18,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..plugin_utils.gateway import answers, certificates, found, plan, settings
+from ..plugin_utils.gateway import answers, certificates, found, plan, settings, users
 
 
 class FilterModule:
@@ -35,4 +37,6 @@ class FilterModule:
             "gateway_files": answers.gateway_files,
             "gateway_tls": certificates.gateway_tls,
             "gateway_secrets": answers.gateway_secrets,
+            "gateway_user_maps": users.user_maps,
+            "gateway_token_limits": users.token_limits,
         }

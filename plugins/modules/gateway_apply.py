@@ -55,6 +55,11 @@ options:
   unit:
     description: The systemd unit. C(@COMMAND@) stands for the command line.
     type: str
+  kept:
+    description: Maps below its folder that others fill. Where one is not there, it is made, and empty.
+    type: list
+    elements: str
+    default: []
 author: Llama Nexus
 """
 EXAMPLES = r"""
@@ -105,6 +110,7 @@ def main() -> None:
             "rows": {"type": "str", "no_log": True},
             "servers": {"type": "list", "elements": "dict", "default": []},
             "unit": {"type": "str"},
+            "kept": {"type": "list", "elements": "str", "default": []},
         },
         required_if=[("state", "present", ["port", "python", "files", "unit"])],
         supports_check_mode=True,

@@ -107,6 +107,7 @@ def present(params: Mapping[str, Any], *, check_mode: bool) -> dict[str, Any]:
         if other.there():
             other.remove()
         _have_folders(root)
+        _have_kept(root, params["kept"])
         try:
             _write(root, texts, before, differs, gone)
             with kept_out(root, params["servers"]):
@@ -171,11 +172,20 @@ def _refuse_invalid(program: str, params: Mapping[str, Any], root: str) -> None:
             path = os.path.join(draft, name)
             os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
             write_file(path, text, mode=0o600, durable=False)
+        _have_kept(draft, params["kept"])
         problem = haproxy.check(program, os.path.join(draft, CONFIGURATION))
     finally:
         remove_tree(draft)
     if problem:
         raise GatewayError(f"HAProxy does not take the configuration, and what runs goes on: {problem}")
+
+
+def _have_kept(root: str, names: Sequence[str]) -> None:
+    """Have maps that others fill be there, if need be empty: HAProxy does not start without them."""
+    for name in names:
+        path = os.path.join(root, name)
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
 
 
 def _have_folders(root: str) -> None:

@@ -65,10 +65,11 @@ class Follower:
 
     def _count(self, line: bytes) -> None:
         row = usage_sums.parsed(line)
-        if row is None or not row.get("user"):
+        user = usage_sums.name_of(row, "user") if row else ""
+        if row is None or not user:
             return
         if datetime.fromtimestamp(row["time"], timezone.utc).date().isoformat() == self.day:
-            self.used[row["user"]] = self.used.get(row["user"], 0) + usage_sums.tokens_of(row)
+            self.used[user] = self.used.get(user, 0) + usage_sums.tokens_of(row)
 
     def _tell(self, everything: bool) -> None:
         limits = self._limits()

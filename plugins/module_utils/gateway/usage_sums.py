@@ -34,6 +34,12 @@ def parsed(line: bytes) -> Row | None:
         return None
 
 
+def name_of(row: Row, key: str) -> str:
+    """A name in a line, as that of its user; empty where it is not known, for which HAProxy writes a hyphen."""
+    name = row.get(key)
+    return "" if name in (None, "-") else str(name)
+
+
 def tokens_of(row: Row) -> int:
     """The tokens that count against a user's limit: those of the prompt, from the cache or not, and of the answer."""
     return int(row.get("prompt_tokens") or 0) + int(row.get("completion_tokens") or 0)
@@ -57,22 +63,23 @@ class UsageSums:
 
     def _add(self, row: Row) -> None:
         hour = datetime.fromtimestamp(row["time"], timezone.utc).strftime("%Y-%m-%dT%H")
-        key = (hour, str(row.get("user") or ""), str(row.get("model") or ""))
+        key = (hour, name_of(row, "user"), name_of(row, "model"))
         into = self._sums.get(key)
         if into is None:
             into = self._sums[key] = _nothing()
         status, usage = row["status"], row.get("usage")
         into["requests"] += 1
         into["streams"] += 1 if row.get("stream") else 0
+        by_server = row.get("server") not in (None, "", "<NOSRV>")  # what was refused waited for no server
         if status in OK:
             into["answered"] += 1
             into["partial"] += usage == PART
-            into["uncounted"] += usage not in (WHOLE, PART)
+            into["uncounted"] += by_server and usage not in (WHOLE, PART)
         else:
             into["errors"][str(status)] = into["errors"].get(str(status), 0) + 1
         for name in (*TOKENS, "bytes"):
             into[name] += int(row.get(name) or 0)
-        if row.get("server") not in (None, "", "<NOSRV>"):  # what was refused waited for no server
+        if by_server:
             _bin(into["queue_ms"], row.get("queue_ms"))
             into["queue_ms_sum"] += max(row.get("queue_ms") or 0, 0)
         _bin(into["ttft_ms"], row.get("ttft_ms"))

@@ -24,6 +24,7 @@ OWN = {
     504: ("Gateway Timeout", "timeout_error", "the server did not answer in time"),
 }  # fmt: skip
 PATH, MODEL = "%[var(txn.path),json(utf8s)]", "%[var(txn.model),json(utf8s)]"
+USER = "%[var(txn.user),json(utf8s)]"
 NO_MODELS = "none: no instance was deployed to the hosts that it stands before"
 
 
@@ -66,11 +67,49 @@ def own_errors(names: list[str], max_body_kib: int) -> dict[str, str]:
         "internal": error(
             invalid, "internal_field", "%[var(txn.internal)] is for llama-server's own front ends: leave it out"
         ),
+        **user_errors(),
         "no_model": error(
             invalid,
             "model_not_found",
             f"there is no model {MODEL}; there is {literal(known)}",
             param="model",
+        ),
+    }  # fmt: skip
+
+
+def user_errors() -> dict[str, str]:
+    """The errors about users, their keys and limits, by the names of their files."""
+    limited = "rate_limit_error"
+    return {
+        "no_user": error(
+            "authentication_error",
+            "invalid_api_key",
+            "this gateway knows no such key: send one of its keys as Authorization: Bearer KEY",
+        ),
+        "not_for_user": error(
+            "permission_error",
+            "model_not_allowed",
+            f"{USER} may not use the model {MODEL}",
+            param="model",
+        ),
+        "uncounted": error(
+            "invalid_request_error",
+            "no_count",
+            "answers to %[var(txn.uncounted),json(utf8s)] tell no count of tokens, and yours are limited: use the "
+            "addresses of OpenAI's API below /v1, and no response_fields",
+        ),
+        "no_tokens_left": error(
+            limited, "tokens_per_day", f"{USER} has used up the tokens of this day, which ends at midnight in UTC"
+        ),
+        "too_many_at_once": error(
+            limited,
+            "concurrent_requests",
+            f"{USER} has %[var(txn.limit)] requests under way, and may have no more at a time",
+        ),
+        "too_many_a_minute": error(
+            limited,
+            "requests_per_minute",
+            f"{USER} has sent the %[var(txn.requests_per_minute)] requests of this minute",
         ),
     }  # fmt: skip
 

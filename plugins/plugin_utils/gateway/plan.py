@@ -15,6 +15,7 @@ from typing import Any
 from ...module_utils.hostlib.addresses import is_loopback
 from .answers import OWN
 from .names import backend_name, server_id, server_name
+from .users import user_problems
 
 Settings = Mapping[str, Any]
 Row = Mapping[str, Any]
@@ -45,6 +46,7 @@ def gateway_plan(settings: Settings, rows: Iterable[Row]) -> dict[str, Any]:
     problems += model_problems(offers)
     models = models_of(settings, offers)
     problems += override_problems(settings, models)
+    problems += user_problems(settings["users"], [model["name"] for model in models])
     return {
         "models": models,
         "servers": {
@@ -72,7 +74,13 @@ def setting_problems(settings: Settings) -> Iterator[str]:
             f"the gateway on {name} listens on {host}, and whoever reaches it could use every model: name its users "
             "and their keys in gateway_users, or leave gateway_host at 127.0.0.1"
         )
-    for number, least in (("max_body_kib", 64), ("max_connections", 1), ("queue_timeout", 1), ("threads", 1)):
+    for number, least in (
+        ("log_keep_days", 1),
+        ("max_body_kib", 64),
+        ("max_connections", 1),
+        ("queue_timeout", 1),
+        ("threads", 1),
+    ):
         if settings[number] < least:
             yield f"gateway_{number} of {name} is {settings[number]}: use {least} or more"
 

@@ -131,6 +131,10 @@ local function read(text)
             asked.prefix = beginning(text, from, to)
         elseif name == "prompt" and byte(text, from) == 34 then
             asked.prefix = sub(text, from, math.min(to, from + PROMPT_PREFIX))
+        elseif name == "n" or name == "n_cmpl" then
+            asked.choices = math.tointeger(tonumber(sub(text, from, to)))
+        elseif name == "response_fields" then
+            asked.uncounted = name
         elseif INTERNAL[name] then
             asked.internal = name
         end
@@ -162,5 +166,7 @@ core.register_action("read_request", { "http-req" }, function(txn)
     txn:set_var("txn.model", asked.model)
     txn:set_var("txn.stream", asked.stream and 1 or 0)
     if asked.internal then txn:set_var("txn.internal", asked.internal) end
+    if asked.choices then txn:set_var("txn.choices", asked.choices) end
+    if asked.uncounted then txn:set_var("txn.uncounted", asked.uncounted) end
     if asked.prefix then txn:set_var("txn.prefix", asked.model .. "/" .. tostring(txn.c:xxh64(asked.prefix))) end
 end)

@@ -5,6 +5,7 @@ from typing import Any
 
 from nexus_tasks.accounting import usage_text
 from nexus_tasks.accounting.collecting import Usage
+from nexus_tasks.core.text import MISSING
 from nexus_tasks.records.usage_rows import UsageRow
 from plugins.module_utils.gateway.usage_sums import BOUNDS_MS
 from tests.usage_records import REFUSED, bins, row
@@ -22,7 +23,7 @@ def test_usage_is_a_table_with_a_total() -> None:
         "USER      MODEL   REQUESTS  ERRORS  PROMPT  CACHED  ANSWER  WAITED",
         "alice     tiny           2       0      40     25%      20    0 ms",
         "bob       big            2       0      40     25%      20     2 s",
-        "(nobody)  (none)         3       3       0       –       0       –",
+        f"(nobody)  (none)         3       3       0       {MISSING}       0       {MISSING}",
     ]
     assert usage_text.lines(told, ["user", "model"], 80)[5].startswith("all ")
 
