@@ -1,4 +1,4 @@
-"""Who used what: requests and tokens by user, model and time, of the logs of the fleet's gateways.
+"""Usage of the fleet: requests and tokens by user, model and time, as the logs of its gateways have it.
 
     python -m nexus_tasks.usage                                  today, by user and model
     python -m nexus_tasks.usage --since 7d --by day,user

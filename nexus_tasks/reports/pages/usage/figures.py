@@ -71,7 +71,7 @@ def over_time(record: UsageRecord) -> Block:
 
 
 def waiting(record: UsageRecord) -> Block:
-    """How long requests waited for a free slot: the share that waited at most so long."""
+    """Waiting for a free slot: the share of requests that waited at most so long."""
     total = totals.overall(record.rows, record.header.bounds_ms)
     if not total.waited:
         return note("No request came to a server, so none waited.")

@@ -24,7 +24,7 @@ def tone(record: UsageRecord, total: Total) -> str:
 
 
 def opening(record: UsageRecord, total: Total) -> list[str]:
-    """How much was used by whom; how long it waited; what was refused, and what is not whole."""
+    """Use, and by whom; waiting; refusals, and what is not whole."""
     if not total.requests:
         return ["There was no request.", *_gaps(record, total)]
     return [_used(record, total), _waited(total), *_gaps(record, total)]

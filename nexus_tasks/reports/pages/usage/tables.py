@@ -79,7 +79,7 @@ def days(record: UsageRecord) -> Block:
 
 
 def refusals(record: UsageRecord) -> Block:
-    """What was refused or failed, by status and user."""
+    """Refused and failed requests, by status and user."""
     counts: dict[tuple[str, str], int] = {}
     for row in record.rows:
         for status, count in row.errors.items():

@@ -12,7 +12,7 @@ EVERYWHERE = "0.0.0.0"  # noqa: S104 - declared, and not bound
 SETTINGS: dict[str, Any] = {
     "name": "front", "host": "127.0.0.1", "port": 3000, "hosts": ["front", "rig-1", "rig-2"], "users": {},
     "models": {}, "affinity": True, "is_here": False, "max_body_kib": 2048, "max_connections": 100,
-    "queue_timeout": 60, "threads": 1, "problems": [],
+    "queue_timeout": 60, "threads": 1, "log_keep_days": 90, "problems": [],
 }  # fmt: skip
 
 
