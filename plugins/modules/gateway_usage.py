@@ -45,7 +45,7 @@ bounds_ms:
   returned: always
   type: list
 damaged:
-  description: How many lines of the log are none, of any time.
+  description: How many lines of the log of these days are none.
   returned: always
   type: int
 """

@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,6 +98,7 @@ def gateway(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         "gateway_runtime": "supervisor", "gateway_port": made.port, "gateway_users": users(),
         "llama_server_instances": {"main": {
             "model": "tiny-babble", "port": made.server_port, "parallel": 4, "ctx_size": 4096, "threads": 1,
+            "context_shift": True,
             "api_keys": {"gateway": OF_GATEWAY},
         }},
     }  # fmt: skip
@@ -144,14 +144,13 @@ def test_requests_of_a_minute_are_limited(gateway: Gateway) -> None:
 
 
 def test_requests_at_a_time_are_limited(gateway: Gateway) -> None:
-    done = threading.Event()
     headers = {"Authorization": f"Bearer {KEYS['dave']}"}
-    asked = {"model": "tiny-babble", "prompt": "a", "max_tokens": 3000, "ignore_eos": True, "stream": True}
+    asked = {"model": "tiny-babble", "prompt": "a", "max_tokens": 100_000, "ignore_eos": True, "stream": True}
     url = f"http://127.0.0.1:{gateway.port}{COMPLETIONS}"
     with httpx.stream("POST", url, json=asked, headers=headers, timeout=60) as answer:
+        assert answer.status_code == httpx.codes.OK
         next(answer.iter_bytes())
         second = gateway.ask("dave")
-        done.set()
     assert code(second) == (429, "concurrent_requests")
     assert second.headers["Retry-After"] == "1"
     wait_for(lambda: gateway.ask("dave").status_code == httpx.codes.OK, "the end of the first")

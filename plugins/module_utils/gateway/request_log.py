@@ -28,7 +28,6 @@ from .errors import GatewayError
 
 LIVE, MOVED, DAYS = "requests.jsonl", "moved.json", "days"
 DAY_FILE = re.compile(r"(\d{4}-\d{2}-\d{2})\.jsonl")
-UNKNOWN_DAY = "1970-01-01"
 READ_BYTES = 1 << 20
 HOLE_BYTES = 16 << 20  # as much is moved before its space is given back
 KEPT_BYTES = 4 << 20  # behind what was moved: a reader may be that late
@@ -129,7 +128,7 @@ class RequestLog:
 
     def forget(self, before: str) -> list[str]:
         """Remove the files of days before this one, an ISO date; the days that were removed."""
-        gone = [day for day in days_in(self.days) if day < before and day != UNKNOWN_DAY]
+        gone = [day for day in days_in(self.days) if day < before]
         for day in gone:
             os.unlink(self.day_path(day))
             self.place.sizes.pop(day, None)
@@ -160,7 +159,7 @@ def snapshot(folder: str, since: str) -> Iterator[bytes]:
             continue
         days = os.path.join(folder, DAYS)
         for day in days_in(days):
-            if day >= since or day == UNKNOWN_DAY:
+            if day >= since:
                 with open(os.path.join(days, f"{day}.jsonl"), "rb") as stream:
                     size = place.sizes.get(day)
                     left = size if size is not None else os.fstat(stream.fileno()).st_size
@@ -198,11 +197,11 @@ def days_in(folder: str) -> list[str]:
 
 
 def day_of(line: bytes) -> str:
-    """The day (UTC, ISO) of a line; one that can't be read belongs to UNKNOWN_DAY."""
+    """The day (UTC, ISO) of a line; one that can't be read belongs to the day on which it is found."""
     try:
         return datetime.fromtimestamp(json.loads(line)["time"], timezone.utc).date().isoformat()
     except (ValueError, KeyError, TypeError, OverflowError, OSError):
-        return UNKNOWN_DAY
+        return datetime.now(timezone.utc).date().isoformat()
 
 
 def _for_owner(path: str, flags: int) -> int:
