@@ -54,6 +54,7 @@ def subject_of(config: dict[str, Any], runtime: Runtime, folder: Path) -> Subjec
     instance = Instance.from_json({"name": "main", "id": "0", **config})
     row: dict[str, Any] = {
         "placements": {}, "buffers_mib": {}, "generation": "0", "model": None, "tokens_per_second": 1.0, "error": None,
+        "slots_by_model": {},
     }  # fmt: skip
     (folder / "main").mkdir(exist_ok=True)
     return Subject(
