@@ -149,7 +149,8 @@ def test_requests_at_a_time_are_limited(gateway: Gateway) -> None:
     url = f"http://127.0.0.1:{gateway.port}{COMPLETIONS}"
     with httpx.stream("POST", url, json=asked, headers=headers, timeout=60) as answer:
         assert answer.status_code == httpx.codes.OK
-        next(answer.iter_bytes())
+        parts = answer.iter_bytes()  # held: without it the connection ends
+        next(parts)
         second = gateway.ask("dave")
     assert code(second) == (429, "concurrent_requests")
     assert second.headers["Retry-After"] == "1"
