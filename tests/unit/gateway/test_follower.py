@@ -127,5 +127,5 @@ def test_an_haproxy_that_is_down_is_told_when_it_is_up(root: Path, capsys: pytes
     follower = Follower(str(root), keep_days=9)
     follower.step()
     follower.step()
-    assert capsys.readouterr().err.count("HAProxy can't be asked") == 1
+    assert capsys.readouterr().err.count("HAProxy does not run") == 1
     assert follower.told == {}
