@@ -137,3 +137,11 @@ def test_a_pipe_that_is_closed_ends_it_quietly(hub: FileServer, tmp_path: Path) 
         env={"PYTHONPATH": str(ROOT), "XDG_DATA_HOME": str(tmp_path / "data"), "HOME": str(tmp_path)},
     )  # fmt: skip
     assert done.stderr == ""
+
+
+def test_of_several_models_those_are_kept_that_there_are(hub: FileServer, capsys: pytest.CaptureFixture[str]) -> None:
+    assert runs("add", "someone/nothing", "small") == 1
+    said = capsys.readouterr()
+    assert "someone/nothing: the hub has no repository someone/nothing" in said.err
+    assert f"{REPO}: 2 variants" in said.out
+    assert runs("show", "small") == 0
