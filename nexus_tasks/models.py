@@ -86,7 +86,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     pattern = inventory.default_pattern() if given.pattern is None else given.pattern
     console = Console(stderr=given.json)
     if begun.action == "fetch":
-        outcome = stored_models.fetch(pattern, given.names, console=console)
+        try:
+            outcome = stored_models.fetch(pattern, given.names, console=console)
+        except KeyboardInterrupt:
+            sys.stderr.write(
+                f"what a host has begun to fetch goes on there: nox -s models -- list -l {pattern} shows it\n"
+            )
+            raise
         if outcome.failures:
             raise DeployError(outcome.problem(), hint="mend it and fetch again: what came of a download is continued")
         given.names = []
