@@ -1,0 +1,67 @@
+"""Rates of the gateway, as ``python -m tests.gateway_rates`` prints them; in soak at full size, and held against bounds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests import gateway_rates
+from tests.support.haproxy import needs_haproxy
+from tests.workers import tell
+
+pytestmark = needs_haproxy
+SMALL = pytest.param(False, id="small")
+FULL = pytest.param(True, id="full", marks=[pytest.mark.soak, pytest.mark.alone])
+
+
+@pytest.mark.parametrize("full", [SMALL, FULL])
+def test_no_request_waits_within_a_server_and_all_clients_get_as_many(
+    tmp_path: Path, full: bool, pytestconfig: pytest.Config
+) -> None:
+    found = gateway_rates.fairness(tmp_path, 640 if full else 96)
+    tell(pytestconfig, str(found))
+    fewest, most = found.requests_per_client
+    assert most <= max(1.1 * fewest, fewest + 1)
+    # The server takes a moment to see that a slot is free; to wait for an answer before would take its whole length.
+    assert found.waited_in_server_ms < gateway_rates.TTFT_MS
+    if full:
+        assert found.max_over_median_ttft <= 1.15
+
+
+@pytest.mark.parametrize("full", [SMALL, FULL])
+def test_a_slow_server_keeps_no_request_from_a_fast_one(
+    tmp_path: Path, full: bool, pytestconfig: pytest.Config
+) -> None:
+    found = gateway_rates.unequal(tmp_path, 640 if full else 128)
+    tell(pytestconfig, str(found))
+    fast, slow = found.requests
+    assert fast > 2 * slow > 0
+    if full:
+        assert found.ratio <= 1.2
+
+
+@pytest.mark.soak
+@pytest.mark.alone
+def test_one_stream_has_its_first_token_no_later(tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    found = gateway_rates.added(tmp_path, 400, 1)
+    tell(pytestconfig, f"{found:+.3f} ms")
+    assert found <= 0.6
+
+
+@pytest.mark.soak
+@pytest.mark.alone
+def test_a_million_tokens_cost_seconds(tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    found = gateway_rates.cpu(tmp_path, 6400)
+    tell(pytestconfig, str(found))
+    assert found.gateway_s <= 40
+
+
+@pytest.mark.soak
+@pytest.mark.alone
+@pytest.mark.usefixtures("release")
+def test_conversations_find_what_was_computed_for_them(tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    found = gateway_rates.turns(tmp_path, 8)
+    tell(pytestconfig, str(found))
+    assert found.with_affinity <= 1.1
+    assert found.with_affinity < found.without
