@@ -20,6 +20,7 @@ import contextlib
 import heapq
 import itertools
 import json
+import random
 import subprocess
 import sys
 import tempfile
@@ -42,7 +43,7 @@ SLOTS, CLIENTS = 4, 32
 TTFT_MS, ITL_MS, TOKENS = 60.0, 8.0, 30
 SLOWER = 3
 LEFT_OUT = 2  # requests of each client at the beginning, when all come at once to an empty queue
-USERS, TURN_TOKENS = 8, 16
+USERS, TURN_TOKENS, THINKING_S = 8, 16, 2.0
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,10 @@ def added(folder: Path, requests: int, streams: int, pairs: int = 5) -> float:
 
     The server takes so long for the first token that neither is anywhere near its limit of requests per second.
     """
-    with mock_server(ttft_ms=5 * streams, slots=64) as server, gateway_before(folder / "fleet", [server], 64) as gateway:
+    with (
+        mock_server(ttft_ms=5 * streams, slots=64) as server,
+        gateway_before(folder / "fleet", [server], 64) as gateway,
+    ):
         direct, through = [], []
         for _ in range(pairs):
             for address, found in ((server, direct), (gateway.url, through)):
@@ -273,7 +277,10 @@ async def _conversations(base_url: str, turns_each: int) -> list[float]:
 
     async def user(number: int, session: httpx.AsyncClient) -> None:
         messages: list[dict[str, str]] = []
+        pauses = random.Random(number)  # noqa: S311 - no secret
         for turn in range(turns_each):
+            # Without a pause the only free slot is the one that the user just left.
+            await asyncio.sleep(pauses.uniform(0, THINKING_S))
             messages.append({"role": "user", "content": syllables(1000 * number + turn)})
             body = {"model": MODEL, "messages": messages, "stream": True, "max_tokens": TURN_TOKENS}
             sent, first, said = time.monotonic(), 0.0, ""

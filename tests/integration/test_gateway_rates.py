@@ -1,4 +1,4 @@
-"""Rates of the gateway, as ``python -m tests.gateway_rates`` prints them; in soak at full size, and held against bounds."""
+"""Rates of the gateway, as ``python -m tests.gateway_rates`` prints them; in soak at full size, and within bounds."""
 
 from __future__ import annotations
 
