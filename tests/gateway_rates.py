@@ -139,7 +139,8 @@ def added(folder: Path, requests: int, streams: int, pairs: int = 5) -> float:
         mock_server(ttft_ms=5 * streams, slots=64) as server,
         gateway_before(folder / "fleet", [server], 64) as gateway,
     ):
-        direct, through = [], []
+        direct: list[float] = []
+        through: list[float] = []
         for _ in range(pairs):
             for address, found in ((server, direct), (gateway.url, through)):
                 rows, _ = _bare_client(address, streams, requests, tokens=4)
