@@ -8,6 +8,7 @@
     settings | gateway_plan(rows)                     models, servers and problems
     plan | gateway_files(settings)                    the files beside its configuration
     settings | gateway_tls(pair, kept)                its certificate, and what is wrong with one that is given
+    plan | gateway_live_models                        models and servers with what HAProxy fills into the front page
     plan | gateway_secrets                            those with keys in them
     users | gateway_user_maps                         the maps of its users
     users | gateway_token_limits                      the tokens that they have a day
@@ -20,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..plugin_utils.gateway import answers, certificates, found, plan, settings, users
+from ..plugin_utils.gateway import answers, certificates, found, pages, plan, settings, users
 
 
 class FilterModule:
@@ -36,6 +37,7 @@ class FilterModule:
             "gateway_plan": plan.gateway_plan,
             "gateway_files": answers.gateway_files,
             "gateway_tls": certificates.gateway_tls,
+            "gateway_live_models": pages.live_models,
             "gateway_secrets": answers.gateway_secrets,
             "gateway_user_maps": users.user_maps,
             "gateway_token_limits": users.token_limits,

@@ -37,7 +37,7 @@ options:
   files:
     description:
       - Its files by their place below C(root), C(haproxy.cfg) among them, in which C(@ROOT@) and C(@CONFIGURATION@) are
-        filled in.
+        filled in. C(@ROOT@) is filled into C(www/front.html) and C(www/status.json), too.
     type: dict
     default: {}
   secrets:

@@ -36,6 +36,14 @@ haproxy:
   description: The path of HAProxy; empty where it is not installed.
   returned: always
   type: str
+nginx:
+  description: The path of nginx; empty where it is not installed.
+  returned: always
+  type: str
+has_apt:
+  description: Whether the host has Debian's packages.
+  returned: always
+  type: bool
 is_root:
   description: Whether the gateway runs as root.
   returned: always
@@ -52,6 +60,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.gateway.apply import known_certificates, known_rows
 from ..module_utils.gateway.haproxy import find
+from ..module_utils.gateway.pages_service import find as nginx
 from ..module_utils.hostlib import systemd
 from ..module_utils.hostlib.environment import begin
 
@@ -69,6 +78,8 @@ def main() -> None:
         rows=rows,
         certificates=certificates,
         haproxy=find() or "",
+        nginx=nginx() or "",
+        has_apt=os.path.exists("/usr/bin/apt-get"),
         is_root=is_root,
         runtimes={"auto": chosen, "systemd": "systemd", "supervisor": "supervisor"},
     )

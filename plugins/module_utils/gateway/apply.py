@@ -34,6 +34,7 @@ REACH_SECONDS = 3
 ENVIRONMENT = ("MALLOC_TRIM_THRESHOLD_=1073741824", "MALLOC_MMAP_THRESHOLD_=1073741824")
 FOLDERS = ("log", "run", "hosts", "tls")
 CONFIGURATION = "haproxy.cfg"
+WITH_ROOT = (CONFIGURATION, "www/front.html", "www/status.json")  # in which @ROOT@ is filled in
 VARIABLE = "LLAMA_NEXUS_CONFIGURATION"  # of the process, by which it tells what it runs
 BIND = re.compile(r"^    bind .*:(\d+)(?: .*)?$", re.MULTILINE)
 
@@ -132,9 +133,9 @@ def texts_of(params: Mapping[str, Any]) -> tuple[dict[str, str], str]:
 
 
 def _filled(files: Mapping[str, str], root: str, configuration: str) -> dict[str, str]:
-    """The files with their folder and the configuration's name in the main one."""
-    main = files[CONFIGURATION].replace("@ROOT@", root).replace("@CONFIGURATION@", configuration)
-    return {**files, CONFIGURATION: main}
+    """The files with their folder, and the configuration's name in the main one."""
+    filled = {name: text.replace("@ROOT@", root) if name in WITH_ROOT else text for name, text in files.items()}
+    return {**filled, CONFIGURATION: filled[CONFIGURATION].replace("@CONFIGURATION@", configuration)}
 
 
 def kept_files(root: str) -> list[str]:

@@ -11,6 +11,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from .pages import status_json
+
 # HAProxy's own answers by status: the reason phrase, OpenAI's word for the kind, and the sentence.
 OWN = {
     400: ("Bad Request", "invalid_request_error", "this is no request of HTTP, or its headers are too large"),
@@ -33,10 +35,14 @@ def gateway_files(plan: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[
     names = [model["name"] for model in plan["models"]]
     return {
         **{f"errors/{status}.http": own_answer(status, *of_status) for status, of_status in OWN.items()},
+        "errors/no_nginx.http": own_answer(
+            503, "Service Unavailable", "server_error", "nginx, which serves reports here, does not answer"
+        ),
         **{f"errors/{name}.json": text for name, text in own_errors(names, settings["max_body_kib"]).items()},
         "errors/one_model.json": json.dumps(model_row(MODEL), separators=(",", ":")),
         "maps/models.map": lines(f"{model['name']} {model['backend']}" for model in plan["models"]),
         "www/models.json": json.dumps({"object": "list", "data": [model_row(name) for name in names]}) + "\n",
+        "www/status.json": status_json(plan),
     }
 
 
@@ -53,6 +59,10 @@ def own_errors(names: list[str], max_body_kib: int) -> dict[str, str]:
         "headers": error(invalid, "headers_too_large", "the headers of the request have more than 16 KiB"),
         "origin": error(forbidden, "foreign_origin", "pages of other sites may not use this gateway"),
         "no_path": error(invalid, "unknown_url", f"the gateway has no {PATH}"),
+        "no_page_method": error(invalid, "method_not_allowed", f"{PATH} is a page, and takes GET and nothing else"),
+        "no_reports": error(
+            invalid, "no_reports", "this gateway serves no reports: install nginx on it, or see gateway_reports"
+        ),
         "no_method": error(invalid, "method_not_allowed", f"{PATH} takes POST and nothing else"),
         "encoded": error(
             invalid, "unsupported_encoding", "the body is compressed: send it without Content-Encoding"

@@ -9,7 +9,10 @@ from typing import Any
 from plugins.plugin_utils.gateway.answers import OWN, gateway_files, gateway_secrets
 
 PLAN: dict[str, Any] = {
-    "models": [{"name": 'odd"%name', "backend": "model_odd"}, {"name": "tiny", "backend": "model_tiny"}],
+    "models": [
+        {"name": 'odd"%name', "backend": "model_odd", "mode": "completion", "servers": []},
+        {"name": "tiny", "backend": "model_tiny", "mode": "completion", "servers": []},
+    ],
     "instance_keys": {"model_tiny": "secret-secret"},
 }
 
