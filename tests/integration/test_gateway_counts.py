@@ -206,12 +206,12 @@ def test_nothing_of_prompts_or_answers_is_in_the_log(way: Way) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.soak
-def test_usage_of_a_thousand_mixed_requests_is_exact(way: Way) -> None:
+@pytest.mark.parametrize("requests", [20, pytest.param(1000, marks=pytest.mark.soak)])
+def test_usage_of_mixed_requests_is_exact(way: Way, requests: int) -> None:
     draw = random.Random(17)  # noqa: S311 - the same mix each time
     kinds = [one for name, one in COUNTED.items() if name != "too long"]
     before, sums = way.counters(), [0, 0, 0]
-    for _ in range(1000):
+    for _ in range(requests):
         path, body = draw.choice(kinds)
         line = way.ask(path, {**body, "max_tokens": draw.randint(1, 20)})
         sums = [known + more for known, more in zip(sums, told(line), strict=True)]

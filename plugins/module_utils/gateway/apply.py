@@ -13,14 +13,13 @@ import os
 import re
 import shutil
 import signal
-import socket
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..hostlib.files import read_json, read_text, remove_tree, write_file
 from ..hostlib.programs import last_lines
-from ..service.ports import is_taken
+from ..service.ports import connect, is_taken
 from ..service.runtimes import Runtime, Service, Supervisor, Systemd, choose
 from . import haproxy
 from .errors import GatewayError
@@ -253,7 +252,7 @@ def unreached(servers: Sequence[Mapping[str, Any]]) -> list[str]:
     for server in servers:
         address, port = server["address"].strip("[]"), server["port"]
         try:
-            socket.create_connection((address, port), timeout=REACH_SECONDS).close()
+            connect(address, port, REACH_SECONDS)
         except ConnectionRefusedError:
             continue  # the host is reached; whether the instance runs is a matter of its proof
         except OSError as error:

@@ -11,12 +11,12 @@ other, requests wait for it in the gateway (``hold.lua``). Those of a server tha
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..service.ports import connect
 from .errors import GatewayError
 from .runtime_api import RuntimeApi, Server
 
@@ -201,7 +201,7 @@ def is_out(server: Server) -> bool:
 
 def _require_connection(server: Server) -> None:
     try:
-        socket.create_connection((server.address, server.port), CONNECT_S).close()
+        connect(server.address, server.port, CONNECT_S)
     except OSError as error:
         raise GatewayError(
             f"{server.name} is proven and can't be reached from the gateway at {server.address} port {server.port} "

@@ -35,6 +35,15 @@ def is_taken(host: str, port: int, *, variable: str) -> bool:
     return False
 
 
+def connect(address: str, port: int, seconds: float) -> None:
+    """See that something takes connections there: opens one, and closes it without a word.
+
+    Raises:
+        OSError: nothing does, or not within so many seconds.
+    """
+    socket.create_connection((address, port), seconds).close()
+
+
 def reached(host: str) -> str:
     """The address at which what listens on ``host`` is asked from its own host."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound

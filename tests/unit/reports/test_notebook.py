@@ -27,7 +27,8 @@ def _source(cell: Any) -> str:
 
 
 def test_every_kind_of_page_has_a_notebook() -> None:
-    pages = {*(kind for kind in store.KINDS if kind != site.DEPLOYMENT), *site.TOGETHER}
+    together = {*site.TOGETHER, site.CAPACITY}  # of all records of a kind, whose runs have no pages of their own
+    pages = {kind for kind in store.KINDS if kind not in (site.DEPLOYMENT, site.PLAN)} | together
     assert {source.stem for source in SOURCES} == pages | {"sweep", site.HISTORY, *index.CHOSEN}
 
 
@@ -50,7 +51,7 @@ def test_a_notebook_has_one_cell_of_parameters_with_those_that_reports_set(sourc
         for target in ([statement.target] if isinstance(statement, ast.AnnAssign) else _targets(statement))
         if isinstance(target, ast.Name)
     }
-    together = set(site.TOGETHER)
+    together = {*site.TOGETHER, site.CAPACITY}
     wanted = {
         **{name: {"results_dir"} for name in together},
         **{name: {"sides"} for name in index.CHOSEN},
