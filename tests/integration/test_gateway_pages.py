@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -142,6 +143,21 @@ def test_reports_are_only_read_and_nothing_else_is(fleet: GatewayFleet, reports:
         answer = httpx.get(url + path, timeout=60)
         assert answer.status_code in (400, 404), path
         assert "private-word" not in answer.text
+
+
+def test_pages_that_were_shown_are_not_in_the_log(fleet: GatewayFleet, reports: Path) -> None:
+    bring(fleet)
+    for path in ("/", "/status.json", "/reports/"):
+        assert httpx.get(f"{fleet.url}{path}", timeout=60).status_code == 200
+    fleet.logged(httpx.get(f"{fleet.url}/v1/models", timeout=60))
+    shown = [row for row in fleet.log() if row["status"] == 200 and row["path"] != "/v1/models"]
+    assert shown == []
+
+
+def test_nothing_of_the_gateway_is_reached_by_a_path_out_of_reports(fleet: GatewayFleet) -> None:
+    with socket.create_connection(("127.0.0.1", fleet.port), timeout=60) as connection:
+        connection.sendall(b"GET /reports/../configuration HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert connection.makefile("rb").readline().split()[1] == b"404"
 
 
 def test_a_second_deployment_changes_nothing(fleet: GatewayFleet) -> None:
