@@ -149,8 +149,14 @@ def added(folder: Path, requests: int, streams: int, pairs: int = 5) -> float:
 
 
 def cpu(folder: Path, requests: int, streams: int = 64, tokens: int = 128) -> Cpu:
-    """Streams as fast as the sockets take them."""
-    with mock_server(slots=streams) as server, gateway_before(folder / "fleet", [server], streams) as gateway:
+    """Streams of 100 tokens per second each: every token is a piece of its own to the gateway, as in use.
+
+    At full speed many come at once, and a token costs a fraction.
+    """
+    with (
+        mock_server(itl_ms=10, slots=streams) as server,
+        gateway_before(folder / "fleet", [server], streams) as gateway,
+    ):
         before = gateway.cpu_s()
         _, client_s = _bare_client(gateway.url, streams, requests, tokens)
         million = requests * tokens / 1e6
@@ -328,7 +334,7 @@ TRIALS: dict[str, Callable[[Path, float], object]] = {
     "fairness": lambda folder, size: fairness(folder, round(640 * size)),
     "unequal": lambda folder, size: unequal(folder, round(640 * size)),
     "added": _added,
-    "cpu": lambda folder, size: cpu(folder, round(6400 * size)),
+    "cpu": lambda folder, size: cpu(folder, round(1280 * size)),
     "turns": lambda folder, size: turns(folder, max(2, round(8 * size))),
 }
 

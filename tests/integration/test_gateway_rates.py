@@ -46,7 +46,7 @@ def test_a_first_token_comes_as_soon_and_a_million_tokens_cost_seconds(
     tmp_path: Path, full: bool, pytestconfig: pytest.Config
 ) -> None:
     added_ms = gateway_rates.added(tmp_path / "added", 400 if full else 10, 1, pairs=5 if full else 1)
-    cost = gateway_rates.cpu(tmp_path / "cpu", 6400 if full else 64)
+    cost = gateway_rates.cpu(tmp_path / "cpu", 1280 if full else 64)
     tell(pytestconfig, f"{added_ms:+.3f} ms; {cost}")
     assert cost.gateway_s > 0
     if full:
