@@ -176,8 +176,8 @@ def test_a_verb_goes_through_the_fleet_without_a_lost_request(fleet: Fleet, verb
 def test_a_host_that_is_killed_costs_its_open_requests_and_no_other(fleet: Fleet) -> None:
     with fleet.load("tiny") as load:
         load.wait_for(20)
-        killed = time.time()
         fleet.hosts["beta"].container.kill()
+        killed = time.time()  # until then it took requests
         load.wait_for(20)
     fleet.hosts["beta"].container.start()
     fleet.hosts["beta"].wait()

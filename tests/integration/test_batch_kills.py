@@ -79,12 +79,12 @@ def run_and_kill(jobs: Path, size: Size, proxy: Proxy, server: MortalServer, dra
                 kill_at(before + draws.randint(0, 2 * per_kill - 4), process, proxy, draws)
             if trial.kills in kill_server_at:
                 kill_server_at.discard(trial.kills)
-                wait_for(lambda: len(proxy.sent) > before or process.poll() is not None, "a request")  # noqa: B023
+                wait_for(lambda: len(proxy.sent) > before or process.poll() is not None, "a request", 900)  # noqa: B023
                 server.kill()
                 time.sleep(draws.uniform(0, 0.5))  # an instant at random is what is tried
                 server.start()
                 trial.server_kills += 1
-            wait_for(lambda: process.poll() is not None, "the end, or a kill")  # noqa: B023
+            wait_for(lambda: process.poll() is not None, "the end, or a kill", 900)  # noqa: B023
         finally:
             process.kill()
             proxy.on_sent = lambda: None
