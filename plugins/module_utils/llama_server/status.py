@@ -8,7 +8,9 @@ import os
 import re
 
 from ..hostlib.argv import is_flag
+from ..hostlib.files import read_json
 from ..hostlib.instances import Instance, ProofRecord
+from ..hostlib.manifests import MANIFEST, Manifest
 from .client import LOOK_SECONDS, Server, Unanswered
 from .errors import HostError
 from .folder import Folder
@@ -28,6 +30,16 @@ def flags_of(config: Instance) -> list[str]:
         ):
             flags |= {f"--{key}" for key in re.findall(r"^([\w-]+) = ", stream.read(), re.MULTILINE)}
     return sorted(flags)
+
+
+def has_web_page(config: Instance) -> bool:
+    """True where a server answers ``/`` with llama.cpp's web page, of its release or of a folder that it was given."""
+    if {"--no-ui", "--no-webui"} & set(config.argv):
+        return False
+    if "--path" in config.argv:
+        return True
+    inputs = Manifest.from_json(read_json(os.path.join(config.release.path, MANIFEST)) or {}).inputs
+    return bool(inputs.get("web_page", "off") != "off")
 
 
 def status(host: Host, folder: Folder) -> Row:
@@ -54,7 +66,7 @@ def status(host: Host, folder: Folder) -> Row:
         "log": log, "tokens_per_second": last.tokens_per_second,
         "buffers_mib": last.buffers_mib, "offloaded": last.offloaded and list(last.offloaded), "n_ctx": last.n_ctx,
         "slots": last.slots, "slots_by_model": _slots(config, last), "busy": None, "health": None,
-        "previous": previous and previous.id,
+        "web_page": has_web_page(config), "previous": previous and previous.id,
     }  # fmt: skip
     if seen.state == "running":
         row |= _answers(Server(config, seen.pid), config)

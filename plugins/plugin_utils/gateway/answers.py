@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .pages import status_json
+from .web_page import web_page_files
 
 # HAProxy's own answers by status: the reason phrase, OpenAI's word for the kind, and the sentence.
 OWN = {
@@ -43,6 +44,7 @@ def gateway_files(plan: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[
         "maps/models.map": lines(f"{model['name']} {model['backend']}" for model in plan["models"]),
         "www/models.json": json.dumps({"object": "list", "data": [model_row(name) for name in names]}) + "\n",
         "www/status.json": status_json(plan),
+        **web_page_files(plan),
     }
 
 
@@ -62,6 +64,9 @@ def own_errors(names: list[str], max_body_kib: int) -> dict[str, str]:
         "no_page_method": error(invalid, "method_not_allowed", f"{PATH} is a page, and takes GET and nothing else"),
         "no_reports": error(
             invalid, "no_reports", "this gateway serves no reports: install nginx on it, or see gateway_reports"
+        ),
+        "no_web_page": error(
+            invalid, "no_web_page", "no server here has llama.cpp's web page: see llama_cpp_web_page"
         ),
         "no_method": error(invalid, "method_not_allowed", f"{PATH} takes POST and nothing else"),
         "encoded": error(

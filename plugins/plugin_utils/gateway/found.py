@@ -11,8 +11,9 @@ Row = dict[str, Any]
 def served(host: Mapping[str, Any]) -> Row:
     """The row of a host: ``host``, ``address``, ``is_here``, its ``instances`` and those that are ``unproven``.
 
-    Of an instance: ``name``, ``listens``, ``port``, ``keys`` by name, and ``models`` by the name that requests use,
-    each with ``slots`` (None where its proof told none), ``mode`` and the ``sha256`` of its file.
+    Of an instance: ``name``, ``listens``, ``port``, ``keys`` by name, ``web_page`` (whether it has llama.cpp's), and
+    ``models`` by the name that requests use, each with ``slots`` (None where its proof told none), ``mode`` and the
+    ``sha256`` of its file.
 
     Args:
         host: what ``playbooks/endpoints.yml`` finds of it: ``host``, ``address``, ``local``, ``declared``, ``deployed``
@@ -45,6 +46,7 @@ def _instance(row: Mapping[str, Any], keys: Mapping[str, str]) -> Row:
         "listens": config["host"],
         "port": config["port"],
         "keys": dict(keys),
+        "web_page": bool(row.get("web_page")),
         "models": {
             name: {
                 "slots": row["slots_by_model"].get(name),

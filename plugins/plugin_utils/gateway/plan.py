@@ -16,6 +16,7 @@ from ...module_utils.hostlib.addresses import is_loopback
 from .answers import OWN
 from .names import backend_name, server_id, server_name
 from .users import user_problems
+from .web_page import web_page
 
 Settings = Mapping[str, Any]
 Row = Mapping[str, Any]
@@ -49,6 +50,7 @@ def gateway_plan(settings: Settings, rows: Iterable[Row]) -> dict[str, Any]:
     problems += user_problems(settings["users"], [model["name"] for model in models])
     return {
         "models": models,
+        "web_page": web_page(offers),
         "servers": {
             one["name"]: {"host": one["host"], "instance": one["instance"]}
             for model in models
@@ -119,6 +121,7 @@ def offers_of(settings: Settings, row: Row, instance: Row) -> Iterator[dict[str,
             "mode": facts["mode"],
             "sha256": facts["sha256"],
             "key": instance["keys"].get(KEY_OF_GATEWAY),
+            "web_page": instance.get("web_page", False),
             "server": {
                 "name": server_name(row["host"], instance["name"]),
                 "id": server_id(row["host"], instance["name"]),

@@ -14,6 +14,7 @@ PLAN: dict[str, Any] = {
         {"name": "tiny", "backend": "model_tiny", "mode": "completion", "servers": []},
     ],
     "instance_keys": {"model_tiny": "secret-secret"},
+    "web_page": None,
 }
 
 
