@@ -161,7 +161,7 @@ def test_success_is_not_written_down_where_nothing_is_there(tmp_path: Path, one:
     python.chmod(0o755)
     tools = modules.load(MODULE)
     with pytest.raises(tools.ToolsError, match="pip says that the probe tools are installed, and pip can't be found"):
-        tools.install(str(tmp_path), "probe", one)
+        tools.install(str(tmp_path), "probe", one, None)
 
 
 def test_no_code_of_a_source_package_runs_to_install_it(tmp_path: Path) -> None:
