@@ -98,7 +98,7 @@ def test_each_row_that_cannot_be_asked_is_told_and_all_others_are_answered(bench
         "not UTF-8": '{"prompt": "Gr\xfc\xdfe"}'.encode("latin-1"),
         "not JSON": b'{"prompt": "a"',
         "has no prompt": b'{"text": "a"}',
-        "not JSON: ": b'{"prompt": "\\ud800"}',
+        "half a surrogate pair": b'{"prompt": "\\ud800"}',
         "there is no parameter max_token": b'{"prompt": "a", "parameters": {"max_token": 1}}',
         "no JSON Schema": b'{"prompt": "a", "parameters": {"json_schema": {"type": "x"}}}',
         "the prompt has": json.dumps({"prompt": "hello " * 5000}).encode(),
