@@ -17,6 +17,7 @@ from tests.bed import Bed, Host, inventory
 from tests.conftest import ROOT, ansible, free_port, one_thread
 from tests.fleet.targets import MODELS, PREFIX, RELEASE
 from tests.support.counted_load import Load, counted
+from tests.support.gateway_fleet import logged_rows
 from tests.support.haproxy import needs_haproxy
 
 pytestmark = needs_haproxy
@@ -83,8 +84,7 @@ class Fleet:
 
     def requests(self) -> list[dict[str, Any]]:
         """The gateway's log."""
-        lines = (self.gateway / "log" / "requests.jsonl").read_text().splitlines()
-        return [json.loads(line) for line in lines if line.startswith("{")]
+        return logged_rows(self.gateway)
 
 
 @pytest.fixture(scope="module")

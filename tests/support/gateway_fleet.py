@@ -100,8 +100,7 @@ class GatewayFleet:
 
     def log(self) -> list[dict[str, Any]]:
         """The rows of requests that it has logged."""
-        lines = (self.root / "log" / "requests.jsonl").read_text().splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("\n")]
+        return logged_rows(self.root)
 
     def logged(self, request: str | httpx.Response) -> dict[str, Any]:
         """The row of a request, by its id or its answer; it is written after the answer was."""
@@ -123,3 +122,14 @@ class GatewayFleet:
         """End all of it."""
         self.play("-l", GATEWAY, gateway_enabled=False)
         ansible("playbooks/stop.yml", "-i", str(self.inventory), "-l", "gpu-hosts")
+
+
+def logged_rows(root: Path) -> list[dict[str, Any]]:
+    """The rows of a gateway's log: those that its follower has moved to their days, and those that it has not yet.
+
+    What is moved becomes a hole. A row that is moved between the two looks is in both.
+    """
+    waiting = (root / "log" / "requests.jsonl").read_text().replace("\0", "").splitlines(keepends=True)
+    moved = [line for path in sorted((root / "log" / "days").glob("*.jsonl")) for line in path.open()]
+    whole = [line for line in [*moved, *waiting] if line.startswith("{") and line.endswith("}\n")]
+    return [json.loads(line) for line in dict.fromkeys(whole)]
