@@ -130,6 +130,7 @@ def logged_rows(root: Path) -> list[dict[str, Any]]:
     What is moved becomes a hole. A row that is moved between the two looks is in both.
     """
     waiting = (root / "log" / "requests.jsonl").read_text().replace("\0", "").splitlines(keepends=True)
-    moved = [line for path in sorted((root / "log" / "days").glob("*.jsonl")) for line in path.open()]
+    days = sorted((root / "log" / "days").glob("*.jsonl"))
+    moved = [line for path in days for line in path.read_text().splitlines(keepends=True)]
     whole = [line for line in [*moved, *waiting] if line.startswith("{") and line.endswith("}\n")]
     return [json.loads(line) for line in dict.fromkeys(whole)]
