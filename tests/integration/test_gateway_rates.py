@@ -22,11 +22,12 @@ def test_no_request_waits_within_a_server_and_all_clients_get_as_many(
     found = gateway_rates.fairness(tmp_path, 640 if full else 96)
     tell(pytestconfig, str(found))
     fewest, most = found.requests_per_client
-    assert most <= max(1.1 * fewest, fewest + 1)
-    # The server takes a moment to see that a slot is free; to wait for an answer before would take its whole length.
-    assert found.waited_in_server_ms < gateway_rates.TTFT_MS
+    assert most - fewest <= 2
     if full:
+        assert most <= 1.1 * fewest
         assert found.max_over_median_ttft <= 1.15
+        # A server takes a moment to see that a slot is free; to wait for another answer would take all of its time.
+        assert found.waited_in_server_ms < gateway_rates.TTFT_MS
 
 
 @pytest.mark.parametrize("full", [SMALL, FULL])
@@ -36,7 +37,7 @@ def test_a_slow_server_keeps_no_request_from_a_fast_one(
     found = gateway_rates.unequal(tmp_path, 640 if full else 128)
     tell(pytestconfig, str(found))
     fast, slow = found.requests
-    assert fast > 2 * slow > 0
+    assert fast > slow > 0
     if full:
         assert found.ratio <= 1.2
 
