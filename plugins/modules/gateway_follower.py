@@ -14,19 +14,6 @@ options:
     description: The folder of the gateway.
     type: path
     required: true
-  state:
-    description: Whether it is to run or to be gone.
-    type: str
-    choices: [present, absent]
-    default: present
-  runtime:
-    description: What keeps it running. C(auto) is systemd where that is PID 1 and the user is root, else supervisor.
-    type: str
-    choices: [auto, systemd, supervisor]
-    default: auto
-  python:
-    description: The interpreter of the environment that supervisor is in.
-    type: path
   files:
     description: Its files by their place below its folder.
     type: dict
@@ -34,16 +21,13 @@ options:
   keep_days:
     description: How many days the log is kept.
     type: int
-  unit:
-    description: The systemd unit. C(@COMMAND@) stands for the command line.
-    type: str
+extends_documentation_fragment: llama.nexus.service
 author: Llama Nexus
 """
 EXAMPLES = r"""
 - name: Have the follower of the log
   llama.nexus.gateway_follower:
     root: /opt/llama-nexus/gateway
-    python: /opt/llama-nexus/gateway/env/bin/python
     files: "{{ files }}"
     keep_days: 90
     unit: "{{ lookup('template', 'llama-nexus-gateway-follower.service.j2') }}"
@@ -59,41 +43,12 @@ runtime:
   type: str
 """
 
-from ansible.module_utils.basic import AnsibleModule
-
-from ..module_utils.gateway.errors import GatewayError
 from ..module_utils.gateway.follower_service import absent, present
-from ..module_utils.hostlib.environment import begin
-from ..module_utils.hostlib.files import reason_of
-from ..module_utils.service.errors import ServiceError
+from ..module_utils.service.module import run_module
 
 
 def main() -> None:
-    begin()
-    module = AnsibleModule(
-        argument_spec={
-            "root": {"type": "path", "required": True},
-            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-            "runtime": {"type": "str", "choices": ["auto", "systemd", "supervisor"], "default": "auto"},
-            "python": {"type": "path"},
-            "files": {"type": "dict", "default": {}},
-            "keep_days": {"type": "int"},
-            "unit": {"type": "str"},
-        },
-        required_if=[("state", "present", ["python", "files", "keep_days", "unit"])],
-        supports_check_mode=True,
-    )
-    try:
-        result = (
-            present(module.params, check_mode=module.check_mode)
-            if module.params["state"] == "present"
-            else absent(module.params["root"], check_mode=module.check_mode)
-        )
-    except (GatewayError, ServiceError) as error:
-        module.fail_json(msg=str(error))
-    except OSError as error:
-        module.fail_json(msg=reason_of(error))
-    module.exit_json(**result)
+    run_module(present, absent, {"keep_days": {"type": "int"}})
 
 
 if __name__ == "__main__":

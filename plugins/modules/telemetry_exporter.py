@@ -14,16 +14,6 @@ options:
     description: The folder of everything that belongs to it.
     type: path
     required: true
-  state:
-    description: Whether it is to run or to be gone.
-    type: str
-    choices: [present, absent]
-    default: present
-  runtime:
-    description: What keeps it running. C(auto) is systemd where that is PID 1 and the user is root, else supervisor.
-    type: str
-    choices: [auto, systemd, supervisor]
-    default: auto
   host:
     description: The address that it listens on.
     type: str
@@ -41,9 +31,7 @@ options:
     description: Its files by name, C(exporter.py) among them.
     type: dict
     default: {}
-  unit:
-    description: The systemd unit. C(@COMMAND@) stands for the command line.
-    type: str
+extends_documentation_fragment: llama.nexus.service
 author: Llama Nexus
 """
 EXAMPLES = r"""
@@ -72,39 +60,21 @@ url:
   type: str
 """
 
-from ansible.module_utils.basic import AnsibleModule
-
-from ..module_utils.hostlib.environment import begin
-from ..module_utils.service.errors import ServiceError
+from ..module_utils.service.module import run_module
 from ..module_utils.telemetry.exporter import absent, present
 
 
 def main() -> None:
-    begin()
-    module = AnsibleModule(
-        argument_spec={
-            "root": {"type": "path", "required": True},
-            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-            "runtime": {"type": "str", "choices": ["auto", "systemd", "supervisor"], "default": "auto"},
+    run_module(
+        present,
+        absent,
+        {
             "host": {"type": "str", "default": "127.0.0.1"},
             "port": {"type": "int"},
             "python": {"type": "path"},
             "requirements": {"type": "str"},
-            "files": {"type": "dict", "default": {}},
-            "unit": {"type": "str"},
         },
-        required_if=[("state", "present", ["port", "python", "requirements", "files", "unit"])],
-        supports_check_mode=True,
     )
-    try:
-        result = (
-            present(module.params, check_mode=module.check_mode)
-            if module.params["state"] == "present"
-            else absent(module.params["root"], check_mode=module.check_mode)
-        )
-    except (ServiceError, OSError) as error:
-        module.fail_json(msg=str(error))
-    module.exit_json(**result)
 
 
 if __name__ == "__main__":

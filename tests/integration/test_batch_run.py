@@ -101,7 +101,8 @@ def test_slots_are_busy_while_there_is_enough_to_do(start: Start) -> None:
     looks: list[tuple[float, float]] = []
     run(prompts(120, 64), server.base_url, journal=Doing(lambda: looks.append(decoded(server)), 10, 110))
     (steps_before, busy_before), (steps, busy) = looks
-    assert (busy - busy_before) / (steps - steps_before) > 0.97 * 4
+    # Three of four would be 0.75; how near it comes to all is measured by tests/batch_rates.py, on a machine at rest.
+    assert (busy - busy_before) / (steps - steps_before) > 0.85 * 4
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])

@@ -169,7 +169,19 @@ def test_headers_have_a_limit(fleet: GatewayFleet) -> None:
     many = fleet.ask({"model": "beta"}, headers={f"X-{number}": "x" * 1000 for number in range(30)})
     assert (many.status_code, many.json()["error"]["code"]) == (400, "headers_too_large")
     flood = fleet.ask({"model": "beta"}, headers={f"X-{number}": "x" for number in range(200)})
-    assert flood.status_code == 400  # HAProxy's own page: it reads no further
+    assert (flood.status_code, flood.json()["error"]["code"]) == (400, "headers_too_large")
+
+
+@pytest.mark.parametrize("sent", [b"no request\r\n\r\n", b"POST /v1/ch", b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 1100])
+def test_what_is_no_request_is_logged_as_one_that_was_refused(fleet: GatewayFleet, sent: bytes) -> None:
+    before = len(fleet.log())
+    with socket.create_connection(("127.0.0.1", fleet.port)) as client:
+        client.sendall(sent)
+        client.shutdown(socket.SHUT_WR)
+        while client.recv(65536):
+            pass
+    refused = wait_for(lambda: [row for row in fleet.log()[before:] if row["id"] == "-"], "its row", 30)
+    assert [(row["status"], row["usage"], row["events"]) for row in refused] == [(400, "-", 0)]
 
 
 def test_a_request_has_a_name_from_the_client_to_the_log(fleet: GatewayFleet) -> None:

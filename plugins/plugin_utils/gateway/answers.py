@@ -58,7 +58,7 @@ def own_errors(names: list[str], max_body_kib: int) -> dict[str, str]:
     known = ", ".join(names) or NO_MODELS
     invalid, forbidden = "invalid_request_error", "permission_error"
     return {
-        "headers": error(invalid, "headers_too_large", "the headers of the request have more than 16 KiB"),
+        "headers": error(invalid, "headers_too_large", "the request has more than 64 headers, or 16 KiB of them"),
         "origin": error(forbidden, "foreign_origin", "pages of other sites may not use this gateway"),
         "no_path": error(invalid, "unknown_url", f"the gateway has no {PATH}"),
         "no_page_method": error(invalid, "method_not_allowed", f"{PATH} is a page, and takes GET and nothing else"),
