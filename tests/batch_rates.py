@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
 import random
 import subprocess
@@ -107,7 +108,8 @@ def throughput(
     binaries = cache_folder() / "current" / "bin"
     model = folder / "large.gguf"
     tiny_model.write(model, shape=shape)
-    prompts = [syllables(number) for number in range(rows)]
+    seeds = itertools.count()  # no prompt twice: the server would find it in its cache
+    prompts: Callable[[], list[str]] = lambda: [syllables(next(seeds)) for _ in range(rows)]  # noqa: E731 - used twice
     benches, batches, loops = [], [], []
     with run_server(
         binaries / "llama-server", model, folder / "server.log", "--parallel", str(SLOTS), "--metrics"
@@ -115,11 +117,11 @@ def throughput(
         for turn in range(rounds):
             jobs = folder / f"turn-{turn}"
             with watched(server.base_url, every_s=every_s) as samples:
-                _run_batch(jobs, prompts, server.base_url, "--max-tokens", str(max_tokens))
+                _run_batch(jobs, prompts(), server.base_url, "--max-tokens", str(max_tokens))
             served = _served(jobs)
             batches.append(steady(samples, served, SLOTS))
             with watched(server.base_url, every_s=every_s) as samples:
-                loops.append(steady(samples, asyncio.run(_openai_loop(server.base_url, prompts, max_tokens)), SLOTS))
+                loops.append(steady(samples, asyncio.run(_openai_loop(server.base_url, prompts(), max_tokens)), SLOTS))
             prompt_tokens = round(fmean(request.prompt_tokens for request in served))
             output_tokens = round(fmean(request.output_tokens for request in served))
             benches.append(

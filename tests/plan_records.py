@@ -46,7 +46,7 @@ def curve(number: int, of: int = 0, *, kv_mib: float = 100) -> CurveRow:
         CurvePoint(n_ctx=4096 * step, weights_mib=10700, kv_mib=kv_mib * step, compute_mib=50 + step)
         for step in (1, 4, 8, 32)
     ]
-    return CurveRow(number=number, model=of, options=["-c", "32768", "-np", "4"], points=points)
+    return CurveRow(number=number, model=of, options=["-np", "4"], points=points)
 
 
 def card(name: str, weights: float, kv: float, compute: float) -> PlannedDevice:

@@ -27,7 +27,7 @@ from nexus_tasks.fleet.planned import Fleet, Row
 from nexus_tasks.hostlib.model_shape import ModelShape
 from nexus_tasks.hostlib.tensor_types import TENSOR_TYPES
 from nexus_tasks.model_store import plan_text
-from nexus_tasks.model_store.curves import curve
+from nexus_tasks.model_store.curves import contexts, curve
 from nexus_tasks.model_store.memory import DOES_NOT_FIT, FITS, IS_TIGHT, UNKNOWN, MemoryPlan
 from nexus_tasks.model_store.planning import Planning
 from nexus_tasks.model_store.remedies import Remedy
@@ -84,10 +84,11 @@ class _Plans:
         # By the object itself: two models may have one name, and one of each is read once.
         model = self.models.of(id(plan.shape), lambda number: _model(number, plan.shape, profile, quantization))
         # llama.cpp itself is asked about one context.
-        curve_ = (
-            self.curves.of((model, *words), functools.partial(_curve, model, plan, words))
-            if plan.engine == "analytic" else None
-        )  # fmt: skip
+        curve_ = None
+        if plan.engine == "analytic":
+            others = _without_context(words)
+            row = functools.partial(_curve, model, plan, others)
+            curve_ = self.curves.of((model, *others, *contexts(plan)), row)
         return self.plans.of(id(plan), lambda number: _plan(number, model, curve_, plan, words, found))
 
 
@@ -164,6 +165,15 @@ def _model(number: int, shape: ModelShape, profile: str | None, quantization: st
         quantization=quantization, size_mib=_mib(shape.size_bytes), parameters=parameters, n_layer=shape.n_layer,
         n_ctx_train=shape.n_ctx_train, types_mib={name: _mib(size) for name, size in types.most_common()},
     )  # fmt: skip
+
+
+def _without_context(words: Sequence[str]) -> list[str]:
+    """Options of llama-server but for the context's length, of which a curve has all."""
+    others = list(words)
+    for flag in ("-c", "--ctx-size"):
+        while flag in others:
+            del others[others.index(flag) : others.index(flag) + 2]
+    return others
 
 
 def _curve(model: int, plan: MemoryPlan, words: Sequence[str], number: int) -> CurveRow:

@@ -27,7 +27,7 @@ class Point:
 
 
 def curve(plan: MemoryPlan) -> Iterator[Point]:
-    """Points from a small context to that of the training, with the plan's own among them.
+    """Points from a small context to that of the training, or to the plan's own where that is larger.
 
     All other options are the plan's, and all layers that it has on GPUs are on one that has room for them. Raises
     UsageError where the model does not take one of the contexts.
@@ -40,10 +40,10 @@ def curve(plan: MemoryPlan) -> Iterator[Point]:
 
 
 def contexts(plan: MemoryPlan) -> list[int]:
-    """Contexts of all slots, each double the one before or more; the plan's own and the largest are among them."""
+    """Contexts of all slots, each double the one before or more; the same for plans that differ in theirs alone."""
     slots = 1 if plan.context.unified else plan.context.n_seq_max
     largest = max(plan.shape.n_ctx_train * slots, plan.context.n_ctx)
     smallest = min(SMALLEST * slots, largest)
     step = (largest / smallest) ** (1 / (POINTS - 1))
     between = [round(smallest * step**place) for place in range(1, POINTS - 1)]
-    return sorted({smallest, *between, plan.context.n_ctx, largest})
+    return sorted({smallest, *between, largest})

@@ -44,7 +44,7 @@ class CurvePoint(Part, kw_only=True):
 
 
 class CurveRow(Part, kw_only=True, tag_field="type", tag="curve"):
-    """Context against memory of a model with some options."""
+    """Context against memory of a model; ``options`` are all but the context's length."""
 
     number: int
     model: int

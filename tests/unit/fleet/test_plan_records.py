@@ -48,7 +48,7 @@ def record(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan
 
 def test_hosts_that_are_alike_share_a_plan(record: PlanRecord) -> None:
     assert (len(record.hosts), len(record.servers), len(record.plans)) == (20, 40, 4)
-    assert (len(record.models), len(record.curves)) == (1, 2)
+    assert (len(record.models), len(record.curves)) == (1, 1)  # they differ in their contexts alone
     assert {server.plan for server in record.servers} == {plan.number for plan in record.plans}
     assert record.header.tag == "before"
     assert record.summary is not None
@@ -66,8 +66,11 @@ def test_plans_and_curves_have_the_figures(record: PlanRecord) -> None:
     plan = record.plans[0]
     (curve,) = (one for one in record.curves if one.number == plan.curve)
     assert plan.options == ["-c", "8192", "-np", "1"]
-    (point,) = (one for one in curve.points if one.n_ctx == plan.context.n_ctx)
-    assert point.kv_mib == pytest.approx(sum(device.kv_mib for device in plan.devices), abs=0.01)
+    assert curve.options == ["-np", "1"]
+    on_gpus = sum(device.weights_mib for device in plan.devices if device.name != "host")
+    assert [point.weights_mib for point in curve.points] == pytest.approx([on_gpus] * len(curve.points), abs=0.01)
+    kv_of_a_token = sum(device.kv_mib for device in plan.devices) / plan.context.n_ctx
+    assert curve.points[-1].kv_mib == pytest.approx(curve.points[-1].n_ctx * kv_of_a_token, abs=0.01)
 
 
 def test_a_model_that_was_asked_for_has_a_record_too(model: Path, tmp_path: Path) -> None:

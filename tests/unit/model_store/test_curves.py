@@ -26,7 +26,6 @@ def test_points_go_from_a_small_context_to_that_of_the_training(tmp_path: Path) 
     points = list(curve(made))
     assert [point.n_ctx for point in points] == contexts_padded(made)
     assert points[-1].n_ctx == 131072
-    assert any(point.n_ctx == made.context.n_ctx for point in points)
     totals = [point.weights + point.kv + point.compute for point in points]
     assert totals == sorted(totals)
 
@@ -36,9 +35,9 @@ def contexts_padded(made: MemoryPlan) -> list[int]:
 
 
 def test_a_point_is_what_a_plan_on_one_gpu_says(tmp_path: Path) -> None:
-    made = plan(tmp_path, "-c 32768 -np 1 -ts 3,1", 24576, 24576)
-    (point,) = (point for point in curve(made) if point.n_ctx == 32768)
-    (card, _) = plan(tmp_path, "-c 32768 -np 1", 98304).devices
+    made = plan(tmp_path, "-c 8192 -np 1 -ts 3,1", 24576, 24576)
+    *_, point = curve(made)
+    (card, _) = plan(tmp_path, f"-c {point.n_ctx} -np 1", 98304).devices
     assert (point.weights / MIB, point.kv / MIB) == pytest.approx((card.weights_mib, card.kv_mib))
     assert point.compute / MIB == pytest.approx(card.compute_mib)
 

@@ -136,9 +136,5 @@ def _gib(curve: CurveRow) -> list[float]:
 
 
 def _named(model: ModelRow, curve: CurveRow) -> str:
-    """A curve's name: the model, and the options that it was planned with but for the context."""
-    words = list(curve.options)
-    for flag in ("-c", "--ctx-size"):
-        if flag in words:
-            del words[words.index(flag) : words.index(flag) + 2]
-    return shortened(" ".join([model.profile or model.name or model.file, *words]), 80)
+    """A curve's name: the model, and the options that it was planned with."""
+    return shortened(" ".join([model.profile or model.name or model.file, *curve.options]), 80)
