@@ -14,7 +14,9 @@ from typing import Any
 from ..model_profiles import source
 from .arguments import arguments, with_preset
 from .instances import well_formed
-from .options import parsed
+from .models import router_model_problems
+from .options import one_line, parsed
+from .problems import form_problems
 from .profiles import model_names
 from .rules import Settings, instance_spec, router_model_spec
 
@@ -25,7 +27,7 @@ def planned(instances: Any, settings: Settings) -> dict[str, Any]:
     """``models``: ``instance``, ``model``, ``argv`` and ``gpus`` of each that is served, a router's own among them.
 
     ``profiles`` are those that they need, ``servers`` by instance ``may_overcommit`` and ``at_once``, how many models
-    one holds at a time. What is malformed is left out, host_problems tells of it.
+    one holds at a time. What is malformed is left out; ``problems`` has a line for each such thing.
     """
     names = model_names(instances)
     files = {name: {"path": name, "size_bytes": 0, "sha256": ""} for name in names}
@@ -43,8 +45,24 @@ def planned(instances: Any, settings: Settings) -> dict[str, Any]:
     return {
         "models": models,
         "profiles": {name: source(catalogue[name]) for name in names if name in catalogue},
+        "problems": list(_problems(instances, settings)),
         "servers": {name: _server(options, settings) for name, options in well_formed(instances).items()},
     }
+
+
+def _problems(instances: Any, settings: Settings) -> Iterator[str]:
+    if not isinstance(instances, Mapping):
+        yield "llama_server_instances is no dict: write NAME: OPTIONS for each server"
+        return
+    for name, options in instances.items():
+        for problem in [*form_problems(options), *_router_problems(options, settings)]:
+            yield one_line(f"instance {name}: {problem}")
+
+
+def _router_problems(options: Any, settings: Settings) -> Iterator[str]:
+    values, _ = parsed(options, instance_spec()) if isinstance(options, Mapping) else ({}, [])
+    for name, model in (values.get("models") or {}).items():
+        yield from (f"model {name}: {problem}" for problem in router_model_problems(str(name), model, settings))
 
 
 def _server(options: Mapping[str, Any], settings: Settings) -> dict[str, Any]:

@@ -52,33 +52,41 @@ def instance_problems(name: str, options: Any, settings: Settings) -> Iterator[s
     """Everything wrong with one instance, one line each."""
     if not INSTANCE_NAME.fullmatch(str(name)):
         yield "its name can't be that of a file and a service: use lower-case letters, digits and hyphens"
+    yield from form_problems(options)
     if not isinstance(options, Mapping):
-        yield f"it is no dict: write its options under its name ({REFERENCE})"
         return
-    options = given(options)
-    if "api_key" in options:
-        del options["api_key"]
-        yield "api_key is api_keys now: write api_keys: {NAME: KEY}, a key for each client or group of clients"
-    # Keys are looked at here only, and not by what might repeat them in a message.
-    keys = options.pop("api_keys", {})
-    values, wrong = parsed(options, instance_spec())
-    yield from wrong
+    keys = given(options).get("api_keys", {})
+    values, _ = parsed(_without_keys(options), instance_spec())
     yield from key_problems(keys)
     yield from address_problems(values, has_keys=bool(keys))
-    if "model" in options and "models" in options:
-        yield "it has both model and models: use models for a router that loads several on demand, else model"
-    elif "model" not in options and "models" not in options:
-        yield "it serves nothing: set model to a profile of llama_models"
-    elif "models" in values:
-        yield from router_problems(values, settings)
-    else:
-        yield from single_problems(values, settings)
+    if ("model" in options) != ("models" in options):  # else there is a problem of form
+        yield from (router_problems if "models" in values else single_problems)(values, settings)
     yield from mode_problems(values, settings)
     yield from floor_problems(values)
     yield from argument_problems(values.get("extra_args", []), settings)
     yield from release_problems(values, settings)
     yield from environment_problems(values)
     yield from gpu_problems(values.get("gpus"))
+
+
+def form_problems(options: Any) -> Iterator[str]:
+    """What is wrong with the form of an instance, of which nothing but itself has to be known."""
+    if not isinstance(options, Mapping):
+        yield f"it is no dict: write its options under its name ({REFERENCE})"
+        return
+    if "api_key" in given(options):
+        yield "api_key is api_keys now: write api_keys: {NAME: KEY}, a key for each client or group of clients"
+    options = _without_keys(options)
+    yield from parsed(options, instance_spec())[1]
+    if "model" in options and "models" in options:
+        yield "it has both model and models: use models for a router that loads several on demand, else model"
+    elif "model" not in options and "models" not in options:
+        yield "it serves nothing: set model to a profile of llama_models"
+
+
+def _without_keys(options: Mapping[str, Any]) -> Options:
+    """Options without keys, which a message might repeat."""
+    return {name: value for name, value in given(options).items() if name not in ("api_key", "api_keys")}
 
 
 def address_problems(values: Options, has_keys: bool) -> Iterator[str]:

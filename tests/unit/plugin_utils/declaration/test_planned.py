@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from plugins.plugin_utils.declaration.planned import planned
 
 CATALOGUE = {
@@ -9,7 +11,7 @@ CATALOGUE = {
     "small": {"path": "/small.gguf"},
     "unused": {"path": "/unused.gguf"},
 }
-SETTINGS = {"models": CATALOGUE, "sampling_presets": {}, "allow_overcommit": False}
+SETTINGS = {"models": CATALOGUE, "sampling_presets": {}, "allow_overcommit": False, "gpu": False}
 
 
 def test_each_instance_has_the_words_of_its_command_line_with_profiles_for_paths() -> None:
@@ -38,6 +40,24 @@ def test_keys_stay_where_they_are_and_what_is_malformed_is_left_out() -> None:
     made = planned({"main": keyed, "broken": 7, "without": {"port": 8601}}, SETTINGS)
     assert [one["instance"] for one in made["models"]] == ["main"]
     assert "very-secret" not in str(made)
+    broken, without = made["problems"]
+    assert broken.startswith("instance broken: it is no dict: ")
+    assert without == "instance without: it serves nothing: set model to a profile of llama_models"
+
+
+@pytest.mark.parametrize(
+    ("instances", "problem"),
+    [
+        (["main"], "llama_server_instances is no dict: write NAME: OPTIONS for each server"),
+        ({"main": {"model": {"name": "large"}, "port": 8600}}, "instance main: model "),
+        ({"main": {"modle": "large", "port": 8600}}, "instance main: there is no option modle"),
+        ({"main": {"model": "large", "models": {"a": {"model": "small"}}}}, "instance main: it has both model and mo"),
+        ({"main": {"models": {"a": 7}, "port": 8600}}, "instance main: model a: it is no dict"),
+        ({"main": {"models": {"a": {"ctx_size": 1}}, "port": 8600}}, "instance main: model a: "),
+    ],
+)  # fmt: skip
+def test_what_is_malformed_is_told(instances: object, problem: str) -> None:
+    assert any(one.startswith(problem) for one in planned(instances, SETTINGS)["problems"])
 
 
 def test_servers_say_how_many_models_they_hold_and_whether_they_may_overcommit() -> None:
