@@ -138,6 +138,8 @@ def command_line(main: Callable[[Sequence[str] | None], int], *, usage_status: i
         environment.have_a_home()
         suit_terminals()
         try:
+            if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # imports are over
+                signal.signal(signal.SIGINT, signal.default_int_handler)
             refuse_empty(sys.argv[1:] if argv is None else argv)
             _require_working_folder()
             status = main(argv)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from nexus_tasks.core.errors import DeployError, command_line
+from tests.conftest import ROOT
 
 
 def fails_with(error: BaseException) -> int:
@@ -144,3 +146,17 @@ def test_a_working_folder_that_was_removed_is_a_line(
     gone.rmdir()
     assert fails_with(DeployError("never reached", hint="")) == 1
     assert capsys.readouterr().err.startswith("error: the working folder was removed\n hint: ")
+
+
+def test_ctrl_c_while_a_command_is_imported_is_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "argparse.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(600)\n")
+    with subprocess.Popen(
+        [sys.executable, "-m", "nexus_tasks.batch", "list"],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(tmp_path)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (-signal.SIGINT, "")
