@@ -38,8 +38,9 @@ VARIABLE = "LLAMA_NEXUS_CONFIGURATION"  # of the process, by which it tells what
 BIND = re.compile(r"^    bind .*:(\d+)(?: .*)?$", re.MULTILINE)
 
 
-def service_of(root: str, python: str) -> Service:
-    """The gateway as a service; each of its processes names its configuration."""
+def service_of(root: str) -> Service:
+    """The gateway as a service; each of its processes names its configuration, supervisor is in its environment."""
+    python = os.path.join(root, "env", "bin", "python")
     return Service("gateway", "gateway", root, python, log="haproxy.log", mark=os.path.join(root, CONFIGURATION))
 
 
@@ -68,7 +69,7 @@ def known_certificates(root: str) -> dict[str, str]:
 def present(params: Mapping[str, Any], *, check_mode: bool) -> dict[str, Any]:
     """Have it run as declared; in check mode, say what that takes."""
     root = params["root"]
-    service = service_of(root, params["python"])
+    service = service_of(root)
     chosen, other = choose(service, params["unit"], params["runtime"], variable="gateway_runtime")
     chosen.refuse()
     program = haproxy.find()
@@ -126,7 +127,7 @@ def texts_of(params: Mapping[str, Any]) -> tuple[dict[str, str], str]:
     decides = {**params["files"], **params["secrets"]}
     configuration = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
     texts = {os.path.join(root, name): text for name, text in _filled(decides, root, configuration).items()}
-    for row in json.loads(params["rows"] or "[]"):
+    for row in json.loads(params["rows"]):
         texts[os.path.join(root, "hosts", f"{row['host']}.json")] = json.dumps(row, indent=2, sort_keys=True) + "\n"
     return texts, configuration
 
@@ -263,9 +264,9 @@ def unreached(servers: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def absent(root: str, *, check_mode: bool) -> dict[str, Any]:
+def absent(params: Mapping[str, Any], *, check_mode: bool) -> dict[str, Any]:
     """Have nothing of it left, but for the log of requests."""
-    service = service_of(root, os.path.join(root, "env", "bin", "python"))
+    root, service = params["root"], service_of(params["root"])
     runtimes = (Systemd(service, ""), Supervisor(service))
     reasons = [f"{runtime.name} runs a gateway" for runtime in runtimes if runtime.there()]
     left = [name for name in _listed(root) if name != "log"]

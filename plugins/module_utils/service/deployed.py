@@ -28,7 +28,7 @@ def hash_of(*decides: object) -> str:
 
 @dataclass(frozen=True)
 class Declared:
-    """How a service is to run."""
+    """Declaration of a service."""
 
     service: Service
     runtime: str

@@ -1,4 +1,4 @@
-"""What the Ansible modules of services share; their documentation is in plugins/doc_fragments/service.py."""
+"""Arguments, documented in plugins/doc_fragments/service.py, and the main program of modules of services."""
 
 from __future__ import annotations
 
@@ -21,14 +21,19 @@ ARGUMENTS: dict[str, Any] = {
 
 
 def run_module(
-    present: Callable[..., dict[str, Any]], absent: Callable[..., dict[str, Any]], arguments: Mapping[str, Any]
+    present: Callable[..., dict[str, Any]],
+    absent: Callable[..., dict[str, Any]],
+    arguments: Mapping[str, Any],
+    *errors: type[Exception],
 ) -> None:
     """Be the module: ``present`` or ``absent`` is called with its parameters and ``check_mode``.
 
     Args:
         arguments: those that the service has beside ``ARGUMENTS``; what has no default is required for ``present``.
+        errors: those beside ServiceError whose text says what is wrong and what to do.
     """
     begin()
+    told: tuple[type[Exception], ...] = (ServiceError, *errors)
     required = [name for name, option in arguments.items() if "default" not in option]
     module = AnsibleModule(
         argument_spec={**ARGUMENTS, **arguments},
@@ -38,7 +43,7 @@ def run_module(
     change = present if module.params["state"] == "present" else absent
     try:
         result = change(module.params, check_mode=module.check_mode)
-    except ServiceError as error:
+    except told as error:
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(msg=reason_of(error))

@@ -70,7 +70,7 @@ def instance_problems(name: str, options: Any, settings: Settings) -> Iterator[s
 
 
 def form_problems(options: Any) -> Iterator[str]:
-    """What is wrong with the form of an instance, of which nothing but itself has to be known."""
+    """Problems of an instance's form, for which nothing but itself has to be known."""
     if not isinstance(options, Mapping):
         yield f"it is no dict: write its options under its name ({REFERENCE})"
         return
