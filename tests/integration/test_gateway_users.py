@@ -136,6 +136,13 @@ def test_who_has_no_key_gets_401_in_openais_form(gateway: Gateway, key: str | No
     assert httpx.get(f"http://127.0.0.1:{gateway.port}/v1/models").status_code == httpx.codes.UNAUTHORIZED
 
 
+@pytest.mark.parametrize("user", ["alice", "dave"])
+def test_users_are_told_of_their_models(gateway: Gateway, user: str) -> None:
+    headers = {"Authorization": f"Bearer {KEYS[user]}"}
+    listed = httpx.get(f"http://127.0.0.1:{gateway.port}/v1/models", headers=headers).json()
+    assert [model["id"] for model in listed["data"]] == ["tiny-babble"]  # dave's are named one by one
+
+
 def test_requests_of_a_minute_are_limited(gateway: Gateway) -> None:
     answers = [gateway.ask("bob") for _ in range(5)]
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
