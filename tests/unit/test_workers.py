@@ -162,18 +162,20 @@ import os, pathlib, time, pytest
 here = pathlib.Path(__file__)
 @pytest.fixture
 def server():
-    here.with_suffix(".begun").write_text(str(os.getpid()))
     yield
     time.sleep({seconds})
     here.with_suffix(".cleaned").touch()
 def test_it(server):
+    here.with_suffix(".begun").write_text(str(os.getpid()))
     time.sleep(600)
 """
     process = start(project(tmp_path, test_a=waits, test_b=waits))
-    wait_for(lambda: len(list(tmp_path.glob("*.begun"))) == 2, "both workers")
-    workers = wait_for(
-        lambda: [path.read_text() for path in tmp_path.glob("*.begun") if path.read_text()], "their numbers"
-    )
+
+    def begun() -> list[str]:
+        numbers = [path.read_text() for path in tmp_path.glob("*.begun")]
+        return numbers if len(numbers) == 2 and all(numbers) else []
+
+    workers = wait_for(begun, "both workers")
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     output, _ = process.communicate(timeout=120)
     assert process.returncode == pytest.ExitCode.INTERRUPTED, output
