@@ -70,7 +70,7 @@ class UsageSums:
         status, usage = row["status"], row.get("usage")
         into["requests"] += 1
         into["streams"] += 1 if row.get("stream") else 0
-        by_server = row.get("server") not in (None, "", "<NOSRV>")  # what was refused waited for no server
+        by_server = not str(row.get("server") or "<").startswith("<")  # <NOSRV> and <lua.…> are the gateway itself
         if status in OK:
             into["answered"] += 1
             into["partial"] += usage == PART

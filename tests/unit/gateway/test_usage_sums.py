@@ -50,6 +50,12 @@ def test_refusals_are_counted_by_status_and_waited_for_no_server() -> None:
     assert sum(row["queue_ms"]) == 0
 
 
+@pytest.mark.parametrize("server", ["<NOSRV>", "<lua.models_of_user>"])
+def test_what_the_gateway_answers_itself_has_no_count_to_miss(server: str) -> None:
+    (row,) = sums({**ANSWERED, "server": server, "usage": "-", "prompt_tokens": 0, "completion_tokens": 0}).rows()
+    assert (row["answered"], row["uncounted"], sum(row["queue_ms"])) == (1, 0, 0)
+
+
 def test_waiting_times_are_told_in_bins() -> None:
     (row,) = sums(ANSWERED, {**ANSWERED, "queue_ms": 10_000_000, "ttft_ms": -1}).rows()
     assert row["queue_ms"][BOUNDS_MS.index(5)] == row["queue_ms"][-1] == 1
