@@ -34,15 +34,15 @@ def present(params: Mapping[str, Any], *, check_mode: bool) -> dict[str, Any]:
         command=[sys.executable, "-I", service.mark, root, str(params["keep_days"]), configuration],
         files=params["files"],
         configuration=configuration,
-        running=lambda: _running(service),
+        running=lambda: _running(service, configuration),
     )
     return deployed.present(declared, check_mode=check_mode)
 
 
-def _running(service: Service) -> str | None:
-    """The last word of its command line."""
+def _running(service: Service, wanted: str) -> str | None:
+    """The last word of its command line; the wanted one where one of several has it, as one that is about to end."""
     found = [argv[-1] for argv in map(argv_of, service.processes()) if argv]
-    return found[0] if found else None
+    return wanted if wanted in found else next(iter(found), None)
 
 
 def absent(params: Mapping[str, Any], *, check_mode: bool) -> dict[str, Any]:
