@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import getpass
 import json
 import os
 import subprocess
@@ -139,6 +140,7 @@ def test_a_host_is_asked_with_its_own_gpus(
     host = {
         "ansible_connection": "local", "ansible_python_interpreter": sys.executable, "llama_nexus_prefix": str(prefix),
         "ansible_remote_tmp": str(tmp_path / "remote"),
+        "llama_server_user": getpass.getuser(),  # the role's own may be there, and gets to no folder of pytest's
     }  # fmt: skip
     folder = tmp_path / "inventory"
     folder.mkdir()
