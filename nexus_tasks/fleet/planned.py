@@ -95,7 +95,7 @@ def declared_models(pattern: str, results: Path, *, ask_again: bool = False) -> 
     hosts, lost = inventory.answer(pattern or inventory.default_pattern(), "playbooks/planned.yml", "planned_file")
     found = hardware.of_hosts(hosts, results, ask_again=ask_again)
     models = [one for host in hosts for one in _of_host(host, found.known.get(host["host"]))]
-    malformed = {host["host"]: "; ".join(problems) for host in hosts if (problems := host["declared"].get("problems"))}
+    malformed = {host["host"]: "; ".join(problems) for host in hosts if (problems := host["declared"]["problems"])}
     return Fleet(models, found.known, {**found.problems, **malformed, **lost})
 
 

@@ -135,8 +135,9 @@ def _chooses(options: ServerOptions) -> bool:
 
 def _as_the_tool(asked: Planning, options: ServerOptions) -> MemoryPlan:
     """The rules' plan of just what the tool was asked."""
-    slots = {"parallel": 1, "kv_unified": False} if options.kv_unified else {}
-    plain = replace(options, spec_types=(), load_mtp=False, mmproj="", **slots)  # type: ignore[arg-type] # of two types
+    plain = replace(options, spec_types=(), load_mtp=False, mmproj="")
+    if options.kv_unified:
+        plain = replace(plain, parallel=1, kv_unified=False)
     return plan_memory(asked.shape, plain, asked.gpus, draft=asked.draft)
 
 

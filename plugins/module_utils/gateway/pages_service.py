@@ -54,7 +54,7 @@ class DeclaredNginx(deployed.Declared):
         folder = self.service.root
         if os.geteuid() == 0:
             shutil.chown(folder, group=HAPROXY_USER)
-            os.chmod(folder, 0o750)  # noqa: S103 - for the group of HAProxy, who connects there
+        os.chmod(folder, 0o750 if os.geteuid() == 0 else 0o700)  # HAProxy connects there, by its group or as this user
         try:
             done = run([*self.command, "-t"])
         except ProgramError as error:
@@ -85,8 +85,6 @@ def present(params: Mapping[str, Any], *, check_mode: bool) -> dict[str, Any]:
         configuration=configuration,
         running=lambda: _running(service),
     )
-    if not check_mode:
-        os.makedirs(service.root, mode=0o700, exist_ok=True)  # its socket is for its user, and HAProxy's
     return deployed.present(declared, check_mode=check_mode)
 
 

@@ -33,7 +33,8 @@ def record(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan
             {"instance": name, "model": "m", "argv": ["--model", "m", *words], "gpus": None}
             for name, words in lines.items()
         ]
-        declared = {"models": models, "profiles": {"m": {"path": str(model), "quantization": "Q4_K_M"}}}
+        profiles = {"m": {"path": str(model), "quantization": "Q4_K_M"}}
+        declared = {"models": models, "profiles": profiles, "problems": []}
         memory = [24576, 24576] if number % 2 else [81920]
         return {"host": f"rig-{number}", "gpu_memory": memory, "host_memory": None, "declared": declared}
 

@@ -30,7 +30,7 @@ def host(name: str, model: Path, memory: list[Any] | None, instances: Models, ra
         "host": name,
         "gpu_memory": memory,
         "host_memory": ram,
-        "declared": {"models": models, "profiles": {"m": {"path": str(model)}}},
+        "declared": {"models": models, "profiles": {"m": {"path": str(model)}}, "problems": []},
     }
 
 

@@ -43,7 +43,7 @@ def over_time(record: UsageRecord) -> Block:
         requests[place] += row.requests
     with drawing(WIDE_IN, 3.6) as figure:
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
-        edges = mdates.date2num([*starts, starts[-1] + step])  # type: ignore[no-untyped-call] # as below
+        edges = mdates.date2num([*starts, starts[-1] + step])  # type: ignore[no-untyped-call]  # untyped in matplotlib
         base = np.zeros(count)
         for user, colour in zip(users, SERIES, strict=False):
             above.stairs(
@@ -57,9 +57,9 @@ def over_time(record: UsageRecord) -> Block:
         for axes in (above, below):
             axes.set_ylim(bottom=0)
             axes.yaxis.set_major_formatter("{x:,.6g}")
-        locator = mdates.AutoDateLocator()  # type: ignore[no-untyped-call] # untyped in matplotlib
+        locator = mdates.AutoDateLocator()  # type: ignore[no-untyped-call]  # untyped in matplotlib
         below.xaxis.set_major_locator(locator)
-        below.xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))  # type: ignore[no-untyped-call] # as well
+        below.xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]  # too
         if len(users) > 1:
             legend_above(figure, above)
         return block(
