@@ -3,6 +3,7 @@
     schemas.check({"type": "object", ...})              # ValueError where it is no schema
     schemas.check_answer(schema, '{"age": "x"}')        # (False, "at $.age: is not of type 'integer'")
 
+A pattern may take longer than the age of the universe on a short text: a check ends after so much processor time.
 Reasons name the rule and not the value, and no places in lists: answers that fail alike have the same reason.
 """
 
@@ -10,9 +11,11 @@ from __future__ import annotations
 
 import contextlib
 import re
+import signal
+import threading
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 import referencing
@@ -27,6 +30,8 @@ Schema = dict[str, Any] | bool
 NOT_JSON, FENCED, EMPTY = "not JSON", "not JSON alone: it is in a code fence", "empty"
 OUT_OF_RANGE, UNRESOLVED = "a number in it is too large", "the schema refers to what is not in it"
 TOO_DEEP = "it is nested too deeply to be checked"
+CHECK_S = 2.0
+TOO_LONG = f"its check takes more than {CHECK_S:.0f} s: see the patterns in the schema"
 _SHOWN = 160
 _NAME = re.compile(r"[^\W\d]\w*")
 
@@ -69,7 +74,10 @@ def check_answer(schema: Schema, text: str | None) -> tuple[bool, str | None]:
 def _limits() -> Iterator[None]:
     """Have a check that meets a limit end with a ValueError that tells which."""
     try:
-        yield
+        with _time_limit():
+            yield
+    except _TooLong as error:
+        raise ValueError(TOO_LONG) from error
     except OverflowError as error:  # a whole number of hundreds of digits, and a rule with a fraction
         raise ValueError(OUT_OF_RANGE) from error
     except referencing.exceptions.Unresolvable as error:  # parts with an $id of their own have another base
@@ -79,6 +87,32 @@ def _limits() -> Iterator[None]:
         if not isinstance(error, RecursionError) and type(error).__module__ != "pyo3_runtime":
             raise
         raise ValueError(TOO_DEEP) from error
+
+
+class _TooLong(Exception):
+    """A check has had its time."""
+
+
+@contextlib.contextmanager
+def _time_limit() -> Iterator[None]:
+    """Raise _TooLong after CHECK_S of the processor's time, which a busy machine does not shorten.
+
+    Python's patterns look for signals while they search, and only the main thread gets those: others have no limit.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*_: object) -> NoReturn:
+        raise _TooLong
+
+    former = signal.signal(signal.SIGVTALRM, end)
+    signal.setitimer(signal.ITIMER_VIRTUAL, CHECK_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, former)
 
 
 @lru_cache(maxsize=256)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import socket
 from typing import Any
 
@@ -121,3 +122,12 @@ def test_an_answer_nested_too_deeply_to_be_checked_is_invalid() -> None:
     tree = {"$defs": {"t": {"items": {"$ref": "#/$defs/t"}}}, "$ref": "#/$defs/t"}
     valid, reason = schemas.check_answer(tree, "[" * 400 + "]" * 400)
     assert (valid, reason) == (False, "it is nested too deeply to be checked")
+
+
+def test_a_pattern_that_searches_for_ages_ends_the_check_and_not_the_batch() -> None:
+    schema = {"properties": {"name": {"pattern": "^(a+)+$"}}}
+    schemas.check(schema)
+    assert schemas.check_answer(schema, f'{{"name": "{60 * "a"}b"}}') == (False, schemas.TOO_LONG)
+    assert schemas.check_answer(schema, '{"name": "aaa"}') == (True, None)
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)
+    assert signal.getsignal(signal.SIGVTALRM) == signal.SIG_DFL
