@@ -11,6 +11,7 @@
     instances | llama_server_model_names                                  the profiles of llama_models that they need
     instances | llama_server_chat_template_names                          the templates that they choose
     instances | llama_server_chat_templates                               those with what they are rendered with
+    text | llama_server_host_memory                                       MiB, by /proc/meminfo and limits of cgroups
 
 ``settings`` are the role's variables and its host's name. The rules are in plugins/plugin_utils/declaration/.
 """
@@ -20,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ..module_utils.hostlib import host_memory
 from ..plugin_utils.declaration import (
     config,
     exposure,
@@ -49,4 +51,5 @@ class FilterModule:
             "llama_server_model_names": profiles.model_names,
             "llama_server_chat_template_names": profiles.chat_template_names,
             "llama_server_chat_templates": profiles.chosen_chat_templates,
+            "llama_server_host_memory": host_memory.total_mib,
         }

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import pwd
-import re
 from typing import Any
 
 from ..hostlib import fit_params, gpus
-from ..hostlib.files import read_text
+from ..hostlib.host_memory import available_mib
 from .tool import identity
-
-MEMORY = "/proc/meminfo"
 
 
 def memory_of(params: dict[str, Any]) -> dict[str, Any]:
@@ -28,7 +25,7 @@ def memory_of(params: dict[str, Any]) -> dict[str, Any]:
         sizes = [(file["name"], file["size_bytes"]) for file in model["files"]]
         first = fit_params.lay_out(os.path.join(params["folder"], str(number)), sizes)
         models.append([list(device) for device in fit_params.ask(program, first, model["words"], identity=own)])
-    return {"models": models, "gpus_free_mib": _free_mib(), "host_free_mib": _available_mib()}
+    return {"models": models, "gpus_free_mib": _free_mib(), "host_free_mib": available_mib()}
 
 
 def _identity(user: str | None) -> dict[str, Any]:
@@ -46,8 +43,3 @@ def _free_mib() -> list[float]:
     except gpus.SmiError:
         return []
     return [cell for cell in cells if cell is not None]
-
-
-def _available_mib() -> float | None:
-    found = re.search(r"MemAvailable: +(\d+)", read_text(MEMORY) or "")
-    return int(found[1]) / 1024 if found else None

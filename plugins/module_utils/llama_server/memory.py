@@ -13,6 +13,7 @@ from typing import Any
 from ..hostlib import gguf
 from ..hostlib.gguf_json import header_as_json
 from ..hostlib.gpus import SmiError, number, query
+from ..hostlib.host_memory import available_mib
 from ..hostlib.instances import Instance
 from .desired_state import salt
 from .errors import HostError
@@ -53,12 +54,6 @@ def memory_of(host: Host, models: Iterable[str]) -> dict[str, Any]:
         "servers": {folder.name: _server(host, folder, own, uuids) for folder in folders},
         "headers": {path: headers_of(path) for path in sorted(set(models))},
     }
-
-
-def available_mib() -> float:
-    """MiB of this host's memory that processes can have without swapping."""
-    with open("/proc/meminfo", encoding="ascii") as stream:
-        return next(int(line.split()[1]) / 1024 for line in stream if line.startswith("MemAvailable:"))
 
 
 def _server(host: Host, folder: Folder, own: bytes, uuids: list[str]) -> dict[str, Any]:

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..hostlib.buffers import is_host
+from ..hostlib.host_memory import available_mib
 from ..hostlib.instances import Instance
 from .desired_state import TRIAL, Declaration
 from .errors import HostError
 from .folder import Folder
 from .gpus import free_memory
 from .host import Host, Row
-from .memory import available_mib
 from .proof.prove import prove
 from .sockets import free_port
 

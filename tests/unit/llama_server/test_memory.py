@@ -7,7 +7,7 @@ from pathlib import Path
 
 from plugins.module_utils.hostlib.gguf_json import header_from_json
 from plugins.module_utils.hostlib.instances import Instance
-from plugins.module_utils.llama_server.memory import available_mib, headers_of, private_mib, visible
+from plugins.module_utils.llama_server.memory import headers_of, private_mib, visible
 from tests.memory_model_list import MODELS
 from tests.memory_models import write
 
@@ -29,7 +29,6 @@ def test_a_process_gives_back_what_it_alone_holds() -> None:
     assert 60 < private_mib(os.getpid()) - before < 80
     assert len(held) == 64 << 20
     assert private_mib(2**22 + 1) == 0.0
-    assert available_mib() > 0
 
 
 def test_gpus_are_those_that_an_instance_sees_in_its_order() -> None:
