@@ -94,7 +94,7 @@ class Turns:
     """Prompt tokens that were computed, as shares of those of one server with all slots; medians of TTFT."""
 
     with_affinity: float
-    without: float
+    without: float | None
     ttft_ms: Mapping[str, float]
 
 
@@ -237,10 +237,15 @@ def _bare_client(
 # --- real servers
 
 
-def turns(folder: Path, turns_each: int) -> Turns:
-    """The same conversations three times: one server with all slots, then two with half of them each, both ways."""
+def turns(folder: Path, turns_each: int, *, both_ways: bool = True) -> Turns:
+    """The same conversations three times: one server with all slots, then two with half of them each, both ways.
+
+    Args:
+        both_ways: whether they are held without affinity, too.
+    """
     computed, ttfts = {}, {}
-    for way, servers, affinity in (("one", 1, False), ("affinity", 2, True), ("none", 2, False)):
+    ways = [("one", 1, False), ("affinity", 2, True), *([("none", 2, False)] if both_ways else [])]
+    for way, servers, affinity in ways:
         place = folder / way
         place.mkdir()
         with contextlib.ExitStack() as stack:
@@ -254,7 +259,7 @@ def turns(folder: Path, turns_each: int) -> Turns:
             computed[way] = sum(_prompt_tokens(address) for address in running)
     return Turns(
         computed["affinity"] / computed["one"],
-        computed["none"] / computed["one"],
+        computed["none"] / computed["one"] if both_ways else None,
         {way: round(1000 * median(found), 1) for way, found in ttfts.items()},
     )
 

@@ -27,6 +27,7 @@ import yaml
 from nexus_tasks.records import store
 from tests.bed import Bed
 from tests.conftest import ROOT, ansible, free_port, server_of, wait_for
+from tests.support.tools import supervisor_tools
 
 Row = dict[str, Any]
 
@@ -114,7 +115,7 @@ def operator(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         own = {
             "llama_nexus_prefix": str(folder / host),
             "llama_server_user": getpass.getuser(),  # others can't enter these folders
-            "llama_nexus_tools": str(folder / "tools"),
+            "llama_nexus_tools": str(supervisor_tools()),
             "llama_cpp_prefix": str(release.parent.parent),
             "llama_cpp_source": "pypi",
             "llama_cpp_require_gpu": False,

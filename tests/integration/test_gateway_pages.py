@@ -1,4 +1,8 @@
-"""Pages of a gateway, by real HAProxy, nginx and llama-server, as a browser shows them."""
+"""Pages of a gateway, by real HAProxy, nginx and llama-server, as a browser shows them.
+
+llama.cpp's own web page has a stand-in that asks as it does: the tests' release is built without the page, so its
+servers are given a folder with another in its place.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -14,7 +19,7 @@ import pytest
 from plugins.module_utils.gateway.runtime_api import RuntimeApi
 from tests import browser
 from tests.conftest import changed, free_port
-from tests.support.gateway_fleet import ALL, GATEWAY, TINY, GatewayFleet
+from tests.support.gateway_fleet import ALL, FRONT_KEY, GATEWAY, TINY, GatewayFleet
 from tests.support.haproxy import needs_haproxy
 from tests.support.nginx import PROGRAM as NGINX
 
@@ -25,6 +30,30 @@ pytestmark = [
 
 BACKEND, SERVER = "model_tiny-babble", "rig-1_main"
 PHONE = 390
+ADAS_KEY = "adas-own-key-7c1f0e52"
+# An address without the key that the browser was started with: fetch takes none that has one.
+WEB_PAGE = """<!DOCTYPE html><title>stand-in</title><pre id="said"></pre>
+<script type="module" src="./_app/page.js"></script>"""
+SCRIPT = """const at = (path) => new URL(path, location.origin + location.pathname);
+const said = {};
+const props = await (await fetch(at("./props?autoload=false"))).json();
+said.role = props.role;
+const models = (await (await fetch(at("./v1/models"))).json()).data;
+said.models = models.map((one) => `${one.id} ${one.status.value}`);
+said.slots = (await fetch(at("./slots"))).status;
+const answer = await fetch(at("./v1/chat/completions"), {
+  method: "POST",
+  headers: {"Content-Type": "application/json", "X-Conversation-Id": "one"},
+  body: JSON.stringify({model: models[0].id, stream: true, max_tokens: 8, return_progress: true,
+    reasoning_control: true,
+    messages: [{role: "user", content: "Hello"}]}),
+});
+const text = await answer.text();
+said.events = (text.match(/^data: /gm) || []).length;
+said.done = text.includes("data: [DONE]");
+document.getElementById("said").textContent = JSON.stringify(said);
+"""
+OF_ADA: dict[str, Any] = {"auth": ("x", ADAS_KEY), "timeout": 60}
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +61,15 @@ def fleet(release: Path) -> Iterator[GatewayFleet]:
     folder = Path(tempfile.mkdtemp(prefix="nexus-pages-"))  # pytest's own are closed to nginx and HAProxy of a root's
     folder.chmod(0o755)
     made = GatewayFleet(folder, release)
+    page = folder / "page"
+    (page / "_app").mkdir(parents=True)
+    (page / "index.html").write_text(WEB_PAGE)
+    (page / "_app" / "page.js").write_text(SCRIPT)
+    (page / "slots").write_text("of the server")
+    with_page = {**TINY, **ALL, "parallel": 2, "api_keys": {"gateway": FRONT_KEY}, "extra_args": ["--path", str(page)]}
     made.instances = {
         "rig-1": {
-            "main": {**TINY, **ALL, "port": free_port(), "parallel": 2},
+            "main": {**with_page, "port": free_port()},
             "router": {"port": free_port(), "models": {"org/alpha": {"model": "tiny-babble", "ctx_size": 1024}}},
         }
     }
@@ -48,12 +83,15 @@ def fleet(release: Path) -> Iterator[GatewayFleet]:
         shutil.rmtree(folder)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def reports(fleet: GatewayFleet) -> Path:
+    """The controller's reports, which are at the gateway."""
     folder = fleet.folder / "reports"
-    (folder / "benchmark").mkdir(parents=True, exist_ok=True)
+    (folder / "benchmark").mkdir(parents=True)
     (folder / "index.html").write_text("<!DOCTYPE html><title>R</title><h1>First list</h1>")
-    (folder / "benchmark" / "run 1.html").write_text("<h1>A run</h1>")
+    for number in (1, 2):
+        (folder / "benchmark" / f"run {number}.html").write_text("<h1>A run</h1>")
+    bring(fleet)
     return folder
 
 
@@ -108,15 +146,8 @@ def test_states_are_those_of_the_moment(fleet: GatewayFleet) -> None:
         api.set_state(BACKEND, SERVER, "ready")
 
 
-def test_a_host_that_is_no_address_is_not_shown(fleet: GatewayFleet) -> None:
-    shown = httpx.get(f"{fleet.url}/", headers={"Host": '"><script>x'}, timeout=60).text
-    assert "script" not in shown
-    assert f"http://127.0.0.1:{fleet.port}/v1" in shown
-
-
 @browser.needed
 def test_a_browser_shows_reports_and_never_old_ones(fleet: GatewayFleet, reports: Path, tmp_path: Path) -> None:
-    bring(fleet)
     assert "First list" in browser.visit(f"{fleet.url}/reports/", tmp_path)
     assert "A run" in browser.visit(f"{fleet.url}/reports/benchmark/run%201.html", tmp_path)
     (reports / "index.html").write_text("<!DOCTYPE html><title>R</title><h1>Newer list</h1>")
@@ -145,8 +176,8 @@ def test_reports_are_only_read_and_nothing_else_is(fleet: GatewayFleet, reports:
         assert "private-word" not in answer.text
 
 
-def test_pages_that_were_shown_are_not_in_the_log(fleet: GatewayFleet, reports: Path) -> None:
-    bring(fleet)
+@pytest.mark.usefixtures("reports")
+def test_pages_that_were_shown_are_not_in_the_log(fleet: GatewayFleet) -> None:
     for path in ("/", "/status.json", "/reports/"):
         assert httpx.get(f"{fleet.url}{path}", timeout=60).status_code == 200
     fleet.logged(httpx.get(f"{fleet.url}/v1/models", timeout=60))
@@ -160,25 +191,74 @@ def test_nothing_of_the_gateway_is_reached_by_a_path_out_of_reports(fleet: Gatew
         assert connection.makefile("rb").readline().split()[1] == b"404"
 
 
-def test_a_second_deployment_changes_nothing(fleet: GatewayFleet) -> None:
-    assert changed(fleet.play("-l", GATEWAY).stdout) == 0
-
-
-def test_users_open_pages_with_their_key_as_the_password(fleet: GatewayFleet, reports: Path) -> None:
-    bring(fleet)
-    fleet.settings["gateway_users"] = {"ada": {"key": "adas-own-key-7c1f0e52"}}
+@pytest.fixture(scope="module")
+def with_users(fleet: GatewayFleet) -> GatewayFleet:
+    """The fleet, from here on, with a user."""
+    fleet.settings["gateway_users"] = {"ada": {"key": ADAS_KEY}}
     fleet.write()
     fleet.play("-l", GATEWAY)
-    try:
-        for path in ("/", "/status.json", "/reports/", "/reports/benchmark/run%201.html"):
-            stranger = httpx.get(f"{fleet.url}{path}", timeout=60)
-            assert (stranger.status_code, stranger.headers["www-authenticate"].split()[0]) == (401, "Basic"), path
-            assert httpx.get(f"{fleet.url}{path}", auth=("ada", "no-such-key-at-all"), timeout=60).status_code == 401
-            assert httpx.get(f"{fleet.url}{path}", auth=("", "adas-own-key-7c1f0e52"), timeout=60).status_code == 200
-        api = httpx.get(f"{fleet.url}/v1/models", timeout=60)
-        assert (api.status_code, api.headers["www-authenticate"]) == (401, "Bearer")
-        assert httpx.get(f"{fleet.url}/health", timeout=60).status_code == 200
-    finally:
-        fleet.settings["gateway_users"] = {}
-        fleet.write()
-        fleet.play("-l", GATEWAY)
+    return fleet
+
+
+def test_a_second_deployment_changes_nothing(with_users: GatewayFleet) -> None:
+    assert changed(with_users.play("-l", GATEWAY).stdout) == 0
+
+
+@pytest.mark.usefixtures("reports")
+def test_users_open_pages_with_their_key_as_the_password(with_users: GatewayFleet) -> None:
+    fleet = with_users
+    own = ("/", "/status.json", "/reports/", "/reports/benchmark/run%202.html")
+    of_server = ("/ui", "/ui/", "/ui/_app/page.js", "/ui/props", "/ui/v1/models")
+    for path in (*own, *of_server):
+        stranger = httpx.get(f"{fleet.url}{path}", timeout=60)
+        assert (stranger.status_code, stranger.headers["www-authenticate"].split()[0]) == (401, "Basic"), path
+    for path in own:
+        assert httpx.get(f"{fleet.url}{path}", auth=("ada", "no-such-key-at-all"), timeout=60).status_code == 401
+        assert httpx.get(f"{fleet.url}{path}", auth=("", ADAS_KEY), timeout=60).status_code == 200
+    api = httpx.get(f"{fleet.url}/v1/models", timeout=60)
+    assert (api.status_code, api.headers["www-authenticate"]) == (401, "Bearer")
+    assert httpx.get(f"{fleet.url}/health", timeout=60).status_code == 200
+
+
+def test_a_host_that_is_no_address_is_not_shown(with_users: GatewayFleet) -> None:
+    shown = httpx.get(f"{with_users.url}/", headers={"Host": '"><script>x'}, **OF_ADA).text
+    assert "script" not in shown
+    assert f"http://127.0.0.1:{with_users.port}/v1" in shown
+
+
+@browser.needed
+def test_the_page_chats_through_the_gateway_with_a_key(with_users: GatewayFleet, tmp_path: Path) -> None:
+    shown = browser.visit(f"{with_users.url.replace('://', f'://ada:{ADAS_KEY}@')}/ui/", tmp_path)
+    assert '"role":"router","models":["org/alpha loaded","tiny-babble loaded"],"slots":404' in shown
+    assert '"done":true' in shown
+    asked = [row for row in with_users.log() if row["path"] == "/v1/chat/completions"]
+    assert [(row["status"], row["user"], row["usage"]) for row in asked] == [(200, "ada", "whole")]
+
+
+def test_only_files_come_from_the_server(with_users: GatewayFleet) -> None:
+    page = httpx.get(f"{with_users.url}/ui/", **OF_ADA)
+    assert (page.status_code, page.headers["cache-control"]) == (200, "no-cache")
+    assert "stand-in" in page.text
+    assert httpx.get(f"{with_users.url}/ui", **OF_ADA).headers["location"] == "/ui/"
+    for path in ("slots", "metrics", "models/load", "lora-adapters", "v1/stream", "../metrics", "%2e%2e/x.js/../slots"):
+        assert httpx.get(f"{with_users.url}/ui/{path}", **OF_ADA).status_code == 404, path
+    for path in ("props", "slots/0?action=erase", "models/load", "v1/chat/completions/control", "tools"):
+        assert httpx.post(f"{with_users.url}/ui/{path}", json={}, **OF_ADA).status_code == 404, path
+    assert httpx.post(f"{with_users.url}/ui/", json={}, **OF_ADA).status_code == 405
+    assert httpx.get(f"{with_users.url}/props", **OF_ADA).status_code == 404
+
+
+def test_the_page_asks_as_users_do(with_users: GatewayFleet) -> None:
+    body = {"model": "tiny-babble", "messages": [{"role": "user", "content": "x"}], "max_tokens": 1}
+    key = {"Authorization": f"Bearer {ADAS_KEY}"}
+    assert with_users.ask(body, "/ui/v1/chat/completions").status_code == 401
+    assert with_users.ask(body, "/ui/v1/chat/completions", headers=key).status_code == 200
+
+
+def test_a_fleet_without_the_page_has_no_link_to_it(with_users: GatewayFleet) -> None:
+    assert 'href="ui/"' in httpx.get(f"{with_users.url}/", **OF_ADA).text
+    with_users.settings["gateway_hosts"] = ["rig-2"]
+    with_users.write()
+    with_users.play("-l", GATEWAY)
+    assert 'href="ui/"' not in httpx.get(f"{with_users.url}/", **OF_ADA).text
+    assert httpx.get(f"{with_users.url}/ui/", **OF_ADA).json()["error"]["code"] == "no_web_page"

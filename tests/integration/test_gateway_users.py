@@ -20,6 +20,7 @@ import yaml
 from plugins.module_utils.service import pids
 from tests.conftest import ROOT, ansible, changed, free_port, said, wait_for
 from tests.support.haproxy import needs_haproxy
+from tests.support.tools import give_tools, supervisor_tools
 
 pytestmark = needs_haproxy
 
@@ -91,9 +92,10 @@ def gateway(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     groups = {"local": {"hosts": {"localhost": here}}, "gpu-hosts": {"hosts": {}}}
     (inventory / "hosts.yml").write_text(yaml.safe_dump({"all": {"children": groups}}))
     made = Gateway(folder, free_port(), free_port())
+    give_tools(made.root)
     own = {
         "llama_nexus_prefix": str(folder / "prefix"), "llama_server_user": getpass.getuser(),
-        "llama_nexus_tools": str(folder / "tools"), "llama_cpp_prefix": str(release.parent.parent),
+        "llama_nexus_tools": str(supervisor_tools()), "llama_cpp_prefix": str(release.parent.parent),
         "llama_cpp_source": "pypi", "llama_cpp_require_gpu": False, "gateway_enabled": True,
         "gateway_runtime": "supervisor", "gateway_port": made.port, "gateway_users": users(),
         "llama_server_instances": {"main": {
@@ -143,6 +145,16 @@ def test_users_are_told_of_their_models(gateway: Gateway, user: str) -> None:
     assert [model["id"] for model in listed["data"]] == ["tiny-babble"]  # dave's are named one by one
 
 
+def test_who_may_use_some_models_is_told_of_no_other(gateway: Gateway) -> None:
+    for user, names in (("alice", True), ("dave", False)):
+        answer = gateway.ask(user, model="other")
+        assert code(answer) == (404, "model_not_found")
+        assert ("tiny-babble" in answer.json()["error"]["message"]) == names
+        headers = {"Authorization": f"Bearer {KEYS[user]}"}
+        one = httpx.get(f"http://127.0.0.1:{gateway.port}/v1/models/other", headers=headers)
+        assert code(one) == (404, "model_not_found")
+
+
 def test_requests_of_a_minute_are_limited(gateway: Gateway) -> None:
     answers = [gateway.ask("bob") for _ in range(5)]
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
@@ -171,6 +183,7 @@ def test_tokens_of_a_day_are_limited(gateway: Gateway) -> None:
     assert code(answer) == (429, "tokens_per_day")
     assert 0 < int(answer.headers["Retry-After"]) <= 86400
     assert code(gateway.ask("carol", response_fields=["content"])) == (400, "no_count")
+    assert code(gateway.ask("carol", "/v1/rerank", query="a", texts=["b"])) == (400, "no_count")
     assert code(gateway.ask("carol", "/embeddings")) == (400, "no_count")
 
 

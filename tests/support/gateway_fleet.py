@@ -13,6 +13,7 @@ import httpx
 import yaml
 
 from tests.conftest import ROOT, ansible, free_port, one_thread, wait_for
+from tests.support.tools import give_tools, supervisor_tools
 
 GATEWAY = "front"
 FRONT_KEY = "gateways-own-4fd1a7c3"
@@ -38,7 +39,7 @@ class GatewayFleet:
         self.port = free_port()
         self.common = {
             "llama_server_user": getpass.getuser(),  # others can't enter these folders
-            "llama_nexus_tools": str(folder / "tools"),
+            "llama_nexus_tools": str(supervisor_tools()),
             "llama_cpp_prefix": str(release.parent.parent),
             "llama_cpp_source": "pypi",
             "llama_cpp_require_gpu": False,
@@ -64,6 +65,7 @@ class GatewayFleet:
                 },
             },
         }  # fmt: skip
+        give_tools(self.root)
         self.write()
 
     def write(self) -> None:

@@ -20,6 +20,7 @@ import yaml
 from nexus_tasks.core.provenance import ROOT
 from plugins.module_utils.gateway.runtime_api import RuntimeApi
 from tests.conftest import ansible, free_port
+from tests.support.tools import give_tools
 
 MODEL = "gpt-oss-20b-mxfp4"
 GATEWAY = "front"
@@ -31,6 +32,12 @@ class MockGateway:
 
     url: str
     root: Path
+    inventory: Path
+
+    def play(self, **variables: object) -> str:
+        """Deploy it again, with variables that go before what is declared; what Ansible said."""
+        play = ("playbooks/gateway.yml", "-i", self.inventory, "-l", GATEWAY)
+        return ansible(*play, "-e", json.dumps(variables)).stdout
 
     def cpu_s(self) -> float:
         """Processor seconds of HAProxy so far."""
@@ -57,18 +64,19 @@ def gateway_before(
     (inventory / "hosts.yml").write_text(yaml.safe_dump({"all": {"children": groups}}))
     settings = {
         "llama_nexus_prefix": str(folder / "prefix"), "gateway_port": port, "gateway_runtime": "supervisor",
-        "gateway_affinity": affinity,
+        "gateway_affinity": affinity, "gateway_reports": False,
     }  # fmt: skip
     (inventory / "host_vars" / f"{GATEWAY}.yml").write_text(yaml.safe_dump(settings))
-    (root / "hosts").mkdir(parents=True)
+    give_tools(root)
+    (root / "hosts").mkdir()
     for host, server_port in hosts.items():
         (root / "hosts" / f"{host}.json").write_text(json.dumps(_row(host, server_port, slots)))
-    play = ("playbooks/gateway.yml", "-i", inventory, "-l", GATEWAY)
+    gateway = MockGateway(f"http://127.0.0.1:{port}", root, inventory)
     try:
-        ansible(*play)
-        yield MockGateway(f"http://127.0.0.1:{port}", root)
+        gateway.play()
+        yield gateway
     finally:
-        ansible(*play, "-e", json.dumps({"gateway_enabled": False}))
+        gateway.play(gateway_enabled=False)
 
 
 def _row(host: str, port: int | None, slots: int) -> dict[str, object]:
