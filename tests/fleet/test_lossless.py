@@ -7,14 +7,16 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from plugins.module_utils.gateway.runtime_api import RuntimeApi
 from tests.bed import Bed, Host, inventory
-from tests.conftest import ROOT, ansible, free_port, one_thread
+from tests.conftest import ROOT, ansible, free_port, one_thread, wait_for
 from tests.fleet.targets import MODELS, PREFIX, RELEASE
 from tests.support.counted_load import Load, counted
 from tests.support.gateway_fleet import logged_rows
@@ -132,9 +134,10 @@ def contexts(fleet: Fleet) -> set[int]:
     return found
 
 
-def assert_only_proven_ones_answered(fleet: Fleet) -> None:
+def assert_only_proven_ones_answered(fleet: Fleet, *hosts: str) -> None:
     """By the gateway's log: each server got requests after its proof, and none between its start and that."""
-    for name, host in fleet.hosts.items():
+    for name in hosts or NAMES:
+        host = fleet.hosts[name]
         for instance, port in (("main", 8600), ("side", 8601)):
             state = json.loads(host.exec("cat", f"{PREFIX}/instances/{instance}/state.json").stdout)
             proven = datetime.datetime.fromisoformat(state["at"]).timestamp()
@@ -173,11 +176,28 @@ def test_a_verb_goes_through_the_fleet_without_a_lost_request(fleet: Fleet, verb
     assert_only_proven_ones_answered(fleet)
 
 
-def test_a_host_that_is_killed_costs_its_open_requests_and_no_other(fleet: Fleet) -> None:
-    with fleet.load("tiny") as load:
+def is_changing(fleet: Fleet, host: str) -> bool:
+    """True where the gateway sends nothing to a server of a host, or to another port of it than is declared."""
+    servers = RuntimeApi(str(fleet.gateway / "run" / "admin.sock")).servers("model_tiny")
+    of_host = [server for server in servers if server.name.startswith(f"{host}_")]
+    return any(server.state != "up" or server.port not in (8600, 8601) for server in of_host)
+
+
+@pytest.mark.parametrize(
+    "rolls", [pytest.param(False, id="at rest"), pytest.param(True, id="while another rolls", marks=pytest.mark.soak)]
+)
+def test_a_host_that_is_killed_costs_its_open_requests_and_no_other(fleet: Fleet, rolls: bool) -> None:
+    with fleet.load("tiny") as load, ThreadPoolExecutor(1) as beside:
         load.wait_for(20)
+        if rolls:
+            fleet.declare(ctx_size=1024)
+            rolling = beside.submit(fleet.play, "serve", "-l", "gpu-hosts", check=False)
+            wait_for(lambda: is_changing(fleet, "alpha"), "the change of alpha", 600)
         fleet.hosts["beta"].container.kill()
         killed = time.time()  # until then it took requests
+        if rolls:
+            assert "unreachable=1" in rolling.result()
+            assert_only_proven_ones_answered(fleet, "alpha")
         load.wait_for(20)
     fleet.hosts["beta"].container.start()
     fleet.hosts["beta"].wait()
