@@ -10,12 +10,14 @@ local find, byte, sub, match = string.find, string.byte, string.sub, string.matc
 
 local MODEL_MAX = 256
 local PROMPT_PREFIX = 1024
+local MEMBERS_MAX = 256 -- of the outermost object; there are some 100 that servers know
+local MESSAGES_MAX = 64 -- that are looked at for the first of the user
 -- Members that llama-server's own front ends make of a request for its inner interface. What reaches them from outside
 -- has parsers of the server run that were never meant for strangers. A user can hold a slot with id_slot.
 local INTERNAL = {
     __metadata_user_id = true, chat_format = true, chat_parser = true, generation_prompt = true, grammar_lazy = true,
     grammar_triggers = true, grammar_type = true, id_slot = true, parse_tool_calls = true, preserved_tokens = true,
-    reasoning_budget_end_tags = true, reasoning_budget_start_tag = true,
+    reasoning_budget_end_tag = true, reasoning_budget_end_tags = true, reasoning_budget_start_tag = true,
 }
 local ESCAPED = { b = "\b", f = "\f", n = "\n", r = "\r", t = "\t", ['"'] = '"', ["\\"] = "\\", ["/"] = "/" }
 
@@ -96,9 +98,12 @@ end
 -- The text of messages up to the first of the user, which a conversation begins with each time.
 local function beginning(text, from, to)
     local at = after_space(text, from + 1)
+    local messages = 0
     while at < to and byte(text, at) == 123 do
         local last = value_end(text, at)
         if not last then return nil end
+        messages = messages + 1
+        if messages == MESSAGES_MAX then return sub(text, from, last) end
         if find(sub(text, at, last), '"role"%s*:%s*"user"') then return sub(text, from, last) end
         at = after_space(text, last + 1)
         if byte(text, at) == 44 then at = after_space(text, at + 1) end
@@ -110,13 +115,15 @@ end
 local function read(text)
     local at = after_space(text, 1)
     if byte(text, at) ~= 123 then return nil, "is not a JSON object" end
-    local asked = {}
+    local asked, members = {}, 0
     at = after_space(text, at + 1)
     while byte(text, at) ~= 125 do
         local closes = byte(text, at) == 34 and string_end(text, at)
         local name = closes and plain(sub(text, at + 1, closes - 1))
         local colon = closes and after_space(text, closes + 1)
         if not name or byte(text, colon) ~= 58 then return nil, "is not JSON, or ends too early" end
+        members = members + 1
+        if members > MEMBERS_MAX then return nil, "has more than " .. MEMBERS_MAX .. " members" end
         local from = after_space(text, colon + 1)
         local to = value_end(text, from)
         if not to then return nil, "is not JSON, or ends too early" end
@@ -132,8 +139,10 @@ local function read(text)
         elseif name == "prompt" and byte(text, from) == 34 then
             asked.prefix = sub(text, from, math.min(to, from + PROMPT_PREFIX))
         elseif name == "n" or name == "n_cmpl" then
+            if asked.choices_name and asked.choices_name ~= name then return nil, "has both n and n_cmpl: send one" end
+            asked.choices_name = name
             asked.choices = math.tointeger(tonumber(sub(text, from, to)))
-        elseif name == "response_fields" then
+        elseif name == "response_fields" or name == "texts" then
             asked.uncounted = name
         elseif INTERNAL[name] then
             asked.internal = name

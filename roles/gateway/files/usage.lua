@@ -13,14 +13,16 @@
 --
 -- and reads txn.choices, how many choices were asked for of each prompt.
 --
--- Nothing of prompt or answer is kept or handed on. Within JSON strings a quote has a backslash before it, so a key with
--- its colon, '"timings":{', is never found in what a user or a model wrote.
+-- Nothing of prompt or answer is kept or handed on. In events a key with its colon, '"timings":{', is never found in what a
+-- user or a model wrote, which is in strings there: a quote in one has a backslash before it. A body may hold JSON that a
+-- model wrote (the arguments of its calls, for Anthropic's clients): there the depth of a key counts.
 --
 -- Two filters may not share an answer: what another one compressed can't be read. The gateway asks servers for plain text.
 
 local find, match, sub, byte = string.find, string.match, string.sub, string.byte
 
 local LONG_EVENT = 65536 -- of an unfinished event more than this is cut in its middle: what counts stands at its ends
+local NAMES = { timings = "timings", usage = "usage", finish_reason = "finish_reason" }
 local LONGEST_OBJECT = 2048 -- of "timings" and "usage"; about 300 bytes
 
 local Usage = { id = "usage", flags = filter.FLT_CFG_FL_HTX }
@@ -53,37 +55,77 @@ end
 
 -- --- Bodies of JSON
 
--- Reads what is new of a body: all "timings" (an answer to several prompts has one each), and the last "usage".
+-- The position of the quote that ends a string whose text begins at `from`.
+local function quote_at(text, from)
+    while true do
+        local quote = find(text, '"', from, true)
+        if not quote then return nil end
+        local back = quote - 1
+        while back >= from and byte(text, back) == 92 do back = back - 1 end
+        if (quote - back) % 2 == 1 then return quote end
+        from = quote + 1
+    end
+end
+
+-- Reads what is new of a body: all "timings" (an answer to several prompts has one each), and the last "usage". They are
+-- members of the outermost object, or of the objects of an outermost list; what a model wrote as JSON lies deeper.
 function Usage:json(data)
     if self.rest then
         data = self.rest .. data
     end
-    local rest = #data - 15 -- no whole key fits in there
-    for _, key in ipairs({ '"timings":{', '"usage":{' }) do
-        local start, stop = find(data, key, 1, true)
-        while start do
-            local object = match(data, "^%b{}", stop)
-            if object then
-                self:json_object(key, object)
-                stop = stop + #object - 1
-                rest = math.max(rest, stop + 1)
-            elseif #data - start < LONGEST_OBJECT then
-                rest = start -- it goes on in what is still to come
+    local at, keep = 1, nil
+    if self.in_string then
+        local closes = quote_at(data, 1)
+        if not closes then
+            self.rest = match(data, "\\*$") -- whether they are an even number is yet to be seen
+            return
+        end
+        self.in_string, at = false, closes + 1
+    end
+    while true do
+        local here = find(data, '["{}%[%]]', at)
+        if not here then break end
+        local what = byte(data, here)
+        if what == 34 then
+            local closes = quote_at(data, here + 1)
+            if not closes then
+                self.in_string = #data - here >= LONGEST_OBJECT -- and so no name
+                keep = self.in_string and #data - #match(data, "\\*$") + 1 or here
                 break
             end
-            start, stop = find(data, key, stop + 1, true)
+            local name = NAMES[sub(data, here + 1, closes - 1)]
+            if name and #data < closes + 2 then
+                keep = here
+                break
+            end
+            if name == "finish_reason" then
+                self.choices = self.choices + (byte(data, closes + 2) == 34 and 1 or 0)
+            elseif name and self.depth == self.outermost and byte(data, closes + 2) == 123 then
+                local object = match(data, "^%b{}", closes + 2)
+                if object then
+                    self:json_object(name, object)
+                    closes = closes + 1 + #object
+                elseif #data - here < LONGEST_OBJECT then
+                    keep = here -- it goes on in what is still to come
+                    break
+                end
+            end
+            at = closes + 1
+        else
+            if what == 123 or what == 91 then
+                self.outermost = self.outermost or (what == 91 and 2 or 1)
+                self.depth = self.depth + 1
+            else
+                self.depth = self.depth - 1
+            end
+            at = here + 1
         end
     end
-    local at = select(2, find(data, '"finish_reason":"', 1, true))
-    while at do
-        self.choices = self.choices + 1
-        at = select(2, find(data, '"finish_reason":"', at, true))
-    end
-    self.rest = sub(data, math.max(rest, 1))
+    self.rest = keep and sub(data, keep)
 end
 
 function Usage:json_object(key, object)
-    if key == '"usage":{' then
+    if key == "usage" then
         self.prompt, self.cached, self.completion = usage_of(object)
         self.completion = self.completion or 0
         self.told = self.prompt ~= nil
@@ -283,6 +325,7 @@ function Usage:http_headers(txn, message)
             self.per_prompt = math.max(math.tointeger(txn:get_var("txn.choices")) or 1, 1)
         elseif find(kind, "json", 1, true) then
             self.format, self.choices = "json", 0
+            self.depth, self.outermost, self.in_string = 0, nil, false
         end
     end
     return filter.CONTINUE
