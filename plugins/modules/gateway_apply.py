@@ -41,6 +41,15 @@ options:
     type: list
     elements: dict
     default: []
+  serving:
+    description: The names of servers that run as they were proven. One that refuses a connection is not reached.
+    type: list
+    elements: str
+    default: []
+  hold_timeout:
+    description: For how many seconds requests are held at most; what runs is loaded anew when none is.
+    type: int
+    default: 0
   kept:
     description: Maps below its folder that others fill. Where one is not there, it is made, and empty.
     type: list
@@ -82,6 +91,8 @@ ARGUMENTS = {
     "secrets": {"type": "dict", "default": {}, "no_log": True},
     "rows": {"type": "str", "default": "[]", "no_log": True},
     "servers": {"type": "list", "elements": "dict", "default": []},
+    "serving": {"type": "list", "elements": "str", "default": []},
+    "hold_timeout": {"type": "int", "default": 0},
     "kept": {"type": "list", "elements": "str", "default": []},
 }
 

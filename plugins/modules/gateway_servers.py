@@ -85,8 +85,8 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.gateway.errors import GatewayDown, GatewayError
-from ..module_utils.gateway.runtime_api import RuntimeApi
-from ..module_utils.gateway.states import HOLD_MAP, SOCKET
+from ..module_utils.gateway.runtime_api import OldWorkers, RuntimeApi
+from ..module_utils.gateway.states import HOLD_MAP, MASTER_SOCKET, SOCKET, keep_places
 from ..module_utils.gateway.traffic import Drain, Place, rows, take_back, would_change
 from ..module_utils.hostlib.environment import begin
 
@@ -132,8 +132,10 @@ def done(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         if check_mode:
             return {"changed": would_change(api, places), "servers": rows(api, servers), "waited_s": {}}
         back = take_back(api, held, places, params["min_age_s"])
+        keep_places(folder)
         return {"changed": back.changed, "servers": rows(api, servers), "waited_s": back.waited_s}
-    drain = Drain(api, held, list(servers), hold=params["action"] == "drain")
+    old = OldWorkers(os.path.join(folder, MASTER_SOCKET))
+    drain = Drain(api, held, list(servers), hold=params["action"] == "drain", old=old)
     if check_mode:
         return {"changed": drain.would_change(), "servers": rows(api, servers), "done": True, "open_requests": 0}
     progress = drain.go_on(params["wait_s"], last=params["last"])

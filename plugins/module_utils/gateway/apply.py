@@ -24,7 +24,7 @@ from ..service.runtimes import Runtime, Service, Supervisor, Systemd, choose
 from . import haproxy
 from .errors import GatewayError
 from .runtime_api import RuntimeApi
-from .states import kept_out
+from .states import MASTER_SOCKET, kept_out, wait_for_held
 
 START_SECONDS = 20
 REACH_SECONDS = 3
@@ -32,6 +32,7 @@ REACH_SECONDS = 3
 # processor time a request. So glibc keeps them.
 ENVIRONMENT = ("MALLOC_TRIM_THRESHOLD_=1073741824", "MALLOC_MMAP_THRESHOLD_=1073741824")
 FOLDERS = ("log", "run", "hosts", "tls")
+OPEN_FOLDER = "peers"  # that a worker, who is not root, gets through to the socket in it
 CONFIGURATION = "haproxy.cfg"
 WITH_ROOT = (CONFIGURATION, "www/front.html", "www/status.json")  # in which @ROOT@ is filled in
 VARIABLE = "LLAMA_NEXUS_CONFIGURATION"  # of the process, by which it tells what it runs
@@ -111,13 +112,15 @@ def present(params: Mapping[str, Any], *, check_mode: bool) -> dict[str, Any]:
         _have_kept(root, params["kept"])
         try:
             _write(root, texts, before, differs, gone)
+            if runs:
+                wait_for_held(root, params["hold_timeout"])
             with kept_out(root, params["servers"]):
                 _run(chosen, runs and place not in differs and not other.there(), root, configuration)
         except (GatewayError, OSError):
             _restore(before, chosen, runs)
             raise
     if not check_mode:
-        result["unreached"] = unreached(params["servers"])
+        result["unreached"] = unreached(params["servers"], params["serving"])
     return result
 
 
@@ -145,12 +148,16 @@ def kept_files(root: str) -> list[str]:
 
 
 def _command(runtime: Runtime, program: str, root: str) -> list[str]:
-    """The command line. Requests are logged to stdout, which is the log's own file."""
-    main = os.path.join(root, CONFIGURATION)
+    """The command line. Requests are logged to stdout, which is the log's own file.
+
+    HAProxy takes from its stdout that it appends, and would write over the log's beginning: what is written before
+    leaves it at the end. The unit does the same.
+    """
+    main, master = os.path.join(root, CONFIGURATION), f"{os.path.join(root, MASTER_SOCKET)},mode,600"
     if runtime.name == "systemd":
-        return [program, "-Ws", "-f", main]
-    shell = f'export {" ".join(ENVIRONMENT)}; exec "$1" -W -f "$2" >>"$3"'
-    return ["/bin/sh", "-c", shell, "sh", program, main, os.path.join(root, "log", "requests.jsonl")]
+        return [program, "-Ws", "-f", main, "-S", master]
+    shell = f'export {" ".join(ENVIRONMENT)}; exec >>"$3"; echo; exec "$1" -W -f "$2" -S "$4"'
+    return ["/bin/sh", "-c", shell, "sh", program, main, os.path.join(root, "log", "requests.jsonl"), master]
 
 
 def _refuse_taken(params: Mapping[str, Any], running: str | None) -> None:
@@ -193,6 +200,8 @@ def _have_folders(root: str) -> None:
     os.makedirs(root, mode=0o755, exist_ok=True)
     for name in FOLDERS:
         os.makedirs(os.path.join(root, name), mode=0o700, exist_ok=True)
+    os.makedirs(os.path.join(root, OPEN_FOLDER), exist_ok=True)
+    os.chmod(os.path.join(root, OPEN_FOLDER), 0o711)  # noqa: S103 - what is in it has modes of its own
     for name in ("log/requests.jsonl", "run/hold.map"):
         os.close(os.open(os.path.join(root, name), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
 
@@ -247,16 +256,20 @@ def running_configuration(root: str) -> str | None:
     return said.strip().partition("=")[2] or None
 
 
-def unreached(servers: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The servers that take no connection from here, one line each, with what to do."""
+def unreached(servers: Sequence[Mapping[str, Any]], serving: Sequence[str] = ()) -> list[str]:
+    """The servers that take no connection from here, one line each, with what to do.
+
+    Args:
+        serving: the names of those that run as they were proven: what refuses a connection to one is no server.
+    """
     lines = []
     for server in servers:
         address, port = server["address"].strip("[]"), server["port"]
         try:
             connect(address, port, REACH_SECONDS)
-        except ConnectionRefusedError:
-            continue  # the host is reached; whether the instance runs is a matter of its proof
         except OSError as error:
+            if isinstance(error, ConnectionRefusedError) and server["name"] not in serving:
+                continue  # the host is reached; whether the instance runs is a matter of its proof
             lines.append(
                 f"the gateway does not reach {server['host']}/{server['instance']} at {server['address']}:{port} "
                 f"({error.strerror or error}): open port {port} of {server['host']} to it"

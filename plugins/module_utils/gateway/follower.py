@@ -78,13 +78,17 @@ class Follower:
             self._write(left)
             self.written = left
         changed = {user: number for user, number in left.items() if everything or self.told.get(user) != number}
-        if not changed and self.told.keys() == left.keys():
+        if not everything and not changed and self.told.keys() == left.keys():
             return
         path = self._path(TOKENS_LEFT)
         try:
+            if everything:  # limits may have gone while nothing followed
+                gone = {user for user, _ in self.api.map_entries(path)} - left.keys()
+            else:
+                gone = self.told.keys() - left.keys()
             for user, number in changed.items():
                 self.api.map_set(path, user, str(number))
-            for user in self.told.keys() - left.keys():
+            for user in gone:
                 self.api.map_delete(path, user)
         except GatewayError as error:  # it is not up: it reads the file when it starts
             if self.failed != str(error):

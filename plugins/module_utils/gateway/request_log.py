@@ -27,6 +27,7 @@ from datetime import datetime, timezone
 from .errors import GatewayError
 
 LIVE, MOVED, DAYS = "requests.jsonl", "moved.json", "days"
+OF_HAPROXY = re.compile(rb"(?:Proxy|Stopping|Pausing|Enabling) ")  # what it says of itself, when it is loaded anew
 DAY_FILE = re.compile(r"(\d{4}-\d{2}-\d{2})\.jsonl")
 READ_BYTES = 1 << 20
 HOLE_BYTES = 16 << 20  # as much is moved before its space is given back
@@ -91,8 +92,8 @@ class RequestLog:
             whole = data.rfind(b"\n") + 1
             if not whole and len(data) == READ_BYTES:
                 whole = len(data)  # no line is as long: what this is, is told of as damaged
-            lines = data[:whole].splitlines()
-            if lines:
+            lines = _rows(data[:whole])
+            if whole:
                 self._append(lines)
                 self.place.offset += whole
                 self.place.write(self.folder)
@@ -184,7 +185,12 @@ def _unmoved(folder: str, place: Place) -> list[bytes] | None:
         return []
     if data.startswith(b"\0"):
         return None
-    return data[: data.rfind(b"\n") + 1].splitlines()
+    return _rows(data[: data.rfind(b"\n") + 1])
+
+
+def _rows(data: bytes) -> list[bytes]:
+    """The lines of requests. Each start of HAProxy begins with an empty one, and so ends one that broke off."""
+    return [line for line in data.splitlines() if line and not OF_HAPROXY.match(line)]
 
 
 def days_in(folder: str) -> list[str]:

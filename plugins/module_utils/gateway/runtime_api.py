@@ -16,7 +16,7 @@ import io
 import re
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from .errors import GatewayDown, GatewayError
@@ -30,6 +30,8 @@ UNKNOWN = "Unknown command"  # which HAProxy takes for information
 IN_MAINTENANCE, DRAINED = 0x01 | 0x02 | 0x04 | 0x20, 0x08 | 0x10  # bits of srv_admin_state
 STOPPED = 0  # of srv_op_state
 STATES = ("ready", "drain", "maint")
+SHOW_ALL = "show stat -1 6 -1"  # any proxy, its backend and servers, any of these
+OLD_WORKERS, OLD_WORKER = "# old workers", re.compile(r"^(\d+)\s+worker\s", re.MULTILINE)
 SHOW_SERVERS = "show stat -1 4 -1"  # any proxy, its servers, any of these
 
 
@@ -79,7 +81,7 @@ class RuntimeApi:
         """
         if "\n" in text:
             raise GatewayError("a command to HAProxy has a line break in it, which it would take for two commands")
-        said = self._exchange(f"{LEVELS};{text}\n")
+        said = self.exchange(f"{LEVELS};{text}\n")
         levels = [int(level) for level in MESSAGE.findall(said)]
         said = MESSAGE.sub("", said).strip("\n")
         if any(level <= ERROR_LEVEL for level in levels) or said.strip().startswith(UNKNOWN):
@@ -91,7 +93,8 @@ class RuntimeApi:
         why = said.strip().split("\n", 1)[0].partition(", but maybe")[0].rstrip(".:")
         return GatewayError(f"HAProxy at {self.path} refused '{' '.join(text.split()[:2])} …': {why}")
 
-    def _exchange(self, text: str) -> str:
+    def exchange(self, text: str) -> str:
+        """Send a text and return all that is said, as it is."""
         deadline = time.monotonic() + self.timeout_s
         answer = bytearray()
         try:
@@ -99,6 +102,7 @@ class RuntimeApi:
                 connection.settimeout(self.timeout_s)
                 connection.connect(self.path)
                 connection.sendall(text.encode())
+                connection.shutdown(socket.SHUT_WR)  # else a master waits for more
                 while True:
                     connection.settimeout(max(deadline - time.monotonic(), 0.001))
                     part = connection.recv(READ_BYTES)
@@ -183,6 +187,41 @@ class RuntimeApi:
         """Remove a key from a map; one that isn't there is no failure."""
         if any(known == key for known, _ in self.map_entries(path)):
             self.command(f"del map {_word(path)} {_word(key)}")
+
+
+class OldWorkers:
+    """Workers that go on with the requests that they had when their HAProxy was loaded anew.
+
+    They know nothing of what the new one is told since, and can't be told: their proxies are disabled.
+
+    Args:
+        path: the socket of the master.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.master = RuntimeApi(path)
+
+    def open_requests(self, names: Collection[str]) -> int:
+        """How many requests they have that these servers work on, or that wait in a backend of theirs."""
+        return sum(self._open_requests(pid, names) for pid in self._pids())
+
+    def _pids(self) -> list[str]:
+        try:
+            said = self.master.exchange("show proc\n")
+        except GatewayError:  # one that was started without such a socket
+            return []
+        return OLD_WORKER.findall(said.partition(OLD_WORKERS)[2])
+
+    def _open_requests(self, pid: str, names: Collection[str]) -> int:
+        try:
+            said = self.master.exchange(f"@!{pid} {SHOW_ALL}\n")
+        except GatewayError:  # it ended a moment ago
+            return 0
+        rows = [row for row in csv.DictReader(io.StringIO(said.lstrip("# \n"))) if row.get("svname")]
+        backends = {row["pxname"] for row in rows if row["svname"] in names}
+        counted = [row for row in rows if row["svname"] in names]
+        waiting = [row for row in rows if row["svname"] == "BACKEND" and row["pxname"] in backends]
+        return sum(int(row["scur"] or 0) for row in counted) + sum(int(row["qcur"] or 0) for row in waiting)
 
 
 def state_rows(text: str) -> list[dict[str, str]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,9 @@ from ..hostlib.files import write_file
 from .errors import GatewayError
 from .runtime_api import RuntimeApi, state_rows
 
-STATE_FILE, HOLD_MAP, SOCKET = "run/servers.state", "run/hold.map", "run/admin.sock"
+STATE_FILE, HOLD_MAP = "run/servers.state", "run/hold.map"
+SOCKET, MASTER_SOCKET = "run/admin.sock", "run/master.sock"
+LOOK_S = 0.5
 IN_MAINTENANCE = 0x01  # of srv_admin_state: by the runtime API
 
 
@@ -44,6 +47,32 @@ def kept_out(root: str, servers: Sequence[Mapping[str, Any]]) -> Iterator[None]:
         # One that begins later, after a crash, begins with all.
         write_file(state_file, _only_out("", ()), mode=0o600, durable=False)
         write_file(hold_map, "", mode=0o600, durable=False)
+
+
+def wait_for_held(root: str, limit_s: float) -> None:
+    """Wait until no request is held, or until those that are have waited as long as they may.
+
+    They are in the process that runs, which once another one begins is told no more: not that their server is back.
+    """
+    api, hold_map = RuntimeApi(os.path.join(root, SOCKET)), os.path.join(root, HOLD_MAP)
+    while True:
+        try:
+            since = [float(moment) for key, moment in api.map_entries(hold_map) if "/" not in key]
+        except (GatewayError, ValueError):  # none runs, or one of another version
+            return
+        if not any(time.time() - moment < limit_s for moment in since):
+            return
+        time.sleep(LOOK_S)
+
+
+def keep_places(root: str) -> None:
+    """Have a process that begins later, as after a crash, find servers at the ports where they were taken back."""
+    states = RuntimeApi(os.path.join(root, SOCKET)).command("show servers state")
+    rows = state_rows(states)
+    for row in rows:
+        row["srv_admin_state"], row["srv_op_state"] = "0", "2"  # one that begins sends to all, until their checks fail
+    lines = [*states.splitlines()[:2], *(" ".join(row.values()) for row in rows), ""]
+    write_file(os.path.join(root, STATE_FILE), "\n".join(lines), mode=0o600, durable=False)
 
 
 def _only_out(states: str, servers: Sequence[Mapping[str, Any]]) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..service.ports import connect
 from .errors import GatewayError
-from .runtime_api import RuntimeApi, Server
+from .runtime_api import OldWorkers, RuntimeApi, Server
 
 LOOK_S = 0.1
 PASS_S = 0.1  # for requests that looked at the map of held backends just before they were written into it
@@ -41,12 +41,14 @@ class Drain:
     Args:
         hold_map: the file of the map of backends whose requests wait.
         hold: whether requests wait while a backend has no server left; else they are refused.
+        old: workers from before the gateway was loaded anew, whose requests are waited for, too.
     """
 
     api: RuntimeApi
     hold_map: str
     names: Sequence[str]
     hold: bool = True
+    old: OldWorkers | None = None
     changed: bool = False
 
     def go_on(self, seconds: float, *, last: bool = False) -> Progress:
@@ -64,6 +66,7 @@ class Drain:
                 self.changed = True
                 continue
             open_requests = sum(server.sessions + server.queued for server in mine)
+            open_requests += self.old.open_requests(self.names) if self.old else 0
             done = not ready and open_requests == 0
             if is_late or done:
                 return Progress(open_requests, done)

@@ -20,6 +20,13 @@ BOUNDS_MS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 200
 """Upper bounds of the bins of waiting times; the last bin has what is beyond."""
 
 OK = range(200, 300)
+LAST_MOMENT = 4_102_444_800  # the year 2100: a line of a later one was not written by a clock
+# What servers tell without any tokens of a model.
+FREE = frozenset((
+    "/tokenize", "/detokenize", "/apply-template", "/v1/chat/completions/input_tokens",
+    "/chat/completions/input_tokens", "/v1/responses/input_tokens", "/responses/input_tokens",
+    "/v1/messages/count_tokens",
+))  # fmt: skip
 TOKENS = ("prompt_tokens", "cached_tokens", "completion_tokens")
 
 Row = dict[str, Any]
@@ -29,7 +36,8 @@ def parsed(line: bytes) -> Row | None:
     """A line of the log; None for one that is none."""
     try:
         row = json.loads(line)
-        return row if isinstance(row["time"], (int, float)) and isinstance(row["status"], int) else None
+        is_one = isinstance(row["time"], (int, float)) and isinstance(row["status"], int)
+        return row if is_one and 0 <= row["time"] <= LAST_MOMENT else None
     except (ValueError, KeyError, TypeError):
         return None
 
@@ -74,7 +82,7 @@ class UsageSums:
         if status in OK:
             into["answered"] += 1
             into["partial"] += usage == PART
-            into["uncounted"] += by_server and usage not in (WHOLE, PART)
+            into["uncounted"] += by_server and usage not in (WHOLE, PART) and row.get("path") not in FREE
         else:
             into["errors"][str(status)] = into["errors"].get(str(status), 0) + 1
         for name in (*TOKENS, "bytes"):

@@ -129,3 +129,10 @@ def test_an_haproxy_that_is_down_is_told_when_it_is_up(root: Path, capsys: pytes
     follower.step()
     assert capsys.readouterr().err.count("HAProxy does not run") == 1
     assert follower.told == {}
+
+
+@needs_haproxy
+def test_a_limit_that_went_while_nothing_followed_is_gone(root: Path, haproxy_says: RuntimeApi) -> None:
+    haproxy_says.map_set(str(root / "maps" / "tokens_left.map"), "bob", "0")
+    Follower(str(root), keep_days=9).step()
+    assert haproxy_says.map_entries(str(root / "maps" / "tokens_left.map")) == [("alice", "100")]

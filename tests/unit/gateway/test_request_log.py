@@ -159,3 +159,13 @@ def test_days_are_forgotten_when_they_are_old_enough(tmp_path: Path) -> None:
     log.move()
     assert log.forget("2026-11-30") == ["2026-11-29"]
     assert ids(list(snapshot(str(tmp_path), "2026-01-01"))) == ["1"]
+
+
+def test_what_haproxy_says_of_itself_is_no_request(tmp_path: Path) -> None:
+    own = b"Proxy gateway stopped (cumulated conns: FE: 3, BE: 0)."
+    write(tmp_path, b"\n", line(1) + b"\n", own + b"\n\n", line(2) + b"\n", own + b"\n")
+    assert ids(list(snapshot(str(tmp_path), "2000-01-01"))) == ["1", "2"]
+    log = RequestLog(str(tmp_path))
+    assert ids(log.move()) == ["1", "2"]
+    assert log.move() == []
+    assert archived(tmp_path) == ["1", "2"]

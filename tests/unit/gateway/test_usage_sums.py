@@ -75,3 +75,15 @@ def test_a_line_that_is_none_is_counted_as_damaged(text: str) -> None:
 def test_what_was_before_or_after_is_left_out() -> None:
     made = sums({**ANSWERED, "time": NOON - 1}, ANSWERED, {**ANSWERED, "time": NOON + 9}, since=NOON, until=NOON + 9)
     assert [row["requests"] for row in made.rows()] == [1]
+
+
+@pytest.mark.parametrize("moment", ["1e300", "-1", "NaN", "Infinity", "5e9"])
+def test_a_line_of_no_time_is_damaged(moment: str) -> None:
+    found = UsageSums()
+    found.add(f'{{"time": {moment}, "status": 200}}'.encode())
+    assert (found.damaged, found.rows()) == (1, [])
+
+
+def test_what_takes_no_tokens_has_no_count_to_miss() -> None:
+    rows = [{**ANSWERED, "usage": "-", "path": path} for path in ("/tokenize", "/embedding")]
+    assert [row["uncounted"] for row in sums(*rows).rows()] == [1]
