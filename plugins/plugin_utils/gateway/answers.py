@@ -82,6 +82,12 @@ def own_errors(names: list[str], max_body_kib: int) -> dict[str, str]:
         "internal": error(
             invalid, "internal_field", "%[var(txn.internal)] is for llama-server's own front ends: leave it out"
         ),
+        "host": error(
+            forbidden,
+            "unknown_host",
+            "the gateway is not known by the name that it was asked under: use localhost, or list that name in "
+            "gateway_tls_names",
+        ),
         **user_errors(),
         "no_model": error(
             invalid,
@@ -107,11 +113,17 @@ def user_errors() -> dict[str, str]:
             f"{USER} may not use the model {MODEL}",
             param="model",
         ),
+        "no_model_of_user": error(
+            "invalid_request_error",
+            "model_not_found",
+            f"{USER} has no model {MODEL}: /v1/models lists those that there are",
+            param="model",
+        ),
         "uncounted": error(
             "invalid_request_error",
             "no_count",
             "answers to %[var(txn.uncounted),json(utf8s)] tell no count of tokens, and yours are limited: use the "
-            "addresses of OpenAI's API below /v1, and no response_fields",
+            "addresses of OpenAI's API below /v1, documents for texts, and no response_fields",
         ),
         "no_tokens_left": error(
             limited, "tokens_per_day", f"{USER} has used up the tokens of this day, which ends at midnight in UTC"

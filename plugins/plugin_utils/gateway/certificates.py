@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -37,9 +38,13 @@ def gateway_tls(settings: Mapping[str, Any], pair: Mapping[str, str], kept: Mapp
     if bool(settings["certificate_file"]) != bool(settings["key_file"]):
         return {"files": {}, "problems": ["gateway_certificate_file and gateway_key_file go together: set both"]}
     if not settings["tls"]:
-        return {"files": {}, "problems": []}
+        problem = "gateway_certificate_file is set and gateway_tls is not, so that nothing would be encrypted: set both"
+        return {"files": {}, "problems": [f"{problem} (gateway {settings['name']})"] if pair else []}
     if not pair:
-        return {"files": own_files(kept, settings["certificate_names"], now), "problems": []}
+        names = settings["certificate_names"]
+        odd = [name for name in names if not _is_name(name)]
+        problems = [f"{name!r} is no name that a certificate can hold: see gateway_tls_names" for name in odd]
+        return {"files": {} if problems else own_files(kept, names, now), "problems": problems}
     found = [*mode_problems(settings["key_file"], pair["key"]), *pair_problems(**pair, now=now)]
     problems = [f"{problem} (gateway {settings['name']})" for problem in found]
     return {"files": {PAIR: "\n".join([pair["certificate"], pair["key"], ""])}, "problems": problems}
@@ -48,8 +53,9 @@ def gateway_tls(settings: Mapping[str, Any], pair: Mapping[str, str], kept: Mapp
 def mode_problems(path: str, key: str) -> Iterator[str]:
     """Problems of who may read the key's file on the controller; one that ansible-vault encrypted may be read."""
     try:
-        status = Path(path).stat()
-        is_plain = Path(path).read_text(encoding="utf-8", errors="replace").strip() == key.strip()
+        found = Path(path).expanduser()
+        status = found.stat()
+        is_plain = found.read_text(encoding="utf-8", errors="replace").strip() == key.strip()
     except OSError:
         return  # found by Ansible elsewhere, below a folder of files
     if is_plain and status.st_mode & 0o077:
@@ -107,9 +113,13 @@ def own_files(kept: Mapping[str, str], names: Sequence[str], now: datetime.datet
 
 
 def _will_do(kept: Mapping[str, str], names: Sequence[str], now: datetime.datetime) -> bool:
-    """True for a kept pair that is for these names and will not end soon."""
-    certificate = x509.load_pem_x509_certificate(kept[PAIR].encode())
-    alternatives = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    """True for a kept pair of the kept authority that is for these names and will not end soon."""
+    try:
+        certificate = x509.load_pem_x509_certificate(kept[PAIR].encode())
+        certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(kept[AUTHORITY].encode()))
+        alternatives = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):  # damaged, or one that was given before
+        return False
     return certificate.not_valid_after_utc - now > datetime.timedelta(days=RENEWED_BEFORE_DAYS) and {
         str(name.value) for name in alternatives
     } == {str(_general(name).value) for name in names}
@@ -117,10 +127,15 @@ def _will_do(kept: Mapping[str, str], names: Sequence[str], now: datetime.dateti
 
 def _authority(kept: Mapping[str, str], now: datetime.datetime) -> tuple[x509.Certificate, Any]:
     """The authority that is kept, while it outlasts a new certificate; else a new one, which clients have to learn."""
-    if kept.get(AUTHORITY) and kept.get(AUTHORITY_KEY):
-        authority = x509.load_pem_x509_certificate(kept[AUTHORITY].encode())
-        if authority.not_valid_after_utc - now > datetime.timedelta(days=DAYS):
-            return authority, serialization.load_pem_private_key(kept[AUTHORITY_KEY].encode(), password=None)
+    try:
+        authority = x509.load_pem_x509_certificate(kept.get(AUTHORITY, "").encode())
+        kept_key: Any = serialization.load_pem_private_key(kept.get(AUTHORITY_KEY, "").encode(), password=None)
+    except (ValueError, TypeError):  # none, or damaged
+        pass
+    else:
+        lasts = authority.not_valid_after_utc - now > datetime.timedelta(days=DAYS)
+        if lasts and authority.public_key() == kept_key.public_key():
+            return authority, kept_key
     key = ec.generate_private_key(ec.SECP256R1())
     name = _name("Llama Nexus gateway authority")
     usage = {
@@ -154,6 +169,14 @@ def _general(name: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(name.strip("[]")))
     except ValueError:
         return x509.DNSName(name)
+
+
+def _is_name(name: str) -> bool:
+    try:
+        _general(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _pem(certificate: x509.Certificate) -> str:

@@ -79,6 +79,7 @@ def setting_problems(settings: Settings) -> Iterator[str]:
     for number, least in (
         ("log_keep_days", 1),
         ("max_body_kib", 64),
+        ("hold_timeout", 1),
         ("max_connections", 1),
         ("queue_timeout", 1),
         ("threads", 1),
@@ -183,8 +184,8 @@ def models_of(settings: Settings, offers: list[dict[str, Any]]) -> list[dict[str
 
 def _affinity(settings: Settings, name: str, offers: list[dict[str, Any]]) -> bool:
     """True where conversations go back to their server: that is wanted, there is a choice, and a prefix is kept."""
-    options = settings["models"].get(name) or {}
-    wanted = options.get("affinity")
+    options = settings["models"].get(name)
+    wanted = options.get("affinity") if isinstance(options, Mapping) else None  # else it is one of the problems
     return (
         bool(settings["affinity"] if wanted is None else wanted)
         and len(offers) > 1
@@ -202,5 +203,8 @@ def override_problems(settings: Settings, models: list[dict[str, Any]]) -> Itera
     for name, options in settings["models"].items():
         if known and name not in known:
             yield f"gateway_models names {name}, which no instance serves: it has {', '.join(sorted(known))}"
-        if not isinstance(options, Mapping) or set(options) - {"affinity"}:
+        is_meant = isinstance(options, Mapping) and all(
+            option == "affinity" and isinstance(value, bool) for option, value in options.items()
+        )
+        if not is_meant:
             yield f"gateway_models.{name} is to hold affinity: true or false, and nothing else"

@@ -6,6 +6,7 @@ their defaults from the role's argument specs.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from ...module_utils.hostlib.connections import is_local
 ROLE = Path(__file__).resolve().parents[3] / "roles" / "gateway"
 PREFIX = "gateway_"
 GROUP, FLEET, HERE = "gateways", "gpu-hosts", "local"
+HOST_NAME = re.compile(r"[A-Za-z0-9._:\[\]-]+")
 SPEC_KEYS = ("type", "elements", "choices", "default")
 
 Variables = Mapping[str, Any]
@@ -49,8 +51,8 @@ def is_enabled(name: str, groups: Mapping[str, Iterable[str]], variables: Variab
 def gateway_settings(variables: Variables, name: str, groups: Mapping[str, Iterable[str]]) -> dict[str, Any]:
     """Settings of a gateway by the names of the role's variables without their prefix, and what makes it.
 
-    Beside those: ``name``; ``root``, its folder; ``is_here``, whether it is the machine that Ansible runs on; and
-    ``problems``, what is of a wrong type, one line each.
+    Beside those: ``name``; ``root``, its folder; ``certificate_names``; ``host_names``, as browsers send them;
+    ``is_here``, whether it is the machine that Ansible runs on; and ``problems``, what is of a wrong type, a line each.
 
     Args:
         variables: the host's, ``hostvars[name]``.
@@ -65,10 +67,12 @@ def gateway_settings(variables: Variables, name: str, groups: Mapping[str, Itera
     problems = [" ".join(str(message).split()) for message in result.error_messages]
     problems += [f"gateway_hosts names {', '.join(unknown)}, which the inventory lacks"] if unknown else []
     address = str(variables.get("ansible_host") or name)
+    names = list(dict.fromkeys([name, address, "localhost", "127.0.0.1", *values["tls_names"]]))
     return {
         **values,
         "name": name,
-        "certificate_names": list(dict.fromkeys([name, address, "localhost", "127.0.0.1", *values["tls_names"]])),
+        "certificate_names": names,
+        "host_names": sorted({one.lower() for one in (*names, values["host"], "[::1]") if HOST_NAME.fullmatch(one)}),
         "root": f"{prefix}/gateway",
         "is_here": is_local(variables.get("ansible_connection")),
         "problems": [f"{problem} (gateway {name})" for problem in problems],

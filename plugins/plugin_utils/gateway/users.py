@@ -84,6 +84,7 @@ def _option_problems(where: str, options: Mapping[str, Any], known: list[str] | 
 
 def user_maps(users: Users) -> dict[str, dict[str, str]]:
     """The maps of users, by their place below the gateway's folder. Keys are in them as hashes, in capitals."""
+    users = {str(name): user for name, user in users.items()}  # YAML reads digits as a number
     return {
         KEYS: {hashlib.sha256(str(user["key"]).encode()).hexdigest().upper(): name for name, user in users.items()},
         USER_MODELS: {
@@ -100,4 +101,5 @@ def user_maps(users: Users) -> dict[str, dict[str, str]]:
 
 def token_limits(users: Users) -> dict[str, int]:
     """The tokens that users have a day, of those that have a limit."""
-    return {name: user["tokens_per_day"] for name, user in users.items() if user.get("tokens_per_day") is not None}
+    limits = {str(name): user.get("tokens_per_day") for name, user in users.items()}
+    return {name: limit for name, limit in limits.items() if limit is not None}

@@ -104,3 +104,30 @@ def test_a_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
     file.write_text("$ANSIBLE_VAULT;1.1;AES256")
     file.chmod(0o644)
     assert gateway_tls(settings, pair, {})["problems"] == []
+
+
+@pytest.mark.parametrize("name", [PAIR, AUTHORITY])
+@pytest.mark.parametrize("text", ["", "damaged", "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"])
+def test_what_is_damaged_is_made_anew(name: str, text: str) -> None:
+    first = own_files({}, NAMES, NOW)
+    made = own_files({**first, name: text}, NAMES, NOW)
+    certificate, authority = x509.load_pem_x509_certificates(made[PAIR].encode())
+    certificate.verify_directly_issued_by(authority)
+    assert (made[AUTHORITY] == first[AUTHORITY]) == (name == PAIR)
+
+
+def test_a_pair_of_another_authority_that_was_given_before_is_replaced() -> None:
+    first, other = own_files({}, NAMES, NOW), own_files({}, NAMES, NOW)
+    made = own_files({**first, PAIR: other[PAIR]}, NAMES, NOW)
+    assert made[AUTHORITY] == first[AUTHORITY]
+    assert made[PAIR] not in (first[PAIR], other[PAIR])
+
+
+def test_names_that_no_certificate_holds_and_a_pair_without_tls_are_refused() -> None:
+    settings = {"tls": True, "certificate_file": "", "key_file": "", "certificate_names": ["münchen"], "name": "front"}
+    assert gateway_tls(settings, {}, {})["problems"] == [
+        "'münchen' is no name that a certificate can hold: see gateway_tls_names"
+    ]
+    without = {**settings, "tls": False, "certificate_file": "/c.pem", "key_file": "/k.pem"}
+    [problem] = gateway_tls(without, {"certificate": "c", "key": "k"}, {})["problems"]
+    assert "gateway_tls is not" in problem

@@ -12,7 +12,7 @@ EVERYWHERE = "0.0.0.0"  # noqa: S104 - declared, and not bound
 SETTINGS: dict[str, Any] = {
     "name": "front", "host": "127.0.0.1", "port": 3000, "hosts": ["front", "rig-1", "rig-2"], "users": {},
     "models": {}, "affinity": True, "is_here": False, "max_body_kib": 2048, "max_connections": 100,
-    "queue_timeout": 60, "threads": 1, "log_keep_days": 90, "problems": [],
+    "queue_timeout": 60, "hold_timeout": 300, "threads": 1, "log_keep_days": 90, "problems": [],
 }  # fmt: skip
 
 
@@ -114,6 +114,12 @@ REFUSED: dict[str, tuple[list[dict[str, Any]], dict[str, Any], str]] = {
         [row("rig-1", instance("main", "tiny"))], {"models": {"tinny": {"affinity": True}}},
         "gateway_models names tinny, which no instance serves: it has tiny",
     ),
+    "an option of another kind": (
+        [row("rig-1", instance("main", "tiny"))], {"models": {"tiny": {"affinity": "false"}}},
+        "gateway_models.tiny is to hold affinity",
+    ),
+    "no options": ([row("rig-1", instance("main", "tiny"))], {"models": {"tiny": True}}, "gateway_models.tiny is to"),
+    "no wait": ([], {"hold_timeout": -1}, "gateway_hold_timeout of front is -1: use 1 or more"),
     "an unknown option": (
         [row("rig-1", instance("main", "tiny"))], {"models": {"tiny": {"afinity": True}}},
         "gateway_models.tiny is to hold affinity: true or false, and nothing else",
