@@ -361,16 +361,16 @@ def _tensors(cursor: _Cursor, count: int) -> list[Tensor]:
         dimensions = cursor.number(U32)
         if dimensions > MAX_DIMENSIONS:
             raise cursor.damaged(f"tensor {_shown(name)} has {dimensions} dimensions, more than {MAX_DIMENSIONS}")
-        shape = tuple(cursor.number(U64) for _ in range(dimensions))
+        shape = tuple(cursor.number(U64) for _ in range(dimensions)) or (1,)  # as llama.cpp fills up what is not there
         kind, offset = cursor.number(U32), cursor.number(U64)
         per_block = TENSOR_TYPES[kind].per_block if kind in TENSOR_TYPES else 1
         if kind > MAX_TYPE:
             raise cursor.damaged(f"tensor {_shown(name)} has data of type {kind}")
-        if max(shape, default=0) >= MAX_ELEMENTS or _product(shape) >= MAX_ELEMENTS:
+        if max(shape) >= MAX_ELEMENTS or _product(shape) >= MAX_ELEMENTS:
             raise cursor.damaged(f"tensor {_shown(name)} has the shape {shape}, too large to be true")
-        if (shape[0] if shape else 1) % per_block:
+        if shape[0] % per_block:
             raise cursor.damaged(
-                f"tensor {_shown(name)} has rows of {(*shape, 1)[0]} elements, its type blocks of {per_block}"
+                f"tensor {_shown(name)} has rows of {shape[0]} elements, its type blocks of {per_block}"
             )
         if name in tensors:
             raise cursor.damaged(f"tensor {_shown(name)} stands there twice")

@@ -154,6 +154,11 @@ def test_of_a_tensor_type_that_is_newer_only_the_start_counts() -> None:
     assert header.end_bytes == header.data_start + 64 + 128
 
 
+def test_a_tensor_without_dimensions_has_one_element_as_for_llama_cpp() -> None:
+    header = parsed(head(tensor(shape=()), tensor(b"b", offset=32), tensors=2), 1 << 20)
+    assert [(one.shape, one.size_bytes) for one in header.tensors] == [((1,), 4), ((32,), 128)]
+
+
 # By what is wrong the header, and what is said of it.
 BROKEN = {
     "another format": (b"<!doctype html>", "is not a GGUF file: it begins with b'<!do', not with b'GGUF'"),
