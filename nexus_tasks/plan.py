@@ -118,7 +118,8 @@ def _of_inventory(given: argparse.Namespace, words: Sequence[str]) -> int:
         sys.stdout.write(json.dumps(planned.as_json(rows), indent=2) + "\n")
     else:
         _console().print(planned.table(rows))
-    problems = {row.declared.server: row.problem for row in rows if row.problem}
+    # What is wrong with the memory that is declared is told once, by the host's name.
+    problems = {row.declared.server: row.problem for row in rows if row.problem and not row.declared.problem}
     for name, why in {**problems, **fleet.lost}.items():
         sys.stderr.write(f"{name}: {why}\n")
     sys.stderr.write(f"record: {path}\n")

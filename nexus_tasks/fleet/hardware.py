@@ -11,17 +11,19 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from nexus_tasks.core.errors import DeployError
 from nexus_tasks.fleet import inventory
+from nexus_tasks.hostlib.terminal_text import shortened
 from nexus_tasks.records import store
 
 DECLARED, ASKED, REMEMBERED, NOT_KNOWN = "declared", "asked", "remembered", "unknown"
 OLDEST_LOOKED_AT = 200  # records of plans
+SHOWN = 40  # characters of a declaration in an error
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,13 @@ class Hardware:
 
 @dataclass(frozen=True)
 class Found:
-    """Memory of hosts by name, and why it is not known of the others."""
+    """Memory of hosts by name, and why it is not known of the others; ``malformed`` are those problems that what is
+    declared has.
+    """
 
     known: Mapping[str, Hardware]
     problems: Mapping[str, str] = field(default_factory=dict)
+    malformed: Mapping[str, str] = field(default_factory=dict)
 
 
 def of_pattern(pattern: str | None, results: Path) -> Found:
@@ -60,7 +65,11 @@ def of_hosts(described: Sequence[Mapping[str, Any]], results: Path, *, ask_again
         described: each with ``host``, ``gpu_memory`` and ``host_memory``, None where they are not declared.
         results: where records are.
         ask_again: whether hosts are asked whatever they said before.
+
+    Of a host whose declaration is malformed nothing is known, and nothing is asked.
     """
+    malformed = {host["host"]: "; ".join(wrong) for host in described if (wrong := list(_malformed(host)))}
+    described = [host for host in described if host["host"] not in malformed]
     declared = {host["host"]: _declared(host) for host in described if host["gpu_memory"] is not None}
     others = [host["host"] for host in described if host["host"] not in declared]
     known = {} if ask_again else _remembered(others, results)
@@ -70,13 +79,34 @@ def of_hosts(described: Sequence[Mapping[str, Any]], results: Path, *, ask_again
     found = {**declared, **known, **asked}
     return Found(
         {name: one if memory[name] is None else replace(one, memory_mib=memory[name]) for name, one in found.items()},
-        problems,
+        {**problems, **malformed},
+        malformed,
     )
 
 
+def _malformed(host: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with the memory that is declared of a host, one line each."""
+    sizes = [] if host["gpu_memory"] is None else _as_list(host["gpu_memory"])
+    for cell in sizes:
+        if _number(cell) is None:
+            yield f"llama_server_gpu_memory has {_shown(cell)}: write the MiB of each GPU, as in [24576, 16384]"
+    if host["host_memory"] is not None and _number(host["host_memory"]) is None:
+        yield f"llama_server_host_memory is {_shown(host['host_memory'])}: write its MiB, as in 65536"
+
+
+def _shown(value: Any) -> str:
+    return shortened(repr(value), SHOWN)
+
+
 def _declared(host: Mapping[str, Any]) -> Hardware:
-    sizes = host["gpu_memory"] if isinstance(host["gpu_memory"], list) else []
-    return Hardware(_sizes(sizes), None, DECLARED)
+    return Hardware(_sizes(_as_list(host["gpu_memory"])), None, DECLARED)
+
+
+def _as_list(value: Any) -> list[Any]:
+    """A value as Ansible takes one of type list: a number is its only item, and a text has commas between items."""
+    if isinstance(value, list):
+        return value
+    return value.split(",") if isinstance(value, str) else [value]
 
 
 def _sizes(cells: Iterable[Any]) -> tuple[float, ...]:

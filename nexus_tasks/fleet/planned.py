@@ -20,7 +20,7 @@ from rich import box
 from rich.table import Table
 
 from nexus_tasks.core.errors import UsageError
-from nexus_tasks.core.text import MISSING
+from nexus_tasks.core.text import MISSING, listing, plural
 from nexus_tasks.fleet import hardware, inventory
 from nexus_tasks.fleet.hardware import Hardware
 from nexus_tasks.hostlib.model_shape import ModelShape
@@ -56,6 +56,8 @@ class Declared:
     """Number and MiB of each that the instance may use."""
     memory_mib: float | None = None
     """The host's own; None where it is not known."""
+    problem: str = ""
+    """Why there is nothing to plan on: the host's memory is declared wrongly, or a GPU is not there."""
 
     @property
     def server(self) -> str:
@@ -76,7 +78,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Fleet:
-    """Models and memory of the hosts of a pattern; ``lost`` says by host why something of it is not known."""
+    """Models and memory of the hosts of a pattern; ``lost`` says by host what is wrong there, or not known of it."""
 
     models: Sequence[Declared]
     hardware: Mapping[str, Hardware]
@@ -94,17 +96,29 @@ def declared_models(pattern: str, results: Path, *, ask_again: bool = False) -> 
     """
     hosts, lost = inventory.answer(pattern or inventory.default_pattern(), "playbooks/planned.yml", "planned_file")
     found = hardware.of_hosts(hosts, results, ask_again=ask_again)
-    models = [one for host in hosts for one in _of_host(host, found.known.get(host["host"]))]
-    malformed = {host["host"]: "; ".join(problems) for host in hosts if (problems := host["declared"]["problems"])}
-    return Fleet(models, found.known, {**found.problems, **malformed, **lost})
+    models: list[Declared] = []
+    wrong: dict[str, str] = {}
+    for host in hosts:
+        name = host["host"]
+        own = list(_of_host(host, found.known.get(name), found.malformed.get(name, "")))
+        models += own
+        lines = [found.problems.get(name, ""), *host["declared"]["problems"], *(one.problem for one in own)]
+        wrong[name] = "; ".join(dict.fromkeys(filter(None, lines)))
+    return Fleet(models, found.known, {**{name: why for name, why in wrong.items() if why}, **lost})
 
 
-def _of_host(host: Mapping[str, Any], known: Hardware | None) -> Iterator[Declared]:
+def _of_host(host: Mapping[str, Any], known: Hardware | None, malformed: str) -> Iterator[Declared]:
     for one in host["declared"]["models"]:
         profiles = _needed_profiles(host["declared"]["profiles"], [one["model"], *one["argv"]])
-        gpus = _gpus(known.gpus_mib if known else (), one["gpus"])
-        memory = known.memory_mib if known else None
-        yield Declared(host["host"], one["instance"], one["model"], tuple(one["argv"]), profiles, gpus, memory)
+        gpus = dict(enumerate(known.gpus_mib)) if known else {}
+        chosen = _numbers(one["gpus"])
+        missing = [number for number in chosen if number not in gpus] if known else []
+        yield Declared(
+            host["host"], one["instance"], one["model"], tuple(one["argv"]), profiles,
+            tuple((number, gpus[number]) for number in chosen or gpus if number in gpus),
+            known.memory_mib if known else None,
+            _missing(one["instance"].partition(":")[0], missing, gpus) if missing else malformed,
+        )  # fmt: skip
 
 
 def _needed_profiles(profiles: Mapping[str, Any], words: Sequence[str]) -> str:
@@ -112,11 +126,18 @@ def _needed_profiles(profiles: Mapping[str, Any], words: Sequence[str]) -> str:
     return json.dumps({name: profiles[name] for name in sorted(set(words) & set(profiles))}, sort_keys=True)
 
 
-def _gpus(memory: Sequence[float], chosen: Sequence[Any] | None) -> tuple[tuple[int, float], ...]:
-    """The GPUs that an instance may use; those named by UUID are taken for all of them."""
-    there = list(enumerate(memory))
-    numbers = [int(one) for one in chosen or () if str(one).isdigit()]
-    return tuple(gpu for number in numbers for gpu in there if gpu[0] == number) if numbers else tuple(there)
+def _numbers(chosen: Sequence[Any] | None) -> list[int]:
+    """The numbers of the GPUs that an instance names; none, which is all of them, where one is named by its UUID."""
+    names = list(dict.fromkeys(map(str, chosen or ())))
+    return [int(name) for name in names] if all(name.isdecimal() for name in names) else []
+
+
+def _missing(instance: str, missing: Sequence[int], gpus: Mapping[int, float]) -> str:
+    named, there = listing(list(map(str, missing))), plural(len(gpus), "GPU")
+    return (
+        f"instance {instance}: gpus names {named}, and the host has {there}, counted from 0: correct gpus, or "
+        "llama_server_gpu_memory"
+    )
 
 
 # ---- Plans
@@ -127,7 +148,7 @@ def plan_all(declared: Sequence[Declared], open_model: OpenModel) -> list[Row]:
     made: dict[tuple[object, ...], tuple[MemoryPlan | None, str]] = {}
     rows = []
     for one in declared:
-        key = (one.model, one.argv, one.profiles, one.gpus, one.memory_mib)
+        key = (one.model, one.argv, one.profiles, one.gpus, one.memory_mib, one.problem)
         if key not in made:
             made[key] = _plan(one, open_model)
         rows.append(Row(one, *made[key]))
@@ -138,6 +159,8 @@ def plan_all(declared: Sequence[Declared], open_model: OpenModel) -> list[Row]:
 
 
 def _plan(one: Declared, open_model: OpenModel) -> tuple[MemoryPlan | None, str]:
+    if one.problem:
+        return None, one.problem
     try:
         options, _ = parse_options(one.argv)
         draft = open_model(options.model_draft, one.profiles) if options.model_draft else None

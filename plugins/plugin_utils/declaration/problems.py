@@ -66,7 +66,6 @@ def instance_problems(name: str, options: Any, settings: Settings) -> Iterator[s
     yield from argument_problems(values.get("extra_args", []), settings)
     yield from release_problems(values, settings)
     yield from environment_problems(values)
-    yield from gpu_problems(values.get("gpus"))
 
 
 def form_problems(options: Any) -> Iterator[str]:
@@ -77,7 +76,9 @@ def form_problems(options: Any) -> Iterator[str]:
     if "api_key" in given(options):
         yield "api_key is api_keys now: write api_keys: {NAME: KEY}, a key for each client or group of clients"
     options = _without_keys(options)
-    yield from parsed(options, instance_spec())[1]
+    values, wrong = parsed(options, instance_spec())
+    yield from wrong
+    yield from gpu_problems(values.get("gpus"))
     if "model" in options and "models" in options:
         yield "it has both model and models: use models for a router that loads several on demand, else model"
     elif "model" not in options and "models" not in options:

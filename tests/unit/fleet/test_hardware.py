@@ -36,6 +36,33 @@ def test_what_is_declared_is_not_asked_for(asked: list[str], tmp_path: Path) -> 
     assert asked == []
 
 
+@pytest.mark.parametrize(
+    ("given", "sizes"),
+    [(24576, (24576,)), ("24576", (24576,)), ("24576,16384", (24576, 16384)), ([24576, " 8 "], (24576, 8)), ([], ())],
+)
+def test_a_declaration_is_read_as_ansible_reads_a_list(given: Any, sizes: tuple[float, ...], tmp_path: Path) -> None:
+    found = hardware.of_hosts([described("rig", given)], tmp_path, ask_again=False)
+    assert (found.known["rig"].gpus_mib, found.problems) == (sizes, {})
+
+
+@pytest.mark.parametrize("given", [[24576, "16 GB"], {"a": 24576}, [-5], [9999999999], ["x" * 999], True, "", [None]])
+def test_of_a_host_whose_gpus_are_declared_wrongly_nothing_is_known(
+    given: Any, asked: list[str], tmp_path: Path
+) -> None:
+    found = hardware.of_hosts([described("rig", given, 64000)], tmp_path, ask_again=True)
+    assert (found.known, asked) == ({}, [])
+    assert found.problems == found.malformed
+    assert found.problems["rig"].startswith("llama_server_gpu_memory has ")
+    assert len(found.problems["rig"]) < 140
+
+
+@pytest.mark.parametrize("given", ["64 GB", -1, [65536], {"a": 1}])
+def test_nor_where_its_own_memory_is(given: Any, asked: list[str], tmp_path: Path) -> None:
+    found = hardware.of_hosts([described("rig", memory=given)], tmp_path, ask_again=False)
+    assert (found.known, asked) == ({}, [])
+    assert found.problems["rig"].startswith(f"llama_server_host_memory is {given!r}: write its MiB")
+
+
 def test_what_a_host_said_last_counts_until_it_is_asked_again(asked: list[str], tmp_path: Path) -> None:
     write_record(tmp_path, [machine("rig", [1024], "asked", "2026-01-01T00:00:00+00:00")], name="1-a")
     write_record(tmp_path, [machine("rig", [2048], "remembered", "2026-02-01T00:00:00+00:00")], name="2-b")

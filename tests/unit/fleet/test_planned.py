@@ -11,6 +11,7 @@ from rich.console import Console
 
 from nexus_tasks import plan
 from nexus_tasks.fleet import inventory, planned
+from nexus_tasks.fleet.hardware import Hardware
 from nexus_tasks.model_store.memory import DOES_NOT_FIT, FITS, UNKNOWN
 from nexus_tasks.model_store.model_sources import open_model
 from nexus_tasks.records import store
@@ -95,10 +96,31 @@ def test_a_model_is_read_once_whatever_else_its_hosts_serve(hosts: list[dict[str
 
 
 def test_without_known_gpus_there_is_no_verdict(hosts: list[dict[str, Any]], model: Path) -> None:
-    hosts.append(host("rig", model, ["No devices were found"], {"main": SMALL}))
+    hosts.append(host("rig", model, [], {"main": SMALL}))
     (row,) = rows()
     assert row.plan is not None
     assert row.verdict == UNKNOWN
+
+
+def test_what_is_planned_on_memory_that_is_not_there_has_no_plan_and_its_host_is_named_once(
+    hosts: list[dict[str, Any]], model: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    hosts.append(host("mistyped", model, [24576, "16 GB"], {"main": SMALL, "two": SMALL}))
+    hosts.append(host("short", model, [24576], {"main:a": {**SMALL, "gpus": ["5"]}, "main:b": {"gpus": ["5"]}}, ram=64))
+    assert plan.main(["-l", "all", "--results", str(tmp_path), "--json"]) == 1
+    shown = capsys.readouterr()
+    assert [(row["plan"], row["verdict"]) for row in json.loads(shown.out)] == [(None, UNKNOWN)] * 4
+    mistyped, short, _ = shown.err.splitlines()
+    assert mistyped.startswith("mistyped: llama_server_gpu_memory has '16 GB': write the MiB of each GPU")
+    assert short.startswith("short: instance main: gpus names 5, and the host has 1 GPU, counted from 0: correct gpus")
+
+
+def test_an_instance_that_names_one_of_its_gpus_by_uuid_is_planned_with_all_of_them() -> None:
+    one = {"instance": "main", "model": "m", "argv": [], "gpus": ["0", "GPU-12ab"]}
+    described = {"host": "rig", "declared": {"models": [one], "profiles": {}}}
+    known = Hardware((8000.0, 6000.0), None, "declared")
+    (declared,) = planned._of_host(described, known, "")
+    assert (declared.gpus, declared.problem) == (((0, 8000.0), (1, 6000.0)), "")
 
 
 def test_the_hosts_own_memory_counts_with_all_that_it_serves(hosts: list[dict[str, Any]], model: Path) -> None:

@@ -54,6 +54,7 @@ def test_keys_stay_where_they_are_and_what_is_malformed_is_left_out() -> None:
         ({"main": {"model": "large", "models": {"a": {"model": "small"}}}}, "instance main: it has both model and mo"),
         ({"main": {"models": {"a": 7}, "port": 8600}}, "instance main: model a: it is no dict"),
         ({"main": {"models": {"a": {"ctx_size": 1}}, "port": 8600}}, "instance main: model a: "),
+        ({"main": {"model": "large", "gpus": ["0", "0"]}}, "instance main: gpus names one twice"),
     ],
 )  # fmt: skip
 def test_what_is_malformed_is_told(instances: object, problem: str) -> None:
