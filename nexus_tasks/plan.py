@@ -16,12 +16,13 @@ import functools
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from nexus_tasks.core.errors import UsageError, command_line
+from nexus_tasks.hostlib import argv as words_of
 from nexus_tasks.model_store import plan_text
 from nexus_tasks.model_store.cross_check import Checked, cross_check
 from nexus_tasks.model_store.memory import Gpu, MemoryPlan
@@ -55,43 +56,74 @@ def mebibytes(text: str) -> float:
     return value
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, bool]]:
+    """The command's parser, and of each of its flags whether a value follows."""
     parser = argparse.ArgumentParser(
         prog="nox -s plan --",
         usage="%(prog)s MODEL|-l PATTERN [--gpus MIB,…] [--host-memory MIB] [--engine ENGINE] [--on HOST] [--json]\n"
         "       [options of llama-server]",
         description="Tell what a llama-server will take of each GPU and of the host, from its model's header.",
-        allow_abbrev=False,  # -m and the like are llama-server's
+        allow_abbrev=False,
     )
     parser.add_argument(
         "model", metavar="MODEL", nargs="?", help="a path, an address, REPO:FILE of the hub, or a profile"
     )
-    parser.add_argument("-l", "--limit", metavar="PATTERN", help="hosts of the inventory, for all that they declare")
-    parser.add_argument("--gpus", type=free_memory, default=[], metavar="MIB,…", help="free MiB of each GPU")
-    parser.add_argument("--host-memory", type=mebibytes, metavar="MIB", help="free MiB of the host")
-    parser.add_argument("--ask", action="store_true", help="with -l: ask hosts for their memory again")
-    parser.add_argument(
-        "--engine", choices=["analytic", "llama.cpp"], default="analytic",
-        help="the project's rules, or llama.cpp's own program, which is held against them (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument("--on", metavar="HOST", help="ask llama.cpp on a host of the inventory, for its GPUs")
-    parser.add_argument("--release", type=Path, metavar="DIR", help="ask that of a release on this machine")
-    parser.add_argument("--json", action="store_true", help="write JSON, for programs")
-    parser.add_argument("--tag", metavar="TEXT", help="a name for the record; that of a MODEL is written only with it")
-    parser.add_argument(
-        "--results", type=Path, default=store.ROOT, metavar="DIR", help="where the records go (default: %(default)s)"
-    )
-    return parser
+    own = [
+        parser.add_argument(
+            "-l", "--limit", metavar="PATTERN", help="hosts of the inventory, for all that they declare"
+        ),
+        parser.add_argument("--gpus", type=free_memory, default=[], metavar="MIB,…", help="free MiB of each GPU"),
+        parser.add_argument("--host-memory", type=mebibytes, metavar="MIB", help="free MiB of the host"),
+        parser.add_argument("--ask", action="store_true", help="with -l: ask hosts for their memory again"),
+        parser.add_argument(
+            "--engine", choices=["analytic", "llama.cpp"], default="analytic",
+            help="the project's rules, or llama.cpp's own program, which is held against them (default: %(default)s)",
+        ),
+        parser.add_argument("--on", metavar="HOST", help="ask llama.cpp on a host of the inventory, for its GPUs"),
+        parser.add_argument("--release", type=Path, metavar="DIR", help="ask that of a release on this machine"),
+        parser.add_argument("--json", action="store_true", help="write JSON, for programs"),
+        parser.add_argument(
+            "--tag", metavar="TEXT", help="a name for the record; that of a MODEL is written only with it"
+        ),
+        parser.add_argument(
+            "--results", type=Path, default=store.ROOT, metavar="DIR",
+            help="where the records go (default: %(default)s)",
+        ),
+    ]  # fmt: skip
+    flags = {flag: action.nargs != 0 for action in own for flag in action.option_strings}
+    return parser, {**flags, "-h": False, "--help": False}
+
+
+def _split(words: Sequence[str], own: Mapping[str, bool]) -> tuple[list[str], list[str]]:
+    """The command's own words, and llama-server's: flags that are not the command's, each with what follows it.
+
+    argparse would take -lm for -l m, and the first value of any option for MODEL.
+    """
+    ours: list[str] = []
+    others: list[str] = []
+    part, awaits_value = ours, False
+    for word in words:
+        if not awaits_value and words_of.is_flag(word):
+            flag = words_of.flag_of(word)
+            part, awaits_value = (ours if flag in own else others), own.get(flag, False) and flag == word
+        else:
+            awaits_value = False
+        part.append(word)
+    return ours, others
 
 
 @command_line
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line of this module; see the module's docstring."""
-    given, words = _parser().parse_known_args(argv)
+    parser, own = _parser()
+    ours, others = _split(sys.argv[1:] if argv is None else argv, own)
+    given, unread = parser.parse_known_args(ours)
+    words = [*unread, *others]
     if given.limit is not None:
         return _of_inventory(given, words)
     if given.model is None:
-        raise UsageError("there is no model to plan", hint="name a MODEL, or hosts with -l PATTERN")
+        hint = "name a MODEL, before options of llama-server, or hosts with -l PATTERN"
+        raise UsageError("there is no model to plan", hint=hint)
     if given.ask:
         raise UsageError("--ask is about hosts of the inventory", hint="name them with -l PATTERN")
     if given.engine == "analytic" and (given.on or given.release):

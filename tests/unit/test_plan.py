@@ -41,6 +41,31 @@ def test_options_may_stand_before_the_model(model: str, capsys: pytest.CaptureFi
     assert "0 of 9 layers on GPUs" in capsys.readouterr().out
 
 
+def test_short_options_of_llama_server_that_begin_like_the_commands_own_are_its(
+    model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["-lm", "none", "-lv", "3", "-lcs", "x", "-lcd", "y", "-lzm", "-hff", "z"]
+    assert plan.main([model, *words, "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert made["devices"][-1]["mapped_mib"] == 0
+    assert made["options_without_effect"] == ["-lv", "-lcs", "-lcd", "-lzm", "-hff"]
+
+
+@pytest.mark.parametrize("words", [["-l=rig"], ["-l", "rig"], ["--limit=rig"], ["--limit", "rig"]])
+def test_hosts_are_named_with_their_option_alone(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert plan.main([*words, "-c", "4096"]) == 1
+    assert "-l plans what the inventory declares" in capsys.readouterr().err
+
+
+def test_the_value_of_an_option_before_the_model_is_not_taken_for_it(
+    model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert plan.main(["-c", "4096", model]) == 1
+    assert "name a MODEL, before options of llama-server" in capsys.readouterr().err
+    assert plan.main(["-c", "4096", "--gpus", "24576", model]) == 0
+    assert "4,096 tokens" in capsys.readouterr().out
+
+
 REFUSED = {
     "--bogus": "llama-server has no option --bogus",
     "--ctxsize 5": "did you mean --ctx-size?",
