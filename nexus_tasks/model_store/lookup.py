@@ -22,7 +22,7 @@ from .model_sources import open_hub_file, open_model
 from .registry import KnownModel, ModelFile, Variant
 from .variants import describe, shape_of_variant
 
-REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*(?<!\.gguf)")
+REPOSITORY = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}(?<!\.gguf)")  # longer names the hub has none of
 
 
 def look_up(

@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
+import huggingface_hub.errors
 import yaml
 
 from nexus_tasks.core.errors import UsageError
 from nexus_tasks.hostlib import gguf
-from nexus_tasks.hostlib.http_client import basic_authorization, open_address, without_user
+from nexus_tasks.hostlib.http_client import basic_authorization, open_address, origin_of, without_user
 from nexus_tasks.hostlib.model_shape import ModelShape, shape_of
 
 CATALOGUE = Path("group_vars/all")
@@ -58,7 +59,7 @@ def catalogue_of(folder: Path = CATALOGUE) -> dict[str, dict[str, Any]]:
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = _Plain(path.read_text(encoding="utf-8")).get_single_data()
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: not UTF-8, or no such day
         raise UsageError(f"{path} can't be read: {str(error).splitlines()[0]}", hint="correct it") from error
     return content if isinstance(content, dict) else {}
 
@@ -101,7 +102,7 @@ def _found(text: str, catalogue: Mapping[str, Mapping[str, Any]]) -> tuple[str, 
     """The path of a file here, or what reads it elsewhere."""
     if re.match(r"https?://", text):
         return text, _Remote(text, basic_authorization(text))
-    path = Path(text).expanduser()
+    path = _local(text)
     if path.is_file():
         return str(path), None
     if text in catalogue:
@@ -115,6 +116,13 @@ def _found(text: str, catalogue: Mapping[str, Mapping[str, Any]]) -> tuple[str, 
         f"there is no model {text}",
         hint=f"name a file, an http(s) address, REPO:FILE of the hub, or a profile: {known}",
     )
+
+
+def _local(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # there is no such user
+        return Path(text)
 
 
 def _of_profile(name: str, catalogue: Mapping[str, Mapping[str, Any]]) -> tuple[str, _Remote | None]:
@@ -142,7 +150,10 @@ def open_hub_file(repo: str, file: str, revision: str) -> ModelShape:
 
 
 def _of_hub(repo: str, file: str, revision: str) -> tuple[str, _Remote | None]:
-    url = huggingface_hub.hf_hub_url(repo, file, revision=revision, endpoint=os.environ.get("HF_ENDPOINT") or None)
+    try:
+        url = huggingface_hub.hf_hub_url(repo, file, revision=revision, endpoint=os.environ.get("HF_ENDPOINT") or None)
+    except huggingface_hub.errors.HFValidationError as error:
+        raise UsageError(f"{repo} is no name of a hub repository", hint="name it as OWNER/NAME") from error
     token = os.environ.get("HF_TOKEN", "")
     return url, _Remote(url, f"Bearer {token}" if token.isprintable() and token else None)
 
@@ -153,6 +164,10 @@ class _Remote:
     def __init__(self, first: str, authorization: str | None) -> None:
         self._first, self._authorization = without_user(first), authorization
         self._addresses: list[str] = []
+        try:
+            origin_of(self._first)
+        except ValueError as error:
+            raise UsageError(f"{_shown(self._first)} is no address: {error}", hint="correct it") from error
 
     def header(self, path: str) -> gguf.Header:
         """The header of a file by the path in its address; query and origin are those of the first."""

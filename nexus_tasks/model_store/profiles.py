@@ -73,10 +73,6 @@ def _base(name: str, profile: Mapping[str, Any]) -> str | None:
 
 def _files(profile: Mapping[str, Any]) -> list[Any]:
     """The words that say which files a profile means."""
-    return [
-        profile.get("repo"),
-        profile.get("file"),
-        profile.get("url"),
-        profile.get("path"),
-        *profile.get("files", []),
-    ]
+    listed = profile.get("files")
+    one = [profile.get(key) for key in ("repo", "file", "url", "path")]
+    return [*one, *(listed if isinstance(listed, list) else ())]

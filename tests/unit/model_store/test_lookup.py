@@ -62,3 +62,10 @@ def test_a_file_of_the_users_is_known_by_its_name(tmp_path: Path) -> None:
 def test_a_name_of_nothing_is_refused() -> None:
     with pytest.raises(UsageError, match="there is no model nosuch"):
         look_up("nosuch", CATALOGUE)
+
+
+def test_a_name_that_no_file_can_have_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="File name too long"):
+        look_up("a/" + "b" * 300, CATALOGUE)

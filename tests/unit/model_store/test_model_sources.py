@@ -130,6 +130,25 @@ def test_what_is_no_model_is_told_with_the_nearest_names(tmp_path: Path) -> None
         open_model("http://127.0.0.1:1/m.gguf", {})
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("a--b/c:x.gguf", "a--b/c is no name of a hub repository"),
+        (".a/b:x.gguf", ".a/b is no name of a hub repository"),
+        ("a/b.git:x.gguf", "a/b.git is no name of a hub repository"),
+        ("mine", "a/b/c is no name of a hub repository"),
+        ("http://[::1", "http://[::1 is no address: Invalid IPv6 URL"),
+        ("https:///m.gguf", "https:///m.gguf is no address: https:// is no http(s) address"),
+        ("~nobody-of-this-name/m.gguf", "there is no model ~nobody-of-this-name/m.gguf"),
+        ("x" * 300, "File name too long"),
+    ],
+)
+def test_a_malformed_name_is_told_as_such(name: str, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        open_model(name, {"mine": {"repo": "a/b/c", "file": "x.gguf"}})
+    assert said in caught.value.message
+
+
 def test_of_a_profile_with_several_files_the_first_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
     path = write(tmp_path / "m.gguf", MODELS["qwen3"])
@@ -149,9 +168,17 @@ def test_the_catalogue_is_the_projects_and_the_users_own(tmp_path: Path) -> None
     (tmp_path / "also.yml").write_text("llama_own_models: {b: {path: /own}}\nsecret: !vault |\n  $ANSIBLE_VAULT")
     (tmp_path / "vault.yml").write_text("$ANSIBLE_VAULT;1.1;AES256\n3032\n")
     assert catalogue_of(tmp_path) == {"a": {"path": "/a"}, "b": {"path": "/own"}}
-    (tmp_path / "broken.yml").write_text("llama_models: [")
-    with pytest.raises(UsageError, match=r"broken\.yml can't be read"):
+
+
+UNREADABLE = ["llama_models: [", "[" * 3000 + "]" * 3000, "day: 2026-13-45", "a: \x00", "a: \udcff"]
+
+
+@pytest.mark.parametrize("content", UNREADABLE, ids=["broken", "deep", "no day", "control", "not UTF-8"])
+def test_a_file_of_the_catalogue_that_can_not_be_read_is_named_in_a_line(content: str, tmp_path: Path) -> None:
+    (tmp_path / "broken.yml").write_text(content, encoding="utf-8", errors="surrogateescape")
+    with pytest.raises(UsageError, match=r"broken\.yml can't be read: .") as caught:
         catalogue_of(tmp_path)
+    assert "\n" not in caught.value.message
 
 
 def test_headers_alone_are_copied_from_a_file_and_from_an_address(files: type[Files], tmp_path: Path) -> None:

@@ -44,6 +44,11 @@ def test_profiles_of_the_same_model_are_found_by_name_and_by_repository() -> Non
     assert other_quantisations("/models/m.gguf", catalogue) == []
 
 
+@pytest.mark.parametrize("files", [None, 5, "m.gguf"])
+def test_malformed_files_of_a_profile_disturb_no_other(files: Any) -> None:
+    assert other_quantisations("m", {"m": {"path": "/m"}, "bad": {"path": "/bad", "files": files}}) == []
+
+
 def test_two_names_for_one_file_are_no_other_quantisation() -> None:
     one = {"repo": "a/b", "file": "m-Q4_0.gguf", "quantization": "Q4_0"}
     assert other_quantisations("m", {"m": one, "again": dict(one), "larger": {**one, "file": "m-Q8_0.gguf"}}) == [
