@@ -6,7 +6,7 @@
 
 MODEL is a path, an http(s) address, REPO:FILE of the Hugging Face hub, or a profile of the catalogue, which brings its
 recommended options. ``--gpus`` has the free MiB of each GPU; without it everything is planned for the host. All other
-options are llama-server's own. docs/memory.md says what the figures are.
+options are llama-server's own, behind MODEL. docs/memory.md says what the figures are.
 """
 
 from __future__ import annotations
