@@ -155,7 +155,7 @@ def _shown(found: Found, console: Console, *, as_json: bool) -> int:
         problems = [f"{host}: {message}" for host, message in found.failures.items()]
         raise DeployError("\n".join(problems), hint="mend it and run it again")
     for model in found.damaged():
-        console.print(f"{model} is not what was verified: fetch or deploy again", highlight=False)
+        console.print(f"{model} is not what was verified: fetch or deploy again", highlight=False, markup=False)
     return 1 if found.damaged() else 0
 
 

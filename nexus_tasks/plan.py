@@ -23,6 +23,7 @@ from rich.console import Console
 
 from nexus_tasks.core.errors import UsageError, command_line
 from nexus_tasks.hostlib import argv as words_of
+from nexus_tasks.hostlib.terminal_text import plain
 from nexus_tasks.model_store import plan_text
 from nexus_tasks.model_store.cross_check import Checked, cross_check
 from nexus_tasks.model_store.memory import Gpu, MemoryPlan
@@ -153,7 +154,7 @@ def _of_inventory(given: argparse.Namespace, words: Sequence[str]) -> int:
     # What is wrong with the memory that is declared is told once, by the host's name.
     problems = {row.declared.server: row.problem for row in rows if row.problem and not row.declared.problem}
     for name, why in {**problems, **fleet.lost}.items():
-        sys.stderr.write(f"{name}: {why}\n")
+        sys.stderr.write(plain(f"{name}: {why}\n"))
     sys.stderr.write(f"record: {path}\n")
     return 1 if problems or fleet.lost else 0
 

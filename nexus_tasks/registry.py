@@ -25,6 +25,7 @@ from rich.console import Console
 from nexus_tasks.core.arguments import parse
 from nexus_tasks.core.errors import UsageError, command_line
 from nexus_tasks.fleet import hardware, terminal
+from nexus_tasks.hostlib.terminal_text import plain
 from nexus_tasks.model_store import advice, lookup, registry_text
 from nexus_tasks.model_store.advice import Host
 from nexus_tasks.model_store.model_sources import catalogue_of
@@ -117,13 +118,13 @@ def _add(given: argparse.Namespace) -> int:
         except UsageError as error:
             if len(given.models) == 1:
                 raise
-            sys.stderr.write(f"{name}: {error.message}; {error.hint}\n")
+            sys.stderr.write(plain(f"{name}: {error.message}; {error.hint}\n"))
             failed += 1
             continue
         with Registry.opened() as registry:
             registry.put(model)
         planned = sum(bool(variant.needs) for variant in model.variants)
-        sys.stdout.write(f"{model.name}: {len(model.variants)} variants, plans of {planned}\n")
+        sys.stdout.write(plain(f"{model.name}: {len(model.variants)} variants, plans of {planned}\n"))
     return 1 if failed else 0
 
 
@@ -175,11 +176,11 @@ def _recommend(given: argparse.Namespace) -> int:
     elif found.offers:
         sys.stdout.write(registry_text.advice(found, terminal.width(Console())) + "\n")
     elif hosts:
-        sys.stdout.write(f"no variant of {entry.name} fits on any of these hosts\n")
+        sys.stdout.write(plain(f"no variant of {entry.name} fits on any of these hosts\n"))
     else:
         sys.stdout.write("of none of these hosts the GPUs are known\n")
     for name, why in {**unknown, **found.unplanned}.items():
-        sys.stderr.write(f"{name}: {why}\n")
+        sys.stderr.write(plain(f"{name}: {why}\n"))
     return 0 if found.offers else 1
 
 
@@ -234,7 +235,7 @@ def _known(results: Path) -> list[Entry]:
         problems = registry.remember(told, root, kinds)
         entries = overview(registry.models(), registry.uses(root), registry.ratings(), catalogue_of())
     for line in problems:
-        sys.stderr.write(f"{line}\n")
+        sys.stderr.write(plain(f"{line}\n"))
     return entries
 
 
@@ -248,7 +249,7 @@ class Progress:
         """Tell what is looked at now."""
         if time.monotonic() - self._since >= QUIET_S:
             self._since = time.monotonic()
-            sys.stderr.write(f"looking at {what} …\n")
+            sys.stderr.write(plain(f"looking at {what} …\n"))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table
 
 from nexus_tasks.core.text import MISSING, plural
+from nexus_tasks.hostlib.terminal_text import plain
 
 from .memory import HOST, DevicePlan, MemoryPlan
 from .remedies import Remedy
@@ -91,8 +92,9 @@ def lines(plan: MemoryPlan, found: Sequence[Remedy]) -> list[str]:
     """Lines above and below the table: the model first, then the verdict, remedies and notes."""
     context, host = plan.context, plan.devices[-1]
     shared = "sharing" if context.unified else f"of {context.n_ctx_seq:,} tokens, together"
+    name = " ".join(plain(plan.shape.name).split())  # whoever made the file chose it
     first = (
-        f"{plan.shape.name or plan.shape.files[0].name} ({plan.shape.architecture}): "
+        f"{name or plan.shape.files[0].name} ({plan.shape.architecture}): "
         f"{plural(context.n_seq_max, 'slot')} {shared} {context.n_ctx:,} tokens, "
         f"{plan.placement.offloaded} of {plan.shape.n_layer_all + 1} layers on GPUs"
     )
@@ -102,4 +104,4 @@ def lines(plan: MemoryPlan, found: Sequence[Remedy]) -> list[str]:
         f"host: up to {in_ram} are in other, {host.mapped_mib:,.2f} MiB of the file are mapped",
     ]
     below += [f"would fit: {one.what}" + (f" ({' '.join(one.options)})" if one.options else "") for one in found]
-    return [first, *below, *(f"note: {note}" for note in plan.notes)]
+    return [plain(line) for line in (first, *below, *(f"note: {note}" for note in plan.notes))]

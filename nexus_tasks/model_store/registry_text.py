@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from nexus_tasks.core.text import MISSING, memory, plural
-from nexus_tasks.hostlib.terminal_text import columns, plain, shortened, wrapped
+from nexus_tasks.hostlib.terminal_text import all_plain, columns, plain, shortened, wrapped
 
 from .advice import ON_GPUS, Advice, Offer
 from .overview import Entry
@@ -35,7 +35,7 @@ def listing(entries: Sequence[Entry], width: int) -> str:
         )
         for entry in entries
     ]
-    return _lines(columns([LIST, *rows], right=(1, 3, 4, 5, 6)), width)
+    return "\n".join(_table([LIST, *rows], (1, 3, 4, 5, 6), width))
 
 
 def page(entry: Entry, width: int) -> str:
@@ -50,7 +50,7 @@ def page(entry: Entry, width: int) -> str:
             f"commit {known.revision[:12]}" if known.revision else None,
         ]  # fmt: skip
         parts += wrapped(plain("; ".join(fact for fact in facts if fact)), 0, width)
-        parts += ["", *_cut(columns([VARIANTS, *(_variant(one, entry) for one in known.variants)], right=(1,)), width)]
+        parts += ["", *_table([VARIANTS, *(_variant(one, entry) for one in known.variants)], (1,), width)]
         problems = {one.problem: one.file for one in known.variants if one.problem}
         parts += [
             line for why, file in problems.items() for line in wrapped(f"no plan of {file}: {why}", 0, width, hang=2)
@@ -82,7 +82,7 @@ def ratings_lines(ratings: Sequence[Rating], width: int) -> list[str]:
 def advice(found: Advice, width: int) -> str:
     """Offers of hosts, the best first."""
     rows = [_offer(one) for one in found.offers]
-    return _lines(columns([OFFERS, *rows], right=(2, 3, 4)), width)
+    return "\n".join(_table([OFFERS, *rows], (2, 3, 4), width))
 
 
 def _offer(one: Offer) -> tuple[str, ...]:
@@ -144,9 +144,6 @@ def _count(number: int) -> str:
     return f"{number:,}"
 
 
-def _cut(lines: Sequence[str], width: int) -> list[str]:
-    return [shortened(plain(line), width) for line in lines]
-
-
-def _lines(lines: Sequence[str], width: int) -> str:
-    return "\n".join(_cut(lines, width))
+def _table(rows: Sequence[Sequence[str]], right: Sequence[int], width: int) -> list[str]:
+    """Lines of a table; what a name has of control sequences ends with its cell."""
+    return [shortened(line, width) for line in columns(all_plain(rows), right=right)]

@@ -13,9 +13,11 @@ import pytest
 
 from nexus_tasks import registry
 from nexus_tasks.core import database
+from nexus_tasks.core.text import MISSING
 from nexus_tasks.model_store import registry as rooms
 from tests import deployment_records
 from tests.conftest import ROOT
+from tests.memory_models import write
 from tests.roles.file_server import FileServer, serve
 from tests.support import known_models
 from tests.support.known_models import REPO
@@ -38,6 +40,18 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FileServer]
         row = deployment_records.host("rig-1", deployment_records.instance(model=model))
         deployment_records.write(tmp_path / "results", deployment_records.NOON, row)
         yield server
+
+
+def test_names_of_files_do_not_reach_the_terminal_with_what_controls_it(
+    hub: FileServer, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = write(tmp_path / "odd\x1b]0;title\x1b[31m.gguf", known_models.small())
+    assert runs("add", str(path)) == 0
+    assert runs("list") == 0
+    shown = capsys.readouterr()
+    assert "\x1b" not in shown.out + shown.err
+    (row,) = (line for line in shown.out.splitlines() if line.startswith("odd "))
+    assert row.split()[1:] == ["1", MISSING, "0", "0", "0", MISSING]
 
 
 def runs(*arguments: str) -> int:

@@ -37,6 +37,13 @@ def test_json_has_the_figures_of_each_device(plan: MemoryPlan) -> None:
     assert (made["verdict"], made["options_without_effect"]) == ("fits", ["--temp"])
 
 
+def test_a_models_own_name_is_shown_in_one_line_without_what_controls_a_terminal(plan: MemoryPlan) -> None:
+    named = replace(plan, shape=replace(plan.shape, name="X\x1b]0;title\x07\nverdict: fits\x1b[31m"))
+    first, second, *_ = plan_text.lines(named, [])
+    assert first.startswith("X verdict: fits (gpt-oss): ")
+    assert second == "verdict: fits"
+
+
 def test_every_field_of_the_json_is_documented(plan: MemoryPlan) -> None:
     documented = (ROOT / "docs" / "memory.md").read_text(encoding="utf-8")
     made = plan_text.as_json(plan, [Remedy("less", ())], [])
