@@ -171,7 +171,7 @@ def test_a_model_in_several_files_is_verified_in_all_of_them(tmp_path: Path) -> 
     assert again["model"]["parts"][0]["sha256"] == sha256(bytes(content))
     third.unlink()
     assert f"{third} is not there: of the model's 3 files this one is missing" in module(tmp_path, **source)["msg"]
-    assert f"{second} is one of 3 files of a model: name the first" in module(tmp_path, path=str(second))["msg"]
+    assert f"{second} is one of 3 files of a model; name the first" in module(tmp_path, path=str(second))["msg"]
 
 
 def test_of_a_model_in_several_files_a_former_record_of_the_first_is_not_enough(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from typing import BinaryIO
 
 from ..hostlib import masking
 from ..hostlib.files import read_json, write_file
-from ..hostlib.gguf import MAGIC
+from ..hostlib.gguf import MAGIC, GgufError, TruncatedError, read_header
 from ..hostlib.http_client import open_address
 from .errors import MIB, ModelError, check_space, no_space
 from .local_file import LocalAnswer, is_local, opened
@@ -154,6 +154,17 @@ class Download:
             raise
         if self._total and self._done < self._total:
             raise BrokenOffError(f"{self._done} of {self._total} bytes came")
+        if self._total is None:
+            self._look_for_the_end()
+
+    def _look_for_the_end(self) -> None:
+        """Raise BrokenOffError where a file, of which its server tells no length, ends before its header says."""
+        try:
+            read_header(self._partial)
+        except TruncatedError as error:
+            raise BrokenOffError(f"{self._done} bytes came, and the file's header tells of more") from error
+        except GgufError:  # its sha256 tells
+            return
 
     def _copy(self, response: http.client.HTTPResponse | LocalAnswer) -> None:
         self._progress.start(self._done)

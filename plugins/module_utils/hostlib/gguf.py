@@ -62,7 +62,11 @@ Read = Callable[[int, int], bytes]
 
 
 class GgufError(Exception):
-    """No GGUF file that llama.cpp reads: which, why, and what to do, in one line."""
+    """No GGUF file that llama.cpp reads, in one line: which and why, and behind its last semicolon what to do."""
+
+
+class TruncatedError(GgufError):
+    """A file that ends before it should, as its header tells."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,7 @@ def parse_header(read: Read, size_bytes: int, name: str) -> Header:
     _check_places(cursor, tensors, alignment)
     header = Header(name, size_bytes, values, tensors, data_start)
     if size_bytes < header.end_bytes:
-        raise GgufError(
+        raise TruncatedError(
             f"{name} is truncated: header says {header.end_bytes} bytes, file has {size_bytes}; "
             "copy or download it again"
         )
@@ -180,7 +184,7 @@ def part_paths(path: str, count: int) -> list[str]:
     if count > MAX_FILES or named is None or int(named[2]) != count:
         wanted = f"-00001-of-{count:05}.gguf"
         raise GgufError(
-            f"{path} is one of {count} files of a model: name the first, whose name must end with {wanted} for "
+            f"{path} is one of {count} files of a model; name the first, whose name must end with {wanted} for "
             "llama.cpp to find the others"
         )
     return [f"{named[1]}-{number:05}-of-{count:05}.gguf" for number in range(1, count + 1)]
@@ -208,13 +212,13 @@ def read_model(path: str, header_of: Callable[[str], Header] = read_header) -> t
         if (header.split_number, header.split_count) != (number, first.split_count):
             raise GgufError(
                 f"{part} says that it is file {header.split_number + 1} of {header.split_count}, not {number + 1} of "
-                f"{first.split_count}: give each file the name that it was made with"
+                f"{first.split_count}; give each file the name that it was made with"
             )
         headers.append(header)
     found = sum(len(header.tensors) for header in headers)
     if first.split_count > 1 and found != (first.split_tensors or found):
         raise GgufError(
-            f"{path} has {found} tensors in its {first.split_count} files, {first.split_tensors} make up the model: "
+            f"{path} has {found} tensors in its {first.split_count} files, {first.split_tensors} make up the model; "
             "copy or download all of its files again"
         )
     return tuple(headers)
@@ -284,7 +288,7 @@ class _Cursor:
     def _too_long(self) -> GgufError:
         if self._limit < self.size:
             return self.damaged(f"its header has more than {MAX_HEADER_BYTES >> 20} MiB")
-        return GgufError(
+        return TruncatedError(
             f"{self.name} is truncated: its header goes beyond the file's {self.size} bytes; copy or download it again"
         )
 
@@ -303,7 +307,7 @@ def _counts(cursor: _Cursor) -> tuple[int, int]:
         raise GgufError(
             f"{cursor.name} "
             + ("is a big-endian file" if turned else f"has GGUF version {version}")
-            + ", llama.cpp reads versions 2 and 3, little-endian: take another conversion of the model"
+            + ", llama.cpp reads versions 2 and 3, little-endian; take another conversion of the model"
         )
     tensors, values = cursor.number(U64), cursor.number(U64)
     for count, what, limit in ((tensors, "tensors", MAX_TENSORS), (values, "values", MAX_KEYS)):

@@ -200,6 +200,7 @@ FAULTS: dict[str, dict[str, Any]] = {
     "breaks off": {"drops": 3},
     "ignores ranges": {"ranges": False, "drops": 1},
     "tells no length": {"length": False},
+    "tells no length and breaks off": {"length": False, "drops": 1},
     "has no etag": {"etag": None, "drops": 1},
     "is cut": {"cut": 50},
     "has more": {"more": b"more"},
@@ -221,6 +222,16 @@ def test_a_server_that_fails_leaves_the_model_absent_or_right(tmp_path: Path, se
         server.files["/m-00002-of-00003.gguf"] = Served(parts[1])  # mended
         assert ModelFile(params).have() == (True, "fetched")
     assert [path.read_bytes() for path in paths(tmp_path)] == parts
+
+
+def test_a_server_that_tells_no_length_and_breaks_off_each_time_is_told_as_such(
+    tmp_path: Path, server: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    parts = split_model(3)
+    server.files["/m-00002-of-00003.gguf"] = Served(parts[1], etag=None, length=False, drops=99)
+    with pytest.raises(Exception, match=r"broke off at 0 MiB .* bytes came, and the file's header tells of more"):
+        ModelFile(wanted(tmp_path, server, parts)).have()
 
 
 def test_there_is_room_for_all_files_or_none_is_begun(

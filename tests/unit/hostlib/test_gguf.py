@@ -164,7 +164,7 @@ BROKEN = {
     "another format": (b"<!doctype html>", "is not a GGUF file: it begins with b'<!do', not with b'GGUF'"),
     "nothing": (b"", "is not a GGUF file: it begins with b''"),
     "a letter": (b"G", "is not a GGUF file: it begins with b'G'"),
-    "version 0": (head(version=0), "has GGUF version 0, llama.cpp reads versions 2 and 3, little-endian: take another"),
+    "version 0": (head(version=0), "has GGUF version 0, llama.cpp reads versions 2 and 3, little-endian; take another"),
     "version 1": (head(version=1), "has GGUF version 1, llama.cpp reads versions 2 and 3"),
     "version 4": (head(version=4), "has GGUF version 4, llama.cpp reads"),
     "big endian": (head(version=3 << 24), "is a big-endian file, llama.cpp reads"),
@@ -348,10 +348,10 @@ def test_files_of_a_split_model_can_come_from_elsewhere(tmp_path: Path) -> None:
 
 def test_of_a_split_model_what_is_not_whole_is_told(tmp_path: Path) -> None:
     first = split(tmp_path, counts=(2, 1, 2))
-    with pytest.raises(gguf.GgufError, match="has 5 tensors in its 3 files, 6 make up the model: copy or download all"):
+    with pytest.raises(gguf.GgufError, match="has 5 tensors in its 3 files, 6 make up the model; copy or download all"):
         gguf.read_model(str(first))
     split(tmp_path, numbers=(0, 2, 1))
-    with pytest.raises(gguf.GgufError, match=r"m-00002-of-00003.gguf says that it is file 3 of 3, not 2 of 3: give"):
+    with pytest.raises(gguf.GgufError, match=r"m-00002-of-00003.gguf says that it is file 3 of 3, not 2 of 3; give"):
         gguf.read_model(str(first))
     split(tmp_path)
     (tmp_path / "m-00003-of-00003.gguf").unlink()
