@@ -30,8 +30,10 @@ from nexus_tasks.hostlib.model_shape import ModelShape, shape_of
 
 CATALOGUE = Path("group_vars/all")
 ON_HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+):(?P<file>[^:]+\.gguf)")
+ON_WEB = re.compile(r"https?://")
 TOTAL = re.compile(r"bytes \d+-\d+/(\d+)")
 TIMEOUT_SECONDS = 60
+REDIRECTS = range(300, 400)
 SPARE_BYTES = 1 << 16  # of an answer's length, for its headers
 
 
@@ -100,7 +102,7 @@ def _beginning(header: gguf.Header) -> bytes:
 
 def _found(text: str, catalogue: Mapping[str, Mapping[str, Any]]) -> tuple[str, _Remote | None]:
     """The path of a file here, or what reads it elsewhere."""
-    if re.match(r"https?://", text):
+    if ON_WEB.match(text):
         return text, _Remote(text, basic_authorization(text))
     path = _local(text)
     if path.is_file():
@@ -130,10 +132,17 @@ def _of_profile(name: str, catalogue: Mapping[str, Mapping[str, Any]]) -> tuple[
     file = first_file(profile, "file", "files")
     if "repo" in profile and file:
         return _of_hub(str(profile["repo"]), file, str(profile.get("revision", "main")))
-    source = first_file(profile, "url", "urls") or profile.get("path")
+    source = first_file(profile, "url", "urls") or str(profile.get("path") or "")
     if not source:
         raise UsageError(f"the profile {name} has no file that can be read here", hint="name its file instead")
-    return _found(str(source), {})
+    if ON_WEB.match(source):
+        return source, _Remote(source, basic_authorization(source))
+    path = _local(urllib.parse.unquote(urllib.parse.urlsplit(source).path) if source.startswith("file:") else source)
+    if not path.is_file():
+        raise UsageError(
+            f"the profile {name} names {path}, which is not there", hint="correct the profile, or have the file there"
+        )
+    return str(path), None
 
 
 def first_file(profile: Mapping[str, Any], one: str = "file", several: str = "files") -> str:
@@ -168,11 +177,18 @@ class _Remote:
             origin_of(self._first)
         except ValueError as error:
             raise UsageError(f"{_shown(self._first)} is no address: {error}", hint="correct it") from error
+        self._parts = urllib.parse.urlsplit(self._first)
+        self._origin = f"{self._parts.scheme}://{self._parts.netloc}"
 
-    def header(self, path: str) -> gguf.Header:
-        """The header of a file by the path in its address; query and origin are those of the first."""
-        parts = urllib.parse.urlsplit(self._first)
-        url = urllib.parse.urlunsplit(parts._replace(path=urllib.parse.quote(path)))
+    @property
+    def name(self) -> str:
+        """The first file's: its address as people read it, without a query."""
+        return self._origin + urllib.parse.unquote(self._parts.path)
+
+    def header(self, name: str) -> gguf.Header:
+        """The header of a file with such a name; its query is that of the first."""
+        path = urllib.parse.quote(name.removeprefix(self._origin))
+        url = urllib.parse.urlunsplit(self._parts._replace(path=path))
         self._addresses.append(url)
         _, size = self._range(url, 0, len(gguf.MAGIC))
         return gguf.parse_header(lambda offset, length: self._range(url, offset, length)[0], size, _shown(url))
@@ -180,11 +196,6 @@ class _Remote:
     def beginning(self, number: int, length: int) -> bytes:
         """The first bytes of one of the files whose headers were read."""
         return self._range(self._addresses[number], 0, length)[0]
-
-    @property
-    def path(self) -> str:
-        """The path in the first file's address."""
-        return urllib.parse.unquote(urllib.parse.urlsplit(self._first).path)
 
     def _range(self, url: str, offset: int, length: int) -> tuple[bytes, int]:
         """So many bytes, and the size of the whole file."""
@@ -213,6 +224,10 @@ class _Remote:
 def _http_hint(status: int) -> str:
     if status in (401, 403):
         return "set HF_TOKEN to a token that may read it, and accept the repository's terms"
+    if status in REDIRECTS:
+        return "it leads nowhere that may be asked: name the address at which the file is"
+    if status == http.client.TOO_MANY_REQUESTS or status >= http.client.INTERNAL_SERVER_ERROR:
+        return "try again later"
     return "correct the name of the repository or of the file"
 
 
@@ -222,7 +237,7 @@ def _shown(url: str) -> str:
 
 
 def _files(name: str, remote: _Remote | None) -> tuple[gguf.Header, ...]:
-    return gguf.read_model(remote.path, remote.header) if remote else gguf.read_model(name)
+    return gguf.read_model(remote.name, remote.header) if remote else gguf.read_model(name)
 
 
 def _shape(name: str, remote: _Remote | None) -> ModelShape:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from nexus_tasks.core.errors import UsageError
 from nexus_tasks.hostlib.model_shape import ModelShape
+from nexus_tasks.hostlib.tensor_types import TENSOR_TYPES
 
 from . import delta_nets, state_spaces
 from .encoders import bert, gemma_embedding
@@ -192,9 +193,13 @@ def rules_of(shape: ModelShape) -> Rules:
     """
     rules = ARCHITECTURES.get(shape.architecture)
     why = f"architecture {shape.architecture}" if rules is None else rules.supported(shape) if rules.supported else ""
+    unknown = {tensor.type: tensor.name for tensor in shape.tensors.values() if tensor.type not in TENSOR_TYPES}
+    if unknown and not why:
+        number, name = min(unknown.items())
+        why = f"tensors of type {number}, as {name!r}"
     if rules is None or why:
         raise NotCovered(
             f"the memory plan's rules don't cover {why} ({shape.files[0].name})",
-            hint="docs/memory.md lists those that they cover; --engine llama.cpp asks llama.cpp itself",
+            hint="docs/memory.md lists what they cover; --engine llama.cpp asks llama.cpp itself",
         )
     return rules

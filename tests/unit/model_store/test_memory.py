@@ -219,6 +219,14 @@ def test_what_the_rules_do_not_cover_is_refused_by_name(options: str, shapes: Sh
         plan(shapes("Llama-3.1-8B-Q4_K_M"), options, LARGE)
 
 
+def test_a_type_of_tensors_that_is_not_known_is_named(shapes: Shapes) -> None:
+    shape = shapes("qwen3")
+    tensor = replace(shape.tensors["blk.0.ffn_up.weight"], type=43)
+    with pytest.raises(UsageError, match=r"don't cover tensors of type 43, as 'blk\.0\.ffn_up\.weight'") as caught:
+        plan_memory(replace(shape, tensors={**shape.tensors, tensor.name: tensor}), parse_options([])[0], [])
+    assert "--engine llama.cpp" in caught.value.hint
+
+
 def test_an_architecture_that_is_not_covered_is_named(shapes: Shapes) -> None:
     unknown = replace(shapes("Llama-3.1-8B-Q4_K_M"), architecture="rwkv7")
     with pytest.raises(UsageError, match="don't cover architecture rwkv7"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.server
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from nexus_tasks.core.errors import UsageError
 from nexus_tasks.model_store.model_sources import catalogue_of, copy_headers, open_model
 from tests.memory_model_list import MODELS
 from tests.memory_models import write
+from tests.support.split_model import split_model
 
 
 class Files(http.server.BaseHTTPRequestHandler):
@@ -24,11 +25,19 @@ class Files(http.server.BaseHTTPRequestHandler):
     asked: list[tuple[str, str]]
     sent = 0
     ranges = True
+    moved: Mapping[str, str] = {}
+    """Where files are by their paths, told with a redirect."""
 
     def do_GET(self) -> None:
         """Send a part of a file."""
         type(self).asked.append((self.path, self.headers.get("Authorization") or ""))
         path = self.folder / self.path.partition("?")[0].rsplit("/", 1)[-1]
+        if self.path in self.moved:
+            self.send_response(302)
+            self.send_header("Location", self.moved[self.path])
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range") or "")
         if not path.is_file():
             self.send_error(404)
@@ -86,6 +95,24 @@ def test_user_and_password_of_an_address_are_sent_and_not_shown(tmp_path: Path, 
     assert "answers 404" in caught.value.message
     assert "secret" not in caught.value.message
     assert "abc" not in caught.value.message
+
+
+@pytest.mark.parametrize("to", ["/m.gguf", "gopher://elsewhere/m.gguf"], ids=["a loop", "another protocol"])
+def test_a_redirect_that_leads_nowhere_is_told_as_one(files: type[Files], to: str) -> None:
+    files.moved = {"/m.gguf": to}
+    with pytest.raises(UsageError, match="answers 302") as caught:
+        open_model(f"{files.address}/m.gguf", {})  # type: ignore[attr-defined]  # of the fixture
+    assert "leads nowhere" in caught.value.hint
+
+
+def test_files_of_a_split_model_are_named_by_their_addresses(tmp_path: Path, files: type[Files]) -> None:
+    for number in (1, 2):
+        (tmp_path / f"m-0000{number}-of-00002.gguf").write_bytes(split_model(2)[0])
+    with pytest.raises(UsageError) as caught:
+        open_model(f"{files.address}/m-00001-of-00002.gguf?key=secret", {})  # type: ignore[attr-defined]  # of the fixture
+    message = f"{files.address}/m-00002-of-00002.gguf says that it is file 1 of 2, not 2 of 2"  # type: ignore[attr-defined]  # likewise
+    assert (caught.value.message, caught.value.hint) == (message, "give each file the name that it was made with")
+    assert {path.partition("?")[2] for path, _ in files.asked} == {"key=secret"}
 
 
 def test_a_server_without_ranges_is_named(tmp_path: Path, files: type[Files]) -> None:
@@ -147,6 +174,18 @@ def test_a_malformed_name_is_told_as_such(name: str, said: str) -> None:
     with pytest.raises(UsageError) as caught:
         open_model(name, {"mine": {"repo": "a/b/c", "file": "x.gguf"}})
     assert said in caught.value.message
+
+
+def test_a_profile_whose_file_is_not_there_is_named_with_it(tmp_path: Path) -> None:
+    path = write(tmp_path / "my model.gguf", MODELS["qwen3"])
+    address = path.as_uri()
+    assert open_model("mine", {"mine": {"url": address}}).n_layer == 9
+    path.unlink()
+    for profile in ({"url": address}, {"path": str(path)}):
+        with pytest.raises(UsageError) as caught:
+            open_model("mine", {"mine": profile})
+        assert caught.value.message == f"the profile mine names {path}, which is not there"
+        assert "catalogue" not in caught.value.hint
 
 
 def test_of_a_profile_with_several_files_the_first_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
