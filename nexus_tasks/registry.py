@@ -74,7 +74,9 @@ def _parser(action: str) -> argparse.ArgumentParser:
             "models", metavar="MODEL", nargs="+", help="a repository of the hub, profile, path or address"
         )
     elif action in ("show", "rate", "recommend"):
-        parser.add_argument("model", metavar="MODEL", help="its name, a profile, or what an instance calls it")
+        parser.add_argument(
+            "model", metavar="MODEL", help="its name, a profile, what an instance calls it, or where it was added from"
+        )
     if action == "rate":
         parser.add_argument("rating", metavar="RATING", help="from 1, useless, to 5, excellent")
         parser.add_argument("--note", default="", help="why")
@@ -151,11 +153,10 @@ def _show(given: argparse.Namespace) -> int:
 def _rate(given: argparse.Namespace) -> int:
     if given.rating not in map(str, RATINGS):
         raise UsageError(f"a rating is a whole number from 1 to 5, not {given.rating}", hint="rate MODEL 4 --note WHY")
-    _entry(given)  # it is known
+    entry = _entry(given)
+    name = entry.name if entry.lies_at(given.model) else given.model  # a path may be one of this folder only
     moment = store.utc_now()
-    rating = Rating(
-        id=store.new_run_id(given.model), model=given.model, rating=int(given.rating), note=given.note, rated_at=moment
-    )
+    rating = Rating(id=store.new_run_id(name), model=name, rating=int(given.rating), note=given.note, rated_at=moment)
     with Registry.opened() as registry:
         registry.rate(rating)
     return 0

@@ -14,11 +14,10 @@ from typing import Any
 import msgspec
 
 from nexus_tasks.core.errors import UsageError
-from nexus_tasks.hostlib.http_client import without_user
 from nexus_tasks.hostlib.model_shape import ModelShape
 
 from .hub_listing import list_repository, variant_of
-from .model_sources import open_hub_file, open_model
+from .model_sources import ON_WEB, open_hub_file, open_model, place_of
 from .registry import KnownModel, ModelFile, Variant
 from .variants import describe, shape_of_variant
 
@@ -32,6 +31,8 @@ def look_up(
     progress: Callable[[str], object] = lambda _: None,
 ) -> KnownModel:
     """A model as hub or file tell of it, each variant with its plans.
+
+    The model of a path or an address has its file's name, and where a known one at another place has that, its place.
 
     Args:
         name: a repository of the hub, a profile, a path or an address.
@@ -50,12 +51,16 @@ def look_up(
         return msgspec.structs.replace(model, added_at=now, variants=described)
     progress(name)
     shape = open_model(name, catalogue)
-    remote = bool(re.match(r"https?://", shape.files[0].name))
+    first = shape.files[0].name
+    place = place_of(first)
     listed = [ModelFile(name=header.name.rpartition("/")[2], size_bytes=header.size_bytes) for header in shape.files]
-    own_name = name if name in catalogue else re.sub(r"(-00001-of-\d{5})?\.gguf$", "", listed[0].name)
+    own_name = name
+    if name not in catalogue:
+        own_name = re.sub(r"(-00001-of-\d{5})?\.gguf$", "", listed[0].name)
+        if own_name in catalogue or any(one.name == own_name and one.place != place for one in known):
+            own_name = place
     return KnownModel(
-        name=own_name, source="url" if remote else "path", added_at=now,
-        place=without_user(shape.files[0].name) if remote else str(Path(shape.files[0].name).absolute()),
+        name=own_name, source="url" if ON_WEB.match(first) else "path", place=place, added_at=now,
         variants=[describe(variant_of(listed), lambda _: shape)],
     )  # fmt: skip
 

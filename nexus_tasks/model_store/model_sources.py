@@ -120,6 +120,13 @@ def _found(text: str, catalogue: Mapping[str, Mapping[str, Any]]) -> tuple[str, 
     )
 
 
+def place_of(text: str) -> str:
+    """The absolute path, or the address without user, password and query, that a path or an address stands for."""
+    if ON_WEB.match(text):
+        return _shown(without_user(text))
+    return os.path.abspath(_local(text))  # noqa: PTH100 - the place of a link, not of what it leads to
+
+
 def _local(text: str) -> Path:
     try:
         return Path(text).expanduser()

@@ -20,7 +20,7 @@ from nexus_tasks.core.errors import UsageError
 from nexus_tasks.hostlib.terminal_text import shortened
 from nexus_tasks.views.model_uses import Use, of_jobs_last, serving
 
-from .model_sources import first_file
+from .model_sources import first_file, place_of
 from .registry import KnownModel, Rating
 
 Catalogue = Mapping[str, Mapping[str, Any]]
@@ -62,6 +62,10 @@ class Entry:
     def rating(self) -> float | None:
         """The mean of its ratings; None where there are none."""
         return fmean(one.rating for one in self.ratings) if self.ratings else None
+
+    def lies_at(self, name: str) -> bool:
+        """True where a name is the path, or the address, that it was looked up at."""
+        return self.known is not None and self.known.place == place_of(name)
 
     @property
     def last_used(self) -> str | None:
@@ -117,6 +121,7 @@ def entry_of(name: str, entries: Sequence[Entry], catalogue: Catalogue) -> Entry
             if use.model and entry not in by_name[use.model]:
                 by_name[use.model].append(entry)
     found = by_name.get(canonical(name, catalogue)) or by_name.get(name)
+    found = found or [entry for entry in entries if entry.lies_at(name)]
     if found:
         return found[0]
     near = difflib.get_close_matches(name, [*by_name, *catalogue], n=3, cutoff=0.4)

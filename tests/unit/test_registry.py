@@ -42,6 +42,22 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FileServer]
         yield server
 
 
+def test_a_model_that_was_added_by_its_path_is_found_by_it_from_any_folder(
+    hub: FileServer, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "own.gguf", known_models.small())
+    assert runs("add", str(path)) == 0
+    results = str(tmp_path / "results")
+    monkeypatch.chdir(tmp_path / "group_vars")
+    assert registry.main(["rate", "../own.gguf", "4", "--results", results]) == 0
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    assert runs("show", str(path)) == 0
+    assert "4 of 5 on " in capsys.readouterr().out
+    assert runs("list", "--json") == 0
+    assert [one["rating"] for one in json.loads(capsys.readouterr().out) if "own" in one["name"]] == [4]
+
+
 def test_names_of_files_do_not_reach_the_terminal_with_what_controls_it(
     hub: FileServer, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -59,6 +59,16 @@ def test_a_file_of_the_users_is_known_by_its_name(tmp_path: Path) -> None:
     assert found.variants[0].needs
 
 
+def test_of_two_files_of_one_name_each_is_known(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    first, second = (write(folder / "m.gguf", known_models.small()) for folder in (tmp_path, tmp_path / "other"))
+    known = [look_up(str(first), {})]
+    known.append(look_up(str(second), {}, known))
+    assert [one.name for one in known] == ["m", str(second)]
+    assert [look_up(str(path), {}, known).name for path in (first, second)] == ["m", str(second)]
+    assert look_up(str(first), {"m": {"repo": REPO}}).name == str(first)
+
+
 def test_a_name_of_nothing_is_refused() -> None:
     with pytest.raises(UsageError, match="there is no model nosuch"):
         look_up("nosuch", CATALOGUE)
