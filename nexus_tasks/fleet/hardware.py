@@ -85,7 +85,7 @@ def of_hosts(described: Sequence[Mapping[str, Any]], results: Path, *, ask_again
 
 
 def _malformed(host: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong with the memory that is declared of a host, one line each."""
+    """Mistakes in the memory that is declared of a host, one line each."""
     sizes = [] if host["gpu_memory"] is None else _as_list(host["gpu_memory"])
     for cell in sizes:
         if _number(cell) is None:
