@@ -187,7 +187,7 @@ def test_pages_that_were_shown_are_not_in_the_log(fleet: GatewayFleet) -> None:
 
 def test_nothing_of_the_gateway_is_reached_by_a_path_out_of_reports(fleet: GatewayFleet) -> None:
     with socket.create_connection(("127.0.0.1", fleet.port), timeout=60) as connection:
-        connection.sendall(b"GET /reports/../configuration HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        connection.sendall(b"GET /reports/../configuration HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         assert connection.makefile("rb").readline().split()[1] == b"404"
 
 
