@@ -136,8 +136,8 @@ def plan_memory(
     """
     used = _used(options, gpus)
     free = [gpu.free_mib for gpu in used]
-    main = _buffers(shape, options, free)
-    totals = [main]
+    main = _model(shape, options, free)
+    totals = [main.buffers]
     notes = list(_notes(shape, options, main.context))
     if draft is not None:
         totals.append(_draft(draft, options, main.context, free))
@@ -165,10 +165,17 @@ class _Buffers:
     caches: list[int]
     recurrent: list[int]
     compute: list[int]
+    mapped: int = 0
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A model that is loaded, and what its options came to."""
+
+    buffers: _Buffers
     context: Context
     placement: Placement
     options: ServerOptions
-    mapped: int = 0
 
 
 def _used(options: ServerOptions, gpus: Sequence[Gpu]) -> list[Gpu]:
@@ -190,35 +197,31 @@ def _used(options: ServerOptions, gpus: Sequence[Gpu]) -> list[Gpu]:
     return [gpus[options.main_gpu]] if options.main_gpu >= 0 else []
 
 
-def _buffers(
-    shape: ModelShape, options: ServerOptions, free: Sequence[float], context: Context | None = None
-) -> _Buffers:
+def _model(shape: ModelShape, options: ServerOptions, free: Sequence[float]) -> _Model:
     rules = rules_of(shape)
     options = replace(options, flash_attn=resolved(shape, rules, options, bool(free)))
-    context = context or context_of(shape, options, causal=rules.causal)
+    context = context_of(shape, options, causal=rules.causal)
     context = replace(context, snapshots=1 + options.snapshots if rules.rollback else 1)
     placement = place(shape, options, free)
     caches = cache_layers(shape, rules, context, placement)
     states = [cache for cache in caches if cache.kind == RECURRENT]
-    return _Buffers(
+    buffers = _Buffers(
         weights=weight_bytes(shape, placement),
         caches=cache_bytes(caches, placement),
         recurrent=cache_bytes(states, placement),
         compute=compute_bytes(shape, rules, context, placement, caches),
-        context=context,
-        placement=placement,
-        options=options,
         mapped=mapped_bytes(shape, placement) if options.mmap else 0,
     )
+    return _Model(buffers, context, placement, options)
 
 
 def _draft(draft: ModelShape, options: ServerOptions, main: Context, free: Sequence[float]) -> _Buffers:
     """The draft model with a context as long as the main one."""
     own = replace(options.of_draft(), ctx_size=main.n_ctx if main.unified else main.n_ctx_seq * main.n_seq_max)
-    return _buffers(draft, own, free)
+    return _model(draft, own, free).buffers
 
 
-def _mtp_caches(shape: ModelShape, options: ServerOptions, main: _Buffers, gpus: int) -> _Buffers:
+def _mtp_caches(shape: ModelShape, options: ServerOptions, main: _Model, gpus: int) -> _Buffers:
     """The cache of the layers that predict several tokens: those layers alone, in a context of their own."""
     rules = rules_of(shape)
     own = context_of(
@@ -227,7 +230,7 @@ def _mtp_caches(shape: ModelShape, options: ServerOptions, main: _Buffers, gpus:
     context = replace(own, mtp=True)
     caches = cache_bytes(cache_layers(shape, rules, context, main.placement), main.placement)
     none = [0] * (gpus + 1)
-    return _Buffers(none, caches, none, none, context, main.placement, options)
+    return _Buffers(none, caches, none, none)
 
 
 def _projector(projector: ModelShape, options: ServerOptions, gpus: int) -> _Buffers:
@@ -236,8 +239,7 @@ def _projector(projector: ModelShape, options: ServerOptions, gpus: int) -> _Buf
     size = sum(buffer_size(tensor, on_gpu=on_gpu) for tensor in projector.tensors.values())
     weights, none = [0] * (gpus + 1), [0] * (gpus + 1)
     weights[0 if on_gpu else gpus] = size
-    placement = Placement(gpus, (), 0, {}, (), False)
-    return _Buffers(weights, none, none, none, context_of(projector, options), placement, options)
+    return _Buffers(weights, none, none, none)
 
 
 def _device(name: str, free_mib: float, totals: Sequence[_Buffers], index: int) -> DevicePlan:
@@ -252,7 +254,7 @@ def _device(name: str, free_mib: float, totals: Sequence[_Buffers], index: int) 
     )
 
 
-def _host(shape: ModelShape, main: _Buffers, totals: Sequence[_Buffers], free_mib: float | None) -> DevicePlan:
+def _host(shape: ModelShape, main: _Model, totals: Sequence[_Buffers], free_mib: float | None) -> DevicePlan:
     options = main.options
     return replace(
         _device(HOST, 0, totals, -1),

@@ -20,6 +20,7 @@ MAX_LAYERS, MAX_EXPERTS = 512, 1024  # llama.cpp's own
 MAX_DIMENSION = 1 << 31
 MAX_NAME = 64
 MAX_BYTES = 1 << 60  # of all tensors
+PROJECTOR = "clip"  # the architecture of the files that --mmproj takes
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ class ModelShape:
 def shape_of(files: Sequence[Header]) -> ModelShape:
     """The shape of a model, from the headers of all its files, the first of which has the metadata.
 
+    Of a projector llama.cpp reads no numbers, and its own are named otherwise: all are 0, and the tensors are there.
+
     Raises GgufError where a number is missing or beyond any that llama.cpp takes.
     """
     first = files[0]
@@ -108,6 +111,8 @@ class _Reader:
     def shape(self) -> ModelShape:
         if sum(tensor.size_bytes for tensor in self.tensors.values()) >= MAX_BYTES:
             raise _no_model(self.header, "its tensors are larger than any storage")
+        if self.architecture == PROJECTOR:
+            return self._projector()
         layers = self._count("block_count", MAX_LAYERS)
         n_embd = self._count("embedding_length")
         heads = self._per_layer("attention.head_count", layers, (0,) * layers)
@@ -141,6 +146,14 @@ class _Reader:
             tensors=self.tensors,
             files=self.files,
         )
+
+    def _projector(self) -> ModelShape:
+        return ModelShape(
+            architecture=self.architecture, name=str(self.values.get("general.name", "")), n_ctx_train=0, n_embd=0,
+            n_vocab=0, n_layer_all=0, n_layer_nextn=0, n_head=(), n_head_kv=(), n_ff=(), n_expert=0, n_expert_used=(),
+            head_k=0, head_v=0, head_k_swa=0, head_v_swa=0, n_rot=0,
+            values=self.values, tensors=self.tensors, files=self.files,
+        )  # fmt: skip
 
     def _count(self, key: str, limit: int = MAX_DIMENSION) -> int:
         value = self.values.get(key)

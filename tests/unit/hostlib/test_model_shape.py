@@ -12,6 +12,7 @@ import pytest
 
 from plugins.module_utils.hostlib import gguf
 from plugins.module_utils.hostlib.model_shape import ModelShape, shape_of
+from tests.fakes import tiny_mmproj
 from tests.memory_model_list import MODELS
 from tests.memory_models import Model, write
 
@@ -136,3 +137,10 @@ def shape_or_refusal(header: gguf.Header) -> tuple[ModelShape | None, str]:
         return shape(header), ""
     except gguf.GgufError as error:
         return None, str(error)
+
+
+def test_a_projector_has_tensors_and_none_of_a_models_numbers(tmp_path: Path) -> None:
+    tiny_mmproj.write(tmp_path / "mmproj.gguf")
+    found = shape_of(gguf.read_model(str(tmp_path / "mmproj.gguf")))
+    assert (found.architecture, found.name, found.n_layer_all, found.n_ctx_train) == ("clip", "tiny-projector", 0, 0)
+    assert "mm.0.weight" in found.tensors

@@ -24,6 +24,7 @@ from nexus_tasks.model_store.architectures.table import ARCHITECTURES
 from nexus_tasks.model_store.memory import Gpu, MemoryPlan, plan_memory
 from nexus_tasks.model_store.server_options import parse_options
 from tests.conftest import ROOT
+from tests.fakes import tiny_mmproj
 from tests.memory_further_models import FURTHER
 from tests.memory_model_list import MODELS, SMALL
 from tests.memory_models import write
@@ -162,17 +163,27 @@ def test_what_the_host_caches_of_prompts_and_positions_is_in_its_plan(shapes: Sh
     assert plan(shapes("Llama-3.1-8B-Q4_K_M"), "--no-mmap", LARGE).devices[-1].mapped_mib == 0
 
 
-def test_a_draft_model_and_a_projector_are_part_of_it(shapes: Shapes) -> None:
+def test_a_draft_model_is_part_of_it(shapes: Shapes) -> None:
     shape, draft = shapes("Llama-3.1-8B-Q4_K_M"), shapes("qwen3")
     options, _ = parse_options(["-c", "8192", "-np", "1", "-md", "draft.gguf"])
     alone = plan_memory(shape, options, gpus(LARGE))
     both = plan_memory(shape, options, gpus(LARGE), draft=draft)
-    with_projector = plan_memory(shape, options, gpus(LARGE), projector=draft)
     of_draft = plan(draft, "-c 8192 -np 1", LARGE).devices[0]
     assert both.devices[0].weights_mib - alone.devices[0].weights_mib == pytest.approx(of_draft.weights_mib)
     assert both.devices[0].kv_mib - alone.devices[0].kv_mib == pytest.approx(of_draft.kv_mib)
-    assert with_projector.devices[0].weights_mib > alone.devices[0].weights_mib
-    assert any("projector" in note for note in with_projector.notes)
+
+
+def test_a_projector_is_part_of_it(shapes: Shapes, tmp_path: Path) -> None:
+    tiny_mmproj.write(tmp_path / "mmproj.gguf")
+    projector = shape_of(gguf.read_model(str(tmp_path / "mmproj.gguf")))
+    shape, size = shapes("qwen3"), projector.size_bytes / (1 << 20)
+    for options, device in (("-c 4096", 0), ("-c 4096 --no-mmproj-offload", 1)):
+        alone = plan(shape, options, LARGE)
+        both = plan_memory(shape, alone.options, gpus(LARGE), projector=projector)
+        more = [one.weights_mib - other.weights_mib for one, other in zip(both.devices, alone.devices, strict=True)]
+        assert more[device] == pytest.approx(size, abs=0.01)
+        assert more[1 - device] == 0
+        assert any("projector" in note for note in both.notes)
 
 
 def test_layers_of_multi_token_prediction_are_loaded_where_they_are_used(shapes: Shapes) -> None:
