@@ -27,7 +27,7 @@ FIT_MARGIN_MIB = 1024.0  # of each GPU, that --fit leaves free
 FIT_CONTEXT = 4096  # tokens of a stream, below which --fit does not go
 FIT_CONTEXT_FLAGS = ("-fitc", "--fit-ctx")
 ALLOWING = "llama_server_allow_overcommit"
-PARTS = (("weights", "weights_mib"), ("KV", "kv_mib"), ("compute", "compute_mib"))
+PARTS = (("weights", "weight_buffers_mib"), ("KV", "kv_mib"), ("compute", "compute_mib"))
 
 InWords = Callable[[Sequence[str]], str]
 """Options of llama-server as the inventory has them."""
@@ -261,13 +261,11 @@ def _moves_layers(options: ServerOptions) -> bool:
 
 
 def _parts(model: Model, plan: MemoryPlan) -> Iterator[dict[str, Any]]:
-    """The buffers that the server's log will name; of the host the mapped span of the file, where it is mapped."""
+    """The buffers that the server's log will name."""
     named = {"model": model.id} if model.id else {}
     for device in plan.devices:
         for part, attribute in PARTS:
-            mapped = device.name == HOST and part == "weights" and device.mapped_mib
-            mib = device.mapped_mib if mapped else float(getattr(device, attribute))
-            yield {**named, "device": device.name, "part": part, "plan_mib": round(mib, 2)}
+            yield {**named, "device": device.name, "part": part, "plan_mib": round(getattr(device, attribute), 2)}
 
 
 def _mib(value: float) -> str:

@@ -23,7 +23,7 @@ from .caches import RECURRENT, cache_bytes, cache_layers, cells_of
 from .compute import compute_bytes
 from .context import Context, context_of
 from .flash_attention import resolved
-from .placement import Placement, buffer_size, mapped_bytes, place, weight_bytes
+from .placement import Placement, buffer_size, mapped_bytes, place, repacked_bytes, weight_bytes
 from .server_options import ServerOptions
 
 MIB = 1 << 20
@@ -61,6 +61,8 @@ class DevicePlan:
     """What is there for it; None where that is unknown."""
     mapped_mib: float = 0.0
     """Of the host: the span of the file that is mapped."""
+    weight_buffers_mib: float = 0.0
+    """Buffers of weights as the server's log tells them: of the host with all of that span, and what is reordered."""
     prompt_cache_mib: float = 0.0
     """Of the host: the most that prompts of other slots may take (--cache-ram)."""
     checkpoints_mib: float = 0.0
@@ -166,6 +168,8 @@ class _Buffers:
     recurrent: list[int]
     compute: list[int]
     mapped: int = 0
+    logged: int = 0
+    """Of the host's weights, as the log of the server tells their buffers."""
 
 
 @dataclass(frozen=True)
@@ -205,12 +209,15 @@ def _model(shape: ModelShape, options: ServerOptions, free: Sequence[float]) -> 
     placement = place(shape, options, free)
     caches = cache_layers(shape, rules, context, placement)
     states = [cache for cache in caches if cache.kind == RECURRENT]
+    weights = weight_bytes(shape, placement)
+    mapped = mapped_bytes(shape, placement)
     buffers = _Buffers(
-        weights=weight_bytes(shape, placement),
+        weights=weights,
         caches=cache_bytes(caches, placement),
         recurrent=cache_bytes(states, placement),
         compute=compute_bytes(shape, rules, context, placement, caches),
-        mapped=mapped_bytes(shape, placement) if options.mmap else 0,
+        mapped=mapped if options.mmap else 0,
+        logged=mapped + repacked_bytes(shape, placement) if options.mmap else weights[-1],
     )
     return _Model(buffers, context, placement, options)
 
@@ -239,28 +246,34 @@ def _projector(projector: ModelShape, options: ServerOptions, gpus: int) -> _Buf
     size = sum(buffer_size(tensor, on_gpu=on_gpu) for tensor in projector.tensors.values())
     weights, none = [0] * (gpus + 1), [0] * (gpus + 1)
     weights[0 if on_gpu else gpus] = size
-    return _Buffers(weights, none, none, none)
+    return _Buffers(weights, none, none, none, logged=weights[-1])
 
 
 def _device(name: str, free_mib: float, totals: Sequence[_Buffers], index: int) -> DevicePlan:
+    weights_mib = sum(one.weights[index] for one in totals) / MIB
     return DevicePlan(
         name=name,
-        weights_mib=sum(one.weights[index] for one in totals) / MIB,
+        weights_mib=weights_mib,
         kv_mib=sum(one.caches[index] for one in totals) / MIB,
         recurrent_mib=sum(one.recurrent[index] for one in totals) / MIB,
         compute_mib=sum(one.compute[index] for one in totals) / MIB,
         overhead_mib=GPU_OVERHEAD_MIB,
         free_mib=free_mib,
+        weight_buffers_mib=weights_mib,
     )
 
 
 def _host(shape: ModelShape, main: _Model, totals: Sequence[_Buffers], free_mib: float | None) -> DevicePlan:
-    options = main.options
+    options, host = main.options, _device(HOST, 0, totals, -1)
+    logged_mib = sum(one.logged for one in totals) / MIB
+    # Of a span that is mapped the kernel keeps what is read, unless all of it is locked.
+    locked_mib = max(logged_mib - host.weights_mib, 0.0) if options.mlock and options.mmap else 0.0
     return replace(
-        _device(HOST, 0, totals, -1),
-        overhead_mib=HOST_OVERHEAD_MIB,
+        host,
+        overhead_mib=HOST_OVERHEAD_MIB + locked_mib,
         free_mib=free_mib,
         mapped_mib=sum(one.mapped for one in totals) / MIB,
+        weight_buffers_mib=logged_mib,
         prompt_cache_mib=float(max(options.cache_ram_mib, 0)),
         checkpoints_mib=checkpoint_bytes(shape, main.context) * options.ctx_checkpoints * options.parallel / MIB,
     )

@@ -33,11 +33,11 @@ OTHERS = frozenset(
     --mmproj-url --model --model-url --models-autoload --models-max --mtmd-batch-max-tokens --n-predict --no-agent
     --no-cache-idle-slots --no-cache-prompt --no-cont-batching --no-context-shift --no-cors-credentials --no-escape
     --no-jinja --no-log-jsonl --no-log-prefix --no-log-timestamps --no-mmproj --no-mmproj-auto --no-models-autoload
-    --no-perf --no-prefill-assistant --no-reasoning-preserve --no-repack --no-skip-chat-parsing --no-slots
+    --no-perf --no-prefill-assistant --no-reasoning-preserve --no-skip-chat-parsing --no-slots
     --no-spec-draft-backend-sampling --no-ui --no-ui-mcp-proxy --no-warmup --no-webui --no-webui-mcp-proxy --numa
     --offline --path --perf --poll --poll-batch --poll-batch-draft --poll-draft --port --predict --prefill-assistant
     --presence-penalty --prio --prio-batch --prio-batch-draft --prio-draft --props --reasoning --reasoning-budget
-    --reasoning-budget-message --reasoning-effort --reasoning-format --reasoning-preserve --repack --repeat-last-n
+    --reasoning-budget-message --reasoning-effort --reasoning-format --reasoning-preserve --repeat-last-n
     --repeat-penalty --reuse-port --reverse-prompt --rope-freq-base --rope-freq-scale --rope-scale --rope-scaling
     --sampler-seq --samplers --sampling-seq --seed --skip-chat-parsing --sleep-idle-seconds --slot-prompt-similarity
     --slot-save-path --slots --spec-default --spec-draft-backend-sampling --spec-draft-cpu-mask
@@ -56,7 +56,7 @@ OTHERS = frozenset(
     --webui-config-file --webui-mcp-proxy --xtc-probability --xtc-threshold --yarn-attn-factor --yarn-beta-fast
     --yarn-beta-slow --yarn-ext-factor --yarn-orig-ctx -C -Cb -Cbd -Cd -Cr -Crb -Crd -a -ag -cb -cl -cms -devd -dr
     -dt -e -fitc -fitt -h -hf -hfd -hff -hfr -hfrd -hft -j -jf -l -lcd -lcs -lv -lzm -m -mmdev -mmu -mu -n -no-ag
-    -nocb -nr -r -rea -s -sp -sps -t -tb -tbd -td -to -v
+    -nocb -r -rea -s -sp -sps -t -tb -tbd -td -to -v
     """.split()  # noqa: SIM905 - a list would be one flag a line
 )
 

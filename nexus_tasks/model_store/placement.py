@@ -9,23 +9,28 @@ from __future__ import annotations
 import bisect
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from nexus_tasks.core.errors import UsageError
 from nexus_tasks.hostlib.gguf import Header, Tensor
 from nexus_tasks.hostlib.model_shape import ModelShape
+from nexus_tasks.hostlib.tensor_types import type_number
 
 from .graph.allocator import GPU_ALIGNMENT, HOST_ALIGNMENT, padded, row_padding
 from .server_options import ServerOptions
 
 BLOCK = re.compile(r"blk\.(\d+)\.")
 # Tensors outside the layers, by the part of llama.cpp's table (LLM_TENSOR_INFOS) that they are in.
+EXPERTS = re.compile(r"_(ch)?exps\.weight$")
 INPUTS = frozenset({"token_embd.weight", "position_embd.weight", "token_types.weight", "per_layer_token_embd.weight"})
 ON_EVERY_DEVICE = re.compile(r"rope_(freqs|factors_long|factors_short)\.weight")
 OF_FIRST_LAYER = re.compile(r"token_embd_norm\.|per_layer_(model_proj|proj_norm)\.")
 NORM_OF_OUTPUT = ("lfm2", "lfm2moe")  # their token_embd_norm is the last norm
 WITHOUT_HEAD = ("bert", "nomic-bert", "nomic-bert-moe")
+# Types that ggml reorders for a processor with AVX2, by eight rows at a time (repack.cpp); others have none or more.
+REPACKED_TYPES = frozenset(map(type_number, ("q4_0", "q4_K", "iq4_nl", "mxfp4")))
+REPACKED_ROWS = 8
 UNUSED = re.compile(r"\.(attn_rot_embd|cross_attn_rel_b)\b|^rope_freqs_unused")
 
 
@@ -42,6 +47,8 @@ class Placement:
     duplicates: tuple[tuple[Tensor, int], ...]
     """Tensors that a further device has a copy of."""
     overridden: bool
+    repacked: frozenset[str] = frozenset()
+    """Tensors that the processor reorders in a buffer of their own (CPU_REPACK), and does not read from the file."""
 
     @property
     def host(self) -> int:
@@ -70,9 +77,10 @@ def place(shape: ModelShape, options: ServerOptions, free_mib: Sequence[float]) 
             continue
         by_pattern = next((device for pattern, device in patterns if pattern.search(name)), None)
         devices[name] = _device(name, shape, layers, len(free_mib)) if by_pattern is None else by_pattern
-    return Placement(
-        len(free_mib), layers, offloaded, devices, tuple(_duplicates(shape, layers, devices)), bool(patterns)
-    )
+    reorders = options.repack and not free_mib
+    copies = _duplicates(shape, layers, devices, reorders=reorders)
+    repacked = _repacked(shape, devices) if reorders else frozenset()
+    return Placement(len(free_mib), layers, offloaded, devices, tuple(copies), bool(patterns), repacked)
 
 
 def is_loaded(name: str, shape: ModelShape, options: ServerOptions) -> bool:
@@ -146,12 +154,30 @@ def _device(name: str, shape: ModelShape, layers: tuple[int, ...], host: int) ->
     return layers[-1]
 
 
-def _duplicates(shape: ModelShape, layers: tuple[int, ...], devices: dict[str, int]) -> list[tuple[Tensor, int]]:
-    """A head that is the token embedding is there twice; RoPE's factors are on each device with layers."""
+def _repacked(shape: ModelShape, names: Iterable[str]) -> frozenset[str]:
+    """Matrices that the processor reorders where no GPU is used; else llama.cpp prefers memory that the GPU reads."""
+    return frozenset(name for name in names if name not in INPUTS and _reorders(shape.tensors[name]))
+
+
+def _reorders(tensor: Tensor) -> bool:
+    """True for a matrix, or the experts of a layer, of a type that is reordered."""
+    dimensions = 3 if EXPERTS.search(tensor.name) else 2
+    eights = len(tensor.shape) == dimensions and tensor.shape[1] % REPACKED_ROWS == 0
+    return eights and tensor.type in REPACKED_TYPES
+
+
+def _duplicates(
+    shape: ModelShape, layers: tuple[int, ...], devices: dict[str, int], *, reorders: bool
+) -> list[tuple[Tensor, int]]:
+    """A head that is the token embedding is there twice, unless both are read where they are mapped.
+
+    RoPE's factors are on each device with layers.
+    """
     copies = []
     embedding = shape.tensors.get("token_embd.weight")
     headless = "output.weight" not in shape.tensors and shape.architecture not in WITHOUT_HEAD
-    if embedding and headless and layers[-1] != devices["token_embd.weight"]:
+    apart = embedding and (layers[-1] != devices["token_embd.weight"] or (reorders and _reorders(embedding)))
+    if embedding and headless and apart:
         copies.append((embedding, layers[-1]))
     for name, device in devices.items():
         if ON_EVERY_DEVICE.match(name):
@@ -180,14 +206,21 @@ def buffer_size(tensor: Tensor, *, on_gpu: bool) -> int:
 
 
 def mapped_bytes(shape: ModelShape, placement: Placement) -> int:
-    """Bytes of the files that are mapped: in each the span from the first to the last tensor of the host."""
+    """Bytes of the files that are mapped: in each the span from the first to the last tensor that is read there."""
     return sum(_span(header, placement) for header in shape.files)
+
+
+def repacked_bytes(shape: ModelShape, placement: Placement) -> int:
+    """Bytes of the buffer of tensors that the processor reorders."""
+    copies = [tensor for tensor, device in placement.duplicates if device == placement.host and _reorders(tensor)]
+    tensors = [*(shape.tensors[name] for name in placement.repacked), *copies]
+    return sum(buffer_size(tensor, on_gpu=False) for tensor in tensors)
 
 
 def _span(header: Header, placement: Placement) -> int:
     ends = [
         (tensor.offset, tensor.offset + tensor.size_bytes)
         for tensor in header.tensors
-        if placement.tensor_devices.get(tensor.name) == placement.host
+        if placement.tensor_devices.get(tensor.name) == placement.host and tensor.name not in placement.repacked
     ]
     return max(end for _, end in ends) - min(begin for begin, _ in ends) if ends else 0

@@ -66,6 +66,8 @@ class ServerOptions:
     ctx_checkpoints: int = 32
     mmap: bool = True
     mlock: bool = False
+    repack: bool = True
+    """Whether the processor may keep weights in an order of its own."""
     fit: bool = True
 
     @property
@@ -199,6 +201,7 @@ SWITCHES: dict[str, tuple[str, bool]] = {
     "--rerank": ("reranking", True), "--reranking": ("reranking", True),
     "--mmproj-offload": ("mmproj_offload", True), "--no-mmproj-offload": ("mmproj_offload", False),
     "--nextn": ("load_mtp", True), "--mmap": ("mmap", True), "--no-mmap": ("mmap", False), "--mlock": ("mlock", True),
+    "-nr": ("repack", False), "--no-repack": ("repack", False), "--repack": ("repack", True),
 }  # fmt: skip
 FIELDS = {flag: (field, read) for field, (flags, read) in VALUES.items() for flag in flags}
 OVERRIDES = {

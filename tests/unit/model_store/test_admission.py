@@ -140,4 +140,6 @@ def test_parts_are_the_buffers_that_the_log_will_name(shape: ModelShape) -> None
     assert [(part["device"], part["part"]) for part in parts] == [
         (device, part) for device in ("CUDA0", "host") for part in ("weights", "KV", "compute")
     ]
+    (mapped, *_) = admit([server(shape)], None).plans["main"]["parts"]
+    assert mapped["plan_mib"] > 1.5 * shape.size_bytes / (1 << 20)  # most is reordered beside the file
     assert parts[1]["plan_mib"] == 128.0  # 8 layers, 8192 cells, K and V of 4 heads of 128 in f16

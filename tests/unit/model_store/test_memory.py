@@ -154,6 +154,46 @@ def test_without_a_gpu_all_is_on_the_host(shapes: Shapes) -> None:
     assert host.kv_mib == 512
 
 
+# Of release b11434 on a processor with AVX2: the span of the file that is mapped, and with it the buffer CPU_REPACK.
+REORDERED = {
+    "Llama-3.1-8B-Q4_K_M": (4653.80, 4653.80 + 3204.00),
+    "bailingmoe2": (2200.32, 2200.32 + 1490.62),
+    "bert": (68.12, 68.12 + 34.88),
+}
+
+
+@pytest.mark.parametrize("name", REORDERED)
+def test_without_a_gpu_weights_that_the_processor_reorders_are_there_beside_the_file(name: str, shapes: Shapes) -> None:
+    shape = shapes(name)
+    (host,) = plan(shape, "-c 1024 -np 1").devices
+    assert (host.mapped_mib, host.weight_buffers_mib) == pytest.approx(REORDERED[name], abs=0.01)
+    assert host.weights_mib == pytest.approx(shape.size_bytes / (1 << 20), abs=0.01)
+    (plain,) = plan(shape, "-c 1024 -np 1 --no-repack").devices
+    assert plain.weight_buffers_mib == plain.mapped_mib == pytest.approx(shape.size_bytes / (1 << 20), abs=0.01)
+    assert plan(shape, "-ngl 0", LARGE).devices[-1].weight_buffers_mib == plain.mapped_mib
+
+
+def test_a_head_that_is_reordered_is_there_beside_the_embedding_that_it_is(tmp_path: Path) -> None:
+    q4_0 = replace(MODELS["smollm3"], types=lambda name: 2 if name == "token_embd.weight" else None)
+    shape = shape_of(gguf.read_model(str(write(tmp_path / "m.gguf", q4_0))))
+    (host,) = plan(shape, "-c 1024 -np 1").devices
+    assert (host.mapped_mib, host.weight_buffers_mib) == pytest.approx((487.40, 487.40 + 425.53), abs=0.01)
+    embedding = shape.tensors["token_embd.weight"].size_bytes
+    assert host.weights_mib == pytest.approx((shape.size_bytes + embedding) / (1 << 20), abs=0.01)
+
+
+def test_what_is_locked_in_memory_counts_whole(shapes: Shapes) -> None:
+    shape = shapes("Llama-3.1-8B-Q4_K_M")
+    for options, *free in (("-c 4096",), ("-c 4096 --n-cpu-moe 9 -ot blk.1.=CPU", LARGE)):
+        loose = plan(shape, options, *free).devices[-1]
+        locked = plan(shape, f"{options} --load-mode mmap+mlock", *free).devices[-1]
+        more = loose.weight_buffers_mib - loose.weights_mib
+        assert locked.total_mib - loose.total_mib == pytest.approx(more)
+        assert more > 100
+    read, loose = (plan(shape, f"-c 4096 {more}").devices[-1] for more in ("--load-mode mlock", ""))
+    assert read.total_mib == loose.total_mib
+
+
 def test_what_the_host_caches_of_prompts_and_positions_is_in_its_plan(shapes: Shapes) -> None:
     gemma = plan(shapes("gemma-3-27b-Q4_K_M"), "-c 32768 -np 2 --cache-ram 1024 --ctx-checkpoints 8", LARGE).devices[-1]
     assert gemma.prompt_cache_mib == 1024
