@@ -73,7 +73,8 @@ def _batch(shape: ModelShape, context: Context, placement: Placement, pinned: bo
     return Batch(
         n_tokens=context.n_tokens,
         n_seqs=context.n_seq_max,
-        n_outputs=min(context.n_ctx, context.n_ubatch, context.n_outputs_max),
+        # A token of each slot has one when they are generated, which counts where a batch is shorter than that.
+        n_outputs=max(context.n_seq_max, min(context.n_ctx, context.n_ubatch, context.n_outputs_max)),
         n_embd=shape.n_embd,
         streams=context.streams,
         flash_attention=context.flash_attention,

@@ -62,8 +62,7 @@ def pad_cells(cells: int) -> int:
 def context_of(shape: ModelShape, options: ServerOptions, *, causal: bool = True) -> Context:
     """The context of a model. ``causal``: whether its tokens attend to earlier ones only."""
     wanted = options.ctx_size or shape.n_ctx_train
-    n_batch = options.ubatch_size if options.embedding else options.batch_size
-    n_batch = min(wanted, n_batch) if causal else n_batch
+    n_batch = min(wanted, options.n_batch) if causal else options.n_batch
     n_ctx, sequences = pad_cells(wanted), options.parallel
     n_ctx_seq = n_ctx if options.kv_unified else pad_cells(n_ctx // sequences)
     n_ubatch = min(n_batch, options.ubatch_size or n_batch)
@@ -74,7 +73,7 @@ def context_of(shape: ModelShape, options: ServerOptions, *, causal: bool = True
         n_batch=n_batch,
         n_ubatch=n_ubatch,
         unified=options.kv_unified,
-        n_outputs_max=n_batch if options.embedding else min(n_batch, sequences * options.outputs_per_sequence),
+        n_outputs_max=n_batch if options.all_outputs else min(n_batch, sequences * options.outputs_per_sequence),
         type_k=type_number(options.cache_type_k),
         type_v=type_number(options.cache_type_v),
         flash_attention=options.flash_attn != "off",

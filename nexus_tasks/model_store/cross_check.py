@@ -101,8 +101,8 @@ def cross_check(asked: Planning, answer: Answer) -> Checked:
         notes = [error.message, *_not_in_it(options)]
         return Checked(asked, _uncovered(asked, options, answer, tuple(notes)), None, ())
     devices = tuple(
-        _device(device, ours, bare, [_of(device.name, model) for model in answer.models])
-        for device, ours, bare in zip(answer.models[0], analytic.devices, comparable.devices, strict=True)
+        _device(ours, _bare(ours, comparable.devices), [_told(ours.name, model) for model in answer.models])
+        for ours in analytic.devices
     )
     notes = [*analytic.notes, "compute buffers are with logits of every token of a batch, more than a server takes"]
     return Checked(
@@ -135,7 +135,7 @@ def _chooses(options: ServerOptions) -> bool:
 
 def _as_the_tool(asked: Planning, options: ServerOptions) -> MemoryPlan:
     """The rules' plan of just what the tool was asked."""
-    plain = replace(options, spec_types=(), load_mtp=False, mmproj="")
+    plain = replace(options, spec_types=(), mmproj="")
     if options.kv_unified:
         plain = replace(plain, parallel=1, kv_unified=False)
     return plan_memory(asked.shape, plain, asked.gpus, draft=asked.draft)
@@ -145,7 +145,18 @@ def _of(name: str, devices: Sequence[Device]) -> Device:
     return next((device for device in devices if device.name == name), Device(name, 0, 0, 0))
 
 
-def _device(device: Device, ours: DevicePlan, bare: DevicePlan, told: Sequence[Device]) -> DevicePlan:
+def _told(name: str, devices: Sequence[Device]) -> Device:
+    """What the tool said of a device as plans name it; its own name of the host is another."""
+    return devices[-1] if name == HOST else _of(name, devices)
+
+
+def _bare(ours: DevicePlan, comparable: Sequence[DevicePlan]) -> DevicePlan:
+    """What the rules say of a device without what the tool wasn't asked; there may be nothing else on it."""
+    nothing = replace(ours, weights_mib=0.0, kv_mib=0.0)
+    return next((device for device in comparable if device.name == ours.name), nothing)
+
+
+def _device(ours: DevicePlan, bare: DevicePlan, told: Sequence[Device]) -> DevicePlan:
     """A device by the tool, with what the rules say of the rest."""
     return replace(
         ours,

@@ -24,7 +24,7 @@ from .compute import compute_bytes
 from .context import Context, context_of
 from .flash_attention import resolved
 from .placement import Placement, buffer_size, mapped_bytes, place, repacked_bytes, weight_bytes
-from .server_options import ServerOptions
+from .server_options import DRAFT_MTP, ServerOptions
 
 MIB = 1 << 20
 # What a process takes of each GPU beside its buffers: the driver's context and CUDA's kernels, 450 to 750 MiB.
@@ -136,23 +136,27 @@ def plan_memory(
 
     Raises UsageError for an option or an architecture that the rules don't cover.
     """
-    used = _used(options, gpus)
-    free = [gpu.free_mib for gpu in used]
-    main = _model(shape, options, free)
-    totals = [main.buffers]
-    notes = list(_notes(shape, options, main.context))
     if draft is not None:
-        totals.append(_draft(draft, options, main.context, free))
-    elif "draft-mtp" in options.spec_types:
-        totals.append(_mtp_caches(shape, options, main, len(used)))
+        options = _inferred(options, draft)
+    used = _used(options, gpus)
+    main = _model(shape, options, _free(used))
+    parts = [(used, main.buffers)]
+    notes = list(_notes(shape, options, main.context))
+    own = replace(options.of_draft(), ctx_size=main.context.n_ctx)
+    if draft is not None:
+        of_draft = _used(own, gpus)
+        parts.append((of_draft, _draft(draft, own, _free(of_draft))))
+    elif options.loads_mtp:
+        parts.append((used, _mtp_caches(shape, replace(own, flash_attn=main.options.flash_attn), main.placement)))
+    if options.loads_mtp:
         notes.append("compute buffers of multi-token prediction's own context are not in it")
     if projector is not None:
-        totals.append(_projector(projector, options, len(used)))
+        of_projector = _of_projector(options, gpus)
+        parts.append((of_projector, _projector(projector, len(of_projector))))
         notes.append("compute buffers of the projector, which grow with the images, are not in it")
-    names = [gpu.name for gpu in used]
-    devices = [
-        _device(name, gpu.free_mib, totals, index) for index, (name, gpu) in enumerate(zip(names, used, strict=True))
-    ]
+    all_used = list(dict.fromkeys(gpu for its, _ in parts for gpu in its))
+    totals = [_spread(buffers, its, all_used) for its, buffers in parts]
+    devices = [_device(gpu.name, gpu.free_mib, totals, index) for index, gpu in enumerate(all_used)]
     return MemoryPlan(
         shape, main.options, main.context, main.placement,
         (*devices, _host(shape, main, totals, host_free_mib)), tuple(notes),
@@ -189,16 +193,52 @@ def _used(options: ServerOptions, gpus: Sequence[Gpu]) -> list[Gpu]:
             f"the memory plan doesn't cover --split-mode {options.split_mode}",
             hint="llama.cpp's CUDA backend of this version splits by layer, or uses one GPU (none)",
         )
-    by_name = {gpu.name: gpu for gpu in gpus}
-    if options.devices is not None:
-        if missing := [name for name in options.devices if name not in by_name]:
-            raise UsageError(f"--device names {missing[0]}", hint=f"the GPUs are {', '.join(by_name) or '(none)'}")
-        gpus = [by_name[name] for name in options.devices]
+    gpus = _named(options.devices, gpus)
     if options.split_mode != "none" or not gpus:
         return list(gpus)
     if options.main_gpu >= len(gpus):
         raise UsageError(f"--main-gpu {options.main_gpu} is not there", hint=f"the GPUs are 0 to {len(gpus) - 1}")
     return [gpus[options.main_gpu]] if options.main_gpu >= 0 else []
+
+
+def _named(names: Sequence[str] | None, gpus: Sequence[Gpu]) -> list[Gpu]:
+    """The GPUs of these names, or all. Raises UsageError where one is not there."""
+    by_name = {gpu.name: gpu for gpu in gpus}
+    if names is None:
+        return list(gpus)
+    if missing := [name for name in names if name not in by_name]:
+        raise UsageError(f"--device names {missing[0]}", hint=f"the GPUs are {', '.join(by_name) or '(none)'}")
+    return [by_name[name] for name in names]
+
+
+def _of_projector(options: ServerOptions, gpus: Sequence[Gpu]) -> list[Gpu]:
+    """The GPU of a projector: one that is named, or the first that there is; none where the host has it."""
+    if not options.mmproj_offload or options.mmproj_device == "none":
+        return []
+    return _named([options.mmproj_device] if options.mmproj_device else options.devices, gpus)[:1]
+
+
+def _free(gpus: Sequence[Gpu]) -> list[float]:
+    return [gpu.free_mib for gpu in gpus]
+
+
+def _inferred(options: ServerOptions, draft: ModelShape) -> ServerOptions:
+    """With the way to draft that llama-server takes from the draft model: its last layer may predict further tokens."""
+    predicts = f"blk.{draft.n_layer_all - 1}.nextn.eh_proj.weight" in draft.tensors
+    return replace(options, spec_types=(DRAFT_MTP,)) if predicts and not options.spec_types else options
+
+
+def _spread(buffers: _Buffers, own: Sequence[Gpu], devices: Sequence[Gpu]) -> _Buffers:
+    """Bytes by all devices, of what is by a model's own."""
+
+    def spread(sizes: Sequence[int]) -> list[int]:
+        by_gpu = dict(zip(own, sizes, strict=False))
+        return [*(by_gpu.get(gpu, 0) for gpu in devices), sizes[-1]]
+
+    return replace(
+        buffers, weights=spread(buffers.weights), caches=spread(buffers.caches), recurrent=spread(buffers.recurrent),
+        compute=spread(buffers.compute),
+    )  # fmt: skip
 
 
 def _model(shape: ModelShape, options: ServerOptions, free: Sequence[float]) -> _Model:
@@ -209,43 +249,50 @@ def _model(shape: ModelShape, options: ServerOptions, free: Sequence[float]) -> 
     placement = place(shape, options, free)
     caches = cache_layers(shape, rules, context, placement)
     states = [cache for cache in caches if cache.kind == RECURRENT]
-    weights = weight_bytes(shape, placement)
-    mapped = mapped_bytes(shape, placement)
-    buffers = _Buffers(
-        weights=weights,
+    buffers = replace(
+        _loaded(shape, options, placement),
         caches=cache_bytes(caches, placement),
         recurrent=cache_bytes(states, placement),
         compute=compute_bytes(shape, rules, context, placement, caches),
-        mapped=mapped if options.mmap else 0,
-        logged=mapped + repacked_bytes(shape, placement) if options.mmap else weights[-1],
     )
     return _Model(buffers, context, placement, options)
 
 
-def _draft(draft: ModelShape, options: ServerOptions, main: Context, free: Sequence[float]) -> _Buffers:
-    """The draft model with a context as long as the main one."""
-    own = replace(options.of_draft(), ctx_size=main.n_ctx if main.unified else main.n_ctx_seq * main.n_seq_max)
-    return _model(draft, own, free).buffers
+def _loaded(shape: ModelShape, options: ServerOptions, placement: Placement) -> _Buffers:
+    """A model without a context."""
+    weights, mapped, none = weight_bytes(shape, placement), mapped_bytes(shape, placement), placement.nothing()
+    if not options.mmap:
+        return _Buffers(weights, none, none, none, logged=weights[-1])
+    return _Buffers(weights, none, none, none, mapped, mapped + repacked_bytes(shape, placement))
 
 
-def _mtp_caches(shape: ModelShape, options: ServerOptions, main: _Model, gpus: int) -> _Buffers:
+def _draft(draft: ModelShape, own: ServerOptions, free: Sequence[float]) -> _Buffers:
+    """The draft model with a context of its own; where it predicts several tokens, of the layers that do alone."""
+    if not own.loads_mtp:
+        return _model(draft, own, free).buffers
+    placement = place(draft, own, free)
+    own = replace(own, flash_attn=resolved(draft, rules_of(draft), own, bool(free)))
+    caches = _mtp_caches(draft, own, placement).caches
+    return replace(_loaded(draft, own, placement), caches=caches)
+
+
+def _mtp_caches(shape: ModelShape, own: ServerOptions, placement: Placement) -> _Buffers:
     """The cache of the layers that predict several tokens: those layers alone, in a context of their own."""
-    rules = rules_of(shape)
-    own = context_of(
-        shape, replace(options.of_draft(), ctx_size=main.context.n_ctx, flash_attn=main.options.flash_attn)
-    )
-    context = replace(own, mtp=True)
-    caches = cache_bytes(cache_layers(shape, rules, context, main.placement), main.placement)
-    none = [0] * (gpus + 1)
+    if not shape.n_layer_nextn:
+        raise UsageError(
+            f"{shape.files[0].name} has no layers that predict several tokens",
+            hint=f"plan without --spec-type {DRAFT_MTP}, or with another model",
+        )
+    none = placement.nothing()
+    context = replace(context_of(shape, own), mtp=True)
+    caches = cache_bytes(cache_layers(shape, rules_of(shape), context, placement), placement)
     return _Buffers(none, caches, none, none)
 
 
-def _projector(projector: ModelShape, options: ServerOptions, gpus: int) -> _Buffers:
-    """All tensors of a projector, on the first GPU unless the host is asked for."""
-    on_gpu = bool(gpus) and options.mmproj_offload
-    size = sum(buffer_size(tensor, on_gpu=on_gpu) for tensor in projector.tensors.values())
-    weights, none = [0] * (gpus + 1), [0] * (gpus + 1)
-    weights[0 if on_gpu else gpus] = size
+def _projector(projector: ModelShape, gpus: int) -> _Buffers:
+    """All tensors of a projector, on its GPU or on the host."""
+    size = sum(buffer_size(tensor, on_gpu=gpus > 0) for tensor in projector.tensors.values())
+    weights, none = [size, 0][: gpus + 1], [0] * (gpus + 1)
     return _Buffers(weights, none, none, none, logged=weights[-1])
 
 

@@ -60,6 +60,10 @@ class Placement:
         """True where all layers and the output are on GPUs."""
         return self.offloaded == len(self.layers)
 
+    def nothing(self) -> list[int]:
+        """No bytes on any device."""
+        return [0] * (self.gpu_count + 1)
+
 
 def place(shape: ModelShape, options: ServerOptions, free_mib: Sequence[float]) -> Placement:
     """Assign every tensor that llama-server loads.

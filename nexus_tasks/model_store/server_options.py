@@ -22,8 +22,15 @@ CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "
 AUTO_PARALLEL = 4
 MAX_SLOTS, MAX_CONTEXT = 256, 1 << 31  # of llama.cpp
 DRAFT_TOKENS = 3
-NGRAM_TOKENS = {"ngram-simple": 48, "ngram-map-k": 48, "ngram-map-k4v": 48, "ngram-mod": 64, "ngram-cache": 8}
-WITH_DRAFT = ("draft-simple", "draft-eagle3", "draft-mtp", "draft-dflash", "draft-dspark")
+# Tokens that are drafted without a model, by the ways to do it, and the fields that have another number.
+NGRAM_TOKENS = {
+    "ngram-simple": "ngram_simple", "ngram-map-k": "ngram_map_k", "ngram-map-k4v": "ngram_map_k4v",
+    "ngram-mod": "ngram_mod", "ngram-cache": "ngram_cache",
+}  # fmt: skip
+MAX_NGRAM = 1024
+DRAFT_MTP = "draft-mtp"
+WITH_DRAFT = ("draft-simple", "draft-eagle3", DRAFT_MTP, "draft-dflash", "draft-dspark")
+TRUE, FALSE = ("on", "enabled", "true", "1"), ("off", "disabled", "false", "0")
 
 
 @dataclass(frozen=True)
@@ -54,14 +61,22 @@ class ServerOptions:
     pooling: str = ""
     mmproj: str = ""
     mmproj_offload: bool = True
+    mmproj_device: str = ""
+    """Empty: the first of the devices."""
     model_draft: str = ""
+    draft_devices: tuple[str, ...] | None = None
+    """None: those of the model."""
     draft_gpu_layers: int | None = None
     draft_cache_type_k: str = "f16"
     draft_cache_type_v: str = "f16"
     draft_overrides: tuple[tuple[str, str], ...] = ()
     draft_max: int = DRAFT_TOKENS
     spec_types: tuple[str, ...] = ()
-    load_mtp: bool = False
+    ngram_simple: int = 48
+    ngram_map_k: int = 48
+    ngram_map_k4v: int = 48
+    ngram_mod: int = 64
+    ngram_cache: int = 8
     cache_ram_mib: int = 8192
     ctx_checkpoints: int = 32
     mmap: bool = True
@@ -73,13 +88,23 @@ class ServerOptions:
     @property
     def loads_mtp(self) -> bool:
         """True where layers of multi-token prediction are loaded."""
-        return self.load_mtp or "draft-mtp" in self.spec_types
+        return DRAFT_MTP in self.spec_types
 
     @property
     def outputs_per_sequence(self) -> int:
         """Tokens of a sequence whose logits are computed at a time: the drafted ones, and one more."""
-        drafted = [NGRAM_TOKENS.get(name, self.draft_max if name in WITH_DRAFT else 0) for name in self.spec_types]
+        drafted = [getattr(self, NGRAM_TOKENS.get(name, "draft_max")) for name in self.spec_types]
         return 1 + max(drafted, default=0)
+
+    @property
+    def n_batch(self) -> int:
+        """Tokens of a batch: embeddings need them in one piece."""
+        return min(self.batch_size, self.ubatch_size) if self.embedding else self.batch_size
+
+    @property
+    def all_outputs(self) -> bool:
+        """True where every token of a batch may have an output: embeddings, or a pooling of them, are asked for."""
+        return self.embedding or self.pooling not in ("", "none")
 
     @property
     def snapshots(self) -> int:
@@ -88,10 +113,13 @@ class ServerOptions:
 
     def of_draft(self) -> ServerOptions:
         """The options of the draft model's own context."""
+        own = self.draft_devices
         return replace(
             self, n_gpu_layers=self.draft_gpu_layers, cache_type_k=self.draft_cache_type_k,
-            cache_type_v=self.draft_cache_type_v, tensor_overrides=self.draft_overrides, spec_types=(), load_mtp=False,
-            embedding=False, model_draft="", mmproj="",
+            cache_type_v=self.draft_cache_type_v, tensor_overrides=self.draft_overrides,
+            spec_types=tuple(name for name in self.spec_types if name == DRAFT_MTP),
+            devices=self.devices if own is None else own, split_mode="layer" if own else self.split_mode,
+            embedding=False, pooling="", model_draft="", mmproj="",
         )  # fmt: skip
 
 
@@ -144,7 +172,32 @@ def _shares(flag: str, text: str) -> tuple[float, ...]:
 
 
 def _switch(flag: str, text: str) -> bool:
-    return _one_of("on", "off")(flag, text) == "on"
+    return _one_of(*TRUE, *FALSE)(flag, text) in TRUE
+
+
+def _flash_attention(flag: str, text: str) -> str:
+    if text in ("auto", "-1"):
+        return "auto"
+    return "on" if _one_of("auto", *TRUE, *FALSE)(flag, text) in TRUE else "off"
+
+
+def _slots(flag: str, text: str) -> int:
+    if (value := _integer(flag, text)) == 0:
+        raise UsageError(f"{flag} 0 is refused by llama-server", hint=f"give {flag} a number from 1 on, or -1")
+    return value
+
+
+def _ngram(flag: str, text: str) -> int:
+    value = _natural(flag, text)
+    if value > MAX_NGRAM:
+        raise UsageError(f"{flag} {text} is above {MAX_NGRAM}", hint=f"give {flag} a number up to {MAX_NGRAM}")
+    return value
+
+
+def _device(flag: str, text: str) -> str:
+    if "," in text:
+        raise UsageError(f"{flag} {text} names several devices", hint=f"give {flag} one device, or none")
+    return text
 
 
 def _devices(flag: str, text: str) -> tuple[str, ...]:
@@ -166,12 +219,12 @@ _CACHE_TYPE = _one_of(*CACHE_TYPES)
 # By field the flags that set it and what reads their value.
 VALUES: dict[str, tuple[tuple[str, ...], Callable[[str, str], Any]]] = {
     "ctx_size": (("-c", "--ctx-size"), _natural),
-    "parallel": (("-np", "--parallel"), _integer),
+    "parallel": (("-np", "--parallel"), _slots),
     "batch_size": (("-b", "--batch-size"), _count),
     "ubatch_size": (("-ub", "--ubatch-size"), _natural),
     "cache_type_k": (("-ctk", "--cache-type-k"), _CACHE_TYPE),
     "cache_type_v": (("-ctv", "--cache-type-v"), _CACHE_TYPE),
-    "flash_attn": (("-fa", "--flash-attn"), _one_of("on", "off", "auto")),
+    "flash_attn": (("-fa", "--flash-attn"), _flash_attention),
     "n_gpu_layers": (("-ngl", "--gpu-layers", "--n-gpu-layers"), _layers),
     "tensor_split": (("-ts", "--tensor-split"), _shares),
     "split_mode": (("-sm", "--split-mode"), _one_of("none", "layer", "row", "tensor")),
@@ -179,12 +232,18 @@ VALUES: dict[str, tuple[tuple[str, ...], Callable[[str, str], Any]]] = {
     "main_gpu": (("-mg", "--main-gpu"), _integer),
     "devices": (("-dev", "--device"), _devices),
     "mmproj": (("-mm", "--mmproj"), _text),
+    "mmproj_device": (("-mmdev", "--mmproj-device"), _device),
     "model_draft": (("-md", "--model-draft", "--spec-draft-model"), _text),
+    "draft_devices": (("-devd", "--device-draft", "--spec-draft-device"), _devices),
     "draft_gpu_layers": (("-ngld", "--gpu-layers-draft", "--n-gpu-layers-draft", "--spec-draft-ngl"), _layers),
     "draft_cache_type_k": (("-ctkd", "--cache-type-k-draft", "--spec-draft-type-k"), _CACHE_TYPE),
     "draft_cache_type_v": (("-ctvd", "--cache-type-v-draft", "--spec-draft-type-v"), _CACHE_TYPE),
     "draft_max": (("--spec-draft-n-max",), _natural),
     "spec_types": (("--spec-type",), _types),
+    "ngram_simple": (("--spec-ngram-simple-size-m",), _ngram),
+    "ngram_map_k": (("--spec-ngram-map-k-size-m",), _ngram),
+    "ngram_map_k4v": (("--spec-ngram-map-k4v-size-m",), _ngram),
+    "ngram_mod": (("--spec-ngram-mod-n-max",), _ngram),
     "cache_ram_mib": (("-cram", "--cache-ram"), _integer),
     "ctx_checkpoints": (("-ctxcp", "--ctx-checkpoints", "--swa-checkpoints"), _natural),
     "fit": (("-fit", "--fit"), _switch),
@@ -200,9 +259,10 @@ SWITCHES: dict[str, tuple[str, bool]] = {
     "--embedding": ("embedding", True), "--embeddings": ("embedding", True),
     "--rerank": ("reranking", True), "--reranking": ("reranking", True),
     "--mmproj-offload": ("mmproj_offload", True), "--no-mmproj-offload": ("mmproj_offload", False),
-    "--nextn": ("load_mtp", True), "--mmap": ("mmap", True), "--no-mmap": ("mmap", False), "--mlock": ("mlock", True),
+    "--mmap": ("mmap", True), "--no-mmap": ("mmap", False), "--mlock": ("mlock", True),
     "-nr": ("repack", False), "--no-repack": ("repack", False), "--repack": ("repack", True),
 }  # fmt: skip
+ADDING_UP = ("spec_types",)  # each time that its flag is given
 FIELDS = {flag: (field, read) for field, (flags, read) in VALUES.items() for flag in flags}
 OVERRIDES = {
     "-ot": "tensor_overrides", "--override-tensor": "tensor_overrides",
@@ -225,19 +285,29 @@ EXPERTS = r"\.ffn_(up|down|gate|gate_up)_(ch|)exps"  # LLM_FFN_EXPS_REGEX of com
 LOAD_MODE = ("-lm", "--load-mode")
 LOAD_MODES = {
     "auto": {}, "none": {"mmap": False}, "mmap": {"mmap": True}, "mlock": {"mmap": False, "mlock": True},
-    "mmap+mlock": {"mmap": True, "mlock": True}, "mmap_mlock": {"mmap": True, "mlock": True}, "dio": {"mmap": False},
+    "mmap+mlock": {"mmap": True, "mlock": True}, "dio": {"mmap": False},
 }  # fmt: skip
-# What changes buffers in ways that the rules don't cover.
+SPEC_DEFAULT = "--spec-default"  # drafts by ngram-mod, of its default length
+# What changes buffers in ways that the rules don't cover, or names models that nobody reads the headers of.
 UNCOVERED = frozenset({
     "--rpc", "--lora", "--lora-scaled", "--control-vector", "--control-vector-scaled", "-bs", "--backend-sampling",
-    "--override-kv", "--kv-unified-per-slot", "--no-host", "--models-preset", "--models-dir",
+    "--override-kv", "--kv-unified-per-slot", "--no-host", "--models-preset", "--models-dir", "-mmu", "--mmproj-url",
+    "-hfd", "-hfrd", "--hf-repo-draft", "--spec-draft-hf", "--embd-gemma-default", "--fim-qwen-1.5b-default",
+    "--fim-qwen-3b-default", "--fim-qwen-7b-default", "--fim-qwen-7b-spec", "--fim-qwen-14b-spec",
+    "--fim-qwen-30b-default", "--gpt-oss-20b-default", "--gpt-oss-120b-default", "--vision-gemma-4b-default",
+    "--vision-gemma-12b-default",
+})  # fmt: skip
+# What the pinned server still lists, and ends with an error.
+REMOVED = frozenset({
+    "--draft", "--draft-n", "--draft-max", "--draft-min", "--draft-n-min", "--spec-ngram-size-n", "--spec-ngram-size-m",
+    "--spec-ngram-min-hits",
 })  # fmt: skip
 
 
 def known_flags() -> list[str]:
     """Every flag that this module reads, or refuses."""
-    groups = (FIELDS, SWITCHES, OVERRIDES, FIRST_EXPERTS, FIRST_DENSE, ALL_EXPERTS, LOAD_MODE, UNCOVERED)
-    return [flag for group in groups for flag in group]
+    read = (FIELDS, SWITCHES, OVERRIDES, FIRST_EXPERTS, FIRST_DENSE, ALL_EXPERTS, LOAD_MODE, [SPEC_DEFAULT])
+    return [flag for group in (*read, UNCOVERED, REMOVED) for flag in group]
 
 
 def field_of(flag: str) -> str:
@@ -246,6 +316,8 @@ def field_of(flag: str) -> str:
         return SWITCHES[flag][0]
     if flag in LOAD_MODE:
         return "mmap"
+    if flag == SPEC_DEFAULT:
+        return "spec_types"
     if flag in FIELDS:
         return FIELDS[flag][0]
     groups = (OVERRIDES, FIRST_EXPERTS, FIRST_DENSE, ALL_EXPERTS)
@@ -268,15 +340,17 @@ def parse_options(words: Sequence[str]) -> tuple[ServerOptions, list[str]]:
     if words and not command_line.is_flag(words[0]):
         raise UsageError(f"{words[0]} belongs to no option", hint="options of llama-server begin with a hyphen")
     for option in command_line.options(words):
-        flag = canonical(option.flag)
-        if flag in UNCOVERED:
-            raise UsageError(f"the memory plan doesn't cover {flag}", hint="plan without it, and measure what it adds")
+        flag = _planned(option)
         if flag in SWITCHES:
             field, value = SWITCHES[flag]
             fields[field] = value
         elif flag in FIELDS:
             field, read = FIELDS[flag]
-            fields[field] = read(flag, _value(flag, option.values))
+            value = read(flag, _value(flag, option.values))
+            fields[field] = (*fields.get(field, ()), *value) if field in ADDING_UP else value
+        elif flag == SPEC_DEFAULT:
+            fields["spec_types"] = (*fields.get("spec_types", ()), "ngram-mod")
+            fields.pop("ngram_mod", None)
         elif flag in OVERRIDES:
             parts = _value(flag, option.values).split(",")
             overrides[OVERRIDES[flag]].extend(_override(flag, part) for part in parts)
@@ -292,6 +366,22 @@ def parse_options(words: Sequence[str]) -> tuple[ServerOptions, list[str]]:
         else:
             others.append(flag)
     return _complete(fields, overrides), others
+
+
+def _planned(option: command_line.Option) -> str:
+    """The flag of an option. Raises UsageError where llama-server refuses it, or the rules don't cover it."""
+    flag = canonical(option.flag)
+    if flag in UNCOVERED:
+        raise UsageError(f"the memory plan doesn't cover {flag}", hint="plan without it, and measure what it adds")
+    if flag in REMOVED:
+        raise UsageError(
+            f"{flag} was removed from llama-server", hint="its help has --spec-draft-n-max and --spec-ngram-… instead"
+        )
+    if option.words[0] != option.flag:
+        raise UsageError(
+            f"llama-server has no option {option.words[0]}", hint=f"write a space for the equals sign after {flag}"
+        )
+    return flag
 
 
 def _value(flag: str, values: tuple[str, ...]) -> str:
@@ -319,7 +409,13 @@ def _complete(fields: dict[str, Any], overrides: dict[str, list[tuple[str, str]]
         fields.setdefault("kv_unified", False)
     if fields.pop("reranking", False):
         fields.update(embedding=True, pooling="rank")
-    if fields.get("model_draft") and not fields.get("spec_types"):
-        fields["spec_types"] = ("draft-simple",)
     fields.update({field: tuple(patterns) for field, patterns in overrides.items()})
-    return ServerOptions(**fields)
+    options = ServerOptions(**fields)
+    if options.embedding and not options.ubatch_size:
+        raise UsageError("llama-server has no embeddings with --ubatch-size 0", hint="leave it out, or give a number")
+    if options.n_batch < options.parallel:
+        raise UsageError(
+            f"llama-server aborts with {options.parallel} slots and batches of {options.n_batch}",
+            hint="give --batch-size a token of each slot at least, and --ubatch-size for embeddings",
+        )
+    return options

@@ -42,3 +42,7 @@ def test_a_batch_is_no_longer_than_the_context_and_holds_as_much_of_each_slot(sh
 def test_logits_are_those_of_a_token_of_each_slot_unless_embeddings_are_served(shape: ModelShape) -> None:
     assert context(shape, "-np 4").n_outputs_max == 4
     assert context(shape, "-np 2 --embedding -ub 512").n_outputs_max == 512
+    assert context(shape, "-np 2 --embedding -b 64 -ub 512").n_outputs_max == 64
+    assert context(shape, "-np 2 --pooling last").n_outputs_max == 2048
+    assert context(shape, "-np 2 --pooling none").n_outputs_max == 2
+    assert context(shape, "-np 2 --spec-default").n_outputs_max == 130

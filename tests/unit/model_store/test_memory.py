@@ -236,6 +236,65 @@ def test_layers_of_multi_token_prediction_are_loaded_where_they_are_used(shapes:
     assert any("multi-token" in note for note in used.notes)
 
 
+def test_a_draft_model_that_predicts_several_tokens_drafts_by_that(shapes: Shapes) -> None:
+    shape, draft = shapes("qwen3"), shapes("glm4moe")
+    alone = plan(shape, "-c 8192 -np 1", LARGE)
+    both = plan_memory(shape, parse_options(["-c", "8192", "-np", "1", "-md", "m"])[0], gpus(LARGE), draft=draft)
+    assert both.options.spec_types == ("draft-mtp",)
+    assert both.context.n_outputs_max == 4
+    whole = plan(draft, "-c 8192 -np 1 --spec-type draft-mtp", LARGE)
+    assert both.devices[0].weights_mib - alone.devices[0].weights_mib == whole.devices[0].weights_mib
+    assert both.devices[0].kv_mib - alone.devices[0].kv_mib == 8192 * 8 * 128 * 2 * 2 / (1 << 20)
+    with pytest.raises(UsageError, match="has no layers that predict several tokens"):
+        plan(shape, "-c 8192 -np 1 --spec-type draft-mtp", LARGE)
+
+
+@pytest.mark.parametrize(
+    ("options", "draft_on", "projector_on"),
+    [
+        ("", "CUDA0", "CUDA0"),
+        ("-devd CUDA1 -mmdev CUDA2", "CUDA1", "CUDA2"),
+        ("-devd none -mmdev none", "host", "host"),
+        ("-dev CUDA2", "CUDA2", "CUDA2"),
+        ("-sm none -mg 1 -devd CUDA2", "CUDA2", "CUDA0"),
+        ("-dev none -devd CUDA1", "CUDA1", "host"),
+    ],
+)
+def test_a_draft_model_and_a_projector_have_devices_of_their_own(
+    options: str, draft_on: str, projector_on: str, shapes: Shapes, tmp_path: Path
+) -> None:
+    tiny_mmproj.write(tmp_path / "mmproj.gguf")
+    projector = shape_of(gguf.read_model(str(tmp_path / "mmproj.gguf")))
+    words, shape, draft = f"-ts 1,0,0 -c 4096 {options}", shapes("qwen3"), shapes("gemma3-1b")
+    three = [LARGE] * 3
+
+    def weights(draft: ModelShape | None = None, projector: ModelShape | None = None) -> dict[str, float]:
+        options, _ = parse_options(words.split())
+        made = plan_memory(shape, options, gpus(*three), draft=draft, projector=projector)
+        return {device.name: device.weights_mib for device in made.devices}
+
+    alone = weights()
+    for where, found in ((draft_on, weights(draft=draft)), (projector_on, weights(projector=projector))):
+        more = {name for name in found if found[name] - alone.get(name, 0.0) > 0}
+        assert more - {"host"} == {where} - {"host"}
+        assert "host" in more or where != "host"
+
+
+# Of release b11434, computed on the processor: qwen3, 4096 tokens.
+OF_BATCHES = {
+    "-np 20 -kvu -ub 1": 12.73,
+    "-np 1 --pooling last": 325.77,
+    "-np 1 --embedding -b 64 -ub 512": 40.72,
+    "-np 2 --spec-default": 102.36,
+}
+
+
+@pytest.mark.parametrize("options", OF_BATCHES)
+def test_outputs_are_reserved_as_the_server_does(options: str, shapes: Shapes) -> None:
+    (host,) = plan(shapes("qwen3"), f"-c 4096 -fa on {options}").devices
+    assert host.compute_mib == pytest.approx(OF_BATCHES[options], abs=0.01)
+
+
 def test_the_verdict_is_that_of_the_fullest_device(shapes: Shapes) -> None:
     shape = shapes("Llama-3.1-8B-Q4_K_M")
     needed = plan(shape, "-c 8192 -np 1", LARGE).devices[0].total_mib

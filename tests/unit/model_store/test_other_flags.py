@@ -12,12 +12,18 @@ from nexus_tasks.hostlib.llama_server_help import flags_of
 from nexus_tasks.model_store import other_flags
 from nexus_tasks.model_store.server_options import known_flags
 
-GONE = {"--mlock", "--mmap", "--nextn", "--no-mmap"}  # older spellings, which are taken all the same
+GONE = {"--mlock", "--mmap", "--no-mmap"}  # older spellings, which are taken all the same
 
 
 def test_all_flags_of_the_pinned_server_are_known(llama_server_bin: Path) -> None:
     text = subprocess.run([llama_server_bin, "--help"], capture_output=True, text=True, check=True).stdout
     assert set(flags_of(text)) == {*other_flags.OTHERS, *known_flags()} - GONE
+
+
+@pytest.mark.parametrize("flag", ["-m", "--model", "-hf"])
+def test_a_model_beside_the_one_that_is_planned_is_refused(flag: str) -> None:
+    with pytest.raises(UsageError, match=f"{flag} names a model beside MODEL"):
+        other_flags.check_known([flag])
 
 
 @pytest.mark.parametrize(

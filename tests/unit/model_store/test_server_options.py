@@ -28,7 +28,11 @@ PAIRS = {
     "-md d.gguf -ngld 3": "--model-draft d.gguf --gpu-layers-draft 3",
     "-cram 100 -ctxcp 3": "--cache-ram 100 --ctx-checkpoints 3",
     "--no-mmap --mlock": "--load-mode mlock",
-    "--ctx-size=4096": "--ctx_size 4096",
+    "-c 4096 -fa off": "--ctx_size 4096 --flash-attn 0",
+    "-fit 0 -fa 1": "--fit off -fa on",
+    "--spec-default": "--spec-ngram-mod-n-max 9 --spec-default",
+    "--spec-type ngram-mod,draft-mtp": "--spec-type ngram-mod --spec-type draft-mtp",
+    "-md d.gguf -devd CUDA1 -mmdev none": "-md d.gguf --spec-draft-device CUDA1 --mmproj-device none",
 }
 
 
@@ -69,7 +73,12 @@ def test_drafted_tokens_have_outputs_and_snapshots() -> None:
     assert (parsed("").outputs_per_sequence, parsed("").snapshots) == (1, 0)
     mtp = parsed("--spec-type draft-mtp --spec-draft-n-max 5")
     assert (mtp.outputs_per_sequence, mtp.snapshots, mtp.loads_mtp) == (6, 5, True)
-    assert parsed("-md d.gguf").outputs_per_sequence == 4
+    assert parsed("-md d.gguf").outputs_per_sequence == 1  # without --spec-type nothing is drafted by it
+    assert parsed("-md d.gguf --spec-type draft-simple").outputs_per_sequence == 4
+    assert parsed("--spec-default").outputs_per_sequence == 65
+    assert parsed("--spec-type ngram-simple,ngram-mod --spec-ngram-mod-n-max 100").outputs_per_sequence == 101
+    assert parsed("--spec-type ngram-map-k --spec-ngram-map-k-size-m 12").outputs_per_sequence == 13
+    assert parsed("--spec-ngram-mod-n-max 100").outputs_per_sequence == 1
 
 
 REFUSED = {
@@ -84,6 +93,19 @@ REFUSED = {
     "-c 99999999999": "no such slots",
     "--rpc host:1": "doesn't cover --rpc",
     "--lora a.gguf": "doesn't cover --lora",
+    "-c=4096": "no option -c=4096",
+    "--ctx-size=4096": "no option --ctx-size=4096",
+    "-np 0": "-np 0 is refused",
+    "--draft-max 16": "--draft-max was removed",
+    "-lm mmap_mlock": "-lm mmap_mlock is no choice",
+    "--spec-ngram-mod-n-max 1025": "above 1024",
+    "-np 4 -b 3": "aborts with 4 slots and batches of 3",
+    "-np 4 --embedding -ub 3": "aborts with 4 slots and batches of 3",
+    "--embedding -ub 0": "no embeddings with --ubatch-size 0",
+    "-mmdev CUDA0,CUDA1": "names several devices",
+    "--gpt-oss-20b-default": "doesn't cover --gpt-oss-20b-default",
+    "--spec-draft-hf some/model": "doesn't cover --spec-draft-hf",
+    "--mmproj-url http://host/p.gguf": "doesn't cover --mmproj-url",
     "stray -c 5": "stray belongs to no option",
 }
 
