@@ -243,10 +243,10 @@ def _spread(buffers: _Buffers, own: Sequence[Gpu], devices: Sequence[Gpu]) -> _B
 
 def _model(shape: ModelShape, options: ServerOptions, free: Sequence[float]) -> _Model:
     rules = rules_of(shape)
-    options = replace(options, flash_attn=resolved(shape, rules, options, bool(free)))
+    placement = place(shape, options, free)
+    options = replace(options, flash_attn=resolved(shape, rules, options, placement))
     context = context_of(shape, options, causal=rules.causal)
     context = replace(context, snapshots=1 + options.snapshots if rules.rollback else 1)
-    placement = place(shape, options, free)
     caches = cache_layers(shape, rules, context, placement)
     states = [cache for cache in caches if cache.kind == RECURRENT]
     buffers = replace(
@@ -271,7 +271,7 @@ def _draft(draft: ModelShape, own: ServerOptions, free: Sequence[float]) -> _Buf
     if not own.loads_mtp:
         return _model(draft, own, free).buffers
     placement = place(draft, own, free)
-    own = replace(own, flash_attn=resolved(draft, rules_of(draft), own, bool(free)))
+    own = replace(own, flash_attn=resolved(draft, rules_of(draft), own, placement))
     caches = _mtp_caches(draft, own, placement).caches
     return replace(_loaded(draft, own, placement), caches=caches)
 

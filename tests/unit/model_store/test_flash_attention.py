@@ -12,6 +12,7 @@ from nexus_tasks.hostlib import gguf
 from nexus_tasks.hostlib.model_shape import ModelShape, shape_of
 from nexus_tasks.model_store.architectures.table import rules_of
 from nexus_tasks.model_store.flash_attention import resolved
+from nexus_tasks.model_store.placement import place
 from nexus_tasks.model_store.server_options import parse_options
 from tests.memory_model_list import MODELS
 from tests.memory_models import write
@@ -23,17 +24,24 @@ def shape(tmp_path: Path) -> ModelShape:
     return shape_of(gguf.read_model(str(write(tmp_path / "m.gguf", MODELS["qwen3"]))))
 
 
-def result(shape: ModelShape, line: str, *, on_gpu: bool = True) -> str:
-    return resolved(shape, rules_of(shape), parse_options(line.split())[0], on_gpu)
+def result(shape: ModelShape, line: str, *free_mib: float) -> str:
+    options, _ = parse_options(line.split())
+    return resolved(shape, rules_of(shape), options, place(shape, options, free_mib or [24576]))
 
 
 def test_auto_is_on_where_there_is_a_kernel(shape: ModelShape) -> None:
     odd = replace(shape, head_k=100, head_v=100)
     assert result(shape, "") == "on"
     assert result(odd, "") == "off"
-    assert result(odd, "", on_gpu=False) == "on"
+    assert result(odd, "-ngl 0") == "on"
     with pytest.raises(UsageError, match="no kernel for heads of 100 and 100"):
         result(odd, "-fa on")
+
+
+def test_layers_on_the_host_have_a_kernel_for_all(shape: ModelShape) -> None:
+    assert result(shape, "-fa on -ctk iq4_nl -ctv iq4_nl -ngl 1") == "on"  # the output alone is on the GPU
+    with pytest.raises(UsageError, match="no kernel for caches of type iq4_nl"):
+        result(shape, "-ctk iq4_nl -ctv iq4_nl -ngl 2")
 
 
 @pytest.mark.parametrize(
@@ -55,5 +63,8 @@ def test_large_heads_need_sharing(shape: ModelShape, head_k: int, head_v: int, h
 
 def test_a_quantised_v_needs_it(shape: ModelShape) -> None:
     assert result(shape, "-fa off -ctk q8_0") == "off"
+    assert result(shape, "-ctv q8_0") == "on"
+    with pytest.raises(UsageError, match="no kernel for heads of 100 and 100"):
+        result(replace(shape, head_k=100, head_v=100), "-ctv q8_0")
     with pytest.raises(UsageError, match="--cache-type-v q8_0 needs FlashAttention"):
         result(shape, "-fa off -ctv q8_0")
