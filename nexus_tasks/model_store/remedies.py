@@ -6,6 +6,7 @@ remedies(plan, ["-c", "131072"], planner)                        [Remedy("a smal
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from .memory import DOES_NOT_FIT, MemoryPlan
 
 CONTEXT_STEP = 1024
 PROMPT_STEP = 256  # MiB
+SECONDS = 5.0  # of a search, after which what was found stands
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,29 @@ def remedies(
         planner: plans with other options.
         others: by the names of profiles that hold the model otherwise quantised, what plans those.
     """
-    tries = (_context, _experts, _cache_types, _slots, _checkpoints, _prompt_cache)
-    found = [remedy for attempt in tries if (remedy := attempt(plan, words, planner))]
+    of_contexts = (_context, _cache_types, _slots) if _has_room_for_weights(plan) else ()
+    tries = (*of_contexts, _experts, _checkpoints, _prompt_cache)
+    bounded = _within(SECONDS, planner)
+    found = [remedy for attempt in tries if (remedy := attempt(plan, words, bounded))]
     return [*found, *_quantisations(plan, words, others or {}), *_smaller_weights(plan)]
+
+
+def _has_room_for_weights(plan: MemoryPlan) -> bool:
+    """False where a device is too small for its weights alone, which no context makes smaller."""
+    needs = [(device.weights_mib + device.overhead_mib, device.free_mib) for device in plan.devices]
+    return all(free is None or need <= free for need, free in needs)
+
+
+def _within(seconds: float, planner: Planner) -> Planner:
+    """The same for some seconds; then nothing fits any more: a model may have hundreds of layers."""
+    end = time.monotonic() + seconds
+
+    def plan(words: Sequence[str]) -> MemoryPlan:
+        if time.monotonic() > end:
+            raise UsageError("the search for what would fit took too long", hint="try other options by hand")
+        return planner(words)
+
+    return plan
 
 
 def _quantisations(plan: MemoryPlan, words: Sequence[str], others: Mapping[str, Planner]) -> list[Remedy]:
@@ -106,13 +128,14 @@ def _cache_types(plan: MemoryPlan, words: Sequence[str], planner: Planner) -> Re
 
 def _slots(plan: MemoryPlan, words: Sequence[str], planner: Planner) -> Remedy | None:
     """Fewer slots, each with as much context as now."""
-    slots, context = plan.context.n_seq_max, plan.context
-    for fewer in range(slots - 1, 0, -1):
-        per_slot = context.n_ctx // slots
-        more = ("-np", str(fewer), "-c", str(per_slot * fewer))
-        if _fits(planner, words, more):
-            return Remedy("fewer slots", more)
-    return None
+    slots = plan.context.n_seq_max
+    per_slot = plan.context.n_ctx // slots
+
+    def more(fewer: int) -> tuple[str, ...]:
+        return "-np", str(fewer), "-c", str(per_slot * fewer)
+
+    most = _largest(lambda fewer: _fits(planner, words, more(fewer)), slots - 1)
+    return Remedy("fewer slots", more(most)) if most else None
 
 
 def _checkpoints(plan: MemoryPlan, words: Sequence[str], planner: Planner) -> Remedy | None:

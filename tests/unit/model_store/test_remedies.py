@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -62,6 +63,41 @@ def test_nothing_is_named_where_nothing_helps(tmp_path: Path) -> None:
 def test_fewer_slots_keep_what_each_has(tmp_path: Path, line: str) -> None:
     options = found(planner(tmp_path, "qwen3moe", 4600), line).get("fewer slots")
     assert options is None or int(options[3]) == 16384 * int(options[1])
+
+
+def test_the_most_slots_are_found_with_few_plans(tmp_path: Path) -> None:
+    plan, line, asked = planner(tmp_path, "qwen3moe", 5800), "-c 262144 -np 256 -fa on", []
+
+    def counted(words: Sequence[str]) -> MemoryPlan:
+        asked.append(words)
+        return plan(words)
+
+    _, slots, _, context = found(counted, line)["fewer slots"]
+    assert int(context) == 1024 * int(slots)
+    more = int(slots) + 1
+    assert plan([*line.split(), "-np", str(more), "-c", str(1024 * more)]).verdict == DOES_NOT_FIT
+    assert len(asked) < 50
+
+
+def test_no_context_is_looked_for_where_the_weights_have_no_room(tmp_path: Path) -> None:
+    plan, asked = planner(tmp_path, "qwen2", 100), []
+
+    def counted(words: Sequence[str]) -> MemoryPlan:
+        asked.append(words)
+        return plan(words)
+
+    assert found(counted, "-c 65536 -np 64") == {}
+    assert len(asked) == 1
+
+
+def test_a_search_ends_after_a_while_with_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, line = planner(tmp_path, "qwen3moe", 4600), "-c 65536 -np 4 -fa on"
+    whole = found(plan, line)
+    seconds = itertools.count()
+    monkeypatch.setattr("nexus_tasks.model_store.remedies.time.monotonic", lambda: float(next(seconds)))
+    options = found(plan, line)
+    assert 0 < int(options["a smaller context"][1]) <= int(whole["a smaller context"][1])
+    assert "experts in the host's memory" not in options
 
 
 def test_where_only_the_host_is_full_its_caches_give_way(tmp_path: Path) -> None:
