@@ -146,12 +146,12 @@ def _of(name: str, devices: Sequence[Device]) -> Device:
 
 
 def _told(name: str, devices: Sequence[Device]) -> Device:
-    """What the tool said of a device as plans name it; its own name of the host is another."""
+    """The tool's figures of a device as plans name it; its own name of the host is another."""
     return devices[-1] if name == HOST else _of(name, devices)
 
 
 def _bare(ours: DevicePlan, comparable: Sequence[DevicePlan]) -> DevicePlan:
-    """What the rules say of a device without what the tool wasn't asked; there may be nothing else on it."""
+    """The rules' figures of a device for just what the tool was asked; there may be nothing else on it."""
     nothing = replace(ours, weights_mib=0.0, kv_mib=0.0)
     return next((device for device in comparable if device.name == ours.name), nothing)
 
