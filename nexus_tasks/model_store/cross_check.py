@@ -135,7 +135,7 @@ def _chooses(options: ServerOptions) -> bool:
 
 def _as_the_tool(asked: Planning, options: ServerOptions) -> MemoryPlan:
     """The rules' plan of just what the tool was asked."""
-    plain = replace(options, spec_types=(), mmproj="")
+    plain = replace(options, spec_types=(), mmproj="", repack=False)
     if options.kv_unified:
         plain = replace(plain, parallel=1, kv_unified=False)
     return plan_memory(asked.shape, plain, asked.gpus, draft=asked.draft)

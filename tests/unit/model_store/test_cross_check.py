@@ -13,6 +13,7 @@ from nexus_tasks.model_store.cross_check import Answer, cross_check, requests, t
 from nexus_tasks.model_store.memory import Gpu
 from nexus_tasks.model_store.planning import Planning
 from nexus_tasks.model_store.server_options import parse_options
+from tests.fakes import tiny_mmproj
 from tests.memory_model_list import MODELS
 from tests.memory_models import write
 
@@ -128,3 +129,21 @@ def test_devices_that_do_not_agree_are_told(model: str, given: tuple[float], the
     told = answer(asking(model, "", *there), "-c 8192 -np 1")
     with pytest.raises(UsageError, match=message):
         cross_check(asked, told)
+
+
+def test_what_the_processor_reorders_is_added_by_the_rules(tmp_path: Path) -> None:
+    q4_0 = replace(MODELS["smollm3"], types=lambda name: 2 if name == "token_embd.weight" else None)
+    asked = asking(str(write(tmp_path / "m.gguf", q4_0)), "-c 8192 -np 2")
+    checked = cross_check(asked, answer(asked, "-c 8192 -np 2 --no-repack"))
+    assert checked.differences == ()
+    copy = asked.shape.tensors["token_embd.weight"].size_bytes
+    assert checked.plan.devices[-1].weights_mib == pytest.approx((asked.shape.size_bytes + copy) / (1 << 20), abs=1)
+
+
+def test_a_projector_on_a_gpu_that_the_model_is_not_on_is_added_by_the_rules(model: str, tmp_path: Path) -> None:
+    tiny_mmproj.write(tmp_path / "mmproj.gguf")
+    line = "-c 8192 -np 2 -sm none -mg 1"
+    asked = asking(model, f"{line} --mmproj {tmp_path / 'mmproj.gguf'}", 24576, 24576)
+    checked = cross_check(asked, answer(replace(asked, projector=None), line))
+    assert {device.name for device in checked.plan.devices} == {"CUDA0", "CUDA1", "host"}
+    assert checked.differences == ()
