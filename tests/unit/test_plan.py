@@ -30,7 +30,7 @@ def test_json_is_for_programs(model: str, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_the_table_is_for_people_and_says_what_would_fit(model: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert plan.main([model, "--gpus", "3000", "-c", "8192", "-m", "ignored.gguf"]) == 0
+    assert plan.main([model, "--gpus", "3000", "-c", "8192", "-a", "ignored"]) == 0
     shown = capsys.readouterr().out
     assert "verdict: does not fit" in shown
     assert "would fit: experts in the host's memory (--n-cpu-moe " in shown
@@ -44,11 +44,11 @@ def test_options_may_stand_before_the_model(model: str, capsys: pytest.CaptureFi
 def test_short_options_of_llama_server_that_begin_like_the_commands_own_are_its(
     model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["-lm", "none", "-lv", "3", "-lcs", "x", "-lcd", "y", "-lzm", "-hff", "z"]
+    words = ["-lm", "none", "-lv", "3", "-lcs", "x", "-lcd", "y", "-lzm", "-n", "3"]
     assert plan.main([model, *words, "--json"]) == 0
     made = json.loads(capsys.readouterr().out)
     assert made["devices"][-1]["mapped_mib"] == 0
-    assert made["options_without_effect"] == ["-lv", "-lcs", "-lcd", "-lzm", "-hff"]
+    assert made["options_without_effect"] == ["-lv", "-lcs", "-lcd", "-lzm", "-n"]
 
 
 @pytest.mark.parametrize("words", [["-l=rig"], ["-l", "rig"], ["--limit=rig"], ["--limit", "rig"]])

@@ -202,7 +202,7 @@ class OldWorkers:
         self.master = RuntimeApi(path)
 
     def open_requests(self, names: Collection[str]) -> int:
-        """How many requests they have that these servers work on, or that wait in a backend of theirs."""
+        """Number of requests of theirs that these servers work on, or that wait in a backend of those."""
         return sum(self._open_requests(pid, names) for pid in self._pids())
 
     def _pids(self) -> list[str]:
