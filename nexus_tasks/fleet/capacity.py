@@ -199,8 +199,8 @@ def _compared(server: Server, proof: ProofRow) -> Iterator[Measured]:
         name = HOST if number is None else device.name
         for part, buffer in BUFFERS.items():
             mib = parts(device)[part]
-            if number is None and part == "weights" and device.mapped_mib:
-                mib = device.mapped_mib  # the log tells the span of the file
+            if number is None and part == "weights":
+                mib = device.weight_buffers_mib or device.mapped_mib or mib  # as the log tells them
             if mib or logged[name, buffer]:
                 yield Measured(server.name, name, part, mib, logged[name, buffer])
 

@@ -58,7 +58,7 @@ def comparison(analytic: MemoryPlan | None, differences: Sequence[str]) -> dict[
 def _device(device: DevicePlan) -> dict[str, Any]:
     figures = ["weights", "kv", "recurrent", "compute", "overhead"]
     if device.name == HOST:
-        figures += ["mapped", "prompt_cache", "checkpoints"]
+        figures += ["mapped", "weight_buffers", "prompt_cache", "checkpoints"]
     row: dict[str, Any] = {"name": device.name}
     row.update({f"{figure}_mib": round(getattr(device, f"{figure}_mib"), DIGITS) for figure in figures})
     row["total_mib"] = round(device.total_mib, DIGITS)

@@ -65,7 +65,7 @@ class PlannedContext(Part, kw_only=True):
 
 
 class PlannedDevice(Part, kw_only=True):
-    """Memory of a device, in MiB; the last one is the host, which has the three at the end."""
+    """Memory of a device, in MiB; the last one is the host, which has those at the end."""
 
     name: str
     weights_mib: float
@@ -79,6 +79,7 @@ class PlannedDevice(Part, kw_only=True):
     fits: bool | None
     verdict: str
     mapped_mib: float = 0.0
+    weight_buffers_mib: float = 0.0
     prompt_cache_mib: float = 0.0
     checkpoints_mib: float = 0.0
 
