@@ -10,6 +10,7 @@ Reasons name the rule and not the value, and no places in lists: answers that fa
 from __future__ import annotations
 
 import contextlib
+import importlib
 import re
 import signal
 import threading
@@ -60,10 +61,10 @@ def check_answer(schema: Schema, text: str | None) -> tuple[bool, str | None]:
         return False, OUT_OF_RANGE
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return False, FENCED if text.lstrip().startswith("```") else NOT_JSON
-    from jsonschema.exceptions import best_match
-
     try:
         with _limits():
+            from jsonschema.exceptions import best_match
+
             error = best_match(_validator(msgspec.json.encode(schema)).iter_errors(value))
     except ValueError as problem:
         return False, str(problem)
@@ -73,6 +74,7 @@ def check_answer(schema: Schema, text: str | None) -> tuple[bool, str | None]:
 @contextlib.contextmanager
 def _limits() -> Iterator[None]:
     """Have a check that meets a limit end with a ValueError that tells which."""
+    importlib.import_module("jsonschema")  # takes as long as a check may: before the time counts
     try:
         with _time_limit():
             yield
@@ -103,16 +105,22 @@ def _time_limit() -> Iterator[None]:
         yield
         return
 
+    is_up = False
+
     def end(*_: object) -> NoReturn:
+        nonlocal is_up
+        is_up = True
         raise _TooLong
 
     former = signal.signal(signal.SIGVTALRM, end)
-    signal.setitimer(signal.ITIMER_VIRTUAL, CHECK_S)
+    signal.setitimer(signal.ITIMER_VIRTUAL, CHECK_S, CHECK_S)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, former)
+        if is_up:  # a parser that was interrupted raises an error of its own, or passes it over
+            raise _TooLong
 
 
 @lru_cache(maxsize=256)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from nexus_tasks.batches import schemas
+from tests.conftest import ROOT
 
 PERSON = {
     "type": "object",
@@ -131,3 +137,38 @@ def test_a_pattern_that_searches_for_ages_ends_the_check_and_not_the_batch() -> 
     assert schemas.check_answer(schema, '{"name": "aaa"}') == (True, None)
     assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)
     assert signal.getsignal(signal.SIGVTALRM) == signal.SIG_DFL
+
+
+@pytest.mark.parametrize("call", ["check({})", "check_answer({}, '1')"], ids=["schema", "answer"])
+def test_the_time_to_import_the_checker_is_not_that_of_the_check(call: str) -> None:
+    code = f"from nexus_tasks.batches import schemas; schemas.CHECK_S = 0.2; print(schemas.{call})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout in ("None\n", "(True, None)\n")
+
+
+def wrapped(check: Callable[[], object]) -> None:
+    """A check as a parser makes it that takes each error for one of its own."""
+    try:
+        check()
+    except Exception as error:
+        raise LookupError("in a rule of the grammar") from error
+
+
+def passed_over(check: Callable[[], object]) -> None:
+    with contextlib.suppress(Exception):
+        check()
+
+
+@pytest.mark.parametrize("made", [wrapped, passed_over])
+def test_a_part_of_the_check_cannot_hide_that_its_time_is_up(
+    made: Callable[[Callable[[], object]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def search() -> None:
+        until = time.process_time() + 10
+        while time.process_time() < until:
+            pass
+
+    monkeypatch.setattr(schemas, "CHECK_S", 0.05)
+    monkeypatch.setattr(schemas, "_validator", lambda _: made(search))
+    with pytest.raises(ValueError, match="its check takes more than"):
+        schemas.check({})
