@@ -25,14 +25,13 @@ from nexus_tasks.batches.asking import Asking
 from nexus_tasks.batches.entries import Answered, Entry, Reopened, SetAside
 from nexus_tasks.batches.inputs import Input
 from nexus_tasks.batches.items import KEY_BYTES
-from nexus_tasks.batches.state import ANSWERED, SET_ASIDE, Answerer, State
+from nexus_tasks.batches.state import ANSWERED, OUTDATED, SET_ASIDE, Answerer, State
 from nexus_tasks.core.errors import BatchError, UsageError
 from nexus_tasks.core.text import plural
 
 Items = npt.NDArray[np.intp]
 ALLOW = "--allow-change"
 _ITEMS_AT_ONCE = 10_000  # in one line of the journal
-_LOOKED_AT = 100
 
 
 @dataclass(frozen=True)
@@ -109,30 +108,18 @@ def keys_of_answers(path: Path, items: int, now: Path) -> bytes:
     return bytes(keys)
 
 
-def check_journal(path: Path, index_path: Path, state: State) -> None:
-    """Refuse a journal whose answers are those of other requests, as one that was taken from another job.
-
-    A few answers that are spread over it are looked at.
-
-    Args:
-        path: of the journal.
-        index_path: of the index that its job has; where that is missing or cut, nothing can be said.
+def check_journal(path: Path, state: State) -> None:
+    """Refuse a journal that was taken from another job: it has answers, and none is to a request of this one.
 
     Raises:
-        BatchError: one of them has another key than its item, or was damaged.
+        BatchError: it is such a one.
     """
-    answered = state.items(ANSWERED)
-    if not len(answered) or not index_path.exists() or index_path.stat().st_size != state.total * KEY_BYTES:
-        return
-    keys = np.memmap(index_path, np.uint8, "r").reshape(-1, KEY_BYTES)
-    with journal.Results(path) as results:
-        for item in answered[:: -(-len(answered) // _LOOKED_AT)]:
-            entry = results.at(state.offsets[item])
-            if isinstance(entry, Answered) and entry.key != keys[item].tobytes().hex():
-                raise BatchError(
-                    f"{path} is the journal of other requests: item {item} was another one's",
-                    hint="bring the job's own journal back, or begin another job",
-                )
+    outdated = state.count(OUTDATED)
+    if outdated and not state.count(ANSWERED):
+        raise BatchError(
+            f"{path} is the journal of other requests: it has {plural(outdated, 'answer')}, none to a row of this job",
+            hint=f"bring the job's own journal back, or begin another job; resume {ALLOW} asks the rows again",
+        )
 
 
 def of_asking(before: Asking, now: Asking) -> list[str]:

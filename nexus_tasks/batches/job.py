@@ -97,6 +97,10 @@ class Folder:
         """True where the index is there, and as long as that of so many items; a power cut may take its end."""
         return self.rows_index.exists() and self.rows_index.stat().st_size == items * KEY_BYTES
 
+    def keys(self, items: int) -> bytes | None:
+        """The keys of so many items by the index; None where it does not have them."""
+        return self.rows_index.read_bytes() if self.has_index(items) else None
+
     def holder(self) -> Holder | None:
         """The process that works on the job; None where none does."""
         return locks.holder(str(self.lock))
@@ -282,7 +286,11 @@ def cancel(folder: Folder) -> Cancelled:
     pid = holder.pid if holder else None
     if holder:
         _terminate(folder, holder)
-    with folder.held("cancels it", wait_s=CANCEL_SECONDS), journal.opened(folder.journal, job.index.items) as log:
+    items = job.index.items
+    with (
+        folder.held("cancels it", wait_s=CANCEL_SECONDS),
+        journal.opened(folder.journal, items, keys=folder.keys(items)) as log,
+    ):
         is_open = log.state.done < log.state.total
         if is_open:
             log.write([Session(time.time(), ended=CANCELLED)])

@@ -52,13 +52,13 @@ def json_of(line: bytes) -> bytes | None:
 class Journal:
     """A journal that is open for writing, and the state that it amounts to. Use :func:`opened`."""
 
-    def __init__(self, path: Path, total: int, say: Callable[[str], object]) -> None:
+    def __init__(self, path: Path, total: int, say: Callable[[str], object], keys: bytes | None) -> None:
         self.path = path
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             for folder in (path.parent, path.parent.parent):
                 _keep_names(folder)
-            self.state, self._end = _replay(path, total)
+            self.state, self._end = _replay(path, total, keys)
             cut = os.fstat(self._descriptor).st_size - self._end
             if cut:
                 os.ftruncate(self._descriptor, self._end)
@@ -158,7 +158,9 @@ class Journal:
         self.close()
 
 
-def opened(path: Path, total: int, say: Callable[[str], object] = lambda line: None) -> Journal:
+def opened(
+    path: Path, total: int, say: Callable[[str], object] = lambda line: None, *, keys: bytes | None = None
+) -> Journal:
     """Open the journal of a batch of ``total`` items for writing; it is made where there is none.
 
     Who opens it holds the job's lock. A last line that was cut off, as a power failure or a full disk leave it, is
@@ -166,21 +168,25 @@ def opened(path: Path, total: int, say: Callable[[str], object] = lambda line: N
 
     Args:
         say: is told of such a line, in one line.
+        keys: of the items' requests, as :class:`State` takes them.
 
     Raises:
         BatchError: a line is damaged or was edited, by its number.
         OSError: the file can't be opened.
     """
-    return Journal(path, total, say)
+    return Journal(path, total, say, keys)
 
 
-def read(path: Path, total: int) -> State:
+def read(path: Path, total: int, keys: bytes | None = None) -> State:
     """The state of a batch, read beside a process that may be writing.
+
+    Args:
+        keys: of the items' requests, as :class:`State` takes them.
 
     Raises:
         BatchError: a line is damaged or was edited, by its number.
     """
-    return _replay(path, total)[0] if path.exists() else State(total)
+    return _replay(path, total, keys)[0] if path.exists() else State(total, keys)
 
 
 def entries(path: Path, buffer_bytes: int = BUFFER_BYTES) -> Iterator[tuple[int, Entry]]:
@@ -239,9 +245,9 @@ def _keep_names(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _replay(path: Path, total: int) -> tuple[State, int]:
+def _replay(path: Path, total: int, keys: bytes | None) -> tuple[State, int]:
     """The state that a journal amounts to, and where its last whole line ends."""
-    state, end = State(total), 0
+    state, end = State(total, keys), 0
     for number, offset, encoded in _lines(path):
         try:
             state.apply(encoded, offset)

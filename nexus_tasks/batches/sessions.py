@@ -104,8 +104,10 @@ def resume(
     with folder.held("asks its rows"):
         before = folder.load()
         now = _with_input(folder, before, change(before), place, allow_change=allow_change)
-        with journal.opened(folder.journal, now.index.items, place.say) as log:
-            changes.check_journal(folder.journal, folder.rows_index, log.state)
+        items = now.index.items
+        with journal.opened(folder.journal, items, place.say, keys=folder.keys(items)) as log:
+            if not allow_change:
+                changes.check_journal(folder.journal, log.state)
             if retry_failed:
                 log.write(changes.reopened(log.state.items(SET_ASIDE), log.state, "retry-failed"))
             if log.state.done == log.state.total and not allow_change:

@@ -18,14 +18,15 @@ import numpy as np
 import numpy.typing as npt
 
 from nexus_tasks.batches.entries import KINDS
+from nexus_tasks.batches.items import KEY_BYTES
 from nexus_tasks.stats.energy import EnergySum, added
 
-NEW, BEGUN, ANSWERED, SET_ASIDE = range(4)
-NAMES = ("new", "begun", "answered", "set_aside")
+NEW, BEGUN, ANSWERED, SET_ASIDE, OUTDATED = range(5)
+"""States of an item; one that is outdated has the answer to a request that is no longer its own."""
 NO_OFFSET = 2**64 - 1
 NO_REASON = len(KINDS)
 _KIND_PLACES = {kind: place for place, kind in enumerate(KINDS)}
-_BEGUN_TO_NEW = bytes([NEW, NEW, ANSWERED, SET_ASIDE]).ljust(256, b"\0")
+_BEGUN_TO_NEW = bytes([NEW, NEW, ANSWERED, SET_ASIDE, OUTDATED]).ljust(256, b"\0")
 
 
 class _Usage(msgspec.Struct, frozen=True):
@@ -43,6 +44,7 @@ class _Begun(msgspec.Struct, tag="begun"):
 
 class _Answered(msgspec.Struct, tag="answered"):
     item: int
+    key: str
     at: float
     endpoint: str
     model: str
@@ -107,10 +109,15 @@ class State:
     ``of`` has the state of each item; ``offsets`` the place of the entry in the journal that answered it or set it
     aside; ``reasons`` the index in
     KINDS of what it was set aside for; ``answered_by`` the index in ``answerers`` of who answered it.
+
+    Args:
+        keys: of the items' requests, KEY_BYTES each in order, by which an answer counts for its item; None where they
+            are not known, and all count.
     """
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, keys: bytes | None = None) -> None:
         self.total = total
+        self._keys = keys
         self.of = bytearray(total)
         self.offsets = array("Q", [NO_OFFSET]) * total
         self.reasons = bytearray([NO_REASON]) * total
@@ -223,15 +230,19 @@ class State:
     # Items beyond the total are rows that the input no longer has.
 
     def _begin(self, item: int) -> None:
-        if item < self.total and self.of[item] in (NEW, BEGUN):
+        if item < self.total and self.of[item] not in (ANSWERED, SET_ASIDE):
             self.of[item] = BEGUN
 
     def _answer(self, answered: _Answered, offset: int) -> None:
         item, usage = answered.item, answered.usage
-        if item >= self.total or self.of[item] == ANSWERED:  # a result is accepted once
+        if item >= self.total or self._is_answered(item, answered.model):
             return
-        self.of[item], self.offsets[item] = ANSWERED, offset
-        self.answered_by[item] = self._place(Answerer(answered.endpoint, answered.model, answered.build))
+        if self._keys is None or self._keys[item * KEY_BYTES : (item + 1) * KEY_BYTES].hex() == answered.key:
+            self.of[item], self.offsets[item] = ANSWERED, offset
+            self.answered_by[item] = self._place(Answerer(answered.endpoint, answered.model, answered.build))
+        elif self.of[item] != ANSWERED:
+            self._reopen(item)
+            self.of[item] = OUTDATED
         self._progress(answered.at)
         self.invalid += answered.valid is False
         if answered.same_as is not None:
@@ -240,6 +251,12 @@ class State:
         self.tokens.prompt += usage.prompt_tokens or 0
         self.tokens.output += usage.output_tokens or 0
         self.tokens.cached += usage.cached_tokens or 0
+
+    def _is_answered(self, item: int, model: str) -> bool:
+        """True where a model has answered an item: its answer is accepted once. Where another model answers after it,
+        the entry that reopened the item is lost.
+        """
+        return self.of[item] == ANSWERED and self.answerers[self.answered_by[item]].model == model
 
     def _set_aside(self, given_up: _SetAside, offset: int) -> None:
         item = given_up.item

@@ -73,7 +73,8 @@ def summary_of(folder: Folder) -> Summary:
         BatchError: its files are damaged.
     """
     job, holder = folder.load(), folder.holder()
-    return made(folder, job, journal.read(folder.journal, job.index.items), holder)
+    items = job.index.items
+    return made(folder, job, journal.read(folder.journal, items, folder.keys(items)), holder)
 
 
 def made(folder: Folder, job: Job, state: State, holder: Holder | None = None) -> Summary:

@@ -62,8 +62,9 @@ def write(folder: Folder, kind: str, out: Path | None) -> list[Path]:
     rows.check_input(folder, job)
     for path in _paths(kind, out):
         _check_free(path, folder, job.input)
-    state = journal.read(folder.journal, job.index.items)
-    changes.check_journal(folder.journal, folder.rows_index, state)
+    items = job.index.items
+    state = journal.read(folder.journal, items, folder.keys(items))
+    changes.check_journal(folder.journal, state)
     if kind == "parquet" and out is None and sys.stdout.isatty():
         raise UsageError("Parquet is nothing for a terminal", hint="name a file with --out, or pipe it on")
     with contextlib.ExitStack() as stack:

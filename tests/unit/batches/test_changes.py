@@ -136,13 +136,13 @@ def test_of_an_index_that_is_lost_the_keys_of_answers_are_those_of_the_journal(t
 def test_a_journal_of_other_requests_is_refused(tmp_path: Path) -> None:
     compared(tmp_path, ROWS, ["one", "2"])
     keys = (tmp_path / "before").read_bytes()
-    with journal.opened(tmp_path / "journal.jsonl", 4) as log:
-        log.write([msgspec.structs.replace(ANSWER, item=item, key=key_of(keys, item)) for item in range(3)])
-        changes.check_journal(log.path, tmp_path / "before", log.state)
-        log.write([msgspec.structs.replace(ANSWER, item=3, key=key_of(keys, 0))])
-        with pytest.raises(BatchError, match=r"journal\.jsonl is the journal of other requests: item 3"):
-            changes.check_journal(log.path, tmp_path / "before", log.state)
-        changes.check_journal(log.path, tmp_path / "gone", log.state)
+    with journal.opened(tmp_path / "journal.jsonl", 4, keys=keys) as log:
+        changes.check_journal(log.path, log.state)
+        log.write([msgspec.structs.replace(ANSWER, item=item, key=key_of(keys, 0)) for item in (1, 2)])
+        with pytest.raises(BatchError, match=r"journal\.jsonl is the journal of other requests: it has 2 answers"):
+            changes.check_journal(log.path, log.state)
+        log.write([msgspec.structs.replace(ANSWER, key=key_of(keys, 0))])
+        changes.check_journal(log.path, log.state)
 
 
 ANSWER = Answered(0, "00" * 16, "gpu1/main", "qwen", "b1", 1.0, 9.0, Answer(text="Hi"), Usage(3, 5))

@@ -11,9 +11,10 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from nexus_tasks.batches import job, sessions, sources
+from nexus_tasks.batches import job, journal, sessions, sources
 from nexus_tasks.batches.asking import Asking
 from nexus_tasks.batches.columns import Columns
+from nexus_tasks.batches.entries import Answered
 from nexus_tasks.batches.index import Index
 from nexus_tasks.batches.inputs import Input
 from nexus_tasks.batches.job import Job
@@ -239,11 +240,23 @@ def test_answers_stay_though_the_index_is_lost_and_a_row_changed(bench: Bench) -
     assert bench.asked == ["2"]
 
 
+def test_a_row_that_changed_keeps_its_own_answer_without_the_line_that_reopened_it(bench: Bench) -> None:
+    bench.begin()
+    bench.write(["1", "two", "three"])
+    folder = bench.resume(allow_change=True).folder
+    lines = folder.journal.read_bytes().splitlines(keepends=True)
+    folder.journal.write_bytes(b"".join(line for line in lines if b'"reopened"' not in line))
+    state = bench.resume().state
+    with journal.Results(folder.journal) as results:
+        found = [results.at(offset) for offset in state.offsets]
+    assert [one.answer.text for one in found if isinstance(one, Answered)] == ["1", "TWO", "THREE"]
+
+
 def test_the_journal_of_another_job_is_refused(bench: Bench) -> None:
-    journal = bench.begin().folder.journal.read_bytes()
+    other = bench.begin().folder.journal.read_bytes()
     job.find(bench.folder / "jobs", "night").path.rename(bench.folder / "jobs" / "day")
     bench.write(["other", "prompts", "here"])
-    bench.begin().folder.journal.write_bytes(journal)
+    bench.begin().folder.journal.write_bytes(other)
     with pytest.raises(BatchError, match="is the journal of other requests"):
         bench.resume()
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from nexus_tasks.batches.entries import Answer, Answered, Begun, Entry, Failed, Reopened, Session, SetAside, Usage
-from nexus_tasks.batches.state import ANSWERED, BEGUN, NEW, NO_OFFSET, SET_ASIDE, Answerer, State
+from nexus_tasks.batches.state import ANSWERED, BEGUN, NEW, NO_OFFSET, OUTDATED, SET_ASIDE, Answerer, State
 from nexus_tasks.stats.energy import EnergySum
 
 GPU1 = Answerer("gpu1/main", "qwen", "b1")
@@ -25,8 +25,8 @@ def given_up(item: int, kind: str = "too_long") -> SetAside:
     return SetAside(item, 2.0, kind, "does not fit")
 
 
-def state_after(entries: Sequence[Entry], total: int = 4) -> State:
-    state = State(total)
+def state_after(entries: Sequence[Entry], total: int = 4, keys: bytes | None = None) -> State:
+    state = State(total, keys)
     for offset, entry in enumerate(entries):
         state.apply(msgspec.json.encode(entry), offset)
     return state
@@ -43,6 +43,25 @@ def test_an_item_has_the_state_of_its_last_entry() -> None:
 def test_a_result_is_accepted_once() -> None:
     state = state_after([answered(0, tokens=5), answered(0, tokens=7), given_up(0), Begun([0], "gpu2/main", 3.0)])
     assert (state.of[0], state.offsets[0], state.tokens.output) == (ANSWERED, 0, 5)
+
+
+def test_an_answer_to_another_request_than_the_items_own_is_none() -> None:
+    old, new = (msgspec.structs.replace(answered(0), key=key.hex() * 16) for key in (b"o", b"n"))
+    begun: Entry = Begun([0], "gpu1/main", 3.0)
+    reopened: Entry = Reopened([0], 3.0, "its request changed")
+    of: dict[int, list[list[Entry]]] = {
+        OUTDATED: [[old], [given_up(0), old]], NEW: [[old, reopened]], SET_ASIDE: [[old, given_up(0)]],
+        ANSWERED: [[old, begun, new], [new, old], [old, reopened, new]],
+    }  # fmt: skip
+    for state, journals in of.items():
+        for entries in journals:
+            found = state_after(entries, 1, keys=b"n" * 16)
+            assert (found.of[0], found.done) == (state, state in (ANSWERED, SET_ASIDE)), entries
+
+
+def test_the_answer_of_another_model_takes_the_place_of_the_first() -> None:
+    state = state_after([answered(0), answered(0, model="other"), answered(0, model="other")])
+    assert (state.offsets[0], state.answers_by()) == (1, {Answerer("gpu1/main", "other", "b1"): 1})
 
 
 def test_an_attempt_that_failed_leaves_its_item_to_be_asked_again() -> None:
