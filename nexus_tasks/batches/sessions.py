@@ -24,15 +24,16 @@ from rich.text import Text
 from nexus_tasks.batches import changes, endpoint, index, inputs, job, journal, openai_rows, record, runner
 from nexus_tasks.batches.endpoint import Reached
 from nexus_tasks.batches.entries import Session
-from nexus_tasks.batches.index import Index
+from nexus_tasks.batches.index import NO_KEY, Index
 from nexus_tasks.batches.inputs import Input
+from nexus_tasks.batches.items import KEY_BYTES, Item
 from nexus_tasks.batches.job import Folder, Job
 from nexus_tasks.batches.journal import Journal
 from nexus_tasks.batches.metering import metered
 from nexus_tasks.batches.options import COMPLETE, Outcome
 from nexus_tasks.batches.record import Origin
-from nexus_tasks.batches.state import SET_ASIDE, Answerer, State
-from nexus_tasks.core.errors import NexusError, UsageError
+from nexus_tasks.batches.state import ANSWERED, SET_ASIDE, Answerer, State
+from nexus_tasks.core.errors import BatchError, NexusError, UsageError
 from nexus_tasks.core.text import plural
 from nexus_tasks.fleet import targets
 from nexus_tasks.hostlib import files
@@ -101,20 +102,24 @@ def resume(
         EndpointError: no target answers, or one refuses.
         BatchError: its files are damaged, or the disk is full.
     """
-    with folder.held("asks its rows"):
+    with folder.held("asks its rows"), contextlib.ExitStack() as stack:
         before = folder.load()
-        now = _with_input(folder, before, change(before), place, allow_change=allow_change)
+        now = change(before)
+        # A result is given up when somebody is there to give another.
+        endpoints = stack.enter_context(_reached(now)) if allow_change else []
+        now = _with_input(folder, before, now, place, allow_change=allow_change)
         items = now.index.items
-        with journal.opened(folder.journal, items, place.say, keys=folder.keys(items)) as log:
-            if not allow_change:
-                changes.check_journal(folder.journal, log.state)
-            if retry_failed:
-                log.write(changes.reopened(log.state.items(SET_ASIDE), log.state, "retry-failed"))
-            if log.state.done == log.state.total and not allow_change:
-                return _nothing_left(folder, now, log, place)
-            with _reached(now) as endpoints:
-                _accept_servers(now, log, endpoints, allow_change=allow_change)
-                return _run(folder, now, log, endpoints, place)
+        log = stack.enter_context(journal.opened(folder.journal, items, place.say, keys=folder.keys(items)))
+        if not allow_change:
+            changes.check_journal(folder.journal, log.state)
+        left = log.state.total - (log.state.count(ANSWERED) if retry_failed else log.state.done)
+        if not left and not allow_change:
+            return _nothing_left(folder, now, log, place)
+        endpoints = endpoints or stack.enter_context(_reached(now))
+        _accept_servers(now, log, endpoints, allow_change=allow_change)
+        if retry_failed:
+            log.write(changes.reopened(log.state.items(SET_ASIDE), log.state, "retry-failed"))
+        return _run(folder, now, log, endpoints, place)
 
 
 def _nothing_left(folder: Folder, asked: Job, log: Journal, place: Place) -> Done:
@@ -131,8 +136,8 @@ def _nothing_left(folder: Folder, asked: Job, log: Journal, place: Place) -> Don
 def _run(folder: Folder, asked: Job, log: Journal, endpoints: Sequence[Reached], place: Place) -> Done:
     total = log.state.total
     place.say(f"job {folder.name}: {plural(total - log.state.done, 'request')} of {total:,}")
-    keys = folder.rows_index.read_bytes() if asked.options.dedupe else None
-    items = inputs.items(asked.input, lambda item: not log.is_done(item))
+    keys = folder.rows_index.read_bytes()
+    items = _open_items(asked.input, keys, log)
     try:
         with metered(endpoints, place.say) as meter:
             outcome = runner.run(
@@ -142,6 +147,36 @@ def _run(folder: Folder, asked: Job, log: Journal, endpoints: Sequence[Reached],
     finally:
         _record(folder, asked, log.state, [one.target.api_key for one in endpoints], place)
     return Done(folder, asked, log.state, outcome)
+
+
+def _open_items(given: Input, keys: bytes, log: Journal) -> Iterator[Item]:
+    """The items that are not done, for as long as the input is what it was when its index was made.
+
+    Raises:
+        BatchError: a row is another than it was, new or gone.
+        UsageError: the file can't be read to its end.
+    """
+    total, read = log.state.total, 0
+
+    def is_open(item: int) -> bool:
+        nonlocal read
+        read = item + 1
+        return item >= total or not log.is_done(item)
+
+    for item in inputs.items(given, is_open):
+        key = item.request.key if item.request else NO_KEY
+        if key != keys[item.index * KEY_BYTES : (item.index + 1) * KEY_BYTES]:  # which are none beyond the total
+            raise _changed(given, index.place(given, item.row.line))
+        yield item
+    if read < total:
+        raise _changed(given, f"row {read // given.asking.samples + 1}")
+
+
+def _changed(given: Input, where: str) -> BatchError:
+    return BatchError(
+        f"{given.source.path} changed while it was asked, at {where}",
+        hint=f"bring it back and resume the job, or resume it with {changes.ALLOW}, which asks what differs",
+    )
 
 
 def _record(folder: Folder, asked: Job, state: State, keys: Iterable[str | None], place: Place) -> None:

@@ -118,6 +118,8 @@ def state_of(state: State, holder: Holder | None) -> str:
         return COMPLETE
     if state.began_at is None:
         return CANCELLED if state.ended == CANCELLED else "new"
-    if state.ended in (COMPLETE, INTERRUPTED, CANCELLED):
+    if state.ended == COMPLETE:  # until rows were reopened by a process that asked none of them
+        return INTERRUPTED
+    if state.ended in (INTERRUPTED, CANCELLED):
         return state.ended
     return "killed" if state.ended is None else "failed"

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import io
+import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 from rich.console import Console
 
-from nexus_tasks.batches import job, journal, sessions, sources
+from nexus_tasks.batches import job, journal, runner, sessions, sources
 from nexus_tasks.batches.asking import Asking
 from nexus_tasks.batches.columns import Columns
 from nexus_tasks.batches.entries import Answered
@@ -22,6 +23,7 @@ from nexus_tasks.batches.options import COMPLETE, Options
 from nexus_tasks.batches.sessions import Done, Place
 from nexus_tasks.batches.state import ANSWERED
 from nexus_tasks.batches.summary import summary_of
+from nexus_tasks.batches.window import Window
 from nexus_tasks.core.errors import BatchError, EndpointError, UsageError
 from nexus_tasks.records import store
 from tests.support.batch_server import BatchServer, Request
@@ -77,11 +79,12 @@ class Bench:
         self.server.script = Request.answer
         self.server.live()
 
-    def resume(self, *, allow_change: bool = False, **changes: object) -> Done:
+    def resume(self, *, allow_change: bool = False, retry_failed: bool = False, **changes: object) -> Done:
         folder = job.find(self.folder / "jobs", "night")
         return sessions.resume(
-            folder, lambda before: msgspec.structs.replace(before, **changes), self.place, allow_change=allow_change
-        )
+            folder, lambda before: msgspec.structs.replace(before, **changes), self.place,
+            allow_change=allow_change, retry_failed=retry_failed,
+        )  # fmt: skip
 
     @property
     def asked(self) -> list[str]:
@@ -204,6 +207,61 @@ def test_a_record_that_cannot_be_written_costs_no_answer(bench: Bench) -> None:
     stream = bench.place.console.file
     assert isinstance(stream, io.StringIO)
     assert "no record was written" in stream.getvalue()
+
+
+def test_what_failed_keeps_its_reason_until_a_server_is_there_to_ask_again(bench: Bench) -> None:
+    bench.server.script = lambda request: request.status(400, "no")
+    folder = bench.begin().folder
+    before = folder.journal.read_bytes()
+    bench.server.die()
+    bench.write([*ROWS, "four"])
+    with pytest.raises(EndpointError):
+        bench.resume(allow_change=True)
+    bench.write(ROWS)
+    with pytest.raises(EndpointError):
+        bench.resume(retry_failed=True)
+    assert folder.journal.read_bytes() == before
+    assert summary_of(folder).set_aside == {"refused": 3}
+    bench.server.script = Request.answer
+    bench.server.live()
+    assert bench.resume(retry_failed=True).state.count(ANSWERED) == 3
+
+
+def grow(path: Path) -> None:
+    with path.open("a") as stream:
+        stream.write("more\n")
+
+
+def edit_the_last_row(path: Path) -> None:
+    with path.open("r+b") as stream:
+        stream.seek(-9, os.SEEK_END)
+        stream.write(b"!")
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [(lambda path: os.truncate(path, 20 * 100_000), "row 21"), (edit_the_last_row, "line 40"), (grow, "line 41")],
+    ids=["cut", "edited", "grown"],
+)
+def test_an_input_that_changes_while_it_is_asked_stops_the_batch(
+    bench: Bench, change: Callable[[Path], None], where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "Window", lambda: Window(2))
+    given = [f"{number} ".ljust(99_999, "x") for number in range(40)]  # more than is read at a time
+    bench.write(given)
+    changed = threading.Event()
+
+    def script(request: Request) -> None:
+        if not changed.is_set():
+            changed.set()
+            change(bench.file)
+        request.answer("Hi")
+
+    bench.server.slots, bench.server.script = 1, script
+    with pytest.raises(BatchError, match=rf"prompts\.txt changed while it was asked, at {where}"):
+        bench.begin()
+    bench.write(given)
+    assert bench.resume().state.count(ANSWERED) == 40
 
 
 def test_a_job_that_was_killed_when_all_was_answered_is_complete_and_gets_its_record(bench: Bench) -> None:
