@@ -19,6 +19,9 @@ from time import perf_counter
 from nexus_tasks.batches.window import Window, Work
 from nexus_tasks.batches.worker import Worker
 
+SILENT_LATENCIES = 2.0
+"""An endpoint at which nothing ended for so many times its latency is no longer as fast as that."""
+
 
 class Scheduler:
     """Items that wait, for an endpoint or for the moment of their next attempt."""
@@ -88,9 +91,17 @@ class Scheduler:
 
     def _is_better_left(self, worker: Worker) -> bool:
         """True where the other endpoints will have answered all that waits before this one has answered one more."""
-        others = [other for other in self._workers if other is not worker and other.is_well and other.pace.latency_s]
+        others = [other for other in self._workers if other is not worker and _keeps_up(other)]
         rate = sum(other.rate for other in others)
         if not rate or worker.pace.latency_s is None:
             return False
+        before = len(self._window) + sum(len(other.under_way) for other in others)
         fastest_s = min(other.pace.latency_s for other in others if other.pace.latency_s)
-        return worker.pace.latency_s > len(self._window) / rate + fastest_s
+        return worker.pace.latency_s > max(before / rate, fastest_s)
+
+
+def _keeps_up(worker: Worker) -> bool:
+    """True where an endpoint takes requests, and answers them as fast as it did."""
+    latency_s = worker.pace.latency_s
+    is_open = worker.is_well and worker.alone is None and not worker.pace.is_paused
+    return is_open and latency_s is not None and worker.silent_s <= SILENT_LATENCIES * latency_s

@@ -82,6 +82,7 @@ class Worker:
         self._pool = Pool(loop, self._on_end)
         self._number = 0
         self._taken: list[int] = []  # numbers of those that are still to be sent
+        self._heard = 0.0  # when a request ended last, or began after a pause
         if reached.found is not None:
             self._found(reached.found)
 
@@ -141,8 +142,15 @@ class Worker:
 
     # requests
 
+    @property
+    def silent_s(self) -> float:
+        """Seconds since a request ended, or began where none was under way; 0 while none is."""
+        return perf_counter() - self._heard if self.under_way else 0.0
+
     def take(self, work: Work) -> None:
         """Take an item, whose request is sent by :meth:`send`."""
+        if not self.under_way:
+            self._heard = perf_counter()
         self._number += 1
         self.under_way[self._number] = work
         self._taken.append(self._number)
@@ -177,7 +185,7 @@ class Worker:
         reader, work.reader = work.reader, None
         if reader is None:
             return
-        now = perf_counter()
+        now = self._heard = perf_counter()
         reader.feed(times, parts)
         reading = reader.finish(self._named(failure, transfer, now))
         self.ended.append(Ended(work, reading, times[-1] if times else now))

@@ -4,6 +4,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from nexus_tasks.batches.failures import Problem
 from nexus_tasks.batches.items import Item, Request, Row
 from nexus_tasks.batches.pace import Pace
 from nexus_tasks.batches.scheduler import Scheduler
@@ -22,6 +23,7 @@ class Standing:
     under_way: dict[int, Work] = field(default_factory=dict)
     own: deque[Work] = field(default_factory=deque)
     alone: Work | None = None
+    silent_s: float = 0.0
     pace: Pace = field(default_factory=Pace)
 
     def __post_init__(self) -> None:
@@ -92,6 +94,21 @@ def test_a_slow_endpoint_works_as_long_as_the_fast_one_has_enough() -> None:
 def test_a_slow_endpoint_that_is_the_only_one_has_the_last_items() -> None:
     fast, slow = Standing("fast", latency_s=1.0, is_here=False), Standing("slow", latency_s=10.0)
     assert assigned(scheduled(1, slow, fast), is_all_read=True) == {"slow": [0]}
+
+
+def test_nothing_is_left_to_an_endpoint_that_takes_none_or_answers_no_longer() -> None:
+    paused, suspect = Standing("fast", latency_s=1.0), Standing("fast", latency_s=1.0, alone=work(9))
+    paused.pace.overloaded(Problem("rate_limited", "slow down", 429, 3600.0))
+    hung = Standing("fast", latency_s=1.0, silent_s=3.0, under_way={8: work(8), 9: work(9)})
+    for fast in (paused, suspect, hung):
+        found = assigned(scheduled(1, Standing("slow", latency_s=10.0), fast), is_all_read=True)
+        assert found["slow"] == [0], fast
+
+
+def test_what_the_fast_endpoint_has_under_way_comes_before_what_is_left_to_it() -> None:
+    slow = Standing("slow", latency_s=10.0)
+    busy = Standing("fast", latency_s=4.0, under_way={number: work(number) for number in range(10, 15)})
+    assert assigned(scheduled(1, slow, busy), is_all_read=True) == {"slow": [0]}
 
 
 def test_what_is_asked_again_waits_for_its_moment() -> None:
