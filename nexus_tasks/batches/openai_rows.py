@@ -4,7 +4,7 @@
 
 The body is taken as it is, but for ``stream`` and ``model``: answers come as streams, and a batch is answered by one
 model. As in that API, all rows of a file are to name the same one. What can't be kept as one answer (``n``, several
-inputs) is set aside.
+inputs, probabilities of tokens, embeddings in base64) is set aside.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from nexus_tasks.batches.items import CannotAsk, Request
 COLUMNS = Columns(id="custom_id", prompt="body", messages="url", system="method", parameters=None)
 """What is no metadata."""
 _FIRST_ROWS = 1000
+_PROBABILITIES = ("logprobs", "top_logprobs", "n_probs")  # the last is llama-server's own
 _ASKED = {PATHS["chat"]: "messages", PATHS["completion"]: "prompt", PATHS["embeddings"]: "input"}
 
 
@@ -68,11 +69,15 @@ def _check(path: str, body: dict[str, Any]) -> None:
         raise CannotAsk("no_prompt", f"its body has no {_ASKED[path]}")
     if path == PATHS["chat"] and not (isinstance(asked, list) and all(isinstance(each, dict) for each in asked)):
         raise CannotAsk("malformed", "its messages must be a list of objects")
-    several = isinstance(asked, list) and len(asked) > 1 and not isinstance(asked[0], int | dict)
-    if several:
+    if path != PATHS["chat"] and isinstance(asked, list) and len(asked) > 1 and not isinstance(asked[0], int):
         raise CannotAsk("parameter", f"its {_ASKED[path]} has {len(asked)} entries: make a row of each")
     if body.get("n", 1) not in (1, None):
         raise CannotAsk("parameter", f"it asks for n = {body['n']!r:.20} answers: make a row of each")
+    if unkept := next((name for name in _PROBABILITIES if body.get(name)), None):
+        raise CannotAsk("parameter", f"it asks for {unkept}, and answers are kept without them: leave it out")
+    form = body.get("encoding_format")
+    if form not in ("float", None):
+        raise CannotAsk("parameter", f"it asks for encoding_format {form!r:.20}, and numbers are kept: leave it out")
 
 
 def _schema_of(body: dict[str, Any]) -> dict[str, Any] | bool | None:

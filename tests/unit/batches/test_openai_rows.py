@@ -41,7 +41,11 @@ def test_the_body_is_taken_as_it_is_but_for_the_stream_and_the_model() -> None:
 def test_the_address_says_what_is_asked() -> None:
     embeddings = openai_rows.request_of(row({"input": ["a"], "stream": True}, url="/v1/embeddings"))
     assert (embeddings.path, embeddings.body, embeddings.stream) == ("/v1/embeddings", b'{"input":["a"]}', False)
-    assert openai_rows.request_of(row({"prompt": "a"}, url="/v1/completions")).path == "/v1/completions"
+    as_numbers = row({"input": "a", "encoding_format": "float"}, url="/v1/embeddings")
+    assert openai_rows.request_of(as_numbers).path == "/v1/embeddings"
+    assert (
+        openai_rows.request_of(row({"prompt": "a", "logprobs": None}, url="/v1/completions")).path == "/v1/completions"
+    )
     assert openai_rows.request_of(row({"prompt": [1, 2]}, url="/v1/completions")).stream
 
 
@@ -56,7 +60,15 @@ def test_the_address_says_what_is_asked() -> None:
         (row({"messages": []}), "no_prompt", "its body has no messages"),
         (row({"messages": "hi"}), "malformed", "its messages must be a list of objects"),
         (row({"messages": MESSAGES, "n": 3}), "parameter", "it asks for n = 3 answers"),
+        (row({"messages": MESSAGES, "logprobs": True}), "parameter", "it asks for logprobs"),
+        (row({"prompt": "a", "n_probs": 2}, url="/v1/completions"), "parameter", "it asks for n_probs"),
         (row({"input": ["a", "b"]}, url="/v1/embeddings"), "parameter", "its input has 2 entries"),
+        (row({"prompt": [{"prompt_string": "a"}] * 2}, url="/v1/completions"), "parameter", "its prompt has 2 entries"),
+        (
+            row({"input": "a", "encoding_format": "base64"}, url="/v1/embeddings"),
+            "parameter",
+            "encoding_format 'base64'",
+        ),
         (row({"messages": MESSAGES, "response_format": form(5)}), "schema", "it must be an object"),
         (row({"messages": MESSAGES, "response_format": form({"type": 1})}), "schema", "at $.type"),
     ],
