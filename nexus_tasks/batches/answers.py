@@ -152,10 +152,12 @@ class _Messages:
 
     def finish(self, *, complete: bool, broken: Problem | None) -> None:
         """Take the end of a stream. One that said its last words is whole, whatever became of its connection."""
-        if self.problem or self._done:
+        if self.problem:
             return
-        if not (complete and self._finish_reason):
+        if not self._done and not (complete and self._finish_reason):
             self.problem = broken or Problem("disconnected", "the stream stopped without its end")
+        elif not (self._finish_reason or any(self._texts) or self._reasoning or self._calls):
+            self.problem = Problem("protocol", "the stream ended without an answer in it")
 
     def document(self, body: bytes, content_type: str | None) -> None:
         """Read an answer that is one JSON document."""
@@ -200,16 +202,28 @@ class _Messages:
         self._build = self._build or name_of(message.get("system_fingerprint"))
         choices = message.get("choices")
         for choice in choices if isinstance(choices, list) else ():
-            if isinstance(choice, dict) and not choice.get("index"):
-                self._choice(moment, choice, object_of(choice.get(part)) or choice)
+            if isinstance(choice, dict):
+                self._choice(moment, choice, part)
         read_usage(message, self._counts)
 
-    def _choice(self, moment: float | None, choice: dict[str, Any], delta: dict[str, Any]) -> None:
-        text, calls = delta.get("content") or delta.get("text"), delta.get("tool_calls")
+    def _choice(self, moment: float | None, choice: dict[str, Any], part: str) -> None:
+        if choice.get("index"):
+            self.problem = Problem("refused", "several answers came: one can be kept")
+            return
+        inner = choice.get(part)
+        if part == "message" and not isinstance(inner, dict) and not isinstance(choice.get("text"), str):
+            self.problem = Problem("protocol", f"an answer without a message came: {answers.words(choice)}")
+            return
+        delta = object_of(inner) or choice
+        content, calls = delta.get("content") or delta.get("text"), delta.get("tool_calls")
         reasoning = delta.get("reasoning_content") or delta.get("reasoning")
-        if self.first is None and (text or reasoning or calls):
+        if self.first is None and (content or reasoning or calls):
             self.first = moment
-        if isinstance(text, str):
+        text = _text_in(content)
+        if content and text is None:
+            self.problem = Problem("protocol", f"the content of the answer is no text: {answers.words(content)}")
+            return
+        if text:
             self._texts.append(text)
         if isinstance(reasoning, str):
             self._reasoning.append(reasoning)
@@ -241,11 +255,27 @@ class _Messages:
             message = f"{len(data)} embeddings came: give each text a row of its own"
             self.problem = Problem("refused", message)
             return False
-        vector = object_of(data[0]).get("embedding")
-        if not isinstance(vector, list) or not all(isinstance(number, int | float) for number in vector):
-            return False
-        self._embedding = vector
-        return True
+        self._embedding = _vector(object_of(data[0]).get("embedding"))
+        return self._embedding is not None
+
+
+def _text_in(content: object) -> str | None:
+    """The text of a content, which may be a list of parts; None where it is anything else."""
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else [None]
+    texts = [text for part in parts if isinstance(text := object_of(part).get("text"), str)]
+    return "".join(texts) if len(texts) == len(parts) else None
+
+
+def _vector(value: object) -> list[float] | None:
+    """The value where it is a list of numbers; True and False are none."""
+    if not isinstance(value, list) or not all(type(number) in (int, float) for number in value):
+        return None
+    try:
+        return [float(number) for number in value]
+    except OverflowError:  # a whole number of hundreds of digits
+        return None
 
 
 def _joined(texts: list[str]) -> str | None:

@@ -216,14 +216,20 @@ class Results:
         """The entry that begins there, one of :attr:`State.offsets`.
 
         Raises:
-            BatchError: it is damaged.
+            BatchError: it is damaged, or no entry.
         """
         # Items end nearly in their order: a seek within what is buffered reads nothing.
         self._stream.seek(offset)
         encoded = json_of(self._stream.readline())
         if encoded is None:
             raise BatchError(f"{self._path} changed while it was read, at byte {offset}", hint="try again")
-        return _decode(encoded)
+        try:
+            return _decode(encoded)
+        except msgspec.MsgspecError as error:
+            raise BatchError(
+                f"{self._path}: what begins at byte {offset} is no entry of a journal: {error}",
+                hint="restore the file from a copy, or delete that line, whose row is asked again",
+            ) from error
 
     def close(self) -> None:
         """Close the file."""

@@ -104,6 +104,15 @@ def test_an_answer_that_is_one_document_is_read_like_a_stream() -> None:
     assert reading.answer.tool_calls == [{"id": "c", "type": "function", "function": {"name": "", "arguments": ""}}]
 
 
+PARTS = [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo"}]
+
+
+def test_a_text_in_parts_is_put_together() -> None:
+    choice = {"index": 0, "finish_reason": "stop", "message": {"content": PARTS}}
+    assert document({"choices": [choice]}).answer.text == "Hello"
+    assert read(pieces(chat({"content": PARTS}), chat({"content": "!"}, "stop"))).answer.text == "Hello!"
+
+
 @pytest.mark.parametrize(
     ("reading", "kind", "message"),
     [
@@ -117,11 +126,19 @@ def test_an_answer_that_is_one_document_is_read_like_a_stream() -> None:
         (lambda: read([(0.0, b"SMTP ready\r\n\r\n")]), "protocol", "not HTTP"),
         (lambda: document({"data": []}), "protocol", "neither an answer nor an embedding"),
         (lambda: document({"data": [{"embedding": [1]}, {"embedding": [2]}]}), "refused", "2 embeddings"),
+        (lambda: document({"data": [{"embedding": [True, 0.5]}]}), "protocol", "neither an answer nor an embedding"),
+        (lambda: document({"data": [{"embedding": [10**400]}]}), "protocol", "neither an answer nor an embedding"),
+        (lambda: document({"choices": [{"index": 0, "finish_reason": "stop"}]}), "protocol", "without a message"),
+        (lambda: read(http(sse("[DONE]"))), "protocol", "ended without an answer"),
+        (lambda: read(pieces(chat({"content": ""}))), "protocol", "ended without an answer"),
+        (lambda: read(pieces(chat({"content": [{"type": "image"}]}, "stop"))), "protocol", "is no text: {"),
+        (lambda: read(pieces(chat({"content": 5}, "stop"))), "protocol", "is no text: 5"),
+        (lambda: read(pieces({"choices": [{"index": 1, "text": "b"}]})), "refused", "several answers came"),
         (lambda: document(b"<html>"), "protocol", "instead of JSON"),
         (lambda: document({"error": "x"}, "500 Oh"), "http_status", "HTTP 500: x"),
         (lambda: document({}, "429 Slow", more="Retry-After: 7\r\n"), "rate_limited", "HTTP 429"),
     ],
-    ids=range(13),
+    ids=range(21),
 )
 def test_what_comes_instead_of_an_answer_is_a_problem(reading: Any, kind: str, message: str) -> None:
     problem = reading().problem

@@ -20,8 +20,9 @@ from tests.support import small_disk
 from tests.support.small_disk import needs_mount
 
 
-def answered(item: int, text: str = "Hi") -> Answered:
-    return Answered(item, "aa", "gpu1/main", "qwen", "b1", 2.0, 9.0, Answer(text=text), Usage(3, 5))
+def answered(item: int, text: str = "Hi", embedding: list[float] | None = None) -> Answered:
+    whole = Answer(text=text, embedding=embedding)
+    return Answered(item, "aa", "gpu1/main", "qwen", "b1", 2.0, 9.0, whole, Usage(3, 5))
 
 
 BEGIN = Begun([0, 1, 2], "gpu1/main", 1.0)
@@ -139,6 +140,14 @@ def test_a_line_of_another_version_is_refused_by_its_number(path: Path) -> None:
         stream.write(b"%08x %s\n" % (zlib.crc32(other), other))
     with pytest.raises(BatchError, match="line 5: it is no entry"):
         journal.read(path, 4)
+
+
+def test_a_result_that_is_none_is_told_by_its_place(path: Path) -> None:
+    offset = path.stat().st_size
+    with path.open("ab") as stream:
+        stream.write(journal.line_of(answered(2, embedding=[True])))
+    with journal.Results(path) as results, pytest.raises(BatchError, match=f"at byte {offset} is no entry"):
+        results.at(journal.read(path, 4).offsets[2])
 
 
 @needs_mount
