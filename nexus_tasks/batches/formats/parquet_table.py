@@ -3,8 +3,8 @@
     for line, fields in parquet_table.rows(Path("prompts.parquet")):
         fields()                    # {"prompt": "Why?", "topic": "sky"}
 
-A row's line is its number, from 1. Values become what JSON has: moments are texts as ISO 8601 writes them, bytes are
-base64, decimal numbers are texts, and numbers that are none (NaN) are null.
+A row's line is its number, from 1. Values become what JSON has: moments are texts as ISO 8601 writes them, or as Arrow
+does where Python can't, bytes are base64, decimal numbers are texts, and numbers that are none (NaN) are null.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from nexus_tasks.core.errors import UsageError
 _ROWS_AT_ONCE = 256
 _BYTES_AT_ONCE = 8 << 20
 _BUFFER_BYTES = 1 << 20
+_NO_VALUE = (ValueError, OverflowError, pa.ArrowException)
 
 
 def rows(path: Path) -> Iterator[RawRow]:
@@ -79,11 +80,22 @@ def _damaged(path: Path, number: int, error: Exception) -> UsageError:
 
 
 def _fields(batch: Any, place: int) -> Fields:
+    pairs = zip(batch.schema.names, batch.columns, strict=True)
+    return {name: _plain(_value(name, column[place])) for name, column in pairs}
+
+
+def _value(name: str, given: Any) -> Any:
+    """The value of a column in Python, or as Arrow writes it where Python has none such: dates beyond the year 9999."""
     try:
-        values = [column[place].as_py() for column in batch.columns]
+        return given.as_py()
     except UnicodeDecodeError as error:
         raise CannotAsk("malformed", "a text of it is not UTF-8: write the file anew") from error
-    return dict(zip(batch.schema.names, map(_plain, values), strict=True))
+    except _NO_VALUE:
+        pass
+    try:
+        return given.cast(pa.string()).as_py()
+    except _NO_VALUE as error:
+        raise CannotAsk("malformed", f"its {name} can't be read: {error}") from error
 
 
 def _plain(value: Any) -> Any:

@@ -56,6 +56,34 @@ def test_moments_to_the_nanosecond_are_texts_too(tmp_path: Path) -> None:
     assert read(parquet_table.rows, path)[1] == {"at": "2025-11-30T12:00:00.000000001"}
 
 
+@pytest.mark.parametrize(
+    ("kind", "number", "text"),
+    [
+        (pa.timestamp("s"), 2**40, "1099511627776"),
+        (pa.date64(), 86_400_000 * 10**7, "29349-01-26"),
+        (pa.duration("s"), 2**60, "1152921504606846976"),
+    ],
+    ids=str,
+)
+def test_moments_that_python_cannot_express_are_texts_too(
+    tmp_path: Path, kind: pa.DataType, number: int, text: str
+) -> None:
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pa.table({"at": pa.array([number], pa.int64()).cast(kind), "prompt": ["p"]}), path)
+    row = read(parquet_table.rows, path)[1]
+    assert row["prompt"] == "p"
+    assert text in row["at"]
+
+
+def test_a_value_that_cannot_be_read_sets_its_row_aside(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    moments = pa.array([[5], [2**40]], pa.list_(pa.int64())).cast(pa.list_(pa.timestamp("s")))
+    parquet.write_table(pa.table({"at": moments, "prompt": ["p", "q"]}), path)
+    first, second = read(parquet_table.rows, path).values()
+    assert first == {"at": ["1970-01-01T00:00:05"], "prompt": "p"}
+    assert "its at can't be read: " in str(second)
+
+
 def test_a_text_that_is_no_utf_8_sets_its_row_aside(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     texts = pa.array([b"a", b"\xff", b"c"]).view(pa.string())
