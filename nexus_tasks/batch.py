@@ -34,7 +34,7 @@ from nexus_tasks.batches.sessions import Done, Place
 from nexus_tasks.batches.shards import plan, ray_engine
 from nexus_tasks.batches.shards import screens as shard_screens
 from nexus_tasks.batches.shards.work import Batch
-from nexus_tasks.core import arguments, numbers
+from nexus_tasks.core import arguments, json_text, numbers
 from nexus_tasks.core.errors import BatchError, UsageError, command_line
 from nexus_tasks.fleet import inventory
 from nexus_tasks.records import store
@@ -97,8 +97,10 @@ def _begin(argv: Sequence[str]) -> int:
     given.file = Path(given.file)
     if str(given.file) in COMMANDS and not given.file.exists():
         raise UsageError(f"{given.file} must be the first word", hint=f"nox -s batch -- {given.file} JOB")
-    if not given.file.name.isprintable():  # a name that is not UTF-8, or has line ends
-        raise UsageError(f"{str(given.file)!a} can't be kept as the input of a job", hint="rename the file")
+    if not str(given.file.absolute()).isprintable():  # a name that is not UTF-8, or has line ends
+        raise UsageError(
+            f"{str(given.file.absolute())!a} can't be kept as the input of a job", hint="rename the file, or its folder"
+        )
     source = sources.find(given.file.absolute(), given.format)
     asked = Job(
         name=job.free_name(given.jobs, given.file, datetime.now(UTC)) if given.name is None else given.name,
@@ -275,7 +277,7 @@ def _export(argv: Sequence[str]) -> int:
 
 
 def _print_json(value: object) -> None:
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value)).decode() + "\n")
+    sys.stdout.write(msgspec.json.format(json_text.encoded(value)).decode() + "\n")
 
 
 COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {

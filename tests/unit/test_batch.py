@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -145,6 +146,19 @@ def test_a_row_that_fails_is_status_1_until_it_is_asked_again(
     server.script = Request.answer
     assert run(tmp_path, "retry-failed", "night") == 0
     assert server.prompts.count("Hi") == 1
+
+
+def test_a_folder_whose_name_is_no_utf_8_holds_jobs_but_no_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = tmp_path / os.fsdecode(b"d\xff")
+    odd.mkdir()
+    (odd / "prompts.txt").write_text("Hi\n")
+    assert run(tmp_path, str(odd / "prompts.txt"), GONE) == 2
+    assert "prompts.txt' can't be kept as the input of a job" in capsys.readouterr().err
+    declared(odd / "jobs")
+    assert batch.main(["list", "--json", "--jobs", str(odd / "jobs")]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["folder"].endswith("d?/jobs/night")
 
 
 def test_damaged_jobs_hide_no_others_in_the_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
