@@ -100,10 +100,12 @@ def _paths(kind: str, out: Path | None) -> list[Path]:
 
 
 def _check_free(path: Path, folder: Folder, given: Input) -> None:
-    """Refuse to write over what the job is made of."""
+    """Refuse to write over what this job or another is made of."""
     place = path.resolve()
-    if place == given.source.file.resolve() or place.parent == folder.path.resolve():
-        raise UsageError(f"{path} belongs to the job {folder.name}", hint="name another file with --out")
+    around = Folder(place.parent)
+    if place == given.source.file.resolve() or around.declaration.exists():
+        owner = around if around.declaration.exists() else folder
+        raise UsageError(f"{path} belongs to the job {owner.name}", hint="name another file with --out")
     if path.is_dir():
         raise UsageError(f"{path} is a folder", hint="name a file in it with --out")
     if not path.parent.is_dir():

@@ -23,7 +23,7 @@ from nexus_tasks.batches.job import Folder
 from nexus_tasks.core.errors import UsageError
 from tests.support import small_disk
 from tests.support.small_disk import needs_mount
-from tests.unit.batches.jobs import answered, of_file, set_aside
+from tests.unit.batches.jobs import answered, declared, of_file, set_aside
 
 CALLS = [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
 ODD = 'a "b", c\r\nd;\ttab \x00 ü 夜 \u2028'
@@ -241,6 +241,13 @@ def test_what_the_job_is_made_of_is_never_written_over(folder: Folder, tmp_path:
 def test_a_place_where_no_file_can_be_is_refused(folder: Folder, tmp_path: Path, out: str, why: str) -> None:
     with pytest.raises(UsageError, match=why):
         files.write(folder, "jsonl", tmp_path / out)
+
+
+def test_what_another_job_is_made_of_is_never_written_over(folder: Folder, tmp_path: Path) -> None:
+    other = declared(tmp_path / "others", "day")
+    with pytest.raises(UsageError, match="belongs to the job day"):
+        files.write(folder, "jsonl", other.journal)
+    assert not other.journal.exists()
 
 
 def test_an_errors_file_is_not_the_input_either(tmp_path: Path) -> None:
