@@ -12,7 +12,6 @@ from __future__ import annotations
 import codecs
 import contextlib
 import os
-import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,7 +47,6 @@ _ZEROS = {(2, 3): "UTF-32LE", (0, 1): "UTF-32BE", (1, 3): "UTF-16LE", (0, 2): "U
 _PARQUET = b"PAR1"
 _HEAD_BYTES = 1 << 16
 _FIRST_ROWS = 100  # are looked at for one that is whole
-_CR_ALONE = re.compile(rb"\r(?![\r\n])")
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -147,8 +145,7 @@ def _check_text(path: Path, named: str, head: bytes) -> None:
     encoding = _encoding(head)
     if encoding is not None:
         raise UsageError(f"{path} is {encoding}", hint=f"save it as UTF-8: iconv -f {encoding} -t UTF-8 {quoted} > NEW")
-    alone = len(_CR_ALONE.findall(head.rstrip(b"\r")))
-    if READERS[named] in (lines.txt, lines.jsonl) and alone and alone >= head.count(b"\n"):
+    if READERS[named] in (lines.txt, lines.jsonl) and b"\n" not in head and b"\r" in head.rstrip(b"\r"):
         raise UsageError(
             f"{path} ends its lines with CR alone", hint=f"give it line feeds: tr '\\r' '\\n' < {quoted} > NEW"
         )
