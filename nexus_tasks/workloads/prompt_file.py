@@ -47,6 +47,7 @@ ROLES = {
 }
 """The roles of a conversation by the names that files have for them."""
 DELIMITERS = ",;\t"
+_QUOTED = re.compile(rf'(?:^|(?<=[{DELIMITERS}]))"(?:[^"]|"")*(?:"|$)')
 
 
 @dataclass(frozen=True)
@@ -255,11 +256,12 @@ def _csv(path: Path, data: bytes) -> Iterator[Entry]:
 
 
 def delimiter(head: str) -> str:
-    """The delimiter of a CSV file's columns: that by which its first line has the most names.
+    """The delimiter of a CSV file's columns: the one that its first line has most, outside of names in quotes.
 
     Spreadsheets write what their language has.
     """
-    return max(DELIMITERS, key=lambda each: len(next(csv.reader([head], delimiter=each), [])))
+    bare = _QUOTED.sub("", head.lstrip("\ufeff"))
+    return max(DELIMITERS, key=bare.count)
 
 
 def _csv_entry(path: Path, line: int, values: dict[str, str]) -> Iterator[Entry]:

@@ -4,7 +4,8 @@
         fields()                    # {"prompt": "Why?", "topic": "sky"}
 
 Texts in quotes may go over several lines. A row with another number of columns, with a stray quote, or that is no UTF-8
-is set aside; a quote that is never closed would make one row of all that follows, and is refused.
+is set aside; a quote that is never closed would make one row of all that follows, and is refused. Empty lines are no
+rows, those of empty cells are.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def rows(path: Path) -> Iterator[RawRow]:
                 _must_end(path, line, table.line_num, error)
                 yield line, partial(_stray, line, table.line_num, str(error))
                 continue
-            if any(row):
+            if row:  # else the line is empty
                 yield line, partial(_fields, names, row)
 
 

@@ -89,7 +89,7 @@ def test_an_input_of_which_nothing_can_be_asked_is_refused_with_its_first_reason
     with pytest.raises(UsageError, match="no row can be asked; the first, line 2: not JSON"):
         index.write(given(tmp_path, "\nbroken\n{}\n"), tmp_path / "rows.index")
     with pytest.raises(UsageError, match="has no rows"):
-        index.write(given(tmp_path, "id,prompt\n,\n", "a.csv"), tmp_path / "rows.index")
+        index.write(given(tmp_path, "id,prompt\n\n", "a.csv"), tmp_path / "rows.index")
 
 
 def test_a_file_that_is_still_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,8 +25,18 @@ def test_columns_are_told_apart_by_what_their_names_are(tmp_path: Path, separato
     assert csv_table.columns(path) == ("id", "the; prompt, here", "topic")
 
 
+def test_a_comma_in_the_name_of_a_column_separates_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path, b'\xef\xbb\xbf"a, b, ""c"", d";prompt;5" disk\n1;2;3\n')
+    assert csv_table.columns(path) == ('a, b, "c", d', "prompt", '5" disk')
+
+
+def test_a_row_of_empty_cells_is_one_and_an_empty_line_is_none(tmp_path: Path) -> None:
+    path = write(tmp_path, b"id,prompt\n,\n\n1,a\n")
+    assert read(csv_table.rows, path) == {2: {"id": "", "prompt": ""}, 4: {"id": "1", "prompt": "a"}}
+
+
 def test_a_text_in_quotes_goes_over_several_lines_and_rows_have_the_line_of_their_begin(tmp_path: Path) -> None:
-    path = write(tmp_path, b'\xef\xbb\xbfid,prompt\n1,"one\n\ntwo ""quoted"""\n,\n2,"a\r\nb"\n')
+    path = write(tmp_path, b'\xef\xbb\xbfid,prompt\n1,"one\n\ntwo ""quoted"""\n\n2,"a\r\nb"\n')
     assert read(csv_table.rows, path) == {
         2: {"id": "1", "prompt": 'one\n\ntwo "quoted"'},
         6: {"id": "2", "prompt": "a\r\nb"},
