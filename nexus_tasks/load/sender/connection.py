@@ -38,7 +38,8 @@ _LAST_WORDS_S = 1.0
 """A server that has said its last words and sends nothing more for so long has forgotten to end its answer."""
 _KEEP_ALIVE = re.compile(
     # Sizes of chunks, and of an event stream the lines that bring nothing: comments, empty data, other fields.
-    rb"(?:(?:[0-9A-Fa-f]+[ \t]*(?:;[^\r\n]*)?|:[^\r\n]*|data:? ?|(?:event|id|retry)(?::[^\r\n]*)?)?(?:\r\n|\r|\n))+"
+    # A line is read in one way alone: pieces of many lines would take ages otherwise.
+    rb"(?>(?:[0-9A-Fa-f]+[ \t]*(?:;[^\r\n]*)?|:[^\r\n]*|data:? ?|(?:event|id|retry)(?::[^\r\n]*)?)?(?>\r\n|\r|\n))++"
 )
 
 

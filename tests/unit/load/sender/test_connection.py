@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any, cast
 
 import pytest
@@ -197,6 +198,14 @@ def test_a_head_without_an_end_is_given_up() -> None:
 )
 def test_what_keeps_a_connection_alive_is_told_from_news(piece: bytes, brings_nothing: bool) -> None:
     assert connection.is_keep_alive(piece) is brings_nothing
+
+
+def test_many_comments_before_news_are_read_at_once() -> None:
+    piece = b"8\r\n: ping\n\n\r\n" * 1000
+    began = time.process_time()
+    assert connection.is_keep_alive(piece)
+    assert not connection.is_keep_alive(piece + b"data: {}\n\n")
+    assert time.process_time() - began < 1
 
 
 @pytest.mark.parametrize(
