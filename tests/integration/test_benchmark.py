@@ -451,7 +451,7 @@ def test_a_sweep_of_a_server_that_counts_no_tokens_goes_by_its_requests(
         (no_end, "disconnected", "the stream stopped without its end, after 1 tokens"),
         (cut, "disconnected", "the stream stopped without its end, after 1 tokens"),
         (silence, "timeout", "nothing arrived for 2 s"),
-        (nothing_but_comments, "timeout", "nothing but keep-alive comments for 2 s"),
+        (nothing_but_comments, "timeout", "nothing but keep-alive messages for 2 s"),
         (no_json, "protocol", "not a JSON object: <html>"),
     ],
 )

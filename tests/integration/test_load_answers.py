@@ -67,7 +67,7 @@ def test_comments_that_keep_a_connection_alive_are_no_news() -> None:
                 time.sleep(0.02)
 
     row = one(answer, limits=Limits(token_s=1))
-    assert error(row) == ("timeout", "nothing but keep-alive comments for 1 s")
+    assert error(row) == ("timeout", "nothing but keep-alive messages for 1 s")
 
 
 def test_comments_between_tokens_do_no_harm() -> None:
@@ -106,7 +106,7 @@ def test_events_without_data_keep_a_connection_alive_and_are_no_news() -> None:
                 peer.say(b"data:\n\n")
                 time.sleep(0.02)
 
-    assert error(one(forever, limits=Limits(token_s=1))) == ("timeout", "nothing but keep-alive comments for 1 s")
+    assert error(one(forever, limits=Limits(token_s=1))) == ("timeout", "nothing but keep-alive messages for 1 s")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import contextlib
 import os
 import re
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -36,10 +36,16 @@ _LAST_WORDS = re.compile(
 )
 _LAST_WORDS_S = 1.0
 """A server that has said its last words and sends nothing more for so long has forgotten to end its answer."""
+_EMPTY_MESSAGE = (
+    # A message of the OpenAI API whose only choice brings no text, and no other news of how far the server is.
+    rb'data: ?\{(?![^\r\n]*(?:"prompt_progress"|"index": ?[1-9]))'
+    rb'(?>[^\r\n]*?(?:"text": ?""|"delta": ?\{(?:"(?:role": ?"\w*"|\w+": ?(?:null|""))(?:, ?)?)*+\}))[^\r\n]*'
+)
 _KEEP_ALIVE = re.compile(
     # Sizes of chunks, and of an event stream the lines that bring nothing: comments, empty data, other fields.
     # A line is read in one way alone: pieces of many lines would take ages otherwise.
-    rb"(?>(?:[0-9A-Fa-f]+[ \t]*(?:;[^\r\n]*)?|:[^\r\n]*|data:? ?|(?:event|id|retry)(?::[^\r\n]*)?)?(?>\r\n|\r|\n))++"
+    rb"(?>(?:[0-9A-Fa-f]++[ \t]*(?:;[^\r\n]*)?|:[^\r\n]*|data:? ?|(?:event|id|retry)(?::[^\r\n]*)?"
+    rb"|" + _EMPTY_MESSAGE + rb")?(?>\r\n|\r|\n))++"
 )
 
 
@@ -78,7 +84,7 @@ class Connection(asyncio.Protocol):
         self.freed = 0.0  # when the last of them ended
         self.packed = 0  # pieces of the present answer that were handed on already
         self.begun = 0.0  # arrival of the first piece
-        self.last = 0.0  # arrival of the last of those that were handed on
+        self.last = 0.0  # arrival of the last news in those that were handed on
         self.closing = False
         self._read = 0  # pieces of ``parts`` that llhttp has read
         vars(self)["data_received"] = self._receiver()  # a closure is the cheapest there is
@@ -105,7 +111,7 @@ class Connection(asyncio.Protocol):
         self.answer.begin()
         self.times.clear()
         self.parts.clear()
-        self.packed, self._read, self.begun = 0, 0, 0.0
+        self.packed, self._read, self.begun, self.last = 0, 0, 0.0, 0.0
         self.look_closely = True
         ask = transfer.ask
         config = self.pool.config
@@ -119,12 +125,8 @@ class Connection(asyncio.Protocol):
 
     def silent_since(self) -> float:
         """The moment of the last news; what only keeps connections alive is none."""
-        for moment, part in zip(reversed(self.times), reversed(self.parts), strict=True):
-            if not is_keep_alive(part):
-                return moment
-        if self.packed:
-            return self.last
-        return self.transfer.sent if self.transfer else 0.0
+        sent = self.transfer.sent if self.transfer else 0.0
+        return _last_news(self.times, self.parts) or self.last or sent
 
     @property
     def is_unfinished_since(self) -> float | None:
@@ -157,7 +159,7 @@ class Connection(asyncio.Protocol):
         del self.times[:end], self.parts[:end]
         self._read -= end
         self.packed += end
-        self.last = cut[0][-1]
+        self.last = _last_news(*cut) or self.last
         return cut
 
     def _look(self) -> None:
@@ -223,8 +225,16 @@ class Connection(asyncio.Protocol):
             pool.ended(self, transfer, Failure("disconnected", error_text(error)))
 
 
+def _last_news(times: Sequence[float], parts: Sequence[bytes]) -> float | None:
+    """The moment of the last piece that brings news; None where none does."""
+    pairs = zip(reversed(times), reversed(parts), strict=True)
+    return next((moment for moment, part in pairs if not is_keep_alive(part)), None)
+
+
 def is_keep_alive(part: bytes) -> bool:
-    """True for a piece that brings no news: comments of an event stream, events without data, in chunks or without."""
+    """True for a piece that brings no news, in chunks or without: comments of an event stream, events without data, and
+    messages that say nothing.
+    """
     return _KEEP_ALIVE.fullmatch(part) is not None
 
 

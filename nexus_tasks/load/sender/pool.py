@@ -133,7 +133,7 @@ class Pool:
             begun = connection.is_unfinished_since
             if now - connection.silent_since() > limits.token_s:
                 keeps = bool(parts) and now - connection.times[-1] <= limits.token_s
-                what = "nothing but keep-alive comments" if keeps else "nothing arrived"
+                what = "nothing but keep-alive messages" if keeps else "nothing arrived"
                 connection.fail(Failure("timeout", f"{what} for {limits.token_s:g} s"))
             elif begun is not None and now - begun > limits.token_s:
                 connection.fail(Failure("timeout", f"the answer was not whole {limits.token_s:g} s after it began"))

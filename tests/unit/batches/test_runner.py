@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
@@ -304,6 +306,23 @@ def test_an_answer_that_stalls_is_asked_for_again_when_its_server_has_been_looke
     assert kept.texts == answers(3)
     assert [(entry.item, entry.kind) for entry in kept.of(Failed)] == [(1, "stalled")]
     assert [entry.slots for entry in kept.of(Server)] == [4, 2]
+
+
+def test_an_answer_whose_messages_are_all_empty_stalls(server: BatchServer) -> None:
+    def script(asked: Request) -> None:
+        if server.prompts.count(asked.prompt) > 1:
+            asked.answer()
+            return
+        asked.begin()
+        with contextlib.suppress(OSError):
+            while True:
+                asked.delta(content="")
+                time.sleep(0.02)
+
+    server.script = script
+    _, kept = run(["a"], server.url, options=dataclasses.replace(QUICK, token_s=0.5))
+    assert kept.texts == {0: "A"}
+    assert [entry.kind for entry in kept.of(Failed)] == ["stalled"]
 
 
 def test_a_run_stops_when_no_endpoint_is_there_for_too_long(server: BatchServer) -> None:

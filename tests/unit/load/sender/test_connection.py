@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from typing import Any, cast
 
@@ -160,7 +161,7 @@ def test_a_pause_that_is_none_is_not_waited_for(value: bytes) -> None:
 def test_an_answer_without_an_end_is_given_up(head: bytes, limit: int) -> None:
     connection, line, ends = sending()
     receive(connection, head)
-    piece = b": nothing\n\n" * (1 << 17)
+    piece = b": %b\n\n" % bytes(1 << 20)
     for _ in range(limit // len(piece)):
         receive(connection, piece)
         assert ends.seen == []
@@ -179,6 +180,24 @@ def test_a_head_without_an_end_is_given_up() -> None:
     assert [failure.kind for failure in ends.seen if failure] == ["protocol"]
 
 
+def test_what_was_handed_on_without_news_is_silence() -> None:
+    connection, _, _ = sending()
+    receive(connection, HEAD)
+    begun = connection.silent_since()
+    for _ in range(3):
+        receive(connection, b"8\r\n: ping\n\n\r\n")
+    connection.cut(3)
+    assert connection.silent_since() == begun
+    receive(connection, b"a\r\ndata: {}\n\n\r\n")
+    assert connection.silent_since() > begun
+
+
+def message(delta: dict[str, Any], **more: Any) -> bytes:
+    """An event of a chat."""
+    choice = {"index": 0, "delta": delta, "finish_reason": None}
+    return b"data: %b\n\n" % json.dumps({"choices": [choice], "model": "tiny", **more}).encode()
+
+
 @pytest.mark.parametrize(
     ("piece", "brings_nothing"),
     [
@@ -194,6 +213,19 @@ def test_a_head_without_an_end_is_given_up() -> None:
         (b"a\r\ndata: {}\n\n\r\n", False),
         (b"event: ping\ndata: {}\n\n", False),
         (b'"content": "half an event', False),
+        (message({"role": "assistant", "content": None}), True),
+        (message({"content": ""}), True),
+        (message({"content": "", "tool_calls": None}), True),
+        (message({}), True),
+        (b"%x\r\n%b\r\n" % (len(message({})), message({})), True),
+        (message({"content": " "}), False),
+        (message({"content": '"delta": {}'}), False),
+        (message({"content": "", "reasoning_content": "so"}), False),
+        (message({"content": None, "tool_calls": [{"index": 0}]}), False),
+        (message({"role": "assistant", "content": None}, prompt_progress={"processed": 5}), False),
+        (b'data: {"choices":[{"index":0,"text":"","finish_reason":null}]}\n\n', True),
+        (b'data: {"choices":[{"index":0,"text":"a","finish_reason":null}]}\n\n', False),
+        (b'data: {"choices":[],"usage":{"prompt_tokens":5}}\n\n', False),
     ],
 )
 def test_what_keeps_a_connection_alive_is_told_from_news(piece: bytes, brings_nothing: bool) -> None:
