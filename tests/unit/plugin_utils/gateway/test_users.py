@@ -78,7 +78,7 @@ def test_maps_hold_hashes_of_keys_and_limits_by_user() -> None:
 
 
 def test_a_name_of_digits_is_a_name() -> None:
-    users = {1001: {"key": "k" * 20, "requests_per_minute": 3, "tokens_per_day": 7}}
+    users: Any = {1001: {"key": "k" * 20, "requests_per_minute": 3, "tokens_per_day": 7}}
     maps = user_maps(users)
     assert [type(word) for entries in maps.values() for pair in entries.items() for word in pair] == [str] * 6
     assert token_limits(users) == {"1001": 7}
