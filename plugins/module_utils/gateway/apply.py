@@ -106,14 +106,14 @@ def present(params: Mapping[str, Any], *, check_mode: bool) -> dict[str, Any]:
     if program is not None and differs:
         _refuse_invalid(program, params, root)
     if not check_mode and reasons:
+        if runs:
+            wait_for_held(root, params["hold_timeout"])
         if other.there():
             other.remove()
         _have_folders(root)
         _have_kept(root, params["kept"])
         try:
             _write(root, texts, before, differs, gone)
-            if runs:
-                wait_for_held(root, params["hold_timeout"])
             with kept_out(root, params["servers"]):
                 _run(chosen, runs and place not in differs and not other.there(), root, configuration)
         except (GatewayError, OSError):
