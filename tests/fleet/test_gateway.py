@@ -70,10 +70,13 @@ def test_deployed_again_nothing_changes_and_a_change_is_a_reload(host: Target) -
 
 
 def test_one_that_was_killed_comes_back(host: Target) -> None:
-    before = main_pid(host)
+    log, before = f"{host.prefix}/gateway/log/requests.jsonl", main_pid(host)
+    logged = host.read(log)
     host.host.exec("kill", "-9", str(before))
     wait_for(lambda: main_pid(host) not in (0, before), "another process", 60)
     wait_for(lambda: '"ok"' in get(host, "/health"), "the gateway", 60)
+    wait_for(lambda: len(host.read(log)) > len(logged) + 100, "the row", 60)
+    assert host.read(log).startswith(logged)  # it goes on, and is not begun anew
 
 
 def test_switched_off_nothing_is_left_but_its_log(host: Target) -> None:

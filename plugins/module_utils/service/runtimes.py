@@ -90,7 +90,8 @@ class Systemd:
     def start(self) -> None:
         self.settle()
         _attempt("systemctl", "reset-failed", self.service.unit)
-        _must("systemctl", "restart", self.service.unit)
+        if _attempt("systemctl", "restart", self.service.unit).status != 0:
+            raise ServiceError(f"{self.service.unit} does not start. It said: {last_lines(self.log()) or 'nothing'}")
 
     def settle(self) -> None:
         """Have systemd know the unit as it is written, and start it with the host."""
@@ -109,7 +110,8 @@ class Systemd:
         _attempt("systemctl", "reset-failed", self.service.unit)
 
     def log(self) -> str:
-        return _attempt("journalctl", "--quiet", "--output=cat", "--lines=20", f"--unit={self.service.unit}").output
+        own = (f"--unit={self.service.unit}", "_TRANSPORT=stdout")  # without what systemd says of it
+        return _attempt("journalctl", "--quiet", "--output=cat", "--lines=20", *own).output
 
 
 class Supervisor:
