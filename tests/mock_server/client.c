@@ -37,7 +37,7 @@ static const char *path;
 static void ask(User *user, int fd) {
     char body[128], message[512];
     int size = sprintf(body, "{\"model\":\"gpt-oss-20b-mxfp4\",\"prompt\":\"a\",\"stream\":true,\"n_predict\":%d,\"seed\":%d}", tokens, asked);
-    int used = sprintf(message, "POST %s HTTP/1.1\r\nHost: mock\r\nContent-Length: %d\r\n\r\n%s", path, size, body);
+    int used = sprintf(message, "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s", path, size, body);
     user->seed = asked++;
     user->first = user->n = 0;
     user->sent = now_ns(CLOCK_MONOTONIC);
