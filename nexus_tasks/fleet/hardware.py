@@ -38,9 +38,7 @@ class Hardware:
 
 @dataclass(frozen=True)
 class Found:
-    """Memory of hosts by name, and why it is not known of the others; ``malformed`` are those problems that what is
-    declared has.
-    """
+    """Memory of hosts by name, and why it is not known of the others: ``malformed`` where it is declared wrongly."""
 
     known: Mapping[str, Hardware]
     problems: Mapping[str, str] = field(default_factory=dict)

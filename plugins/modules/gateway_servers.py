@@ -132,7 +132,8 @@ def done(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         if check_mode:
             return {"changed": would_change(api, places), "servers": rows(api, servers), "waited_s": {}}
         back = take_back(api, held, places, params["min_age_s"])
-        keep_places(folder)
+        if back.changed:
+            keep_places(folder)
         return {"changed": back.changed, "servers": rows(api, servers), "waited_s": back.waited_s}
     old = OldWorkers(os.path.join(folder, MASTER_SOCKET))
     drain = Drain(api, held, list(servers), hold=params["action"] == "drain", old=old)

@@ -218,8 +218,8 @@ class OldWorkers:
         except GatewayError:  # it ended a moment ago
             return 0
         rows = [row for row in csv.DictReader(io.StringIO(said.lstrip("# \n"))) if row.get("svname")]
-        backends = {row["pxname"] for row in rows if row["svname"] in names}
         counted = [row for row in rows if row["svname"] in names]
+        backends = {row["pxname"] for row in counted}
         waiting = [row for row in rows if row["svname"] == "BACKEND" and row["pxname"] in backends]
         return sum(int(row["scur"] or 0) for row in counted) + sum(int(row["qcur"] or 0) for row in waiting)
 

@@ -59,7 +59,7 @@ def over_time(record: UsageRecord) -> Block:
             axes.yaxis.set_major_formatter("{x:,.6g}")
         locator = mdates.AutoDateLocator()  # type: ignore[no-untyped-call]  # untyped in matplotlib
         below.xaxis.set_major_locator(locator)
-        below.xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]  # too
+        below.xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]  # as above
         if len(users) > 1:
             legend_above(figure, above)
         return block(
